@@ -1,0 +1,216 @@
+"""Prepared folders: the array format that every preparation writes and every program reads.
+
+A split of a protocol folder is three files (N clips, C = 3 coordinates, T frames, V joints, M persons):
+
+    {train,val}_data_joint.npy   float32 (N, 3, T, V, M), read through a memory map
+    {train,val}_label.pkl        pickle of (list of N names, list of N class numbers from 0)
+    {train,val}_num_frame.npy    integers (N,): the raw number of frames; may exceed T (then T are valid) or be 0 (empty)
+
+Beside them `preparation.json`, the sidecar, says what made them: source, steps of normalisation, versions, counts and
+checksums of labels and frame counts. Folders from elsewhere have none, which is fine; one that contradicts its arrays
+is refused. A clip is sorted by name, so that joint, bone and motion runs can be fused by position.
+
+`SplitWriter` writes a split through a memory map under temporary names; `publish` puts a finished protocol folder in
+its place at once, so that a half-written folder is never taken for a whole one.
+"""
+
+import hashlib
+import math
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import atomic_write, dump_pickle, load_json, load_pickle, write_json
+
+SPLITS = ("train", "val")
+SIDECAR = "preparation.json"
+FRAMES = 300  # of the released preparation; a folder may hold another number
+
+
+def split_files(folder, split: str) -> tuple[Path, Path, Path]:
+    """Paths of (data, labels, frame counts) of a split."""
+    folder = Path(folder)
+    return folder / f"{split}_data_joint.npy", folder / f"{split}_label.pkl", folder / f"{split}_num_frame.npy"
+
+
+@dataclass
+class Split:
+    """One checked split. data (N, 3, T, V, M) float32, memory-mapped; labels (N,) int64; num_frame (N,) int64, clipped
+    to T; names: N strings; dropped: names of clips without a frame, which `kept` (indices into data) leaves out."""
+
+    folder: Path
+    split: str
+    data: np.ndarray
+    names: list[str]
+    labels: np.ndarray
+    num_frame: np.ndarray
+    kept: np.ndarray
+    dropped: list[str] = field(default_factory=list)
+    sidecar: dict | None = None
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+
+def _open_npy(path: Path, what: str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: {what} is missing") from None
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: not a readable .npy file of {what} ({str(error)[:120]})") from None
+
+
+def _read_labels(path: Path, num_classes: int | None) -> tuple[list[str], np.ndarray]:
+    content = load_pickle(path)
+    if not (isinstance(content, (tuple, list)) and len(content) == 2):
+        raise UserError(f"{path}: expected a pickle of (names, labels), found {type(content).__name__}")
+    names, labels = content
+    if not isinstance(names, (list, tuple, np.ndarray)) or not isinstance(labels, (list, tuple, np.ndarray)):
+        raise UserError(f"{path}: expected a pickle of (list of names, list of labels)")
+    if len(names) != len(labels):
+        raise UserError(f"{path}: {len(names)} names but {len(labels)} labels")
+    try:
+        values = np.asarray(labels, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: the labels are not numbers") from None
+    if len(values) != len(names):
+        raise UserError(f"{path}: expected one label per name, found {len(values)} for {len(names)} names")
+    names = [str(name) for name in names]
+    bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(np.where(np.isfinite(values), values, 0.5))))
+    if len(bad):
+        raise UserError(f"{path}: label {values[bad[0]]} of {names[bad[0]]} is not a whole number")
+    bad = np.flatnonzero((values < 0) | (values >= (num_classes or math.inf)))
+    if len(bad):
+        top = f"0..{num_classes - 1}" if num_classes else "0 or more"
+        raise UserError(f"{path}: label {int(values[bad[0]])} of {names[bad[0]]} is out of range; expected {top}")
+    return names, values.astype(np.int64)
+
+
+def open_split(folder, split: str, joints: int, persons: int, num_classes: int | None = None) -> Split:
+    """Opens and checks the three files of a split.
+
+    Raises UserError when a file is missing or unreadable, a shape or type is not the format's, the files disagree
+    about the number of clips, a label is no whole number in 0..num_classes-1, or the sidecar contradicts them.
+    Clips without frames are left out and named in `dropped`. Whether coordinates are finite is checked where the
+    frames are read (see feeder.clips), so that opening stays instant."""
+    data_file, label_file, frame_file = split_files(folder, split)
+    missing = [str(f) for f in (data_file, label_file, frame_file) if not f.is_file()]
+    if missing:
+        raise UserError(f"{folder}: missing {', '.join(Path(m).name for m in missing)}")
+    data = _open_npy(data_file, "coordinates")
+    if data.dtype != np.float32 or data.ndim != 5 or data.shape[1] != 3:
+        raise UserError(
+            f"{data_file}: expected float32 of shape (N, 3, T, {joints}, {persons}), found {data.dtype} {data.shape}"
+        )
+    if data.shape[3] != joints or data.shape[4] != persons:
+        raise UserError(
+            f"{data_file}: expected {joints} joints and {persons} persons, (N, 3, T, {joints}, {persons}), "
+            f"found {data.shape}"
+        )
+    counts = np.asarray(_open_npy(frame_file, "frame counts"))
+    if counts.ndim != 1 or not (np.issubdtype(counts.dtype, np.integer) or np.issubdtype(counts.dtype, np.floating)):
+        raise UserError(f"{frame_file}: expected whole numbers of shape (N,), found {counts.dtype} {counts.shape}")
+    if not (np.isfinite(counts).all() and (counts == np.floor(counts)).all() and (counts >= 0).all()):
+        raise UserError(f"{frame_file}: frame counts must be whole numbers, 0 or more")
+    names, labels = _read_labels(label_file, num_classes)
+    if not len(data) == len(names) == len(counts):
+        raise UserError(
+            f"{folder}: the {split} files disagree: {len(data)} clips of coordinates, {len(names)} labels, "
+            f"{len(counts)} frame counts; they come from different preparations"
+        )
+    num_frame = np.minimum(counts.astype(np.int64), data.shape[2])
+    kept = np.flatnonzero(num_frame > 0)
+    if not len(kept):
+        raise UserError(f"{folder}: the {split} split holds no clip with at least one frame")
+    sidecar = _read_sidecar(Path(folder), split, names, labels, counts)
+    dropped = [names[i] for i in np.flatnonzero(num_frame == 0)]
+    return Split(Path(folder), split, data, names, labels, num_frame, kept, dropped, sidecar)
+
+
+def fingerprint(names, labels, num_frame) -> str:
+    """A short checksum of names, labels and frame counts: two folders of other content differ in it."""
+    digest = hashlib.sha256("\n".join(names).encode())
+    digest.update(np.asarray(labels, dtype="<i8").tobytes())
+    digest.update(np.asarray(num_frame, dtype="<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_sidecar(folder: Path, split: str, names, labels, counts) -> dict | None:
+    path = folder / SIDECAR
+    if not path.exists():
+        return None
+    sidecar = load_json(path)
+    entry = sidecar.get("splits", {}).get(split) if isinstance(sidecar, dict) else None
+    if not isinstance(entry, dict) or "clips" not in entry or "fingerprint" not in entry:
+        raise UserError(f"{path}: it does not describe the {split} split; prepare the folder again, or remove the file")
+    if entry["clips"] != len(names) or entry["fingerprint"] != fingerprint(names, labels, counts):
+        raise UserError(
+            f"{path}: it describes {entry['clips']} {split} clips with checksum {entry['fingerprint']}, but the arrays "
+            "beside it are others; prepare the folder again, or remove the file if you know where the arrays come from"
+        )
+    return sidecar
+
+
+class SplitWriter:
+    """Writes one split clip by clip through a memory map; several processes may write clips of the same file.
+
+    `SplitWriter(folder, split, names, labels, frames, joints, persons)` makes the files in `folder` (a folder under a
+    temporary name, see `publish`); `write(i, clip, num_frame)` stores clip i; `finish()` writes labels and counts and
+    returns the sidecar entry. names must be sorted and unique."""
+
+    def __init__(self, folder, split, names, labels, joints, persons, frames=FRAMES):
+        names = list(names)
+        if sorted(set(names)) != names:
+            raise ValueError("names of a split must be sorted and unique")
+        self.folder, self.split, self.names = Path(folder), split, names
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.num_frame = np.zeros(len(names), dtype=np.int64)
+        self.data_file, self.label_file, self.frame_file = split_files(folder, split)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.shape = (len(names), 3, frames, joints, persons)
+        need = 4 * math.prod(self.shape)
+        free = shutil.disk_usage(self.folder).free
+        if need > free:
+            raise UserError(f"{self.folder}: {need / 1e9:.1f} GB are needed for {split}, {free / 1e9:.1f} GB are free")
+        self.data = np.lib.format.open_memmap(self.data_file, mode="w+", dtype=np.float32, shape=self.shape)
+
+    def write(self, index: int, clip: np.ndarray, num_frame: int) -> None:
+        """Stores clip `index`: (3, t, V, M) with t <= T; frames after t stay zero."""
+        self.data[index, :, : clip.shape[1]] = clip
+        self.num_frame[index] = num_frame
+
+    def finish(self) -> dict:
+        """Flushes the coordinates, writes labels and counts; returns the sidecar's entry of this split."""
+        self.data.flush()
+        with atomic_write(self.label_file) as file:
+            file.write(dump_pickle((self.names, [int(label) for label in self.labels])))
+        with atomic_write(self.frame_file) as file:
+            np.save(file, self.num_frame)
+        return {
+            "clips": len(self.names),
+            "fingerprint": fingerprint(self.names, self.labels, self.num_frame),
+            "shape": list(self.shape),
+        }
+
+
+def publish(temporary, target, sidecar: dict) -> None:
+    """Writes the sidecar into the finished folder `temporary` and moves it to `target`, replacing an older one.
+
+    The move is a rename: at every moment `target` is the old folder, nothing, or the whole new one."""
+    temporary, target = Path(temporary), Path(target)
+    write_json(temporary / SIDECAR, sidecar)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = None
+    if target.exists():
+        old = target.with_name(f".{target.name}.old.{os.getpid()}.tmp")
+        os.replace(target, old)
+    os.replace(temporary, target)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""A user's mistake is one sentence and exit status 2; never a traceback, never print-and-go-on.
+
+`UserError` carries the sentence: what was given, what was expected, what to type. `run` wraps the `main` of every
+program and turns the errors that a machine can give (no space, no permission, Ctrl-C) into sentences too.
+Everything else is a bug of ours and keeps its traceback.
+"""
+
+import errno
+import os
+import sys
+
+EXIT_USER = 2
+EXIT_INTERRUPTED = 130
+
+_OS_HINTS = {
+    errno.ENOSPC: "no space is left on the disk; free some, or give another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space, or give another folder",
+    errno.EACCES: "no permission; give a folder that you may write to",
+    errno.EPERM: "no permission; give a folder that you may write to",
+    errno.EROFS: "the file system is read-only; give another folder",
+    errno.EFBIG: "the file would exceed the size limit of this system (ulimit -f)",
+}
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the message is the whole explanation."""
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for an error of the operating system, with the path it names."""
+    hint = _OS_HINTS.get(error.errno)
+    name = error.filename if error.filename is not None else "a file"
+    reason = hint or os.strerror(error.errno) if error.errno else str(error)
+    return f"{os.fspath(name) if not isinstance(name, int) else 'a file'}: {reason}"
+
+
+def run(main, argv=None) -> None:
+    """Calls `main(argv)` and exits: with its return value (None = 0), or 2 and a sentence for a user's mistake."""
+    try:
+        status = main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_USER
+    except BrokenPipeError:
+        status = 1
+    except OSError as error:
+        if error.errno not in _OS_HINTS:
+            raise
+        print(f"error: {describe_os_error(error)}", file=sys.stderr)
+        status = EXIT_USER
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    sys.exit(status or 0)
