@@ -4,7 +4,7 @@ A split of a protocol folder is three files (N clips, C = 3 coordinates, T frame
 
     {train,val}_data_joint.npy   float32 (N, 3, T, V, M), read through a memory map
     {train,val}_label.pkl        pickle of (list of N names, list of N class numbers from 0)
-    {train,val}_num_frame.npy    integers (N,): the raw number of frames; may exceed T (then T are valid) or be 0 (empty)
+    {train,val}_num_frame.npy    integers (N,): raw number of frames; may exceed T (T are valid then) or be 0 (empty)
 
 Beside them `preparation.json`, the sidecar, says what made them: source, steps of normalisation, versions, counts and
 checksums of labels and frame counts. Folders from elsewhere have none, which is fine; one that contradicts its arrays

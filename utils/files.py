@@ -116,7 +116,7 @@ def temporary_name(path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path, mode: str = "wb"):
-    """A file object whose content appears under `path` when the block ends without an error, and not at all otherwise."""
+    """A file object whose content appears under `path` once the block ends without an error, else not at all."""
     path = Path(path)
     temporary = temporary_name(path)
     try:
