@@ -1,0 +1,94 @@
+"""The pictures exist, are whole, show what they are given, and wrong calls are refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.errors import UserError
+from utils.plots import check_picture_path, draw_clips, draw_confusion, draw_curves
+from utils.skeleton import LAYOUTS
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def read_png(path):
+    from matplotlib.image import imread
+
+    return imread(path)[..., :3]
+
+
+def standing(layout, frames=6, persons=2):
+    """(3, frames, V, persons): person 1 is a column of joints with some width, the others are absent."""
+    clip = np.zeros((3, frames, layout.joints, persons), np.float32)
+    rng = np.random.default_rng(0)
+    clip[..., 0] = rng.normal(size=(3, 1, layout.joints)) * 0.3
+    clip[2, :, layout.up[1], 0] = clip[2, :, layout.up[0], 0] + 0.5
+    return clip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_clips_of_every_layout_are_drawn(tmp_path, name):
+    layout = LAYOUTS[name]
+    clip = standing(layout)
+    draw_clips(tmp_path / "deep" / "sheet.png", [clip, clip[:, :1]], layout, ["first", "second"], poses=3)
+    picture = read_png(tmp_path / "deep" / "sheet.png")
+    draw_clips(tmp_path / "empty.png", [clip * 0, clip[:, :1] * 0], layout, ["first", "second"], poses=3)
+    dark, dark_empty = (picture < 0.9).any(-1).mean(), (read_png(tmp_path / "empty.png") < 0.9).any(-1).mean()
+    assert dark > 1.5 * dark_empty  # stick figures leave ink
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["sheet.png"]  # no temporary name is left
+
+
+def test_a_broken_clip_can_still_be_looked_at(tmp_path):
+    layout = LAYOUTS["kinect_v2_25"]
+    clip = standing(layout)
+    clip[0, 2, 3, 0] = np.nan
+    draw_clips(tmp_path / "a.png", [clip, clip[:, :0]], layout, poses=2)
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+
+
+def test_confusion_colours_the_cell_that_is_confused(tmp_path):
+    names = [f"class {i}" for i in range(40)]  # above the number up to which cells hold text
+    matrix = np.eye(40)
+    draw_confusion(tmp_path / "right.png", matrix, names)
+    matrix[3] = 0  # an empty row: a class without a clip
+    draw_confusion(tmp_path / "missing.png", matrix, names)
+    assert not np.array_equal(read_png(tmp_path / "right.png"), read_png(tmp_path / "missing.png"))
+    draw_confusion(tmp_path / "counts.png", np.eye(40) * 7, names)
+    assert np.array_equal(read_png(tmp_path / "right.png"), read_png(tmp_path / "counts.png"))  # shares of the row
+    draw_confusion(tmp_path / "small.svg", np.array([[3, 1], [0, 0]]), ["a < b", "b"])
+    assert b"</svg>" in (tmp_path / "small.svg").read_bytes()
+
+
+def test_curves(tmp_path):
+    draw_curves(tmp_path / "c.png", {"loss": ([0, 1, 2], [3.0, np.nan, 1.0])}, "epoch", "loss", "a run")
+    assert (tmp_path / "c.png").read_bytes().startswith(PNG)
+    draw_curves(tmp_path / "c.pdf", {"a": (range(30), range(30)), "b": (range(2), range(2))})
+    assert (tmp_path / "c.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ValueError, match="one length"):
+        draw_curves(tmp_path / "d.png", {"loss": ([0, 1], [1.0])})
+    with pytest.raises(ValueError, match="at least one curve"):
+        draw_curves(tmp_path / "d.png", {})
+    assert not (tmp_path / "d.png").exists()
+
+
+def test_wrong_calls_are_refused(tmp_path):
+    layout = LAYOUTS["sbu_15"]
+    with pytest.raises(UserError, match=r"must end in \.png"):
+        check_picture_path(tmp_path / "sheet.gif")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        check_picture_path(tmp_path / "folder.png")
+    with pytest.raises(ValueError, match=r"expected clips \(3, t, 15, M\)"):
+        draw_clips(tmp_path / "a.png", [np.zeros((3, 4, 25, 2))], layout)
+    with pytest.raises(ValueError, match="at least one clip"):
+        draw_clips(tmp_path / "a.png", [], layout)
+    with pytest.raises(ValueError, match="expected a matrix"):
+        draw_confusion(tmp_path / "a.png", np.zeros((2, 3)), ["a", "b"])
+
+
+def test_matplotlib_is_imported_only_when_a_picture_is_drawn():
+    code = "import sys, utils.plots; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
