@@ -158,12 +158,37 @@ def _read_sidecar(folder: Path, split: str, names, labels, counts) -> dict | Non
     return sidecar
 
 
-class SplitWriter:
-    """Writes one split clip by clip through a memory map; several processes may write clips of the same file.
+@dataclass(frozen=True)
+class Rows:
+    """Where the clips of a split lie in its .npy file: clip i is `row_bytes` bytes from offset + i * row_bytes."""
 
-    `SplitWriter(folder, split, names, labels, frames, joints, persons)` makes the files in `folder` (a folder under a
-    temporary name, see `publish`); `write(i, clip, num_frame)` stores clip i; `finish()` writes labels and counts and
-    returns the sidecar entry. names must be sorted and unique."""
+    path: str
+    offset: int
+    row_bytes: int
+
+
+def write_row(rows: Rows, index: int, row: bytes) -> None:
+    """Stores the bytes of one clip. Written as a file, not through a map, so that a full disk is an OSError with the
+    file's name where a map would end the process."""
+    if len(row) != rows.row_bytes:
+        raise ValueError(f"expected {rows.row_bytes} bytes, got {len(row)}")
+    try:
+        with open(rows.path, "r+b", buffering=0) as file:
+            file.seek(rows.offset + index * rows.row_bytes)
+            view = memoryview(row)
+            while view:
+                view = view[file.write(view) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, rows.path) from None
+
+
+class SplitWriter:
+    """Writes one split clip by clip; several processes may write clips of the same file.
+
+    `SplitWriter(folder, split, names, labels, joints, persons, frames)` makes the files in `folder` (a folder under a
+    temporary name, see `publish`); `write(i, clip, num_frame)` stores clip i through a memory map (other processes
+    store theirs with `write_row(writer.rows, i, row)`); `keep(rows)` leaves clips out afterwards; `finish()` writes
+    labels and counts and returns the sidecar entry. names must be sorted and unique."""
 
     def __init__(self, folder, split, names, labels, joints, persons, frames=FRAMES):
         names = list(names)
@@ -180,11 +205,35 @@ class SplitWriter:
         if need > free:
             raise UserError(f"{self.folder}: {need / 1e9:.1f} GB are needed for {split}, {free / 1e9:.1f} GB are free")
         self.data = np.lib.format.open_memmap(self.data_file, mode="w+", dtype=np.float32, shape=self.shape)
+        self.rows = Rows(str(self.data_file), self.data.offset, 4 * math.prod(self.shape[1:]))
 
     def write(self, index: int, clip: np.ndarray, num_frame: int) -> None:
-        """Stores clip `index`: (3, t, V, M) with t <= T; frames after t stay zero."""
+        """Stores clip `index`: (3, t, V, M); the first T frames when t > T, zeros after t when t < T."""
+        clip = clip[:, : self.shape[2]]
         self.data[index, :, : clip.shape[1]] = clip
         self.num_frame[index] = num_frame
+
+    def keep(self, rows) -> None:
+        """Leaves out every clip but `rows` (increasing indices): the rest moves up, in place, and the file shrinks."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) == len(self.names):
+            return
+        for new, old in enumerate(rows):
+            if new != old:
+                self.data[new] = self.data[old]
+        self.names = [self.names[i] for i in rows]
+        self.labels, self.num_frame = self.labels[rows], self.num_frame[rows]
+        self.shape = (len(rows), *self.shape[1:])
+        self.data.flush()
+        self.data = None
+        with open(self.data_file, "r+b") as file:
+            # numpy pads the header for a growing first axis, so that one of fewer clips has the same length
+            header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            if file.tell() != self.rows.offset:
+                raise RuntimeError("the header of the .npy file changed its length")
+            file.truncate(self.rows.offset + self.rows.row_bytes * len(rows))
+        self.data = np.lib.format.open_memmap(self.data_file, mode="r+")
 
     def finish(self) -> dict:
         """Flushes the coordinates, writes labels and counts; returns the sidecar's entry of this split."""

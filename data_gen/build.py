@@ -1,0 +1,349 @@
+"""Builds the prepared folders of a data set: every clip is read and normalised once, for all protocols together.
+
+`build_dataset` hands names to a pool of processes. A worker loads a clip, pads or cuts it to `frames`, normalises it
+and writes its bytes straight to its place in the files of every protocol that has it, so that no process ever holds
+more than a few clips. What grows with the number of clips N: the arrays on the disk (12 T V M bytes a clip and
+protocol, 180 kB at 300 frames, 25 joints, 2 persons; a million clips are 180 GB a protocol) and, in memory, names,
+labels and counts (under 1 kB a clip).
+
+Each byte depends on the clip alone, so any number of processes gives the same files. Everything is written in a hidden
+folder beside the target, which is locked while a preparation runs, removed when it fails or is interrupted, and started
+anew when a killed run left one behind. A protocol folder appears under its name only when it is whole.
+"""
+
+import contextlib
+import hashlib
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data_gen.normalise import STEPS, normalise
+from utils.arrays import FRAMES, SPLITS, Rows, SplitWriter, publish, write_row
+from utils.errors import UserError
+from utils.skeleton import Layout
+
+try:
+    import fcntl
+except ImportError:  # not on Windows; two preparations of one folder at once are then not noticed
+    fcntl = None
+
+CHUNK = 16  # clips a worker takes at a time: few enough for an even end, enough to hide the messages between processes
+VERSION = 1  # of what this module writes; goes up when the same clips would give other arrays
+
+
+class BadClip(UserError):
+    """A clip that cannot be read, met while bad clips are refused; a program can add how to leave such clips out."""
+
+
+@dataclass
+class BuildReport:
+    """What happened. counts: protocol folder -> split -> clips written; skipped: clip -> why it was left out;
+    empty: clips without any non-zero coordinate (kept, as released); longer: clips with more frames than stored."""
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    longer: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every worker needs to turn a name into bytes."""
+
+    load: Callable
+    layout: Layout
+    persons: int
+    frames: int
+    steps: tuple[str, ...]
+    skip_bad: bool
+    targets: tuple[Rows, ...]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A worker's answer for one clip; `reason` says why it was left out."""
+
+    name: str
+    num_frame: int = 0
+    checksum: int = 0
+    empty: bool = False
+    reason: str | None = None
+
+
+def default_workers() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fit(name: str, clip, layout: Layout, persons: int, frames: int) -> np.ndarray:
+    """A clip (3, t, V, m), m <= M, as float32 (3, frames, V, M): the first frames of a longer one, zeros after a
+    shorter one. UserError when the shape is another or a coordinate is not finite."""
+    if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints or clip.shape[3] > persons:
+        raise UserError(
+            f"{name}: expected coordinates (3, t, {layout.joints}, at most {persons} persons) for joint layout "
+            f"{layout.name}, found {clip.shape}"
+        )
+    length = min(clip.shape[1], frames)
+    fitted = np.zeros((3, frames, layout.joints, persons), dtype=np.float32)
+    fitted[:, :length, :, : clip.shape[3]] = clip[:, :length]
+    if not np.isfinite(fitted).all():
+        t = int(np.flatnonzero(~np.isfinite(fitted).all(axis=(0, 2, 3)))[0])
+        raise UserError(f"{name}: a coordinate of frame {t} (counted from 0) is not a finite number")
+    return fitted
+
+
+def _process(job: _Job, name: str, places) -> _Done:
+    """Loads, normalises and writes one clip into its `places`, pairs (number of the target, row)."""
+    try:
+        clip = job.load(name)
+        if clip is None:
+            return _Done(name, reason="left out by the reader")
+        fitted = fit(name, clip, job.layout, job.persons, job.frames)
+    except UserError as error:
+        if not job.skip_bad:
+            raise BadClip(str(error)) from None
+        return _Done(name, reason=str(error))
+    row = np.ascontiguousarray(normalise(fitted, job.layout, job.steps), dtype="<f4").tobytes()
+    for target, index in places:
+        write_row(job.targets[target], index, row)
+    return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any())
+
+
+_job = None  # of this worker process
+
+
+def _start_worker(job: _Job) -> None:
+    global _job
+    _job = job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent():  # else a worker whose parent was killed would wait for work for ever
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(chunk) -> list[_Done]:
+    return [_process(_job, name, places) for name, places in chunk]
+
+
+def _in_processes(job: _Job, chunks: list, workers: int):
+    """Yields the answers of all chunks, in any order, with a bounded number of chunks under way."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(job,))
+    try:
+        waiting, under_way = iter(chunks), set()
+        while True:
+            while len(under_way) < 2 * workers and (chunk := next(waiting, None)) is not None:
+                under_way.add(pool.submit(_work, chunk))
+            if not under_way:
+                return
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield from future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was ended from outside; the memory may have run out: try --workers 1, or fewer than now"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunks(tasks: list, group: Callable | None) -> list:
+    """Tasks in lists of about CHUNK; neighbours of the same group stay together (the worker keeps their file open)."""
+    chunks, last = [], object()
+    for task in tasks:
+        key = group(task[0]) if group else None
+        if not chunks or len(chunks[-1]) >= CHUNK and (group is None or key != last):
+            chunks.append([])
+        chunks[-1].append(task)
+        last = key
+    return chunks
+
+
+@contextlib.contextmanager
+def building_folder(folder):
+    """An empty hidden folder beside `folder`, for files under way; removed at the end, whatever happens.
+
+    What a killed run left is removed first. UserError when another preparation of the same folder is running."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.building.tmp"
+    temporary.mkdir(exist_ok=True)
+    handle = os.open(temporary, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder}: another preparation is writing it; wait until that has ended") from None
+            except OSError:
+                pass  # a file system without locks
+        for left in [*temporary.iterdir(), *folder.glob(".*.old.*.tmp")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def coordinates_checksum(clip_checksums) -> str:
+    """One short checksum from the CRC-32 of each clip's bytes, in the order of the split."""
+    return hashlib.sha256(np.asarray(clip_checksums, dtype="<u4").tobytes()).hexdigest()[:16]
+
+
+def checksum_of(data: np.ndarray) -> str:
+    """The checksum of a split's coordinates (N, 3, T, V, M), as the sidecar's `coordinates` holds it."""
+    return coordinates_checksum([zlib.crc32(np.ascontiguousarray(clip, dtype="<f4").tobytes()) for clip in data])
+
+
+def _check_protocols(protocols, labels) -> None:
+    for protocol, splits in protocols.items():
+        for split in SPLITS:
+            if not splits.get(split):
+                raise UserError(
+                    f"{protocol}: no clip belongs to its {split} split; give the whole data set, or leave this "
+                    "protocol out"
+                )
+            names = list(splits[split])
+            if len(set(names)) != len(names):
+                twice = next(name for name in sorted(names) if names.count(name) > 1)
+                raise UserError(f"{protocol}: clip {twice} is twice in the {split} split")
+            missing = next((name for name in names if name not in labels), None)
+            if missing is not None:
+                raise UserError(f"{protocol}: clip {missing} has no label")
+        both = set(splits["train"]) & set(splits["val"])
+        if both:
+            raise UserError(f"{protocol}: clip {min(both)} is in train and in val; a clip belongs to one of them")
+
+
+def _open_writers(temporary, protocols, labels, layout, persons, frames) -> dict[tuple[str, str], SplitWriter]:
+    clips = sum(len(splits[split]) for splits in protocols.values() for split in SPLITS)
+    need = clips * 4 * math.prod((3, frames, layout.joints, persons))
+    free = shutil.disk_usage(temporary).free
+    if need > free:
+        raise UserError(
+            f"{temporary.parent}: {need / 1e9:.1f} GB are needed for {clips} clips, {free / 1e9:.1f} GB are free; give "
+            "another --data-root, or prepare fewer protocols"
+        )
+    writers = {}
+    for protocol, splits in protocols.items():
+        for split in SPLITS:
+            names = sorted(splits[split])
+            writers[protocol, split] = SplitWriter(
+                temporary / protocol, split, names, [labels[n] for n in names], layout.joints, persons, frames
+            )
+    return writers
+
+
+def _versions() -> dict[str, object]:
+    return {"preparation": VERSION, "python": platform.python_version(), "numpy": np.__version__}
+
+
+def _finish(writers, done: dict[str, _Done], temporary, folder, protocols, sidecar, report: BuildReport) -> None:
+    """Leaves skipped clips out, writes labels, counts and sidecars, and puts every protocol folder in its place."""
+    entries = {}
+    for (protocol, split), writer in writers.items():
+        writer.num_frame[:] = [done[name].num_frame for name in writer.names]
+        writer.keep([i for i, name in enumerate(writer.names) if name not in report.skipped])
+        if not writer.names:
+            raise UserError(
+                f"{protocol}: every clip of the {split} split was left out; the first: {min(report.skipped)}"
+            )
+        entry = writer.finish()
+        entry["coordinates"] = coordinates_checksum([done[name].checksum for name in writer.names])
+        entries.setdefault(protocol, {})[split] = entry
+        report.counts.setdefault(protocol, {})[split] = len(writer.names)
+    writers.clear()  # closes the maps
+    for protocol in protocols:
+        publish(temporary / protocol, Path(folder) / protocol, {**sidecar, "splits": entries[protocol]})
+
+
+def build_dataset(
+    folder,
+    layout: Layout,
+    persons: int,
+    protocols: dict[str, dict[str, Sequence[str]]],
+    labels: dict[str, int],
+    load: Callable[[str], np.ndarray | None],
+    *,
+    steps: Sequence[str] = STEPS,
+    source: str,
+    frames: int = FRAMES,
+    workers: int | None = None,
+    on_bad: str = "refuse",
+    group: Callable[[str], object] | None = None,
+    details: dict | None = None,
+) -> BuildReport:
+    """Prepares `folder`/<protocol>/ for every protocol, each clip loaded and normalised once.
+
+    protocols: folder name -> {"train": names, "val": names}; labels: name -> class number from 0.
+    load(name): the raw clip (3, t, V, m) float32 with m <= persons, absent persons and frames zero; None leaves the
+    clip out; UserError (naming file and line) says that its file is bad. It must be picklable: a function of a module,
+    a partial of one, or an object of a module's class.
+    steps: of the normalisation, () for raw coordinates; source: one line that says where the clips come from.
+    workers: processes, default all cores; on_bad: "refuse" ends at the first bad clip, "skip" leaves bad clips out;
+    group(name): clips of one group that are neighbours by name go to the same worker; details: more for the sidecar.
+
+    Raises BadClip (a UserError) for a bad clip, UserError for an empty or overlapping split, a full disk, or a second preparation at work.
+    """
+    _check_protocols(protocols, labels)
+    folder = Path(folder)
+    report = BuildReport()
+    with building_folder(folder) as temporary:
+        writers = _open_writers(temporary, protocols, labels, layout, persons, frames)
+        places: dict[str, list] = {}
+        for target, writer in enumerate(writers.values()):
+            for row, name in enumerate(writer.names):
+                places.setdefault(name, []).append((target, row))
+        job = _Job(
+            load, layout, persons, frames, tuple(steps), on_bad == "skip", tuple(w.rows for w in writers.values())
+        )
+        chunks = _chunks(sorted(places.items()), group)
+        count = max(1, min(workers or default_workers(), len(chunks)))
+        if count == 1:
+            answers = (_process(job, name, where) for chunk in chunks for name, where in chunk)
+        else:
+            answers = _in_processes(job, chunks, count)
+        done = {}
+        interval = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
+        with contextlib.closing(answers), tqdm(total=len(places), unit="clip", mininterval=interval) as bar:
+            for answer in answers:
+                done[answer.name] = answer
+                bar.update()
+        report.skipped = {name: done[name].reason for name in sorted(done) if done[name].reason is not None}
+        written = [name for name in sorted(done) if done[name].reason is None]
+        report.empty = [name for name in written if done[name].empty]
+        report.longer = [name for name in written if done[name].num_frame > frames]
+        sidecar = {
+            "source": source,
+            "normalisation": [step for step in STEPS if step in steps],
+            "layout": layout.name,
+            "frames": frames,
+            "versions": _versions(),
+            **(details or {}),
+            "skipped": report.skipped,
+            "empty": report.empty,
+            "longer_than_stored": len(report.longer),
+        }
+        _finish(writers, done, temporary, folder, protocols, sidecar, report)
+    return report
