@@ -195,7 +195,11 @@ def building_folder(folder):
                 raise UserError(f"{folder}: another preparation is writing it; wait until that has ended") from None
             except OSError:
                 pass  # a file system without locks
-        for left in [*temporary.iterdir(), *folder.glob(".*.old.*.tmp")]:
+        old = [
+            *folder.glob(".*.old.*.tmp"),
+            *folder.parent.glob(f".{folder.name}.old.*.tmp"),
+        ]  # see utils.arrays.publish
+        for left in [*temporary.iterdir(), *old]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
             yield temporary
@@ -255,7 +259,8 @@ def _open_writers(temporary, protocols, labels, layout, persons, frames) -> dict
     return writers
 
 
-def _versions() -> dict[str, object]:
+def versions() -> dict[str, object]:
+    """For sidecars: what else the arrays depend on."""
     return {"preparation": VERSION, "python": platform.python_version(), "numpy": np.__version__}
 
 
@@ -304,7 +309,8 @@ def build_dataset(
     workers: processes, default all cores; on_bad: "refuse" ends at the first bad clip, "skip" leaves bad clips out;
     group(name): clips of one group that are neighbours by name go to the same worker; details: more for the sidecar.
 
-    Raises BadClip (a UserError) for a bad clip, UserError for an empty or overlapping split, a full disk, or a second preparation at work.
+    Raises BadClip (a UserError) for a bad clip; UserError for an empty or overlapping split, too little space on the
+    disk, or a second preparation at work.
     """
     _check_protocols(protocols, labels)
     folder = Path(folder)
@@ -339,7 +345,7 @@ def build_dataset(
             "normalisation": [step for step in STEPS if step in steps],
             "layout": layout.name,
             "frames": frames,
-            "versions": _versions(),
+            "versions": versions(),
             **(details or {}),
             "skipped": report.skipped,
             "empty": report.empty,

@@ -182,6 +182,20 @@ def write_row(rows: Rows, index: int, row: bytes) -> None:
         raise OSError(error.errno, error.strerror, rows.path) from None
 
 
+def resize_npy(path, shape) -> None:
+    """Gives the float32 .npy file at `path` another number of rows: rewrites its header for `shape` and its length."""
+    with open(path, "r+b") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        offset = file.tell()
+        file.seek(0)
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        if file.tell() != offset:  # numpy pads headers so that the first axis can change without moving the rows
+            raise RuntimeError(f"{path}: the header of the .npy file changed its length")
+        file.truncate(offset + 4 * math.prod(shape))
+
+
 class SplitWriter:
     """Writes one split clip by clip; several processes may write clips of the same file.
 
@@ -226,13 +240,7 @@ class SplitWriter:
         self.shape = (len(rows), *self.shape[1:])
         self.data.flush()
         self.data = None
-        with open(self.data_file, "r+b") as file:
-            # numpy pads the header for a growing first axis, so that one of fewer clips has the same length
-            header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            if file.tell() != self.rows.offset:
-                raise RuntimeError("the header of the .npy file changed its length")
-            file.truncate(self.rows.offset + self.rows.row_bytes * len(rows))
+        resize_npy(self.data_file, self.shape)
         self.data = np.lib.format.open_memmap(self.data_file, mode="r+")
 
     def finish(self) -> dict:
