@@ -1,0 +1,521 @@
+"""Checks a prepared folder: `python -m data_gen.check data/ntu60` reads it and says what is wrong with it.
+
+Given a protocol folder (it holds `train_data_joint.npy` and its companions) or a data set folder (its subfolders do),
+the check opens each split as the programs do, reads every clip once through the memory map (one clip in memory at a
+time) and prints a table: counts, frames, labels, empty and non-finite clips, persons, bone lengths and orientation.
+What the table cannot excuse is listed below it as WRONG and makes the exit status 2; what is unusual but possible is a
+note. What is expected comes from the registry row of that folder name, from the `dataset.json` beside it, or from
+`--dataset`; the joint layout from the same row, or from the number of joints.
+
+Bones are joint minus parent of person 1, in up to 16 frames spread over a clip. Three figures judge them: the median
+length; the spread, which is the standard deviation over the frames of a clip divided by the mean; and the asymmetry,
+|left - right| divided by their mean, of a clip's median lengths. Bodies do not change their bones: a reader that
+mixes up axes or joints shows here first.
+"""
+
+import argparse
+import sys
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_gen.build import coordinates_checksum
+from options.datasets import DATASETS, DescriptionError, from_description
+from utils.arrays import SPLITS, Split, open_split, split_files
+from utils.errors import UserError, run
+from utils.files import load_json
+from utils.plots import check_picture_path, draw_clips
+from utils.skeleton import LAYOUTS, Layout, get_layout
+
+BONE_FRAMES = 16  # frames of a clip in which bones are measured
+TURNED = 0.99  # cosine from which a direction counts as turned to its axis
+MOST_SPREAD = 0.3  # of a median bone within a clip; a Kinect gives a tenth of that, mixed-up axes give half
+MOST_ASYMMETRY = 0.3  # of mirrored bones; a Kinect gives a sixth of that, joints in another order give half
+MOST_ZERO = 0.01  # share of all-zero clips that a data set may have (PKU-MMD has some)
+LONGEST_BONE = 3.0  # metres; longer median bones mean another unit
+
+
+@dataclass
+class Expected:
+    """What a protocol folder should be: layout, persons and the classes (None = take what the arrays have)."""
+
+    title: str
+    layout: Layout | None = None
+    persons: int | None = None
+    classes: tuple[str, ...] | None = None
+    counts: tuple[int, int] | None = None
+
+
+@dataclass
+class Report:
+    """The table of one protocol folder: rows (name, value of train, value of val) and the findings below it."""
+
+    folder: Path
+    title: str
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    measures: dict = field(default_factory=dict)
+
+
+@dataclass
+class Measures:
+    """What reading the clips of a split gave; arrays over the N clips that hold at least one frame."""
+
+    non_finite: np.ndarray  # (N,) number of values that are not finite
+    zero: np.ndarray  # (N,) True where every valid frame is zero
+    empty_frames: np.ndarray  # (N,) share of valid frames without person 1
+    after_end: np.ndarray  # (N,) True where the frame after the last valid one is not zero
+    persons: np.ndarray  # (N,) number of persons who appear
+    repeated: np.ndarray  # (N,) True where person 2 is an exact copy of person 1
+    off_centre: np.ndarray  # (N,) largest |coordinate| of person 1's centre joint
+    up: np.ndarray  # (N,) cosine of spine and +z in frame 0, NaN without a spine
+    across: np.ndarray  # (N,) cosine of shoulders and +x in frame 0, NaN without shoulders
+    facing: np.ndarray  # (N,) cosine of the feet and the direction that up and right give, NaN without feet
+    length: np.ndarray  # (N, V) median bone length, NaN for the root and empty clips
+    spread: np.ndarray  # (N, V) standard deviation / mean within the clip
+    checksum: str | None = None  # of the coordinates of all clips, as the sidecar has it; None when not all were read
+
+
+def find_folders(folder) -> list[Path]:
+    """The protocol folders in `folder`: itself, or its subfolders in order of name; UserError when there is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; give a prepared folder such as data/ntu60")
+    holds = lambda path: any(file.is_file() for split in SPLITS for file in split_files(path, split))  # noqa: E731
+    if holds(folder):
+        return [folder]
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.suffix != ".tmp" and holds(path)]
+    if not found:
+        raise UserError(
+            f"{folder}: neither it nor a subfolder holds train_data_joint.npy; give a prepared folder such as "
+            "data/ntu60 or data/ntu60/xsub"
+        )
+    return found
+
+
+def expect(folder, dataset: str | None = None, layout: str | None = None) -> Expected:
+    """What is known about a protocol folder, from its name, from a `dataset.json` beside it, or from `dataset`.
+
+    Raises UserError for an unknown data set or layout and for a malformed dataset.json."""
+    folder = Path(folder).resolve()
+    row = None
+    description = folder.parent / "dataset.json"
+    if dataset is not None:
+        if dataset not in DATASETS:
+            raise UserError(f"data set {dataset!r} is not in the registry; known: {', '.join(DATASETS)}")
+        row = DATASETS[dataset]
+    elif description.is_file():
+        try:
+            row = from_description(folder.parent.name, load_json(description))
+        except DescriptionError as error:
+            raise UserError(f"{description}: {error}") from None
+    else:
+        row = next((r for r in DATASETS.values() if folder.parent.name in r.folders), None)
+    if row is None:
+        return Expected("not a known data set", layout and get_layout(layout))
+    protocol = next((p for p, folders in row.protocols.items() if folder.name in folders), None)
+    return Expected(
+        title=f"data set {row.name}, {protocol or 'no protocol of that name'}",
+        layout=get_layout(layout or row.layout),
+        persons=row.persons,
+        classes=row.classes,
+        counts=row.counts.get(protocol),
+    )
+
+
+def _shape_from_array(folder: Path, expected: Expected) -> tuple[Layout, int]:
+    """(layout, persons), from what is known or else from the shape of the first readable array."""
+    joints, persons = None, expected.persons
+    for split in SPLITS:
+        try:
+            shape = np.load(split_files(folder, split)[0], mmap_mode="r", allow_pickle=False).shape
+        except Exception:  # open_split says what is wrong with it
+            continue
+        if len(shape) == 5:
+            joints, persons = shape[3], persons or shape[4]
+            break
+    layout = expected.layout or next((x for x in LAYOUTS.values() if x.joints == joints), None)
+    if layout is None:
+        raise UserError(
+            f"{folder}: no joint layout has {joints} joints; give --layout, one of {', '.join(LAYOUTS)}, or prepare "
+            "the folder from one of them"
+        )
+    return layout, persons or 2
+
+
+def _cosine(vector: np.ndarray, axis: int) -> float:
+    norm = float(np.linalg.norm(vector))
+    return float(vector[axis]) / norm if norm > 1e-6 else np.nan
+
+
+def _facing(body: np.ndarray, layout: Layout) -> float:
+    """Cosine of where the feet of `body` (3, V) point and where a body with this spine and these shoulders looks.
+
+    Above 0 in right-handed coordinates; below 0 the clip is a mirror image (left and right, or two axes, swapped)."""
+    number = {name: joint for joint, name in enumerate(layout.names)}
+    feet = [(number.get(f"{side} ankle"), number.get(f"{side} foot")) for side in ("left", "right")]
+    if any(joint is None for pair in feet for joint in pair):
+        return np.nan
+    toes = sum(body[:, foot] - body[:, ankle] for ankle, foot in feet)
+    up, across = (body[:, end] - body[:, start] for start, end in (layout.up, layout.across))
+    ahead = np.cross(up, across)
+    scale = float(np.linalg.norm(toes) * np.linalg.norm(ahead))
+    return float(toes @ ahead) / scale if scale > 1e-9 else np.nan
+
+
+def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
+    """The measures of one clip (3, n, V, M) of its n >= 1 valid frames; keys and meanings as in `Measures`."""
+    clip = np.asarray(clip)
+    finite = np.isfinite(clip)
+    non_finite = clip.size - int(finite.sum())
+    if non_finite:
+        clip = np.where(finite, clip, 0)
+    seen = np.any(clip != 0, axis=(0, 2))  # (n, M)
+    first = clip[:, 0, :, 0].astype(np.float64)
+    measures = {
+        "non_finite": non_finite,
+        "zero": not seen.any(),
+        "empty_frames": 1.0 - seen[:, 0].mean(),
+        "persons": int(seen.any(axis=0).sum()),
+        "repeated": clip.shape[3] > 1 and seen[:, 1].any() and bool(np.array_equal(clip[..., 0], clip[..., 1])),
+        "off_centre": float(np.abs(clip[:, :, layout.centre, 0]).max()),
+        "up": _cosine(first[:, layout.up[1]] - first[:, layout.up[0]], 2),
+        "across": _cosine(first[:, layout.across[1]] - first[:, layout.across[0]], 0),
+        "facing": _facing(first, layout),
+        "length": np.full(layout.joints, np.nan),
+        "spread": np.full(layout.joints, np.nan),
+    }
+    frames = np.flatnonzero(seen[:, 0])
+    if len(frames):
+        frames = frames[np.linspace(0, len(frames) - 1, min(BONE_FRAMES, len(frames))).round().astype(int)]
+        body = clip[..., 0][:, frames].astype(np.float64)  # (3, frames, V)
+        bones = np.linalg.norm(body - body[:, :, list(layout.parents)], axis=0)  # (frames, V)
+        mean = bones.mean(axis=0)
+        is_bone = np.array(layout.parents) != np.arange(layout.joints)
+        measures["length"] = np.where(is_bone, np.median(bones, axis=0), np.nan)
+        measures["spread"] = np.where(is_bone & (mean > 1e-6), bones.std(axis=0) / np.maximum(mean, 1e-6), np.nan)
+    return measures
+
+
+def measure_split(split: Split, layout: Layout, most_clips: int = 0, progress=None) -> Measures:
+    """Reads the clips of a split, all or `most_clips` of them evenly spread, and measures each.
+
+    `progress` wraps the sequence of clip indices (a tqdm bar)."""
+    chosen = np.arange(len(split.names))
+    if 0 < most_clips < len(split.kept):
+        chosen = split.kept[np.linspace(0, len(split.kept) - 1, most_clips).round().astype(int)]
+    rows, checksums = [], []
+    for index in progress(chosen) if progress else chosen:
+        clip = np.ascontiguousarray(split.data[index])
+        checksums.append(zlib.crc32(clip.tobytes()))
+        n = int(split.num_frame[index])
+        if n:
+            row = measure_clip(clip[:, :n], layout)
+            row["after_end"] = n < clip.shape[1] and bool(np.any(clip[:, n] != 0))
+            rows.append(row)
+    measures = Measures(**{key: np.array([row[key] for row in rows]) for key in rows[0]})
+    if len(chosen) == len(split.names):
+        measures.checksum = coordinates_checksum(checksums)
+    return measures
+
+
+def mirror_pairs(layout: Layout) -> list[tuple[int, int]]:
+    """Pairs (left joint, right joint) of a layout, by their names."""
+    number = {name: joint for joint, name in enumerate(layout.names)}
+    mirrored = ((joint, name.replace("left", "right")) for name, joint in number.items() if "left" in name)
+    return [(joint, number[name]) for joint, name in mirrored if name in number]
+
+
+def _median(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def _asymmetry(length: np.ndarray, layout: Layout) -> np.ndarray:
+    """(N, pairs): |left - right| / their mean, of the bones that end in mirrored joints."""
+    left, right = np.array(mirror_pairs(layout)).T
+    mean = (length[:, left] + length[:, right]) / 2
+    return np.divide(np.abs(length[:, left] - length[:, right]), mean, out=np.full_like(mean, np.nan), where=mean > 0)
+
+
+def _share(flags: np.ndarray) -> str:
+    return f"{int(flags.sum())} ({100 * flags.mean():.1f} %)" if len(flags) else "0"
+
+
+def _turned(cosine: np.ndarray, at_least: float) -> float:
+    cosine = cosine[np.isfinite(cosine)]
+    return float((cosine >= at_least).mean()) if len(cosine) else 1.0
+
+
+def _column(split: Split, measures: Measures, layout: Layout, classes: int) -> dict[str, str]:
+    """The table's column of one split."""
+    counts = np.bincount(split.labels, minlength=classes)
+    frames = split.num_frame[split.kept]
+    return {
+        "clips": str(len(split.names)),
+        "shape": str(split.data.shape),
+        "clips without frames": str(len(split.dropped)),
+        "frames (least / median / most)": f"{frames.min()} / {int(np.median(frames))} / {frames.max()}",
+        "classes with clips": f"{int((counts > 0).sum())} of {classes}",
+        "clips a class (least / median / most)": f"{counts.min()} / {int(np.median(counts))} / {counts.max()}",
+        "clips read": str(len(measures.zero)),
+        "clips with NaN or infinity": _share(measures.non_finite > 0),
+        "all-zero clips": _share(measures.zero),
+        "frames without person 1": f"{100 * measures.empty_frames.mean():.2f} %",
+        "not zero after the end": _share(measures.after_end),
+        "clips with two or more persons": _share(measures.persons > 1),
+        "person 2 repeats person 1": _share(measures.repeated),
+        "bone length, median": f"{_median(measures.length):.3f}",
+        "bone spread in a clip, median": f"{100 * _median(measures.spread):.1f} %",
+        "bone asymmetry, median": f"{100 * _median(_asymmetry(measures.length, layout)):.1f} %",
+        "centre joint from the origin, most": f"{measures.off_centre.max():.3g}",
+        "spine to +z in frame 0, median cosine": f"{_median(measures.up):.3f}",
+        "shoulders to +x in frame 0, clips": f"{100 * _turned(measures.across, TURNED):.1f} %",
+        "feet ahead in frame 0, clips": f"{100 * _turned(measures.facing, 0.0):.1f} %",
+    }
+
+
+def _judge_bodies(report: Report, where: str, measures: Measures, layout: Layout) -> None:
+    """Findings about bones: whether these points can be a body of this layout."""
+    length, spread = _median(measures.length), _median(measures.spread)
+    asymmetry = _median(_asymmetry(measures.length, layout))
+    if spread > MOST_SPREAD:
+        report.wrong.append(
+            f"{where}: the median bone changes by {100 * spread:.0f} % of its length within a clip; axes or joints are "
+            "mixed up"
+        )
+    elif asymmetry > MOST_ASYMMETRY:
+        report.wrong.append(
+            f"{where}: left and right bones differ by {100 * asymmetry:.0f} %; the joints are in another order than "
+            f"that of {layout.name}, or axes are mixed up"
+        )
+    if length > LONGEST_BONE:
+        report.notes.append(f"{where}: the median bone is {length:.0f} long; metres are usual, are these millimetres?")
+    if _turned(measures.facing, 0.0) < 0.5:
+        report.notes.append(
+            f"{where}: in most clips the feet point backwards; left and right, or two axes, may be swapped (look at "
+            "--picture)"
+        )
+
+
+def _judge_clips(report: Report, split: Split, measures: Measures, steps) -> None:
+    """Findings about one split's coordinates. steps: normalisation steps of the sidecar, or None when unknown."""
+    where = split.split
+    if (measures.non_finite > 0).any():
+        count = int((measures.non_finite > 0).sum())
+        report.wrong.append(f"{where}: {count} clips hold NaN or infinite coordinates; prepare them again")
+    if measures.zero.mean() > MOST_ZERO:
+        report.wrong.append(f"{where}: {_share(measures.zero)} clips are zero in all their frames")
+    elif measures.zero.any():
+        report.notes.append(f"{where}: {_share(measures.zero)} clips are zero in all their frames")
+    if measures.repeated.any():
+        report.notes.append(f"{where}: person 2 is a copy of person 1 in {_share(measures.repeated)} clips")
+    turned = _turned(measures.across, TURNED) >= 0.95 and _turned(measures.up, 0.5) >= 0.95
+    centred = _median(measures.off_centre) < 1e-3
+    if steps is not None:
+        if {"spine", "shoulders"} <= set(steps) and not turned:
+            report.wrong.append(f"{where}: the sidecar says that clips are turned upright, but they are not")
+        if "centre" in steps and not centred:
+            report.wrong.append(f"{where}: the sidecar says that clips are centred, but they are not")
+    elif not (turned and centred):
+        state = " and ".join(text for ok, text in ((centred, "centred"), (turned, "turned upright")) if not ok)
+        report.notes.append(f"{where}: clips are not {state}; raw coordinates, or another preparation")
+
+
+def _judge_labels(report: Report, split: Split, classes: tuple[str, ...] | None) -> None:
+    number = len(classes) if classes else int(split.labels.max()) + 1
+    missing = np.flatnonzero(np.bincount(split.labels, minlength=number) == 0)
+    if len(missing):
+        names = ", ".join(f"{k} ({classes[k]})" if classes else str(k) for k in missing[:5])
+        report.notes.append(f"{split.split}: no clip of class {names}{' and others' if len(missing) > 5 else ''}")
+    if len(set(split.names)) != len(split.names):
+        report.wrong.append(f"{split.split}: {len(split.names) - len(set(split.names))} names appear more than once")
+    elif sorted(split.names) != split.names:
+        report.notes.append(
+            f"{split.split}: clips are not sorted by name; streams prepared elsewhere may not match by position"
+        )
+
+
+def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=None) -> Report:
+    """Reads one protocol folder; the report holds the table, what is wrong, and `measures` {split: (Split, Measures)}.
+
+    Raises UserError only when the joint layout cannot be found out."""
+    folder = Path(folder)
+    layout, persons = _shape_from_array(folder, expected)
+    report = Report(folder, f"{expected.title}; {layout.name}, {persons} person{'s' * (persons > 1)}")
+    columns, sidecar = {}, None
+    for position, name in enumerate(SPLITS):
+        try:
+            split = open_split(folder, name, layout.joints, persons, expected.classes and len(expected.classes))
+        except UserError as error:
+            report.wrong.append(f"{name}: {error}")
+            continue
+        sidecar = split.sidecar or sidecar
+        bar = (lambda x, name=name: progress(x, f"{folder.name} {name}")) if progress else None
+        measures = measure_split(split, layout, most_clips, bar)
+        report.measures[name] = (split, measures)
+        columns[name] = _column(split, measures, layout, len(expected.classes or range(split.labels.max() + 1)))
+        _judge_labels(report, split, expected.classes)
+        _judge_bodies(report, name, measures, layout)
+        _judge_clips(report, split, measures, sidecar_steps(split.sidecar))
+        _judge_sidecar(report, split, measures, layout)
+        if expected.counts and len(split.names) != expected.counts[position]:
+            report.wrong.append(
+                f"{name}: {len(split.names)} clips, but this protocol has {expected.counts[position]}; the missing "
+                "list, the split rule or the source files differ"
+            )
+    if len(report.measures) == 2:
+        shared = set(report.measures["train"][0].names) & set(report.measures["val"][0].names)
+        if shared:
+            report.wrong.append(f"{len(shared)} clips are in train and in val, such as {min(shared)}")
+    for key in next(iter(columns.values()), {}):
+        report.rows.append((key, *(columns.get(name, {}).get(key, "-") for name in SPLITS)))
+    if columns:
+        report.rows.append(("prepared by", describe_sidecar(sidecar), ""))
+        if sidecar is None:
+            report.notes.append("no preparation.json says what made these arrays")
+    return report
+
+
+def _judge_sidecar(report: Report, split: Split, measures: Measures, layout: Layout) -> None:
+    """Findings about what the sidecar says of layout and coordinates (open_split has compared labels and counts)."""
+    if split.sidecar is None:
+        return
+    stated = split.sidecar.get("layout", layout.name)
+    if stated != layout.name:
+        report.wrong.append(f"{split.split}: prepared with joint layout {stated}, but {layout.name} is expected")
+    stated = split.sidecar["splits"][split.split].get("coordinates")
+    if stated and measures.checksum and stated != measures.checksum:
+        report.wrong.append(
+            f"{split.split}: the coordinates have changed since they were prepared (checksum {measures.checksum}, "
+            f"prepared {stated}); copy or prepare them again"
+        )
+
+
+def sidecar_steps(sidecar: dict | None):
+    """The names of the normalisation steps in a sidecar; None when there is no sidecar or it does not say."""
+    steps = (sidecar or {}).get("normalisation")
+    return steps if isinstance(steps, list) and all(isinstance(step, str) for step in steps) else None
+
+
+def describe_sidecar(sidecar: dict | None) -> str:
+    """Source and normalisation of a sidecar in one line."""
+    if sidecar is None:
+        return "unknown"
+    steps = sidecar_steps(sidecar)
+    normalisation = "not stated" if steps is None else " ".join(steps) or "none"
+    return f"{str(sidecar.get('source', 'source not stated'))[:200]}; normalisation: {normalisation}"
+
+
+def format_report(report: Report, classes: tuple[str, ...] | None, layout: Layout | None, full: bool = False) -> str:
+    """The table as text; `full` adds a line for each class and for each bone."""
+    lines = [f"{report.folder}  ({report.title})"]
+    if report.rows:
+        lines.append(f"  {'':40}{'train':>28}{'val':>28}")
+    for name, train, val in report.rows:
+        lines.append(f"  {name:40}{train:>28}{val:>28}" if val else f"  {name:40}  {train}")
+    if full and report.measures:
+        lines += _histogram_lines(report, classes) + _bone_lines(report, layout)
+    lines += [f"  WRONG: {text}" for text in report.wrong] + [f"  note: {text}" for text in report.notes]
+    return "\n".join(lines + ["  " + ("nothing wrong" if not report.wrong else f"{len(report.wrong)} wrong")])
+
+
+def _histogram_lines(report: Report, classes) -> list[str]:
+    number = len(classes) if classes else 1 + max(int(s.labels.max()) for s, _ in report.measures.values())
+    counts = [np.bincount(s.labels, minlength=number) for s, _ in report.measures.values()]
+    lines = [f"  {'class':44}" + "".join(f"{name:>10}" for name in report.measures)]
+    for k in range(number):
+        name = f"{k:4}  {classes[k] if classes else ''}"
+        lines.append(f"  {name:44}" + "".join(f"{count[k]:>10}" for count in counts))
+    return lines
+
+
+def _bone_lines(report: Report, layout: Layout) -> list[str]:
+    splits = [measures for _, measures in report.measures.values()]
+    length = np.concatenate([measures.length for measures in splits])
+    spread = np.concatenate([measures.spread for measures in splits])
+    lines = [f"  {'bone':44}{'median':>10}{'spread %':>10}"]
+    for joint, parent in enumerate(layout.parents):
+        if joint != parent:
+            name = f"{layout.names[parent]} - {layout.names[joint]}"
+            lines.append(f"  {name:44}{_median(length[:, joint]):>10.3f}{100 * _median(spread[:, joint]):>10.1f}")
+    return lines
+
+
+def draw_report(path, report: Report, layout: Layout, classes=None, most_rows: int = 10) -> None:
+    """Draws one clip of each of up to `most_rows` classes, evenly chosen, of the first split that could be read."""
+    if not report.measures:
+        raise UserError(f"{report.folder}: no split could be read, so there is nothing to draw")
+    split, _ = next(iter(report.measures.values()))
+    labels = split.labels[split.kept]
+    present = np.unique(labels)
+    chosen = present[np.linspace(0, len(present) - 1, min(most_rows, len(present))).round().astype(int)]
+    indices = [split.kept[np.flatnonzero(labels == label)[0]] for label in chosen]
+    clips = [np.array(split.data[i][:, : split.num_frame[i]]) for i in indices]
+    names = [classes[label] if classes else f"class {label}" for label in chosen]
+    draw_clips(path, clips, layout, [f"{name}: {split.names[i]}" for name, i in zip(names, indices, strict=True)])
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_gen.check",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__.split("\n\n")[0]
+        + "\n\nPrints a table and what is WRONG; the exit status is 0 when nothing is, else 2. Run it after every "
+        "preparation\nand on every folder that comes from somebody else, before the first epoch.",
+    )
+    parser.add_argument("folder", help="a data set folder (data/ntu60) or one of its protocols (data/ntu60/xsub)")
+    parser.add_argument(
+        "--dataset",
+        choices=sorted(DATASETS),
+        help="whose classes and counts are expected; default: found from the folder's name or the dataset.json in it. "
+        "Give it for a folder with a name of your own",
+    )
+    parser.add_argument(
+        "--layout", choices=sorted(LAYOUTS), help="joint layout; default: that of the data set, or by number of joints"
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=0,
+        metavar="N",
+        help="read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, which is what "
+        "to do once after a preparation: a few bad clips are not found by sampling",
+    )
+    parser.add_argument("--full", action="store_true", help="add the number of clips of each class and every bone")
+    parser.add_argument(
+        "--picture",
+        metavar="FILE.png",
+        help="write a sheet of stick figures, one clip of up to ten classes of the first protocol: what no number "
+        "shows. Upright figures with two arms and two legs that move as the class name says are right",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    if args.clips < 0:
+        raise UserError(f"--clips {args.clips}: expected 0 (all) or a number of clips")
+    if args.picture:
+        check_picture_path(args.picture)
+    from tqdm import tqdm
+
+    progress = lambda clips, text: tqdm(clips, desc=text, unit="clip", leave=False, disable=None)  # noqa: E731
+    wrong = 0
+    for position, folder in enumerate(find_folders(args.folder)):
+        expected = expect(folder, args.dataset, args.layout)
+        report = check_protocol(folder, expected, args.clips, progress)
+        layout, _ = _shape_from_array(folder, expected)
+        print(format_report(report, expected.classes, layout, args.full))
+        wrong += len(report.wrong)
+        if args.picture and position == 0:
+            draw_report(args.picture, report, layout, expected.classes)
+            print(f"  picture of {folder}: {args.picture}")
+    return 2 if wrong else 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])
