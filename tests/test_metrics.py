@@ -1,0 +1,109 @@
+"""utils.metrics against plain Python."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.errors import UserError
+from utils.metrics import Accuracy, confusion_matrix, per_class_accuracy, summarise, summarise_runs, topk_accuracy
+
+
+def slow_topk(scores, labels, k):
+    right = 0
+    for row, label in zip(scores, labels, strict=True):
+        ranked = sorted(range(len(row)), key=lambda c: (-row[c], c))
+        right += label in ranked[:k]
+    return right / len(labels)
+
+
+@st.composite
+def scored(draw):
+    samples, classes = draw(st.integers(1, 12)), draw(st.integers(1, 6))
+    few = st.integers(-2, 2)  # few values, so that ties are common
+    scores = draw(st.lists(st.lists(few, min_size=classes, max_size=classes), min_size=samples, max_size=samples))
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=samples, max_size=samples))
+    return scores, labels
+
+
+@given(scored(), st.integers(1, 7))
+@settings(max_examples=100, deadline=None)
+def test_topk_equals_a_sort_with_ties(data, k):
+    scores, labels = data
+    got = topk_accuracy(torch.tensor(scores, dtype=torch.float32), torch.tensor(labels), (k,))[k]
+    assert got == pytest.approx(slow_topk(scores, labels, k), abs=1e-12)
+
+
+def test_streamed_equals_whole_and_confusion_agrees():
+    rng = np.random.default_rng(0)
+    scores, labels = torch.tensor(rng.standard_normal((101, 7)).round(1)), torch.tensor(rng.integers(0, 7, 101))
+    whole, streamed = Accuracy(7, (1, 3)), Accuracy(7, (1, 3))
+    whole.update(scores, labels)
+    for start in range(0, 101, 17):
+        streamed.update(scores[start : start + 17], labels[start : start + 17])
+    assert whole.topk() == streamed.topk()
+    assert torch.equal(whole.confusion, streamed.confusion)
+    slow = np.zeros((7, 7), dtype=int)
+    for row, label in zip(scores.numpy(), labels.numpy(), strict=True):
+        slow[label, row.argmax()] += 1
+    assert np.array_equal(whole.confusion.numpy(), slow)
+    assert whole.topk()[1] == pytest.approx(np.trace(slow) / 101)
+    shares = [slow[c, c] / slow[c].sum() for c in range(7)]
+    assert whole.per_class() == pytest.approx(shares)
+    assert whole.mean_class() == pytest.approx(np.mean(shares))
+
+
+def test_absent_class_is_nan_and_left_out_of_the_mean():
+    meter = Accuracy(3, (1,))
+    meter.update(torch.eye(3)[[0, 2, 0]], torch.tensor([0, 2, 2]))
+    share = meter.per_class()
+    assert share[0] == 1 and math.isnan(share[1]) and share[2] == 0.5
+    assert meter.mean_class() == 0.75
+    assert per_class_accuracy(torch.tensor([[1, 3], [0, 2]])) == [0.25, 1.0]
+
+
+def test_confusion_rows_are_true_classes():
+    counts = confusion_matrix(predicted=torch.tensor([1, 1, 0]), labels=torch.tensor([0, 0, 1]), num_classes=2)
+    assert counts.tolist() == [[0, 2], [1, 0]]
+
+
+def test_scores_that_are_not_finite_are_refused_not_counted_as_right():
+    for bad in (math.nan, math.inf):
+        scores = torch.zeros(2, 3)
+        scores[1, 0] = bad
+        with pytest.raises(UserError, match="not finite"):
+            topk_accuracy(scores, torch.tensor([0, 0]))
+
+
+@pytest.mark.parametrize(
+    "scores, labels",
+    [
+        (torch.zeros(2, 3), torch.tensor([0, 3])),
+        (torch.zeros(2, 3), torch.tensor([0, -1])),
+        (torch.zeros(2, 3), torch.tensor([0])),
+        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)),
+    ],
+)
+def test_wrong_shapes_and_labels_are_refused(scores, labels):
+    with pytest.raises(ValueError):
+        topk_accuracy(scores, labels)
+
+
+def test_summary_over_seeds():
+    values = [0.83, 0.85, 0.81]
+    summary = summarise(values)
+    assert summary.mean == pytest.approx(np.mean(values)) and summary.std == pytest.approx(np.std(values, ddof=1))
+    assert summary.percent() == "83.0 ± 2.0"
+    assert summarise([0.839]).percent() == "83.9" and summarise([0.839]).std is None
+    with pytest.raises(ValueError):
+        summarise([])
+
+
+def test_summaries_of_runs_need_the_same_figures():
+    table = summarise_runs([{"top1": 0.5, "knn": 0.2}, {"top1": 0.7, "knn": 0.2}])
+    assert table["top1"].mean == pytest.approx(0.6) and table["knn"].std == 0
+    with pytest.raises(ValueError):
+        summarise_runs([{"top1": 0.5}, {"top1": 0.5, "knn": 0.1}])

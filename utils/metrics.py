@@ -1,0 +1,128 @@
+"""Classification metrics: top-k accuracy, confusion matrix, accuracy per class, and mean and deviation over seeds.
+
+All shares are in 0..1, never percent; `Summary` formats percent for a table. Accuracies are streamed: `Accuracy` keeps
+counts only, so that a test set of any size is measured batch by batch.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from utils.errors import UserError
+
+
+def class_rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Rank of each sample's own class among its scores, 0 = highest: scores (N, K), labels (N,) -> int64 (N,).
+
+    Among equal scores the lower class number ranks first, as in arg-max, so that the answer does not depend on the
+    device. Raises ValueError for shapes that do not fit, UserError for scores that are not finite (a network that
+    diverged would otherwise look perfect, since nothing compares as greater than NaN)."""
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(f"expected scores (N, K) and labels (N,), found {tuple(scores.shape)}, {tuple(labels.shape)}")
+    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < scores.shape[1]):
+        raise ValueError(f"labels must lie in 0..{scores.shape[1] - 1}, found {int(labels.min())}..{int(labels.max())}")
+    if not torch.isfinite(scores).all():
+        raise UserError("the scores are not finite, so the network has diverged; lower the learning rate")
+    own = scores.gather(1, labels[:, None])
+    lower = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    return ((scores > own) | ((scores == own) & lower)).sum(1)
+
+
+def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, ks: Iterable[int] = (1, 5)) -> dict[int, float]:
+    """{k: share of samples whose class is among their k highest scores}; scores (N, K), labels (N,), N > 0."""
+    meter = Accuracy(scores.shape[1], ks)
+    meter.update(scores, labels)
+    return meter.topk()
+
+
+def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Counts (K, K) int64 on the CPU: row = true class, column = predicted class."""
+    cells = labels.long() * num_classes + predicted.long()
+    return torch.bincount(cells.flatten(), minlength=num_classes**2).view(num_classes, num_classes).cpu()
+
+
+class Accuracy:
+    """Streamed accuracy: `update` with each batch, then read `topk()`, `per_class()`, `mean_class()`, `confusion`.
+
+    confusion: counts (K, K), row = true class, column = predicted class."""
+
+    def __init__(self, num_classes: int, ks: Iterable[int] = (1, 5)):
+        self.ks = tuple(ks)
+        if num_classes < 1 or not self.ks or min(self.ks) < 1:
+            raise ValueError(f"expected 1 class or more and k of 1 or more, found {num_classes} and {self.ks}")
+        self.count = 0
+        self.correct = dict.fromkeys(self.ks, 0)
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)
+
+    def update(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
+        """Counts a batch: scores (N, K) on any device, labels (N,)."""
+        labels = labels.to(scores.device)
+        rank = class_rank(scores, labels)
+        for k in self.ks:
+            self.correct[k] += int((rank < k).sum())
+        # arg-max with ties to the lower class, written so because the framework's does not promise which one it takes
+        classes = torch.arange(scores.shape[1], device=scores.device)
+        top = scores == scores.amax(1, keepdim=True)
+        predicted = torch.where(top, classes, scores.shape[1]).amin(1)
+        self.confusion += confusion_matrix(predicted, labels, len(self.confusion))
+        self.count += len(labels)
+
+    def topk(self) -> dict[int, float]:
+        """{k: share of samples whose class is among the k highest scores}."""
+        if not self.count:
+            raise ValueError("no sample has been counted")
+        return {k: self.correct[k] / self.count for k in self.ks}
+
+    def per_class(self) -> list[float]:
+        """Share of right samples of each class (K,); NaN for a class without samples."""
+        return per_class_accuracy(self.confusion)
+
+    def mean_class(self) -> float:
+        """Mean of the classes' accuracies over the classes that have samples."""
+        present = [share for share in self.per_class() if not math.isnan(share)]
+        if not present:
+            raise ValueError("no sample has been counted")
+        return sum(present) / len(present)
+
+
+def per_class_accuracy(confusion: torch.Tensor) -> list[float]:
+    """Diagonal over row sums of a confusion matrix (K, K), row = true class; NaN for a class without samples."""
+    total = confusion.sum(1).double()
+    return (confusion.diagonal().double() / total).tolist()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1) of a figure over n seeds; std is None for one seed."""
+
+    mean: float
+    std: float | None
+    count: int
+
+    def percent(self, decimals: int = 1) -> str:
+        """For a table of shares: `83.9 ± 0.4`, and `83.9` for a single seed."""
+        text = f"{100 * self.mean:.{decimals}f}"
+        return text if self.std is None else f"{text} ± {100 * self.std:.{decimals}f}"
+
+
+def summarise(values: Iterable[float]) -> Summary:
+    """Mean and sample standard deviation over seeds. Raises ValueError without values."""
+    values = [float(value) for value in values]
+    if not values:
+        raise ValueError("there is no value to average")
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return Summary(mean, None, 1)
+    return Summary(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
+
+
+def summarise_runs(runs: Iterable[Mapping[str, float]]) -> dict[str, Summary]:
+    """Summaries by name over runs that measured the same figures, one mapping per seed.
+
+    Raises ValueError when the runs name different figures, since a mean over some seeds only would mislead."""
+    runs = list(runs)
+    if any(set(run) != set(runs[0]) for run in runs):
+        raise ValueError("the runs measured different figures")
+    return {name: summarise(run[name] for run in runs) for name in (runs[0] if runs else ())}

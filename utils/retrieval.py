@@ -1,0 +1,184 @@
+"""Retrieval with frozen features: k-nearest-neighbour classification, recall@k and mean average precision.
+
+Similarity is the cosine, the product of L2-normalised features. Everything is exact and made for galleries of any
+size: queries go in chunks, and for each the similarities to the gallery are filled in chunk by chunk, so that only
+(chunk of queries) x (gallery) numbers exist at once, within `budget` bytes, never queries x gallery. Features may lie
+on the CPU (or in a memory map) and are moved to the device by chunks.
+
+Definitions, where the field has several:
+
+* neighbours are ranked by falling similarity; equal similarities by place in the gallery (lower first);
+* k-NN: majority vote of the k nearest; among classes of equal votes, the one whose nearest neighbour is nearest;
+* recall@k: share of queries with at least one item of their class among the k nearest;
+* average precision: the mean, over all gallery items of the query's class, of the precision at that item's rank in
+  the whole ranked gallery; mAP is its mean over the queries that have such items (the others are counted in
+  `without_match`; they are wrong for k-NN and missed for recall).
+
+Products are taken in full float32 (no TF32), whatever the training set up.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from utils.errors import UserError
+
+DEFAULT_BUDGET = 256 * 2**20
+_BYTES_PER_PAIR = 40  # float32 similarity, sorted copy, int64 order, matches and running counts of a pair
+_MAX_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """accuracy {k: share of queries that k-NN gets right}; recall {k: share}; mean_average_precision: share, None when
+    not asked for; predicted {k: int64 (Q,)}; without_match: queries whose class is not in the gallery."""
+
+    accuracy: dict[int, float]
+    recall: dict[int, float]
+    mean_average_precision: float | None
+    predicted: dict[int, torch.Tensor]
+    without_match: int
+    queries: int
+
+
+@contextlib.contextmanager
+def _full_precision():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _unit(features: torch.Tensor, device) -> torch.Tensor:
+    """L2-normalised float32 rows on the device; a row of zeros stays zero (similarity 0 to all)."""
+    return F.normalize(features.to(device=device, dtype=torch.float32), dim=1)
+
+
+def _similarity(queries: torch.Tensor, gallery: torch.Tensor, chunk: int, device) -> torch.Tensor:
+    """Cosines (q, G) of a chunk of unit queries (q, D) with the raw gallery (G, D), taken `chunk` items at a time."""
+    out = torch.empty(len(queries), len(gallery), device=device)
+    for start in range(0, len(gallery), chunk):
+        out[:, start : start + chunk] = queries @ _unit(gallery[start : start + chunk], device).T
+    return out
+
+
+def nearest(similarity: torch.Tensor, k: int) -> torch.Tensor:
+    """Gallery places of the k most similar items, most similar first: (q, G) -> int64 (q, k).
+
+    Ties go to the lower place, also at the k-th rank, which torch.topk does not promise."""
+    kth = similarity.topk(k, dim=1).values[:, -1:]
+    above, level = similarity > kth, similarity == kth
+    open_places = k - above.sum(1, keepdim=True)
+    chosen = above | (level & (level.cumsum(1, dtype=torch.int32) <= open_places))
+    places = chosen.nonzero()[:, 1].view(-1, k)
+    order = similarity.gather(1, places).sort(dim=1, descending=True, stable=True).indices
+    return places.gather(1, order)
+
+
+def vote(neighbour_labels: torch.Tensor) -> torch.Tensor:
+    """Majority class of each row (q, k), nearest first -> (q,); among equal votes the class met first."""
+    k = neighbour_labels.shape[1]
+    votes = torch.stack([(neighbour_labels == neighbour_labels[:, j : j + 1]).sum(1) for j in range(k)], dim=1)
+    place = torch.arange(k, device=votes.device)
+    best = (votes * k - place).argmax(1, keepdim=True)  # all different, so that arg-max has no tie to break
+    return neighbour_labels.gather(1, best)[:, 0]
+
+
+def average_precision(relevant: torch.Tensor) -> torch.Tensor:
+    """Average precision of ranked relevance (q, G) bool -> float64 (q,); NaN for a row without a relevant item."""
+    ranks = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
+    precision = relevant.cumsum(1, dtype=torch.int32) / ranks
+    return (precision * relevant).sum(1, dtype=torch.float64) / relevant.sum(1)
+
+
+def _check(queries, query_labels, gallery, gallery_labels, ks) -> None:
+    for what, features, labels in (("query", queries, query_labels), ("gallery", gallery, gallery_labels)):
+        if features.ndim != 2 or labels.shape != features.shape[:1]:
+            raise ValueError(
+                f"expected {what} features (N, D) and labels (N,), found {tuple(features.shape)}, {tuple(labels.shape)}"
+            )
+        if not len(features):
+            raise UserError(f"the {what} split holds no clip, so there is nothing to retrieve")
+    if queries.shape[1] != gallery.shape[1]:
+        raise UserError(
+            f"query features have {queries.shape[1]} dimensions, gallery features {gallery.shape[1]}; "
+            "take both from the same encoder"
+        )
+    for k in ks:
+        if not 1 <= k <= len(gallery):
+            raise UserError(
+                f"k = {k} neighbours were asked for, but the gallery holds {len(gallery)} clips; "
+                f"give a k from 1 to {len(gallery)}"
+            )
+
+
+def _check_finite(features: torch.Tensor, what: str, chunk: int = 8192) -> None:
+    for start in range(0, len(features), chunk):
+        if not torch.isfinite(features[start : start + chunk]).all():
+            raise UserError(f"the {what} features are not finite; the encoder that made them has diverged")
+
+
+def retrieve(
+    queries: torch.Tensor,
+    query_labels: torch.Tensor,
+    gallery: torch.Tensor,
+    gallery_labels: torch.Tensor,
+    ks: Iterable[int] = (1,),
+    recall_ks: Iterable[int] = (1, 5, 10),
+    mean_average_precision: bool = True,
+    device: torch.device | str | None = None,
+    budget: int = DEFAULT_BUDGET,
+    progress: Callable = lambda steps: steps,
+) -> RetrievalResult:
+    """Classifies and ranks queries (Q, D) against a gallery (G, D), labels (Q,) and (G,) int64.
+
+    ks: numbers of neighbours to vote (usual 1); recall_ks: cut-offs of recall; mean_average_precision: also rank the
+    whole gallery, which takes a sort of each row. device: where products are taken, by default where the queries are.
+    budget: bytes of working memory beside the features, about (at least one query is taken at a time). progress wraps
+    the iterable of chunks, e.g. tqdm.
+
+    Raises UserError for k beyond the gallery, an empty split, features of different width or not finite."""
+    ks, recall_ks = tuple(ks), tuple(recall_ks)
+    _check(queries, query_labels, gallery, gallery_labels, ks + recall_ks)
+    _check_finite(queries, "query")
+    _check_finite(gallery, "gallery")
+    device = torch.device(device) if device is not None else queries.device
+    gallery_labels, query_labels = gallery_labels.to(device), query_labels.cpu()
+    query_chunk = max(1, min(_MAX_CHUNK, budget // (_BYTES_PER_PAIR * len(gallery))))
+    gallery_chunk = max(1, min(_MAX_CHUNK, budget // (8 * gallery.shape[1])))
+    most = max(ks + recall_ks, default=1)
+
+    predicted = {k: [] for k in ks}
+    found = dict.fromkeys(recall_ks, 0)
+    precisions = []
+    with _full_precision():
+        for start in progress(range(0, len(queries), query_chunk)):
+            labels = query_labels[start : start + query_chunk].to(device)
+            chunk = _unit(queries[start : start + query_chunk], device)
+            similarity = _similarity(chunk, gallery, gallery_chunk, device)
+            neighbours = gallery_labels[nearest(similarity, most)]
+            for k in ks:
+                predicted[k].append(vote(neighbours[:, :k]).cpu())
+            for k in recall_ks:
+                found[k] += int((neighbours[:, :k] == labels[:, None]).any(1).sum())
+            if mean_average_precision:
+                order = similarity.sort(dim=1, descending=True, stable=True).indices
+                precisions.append(average_precision(gallery_labels[order] == labels[:, None]).cpu())
+    predicted = {k: torch.cat(parts) for k, parts in predicted.items()}
+    mean = None
+    if mean_average_precision:
+        precisions = torch.cat(precisions)
+        mean = float(precisions.nanmean()) if not precisions.isnan().all() else 0.0
+    return RetrievalResult(
+        accuracy={k: float((predicted[k] == query_labels).double().mean()) for k in ks},
+        recall={k: found[k] / len(queries) for k in recall_ks},
+        mean_average_precision=mean,
+        predicted=predicted,
+        without_match=int((~torch.isin(query_labels, gallery_labels.cpu())).sum()),
+        queries=len(queries),
+    )
