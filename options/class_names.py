@@ -29,4 +29,9 @@ PKU = tuple(
     wipe face; writing""".replace("\n    ", " ").split("; ")
 )
 
-DEMO = ("wave",) * 12
+DEMO = tuple(
+    """raise an arm; lower an arm; wave; circle an arm forwards; circle an arm backwards; push away; pull towards; sit down;
+    stand up; squat; jump; walk forwards; walk backwards; step towards each other; step apart""".replace(
+        "\n    ", " "
+    ).split("; ")
+)
