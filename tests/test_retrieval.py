@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_everything_equals_the_slow_twin(seed):
 
 
 def test_chunks_do_not_change_the_answer_and_bound_the_pairs(monkeypatch):
-    data = make(1, queries=33, gallery=50)
+    data = make(1, queries=33, gallery=50, dims=64)
     whole = retrieve(*data, ks=(1, 5))
     shapes = []
     original = retrieval._similarity
@@ -112,7 +113,7 @@ def test_chunks_do_not_change_the_answer_and_bound_the_pairs(monkeypatch):
 
 @pytest.mark.slow
 def test_peak_memory_stays_within_the_budget():
-    """2000 x 40000 pairs would take 320 MB as float32 alone; the process may grow by the budget (64 MB) and a margin."""
+    """2000 x 40000 pairs are 320 MB as float32 alone; the process may grow by the budget, 64 MB, and a margin."""
     program = """
 import resource, torch
 from utils.retrieval import retrieve
@@ -124,7 +125,9 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 retrieve(queries, labels[:2000], gallery, labels, ks=(1, 5), budget=64 * 2**20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    grown = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
+    grown = int(done.stdout)
     assert grown < 130 * 1024  # kilobytes
 
 

@@ -1,0 +1,247 @@
+"""Late fusion: scores of several runs on the same clips, added with weights.
+
+A run saves its scores as `scores.npz` (`write_scores`), and nothing else is needed to fuse it:
+
+    names    (N,) text, sorted: the clips          scores   (N, K) float32: the class scores before the soft-max
+    labels   (N,) int64: the true classes          stream, dataset   text: where they come from
+
+Runs are matched by clip name, never by position, and refused when their clips or labels differ. The fused score of a
+clip is the weighted sum of its scores; only the ratios of the weights matter to accuracy.
+
+Weights may also be searched. Choosing them on the clips that they are then reported on would flatter them, so the
+clips are halved by a checksum of their names, the weights are chosen on the first half and reported on the second. The
+halves are the same on every machine; both are test clips, with the same subjects, which the report must say.
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import atomic_write
+
+SCORES_FILE = "scores.npz"
+MAX_COMBINATIONS = 20000
+MAX_BYTES = 2 * 2**30  # of the unpacked arrays; 60,000 clips of 120 classes are 29 MB
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one run: names (N,) sorted text, labels (N,) int64, scores (N, K) float32; source: where from."""
+
+    names: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    stream: str = ""
+    dataset: str = ""
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _sorted(content: Scores) -> Scores:
+    """Checks that the parts fit together and sorts them by name; raises UserError naming the source."""
+    names, labels, scores = content.names, content.labels, content.scores
+    where = content.source or "scores"
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(f"{where}: expected names as text of shape (N,), found {names.dtype} {names.shape}")
+    if labels.shape != names.shape or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{where}: expected labels as integers of shape {names.shape}, found {labels.dtype} {labels.shape}"
+        )
+    if scores.ndim != 2 or len(scores) != len(names) or scores.dtype.kind != "f":
+        raise UserError(
+            f"{where}: expected scores as floats of shape ({len(names)}, classes), found {scores.dtype} {scores.shape}"
+        )
+    if not len(names):
+        raise UserError(f"{where}: it holds no clip")
+    with np.errstate(over="ignore"):
+        scores = scores.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(scores).all(1))
+    if len(bad):
+        raise UserError(f"{where}: the scores of {len(bad)} clips are not finite (first: {names[bad[0]]})")
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise UserError(f"{where}: labels must lie in 0..{scores.shape[1] - 1}, found {labels.min()}..{labels.max()}")
+    order = np.argsort(names, kind="stable")
+    names = names[order]
+    twice = np.flatnonzero(names[1:] == names[:-1])
+    if len(twice):
+        raise UserError(f"{where}: {len(twice)} clip names occur twice (first: {names[twice[0]]})")
+    return Scores(
+        names,
+        labels[order].astype(np.int64),
+        scores[order],
+        content.stream,
+        content.dataset,
+        content.source,
+    )
+
+
+def write_scores(path, names, labels, scores, stream: str, dataset: str) -> None:
+    """Saves scores (N, K) of clips `names` with true classes `labels` (N,), sorted by name, whole or not at all.
+
+    Raises UserError when they do not fit together or are not finite."""
+    content = _sorted(
+        Scores(np.asarray(names, dtype=np.str_), np.asarray(labels), np.asarray(scores), source=str(path))
+    )
+    with atomic_write(path) as file:
+        np.savez_compressed(
+            file,
+            names=content.names,
+            labels=content.labels,
+            scores=content.scores,
+            stream=np.str_(stream),
+            dataset=np.str_(dataset),
+        )
+
+
+def read_scores(path) -> Scores:
+    """Scores of a run folder (its `scores.npz`) or of such a file, sorted by name.
+
+    Raises UserError when there is none, the file is not of this format, or its parts do not fit together."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / SCORES_FILE).is_file():
+            raise UserError(f"{path}: the folder holds no {SCORES_FILE}; give the folder of a finished evaluation")
+        path = path / SCORES_FILE
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            size = sum(entry.file_size for entry in archive.zip.infolist())
+            if size > MAX_BYTES:
+                raise UserError(f"{path}: {size} bytes unpacked are too many for a scores file; it is not read")
+            missing = [name for name in ("names", "labels", "scores") if name not in archive]
+            if missing:
+                raise UserError(f"{path}: not a scores file, it lacks {' and '.join(missing)}")
+            texts = {name: str(archive[name])[:200] if name in archive else "" for name in ("stream", "dataset")}
+            content = Scores(archive["names"], archive["labels"], archive["scores"], **texts, source=str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file or run folder") from None
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UserError(f"{path}: not a readable scores file ({str(error)[:120]})") from None
+    except Exception as error:  # a hostile or cut archive can raise almost anything from inside the readers
+        raise UserError(
+            f"{path}: not a readable scores file ({type(error).__name__}: {str(error)[:120]}); expected an .npz "
+            "archive of names, labels and scores, as action_classification.py saves"
+        ) from None
+    return _sorted(content)
+
+
+def check_same_clips(runs: Sequence[Scores]) -> None:
+    """Raises UserError, saying how many differ, unless all runs hold the same clips, labels and number of classes."""
+    first = runs[0]
+    for run in runs[1:]:
+        here, there = set(first.names.tolist()), set(run.names.tolist())
+        if here != there:
+            parts = [
+                f"{len(only)} clips only in {which.source} (first: {min(only)})"
+                for which, only in ((first, here - there), (run, there - here))
+                if only
+            ]
+            raise UserError(
+                f"the runs were evaluated on other clips: {' and '.join(parts)}; fuse runs of the same split"
+            )
+        if first.scores.shape[1] != run.scores.shape[1]:
+            raise UserError(
+                f"{first.source} has scores of {first.scores.shape[1]} classes, {run.source} of {run.scores.shape[1]}; "
+                "fuse runs of the same data set"
+            )
+        differ = np.flatnonzero(first.labels != run.labels)
+        if len(differ):
+            i = differ[0]
+            raise UserError(
+                f"{first.source} and {run.source} disagree about the class of {len(differ)} of {len(first)} clips "
+                f"(first: {first.names[i]}, {first.labels[i]} and {run.labels[i]}); fuse runs of the same preparation"
+            )
+
+
+def fuse(runs: Sequence[Scores], weights: Sequence[float]) -> np.ndarray:
+    """Weighted sum of the runs' scores, float64 (N, K), in the order of the sorted names.
+
+    Raises UserError when the runs differ in clips or labels, or the weights do not fit."""
+    check_same_clips(runs)
+    check_weights(weights, len(runs))
+    return sum(weight * run.scores.astype(np.float64) for weight, run in zip(weights, runs, strict=True))
+
+
+def check_weights(weights: Sequence[float], runs: int) -> None:
+    """Raises UserError unless there is a weight per run, none is negative or not finite, and one is above 0."""
+    text = " ".join(f"{weight:g}" for weight in weights)
+    if len(weights) != runs:
+        raise UserError(f"--weights {text}: {len(weights)} weights for {runs} runs; give one per run, in their order")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+        raise UserError(f"--weights {text}: weights must be numbers of 0 or more, and one above 0")
+
+
+def first_half(names: Sequence[str]) -> np.ndarray:
+    """True for the clips of the half that weights are chosen on, (N,): the SHA-256 of the name begins with an even
+    byte. It depends on each name alone, so it is the same for every run, order and machine."""
+    return np.array([hashlib.sha256(str(name).encode()).digest()[0] % 2 == 0 for name in names], dtype=bool)
+
+
+def weight_grid(runs: int, steps: int) -> list[tuple[float, ...]]:
+    """All weights of `runs` runs in multiples of 1 / steps that add up to 1, the most equal first.
+
+    Raises UserError when they are too many to try."""
+    count = math.comb(steps + runs - 1, runs - 1)
+    if count > MAX_COMBINATIONS:
+        raise UserError(
+            f"a search over {runs} runs in steps of 1/{steps} would try {count} combinations, more than "
+            f"{MAX_COMBINATIONS}; give fewer --search-steps or fewer runs"
+        )
+    grid = []
+    for bars in itertools.combinations(range(steps + runs - 1), runs - 1):
+        edges = (-1, *bars, steps + runs - 1)
+        grid.append(tuple(b - a - 1 for a, b in itertools.pairwise(edges)))
+    grid.sort(key=lambda parts: (sum(part * part for part in parts), tuple(-part for part in parts)))
+    return [tuple(part / steps for part in parts) for parts in grid]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found: weights; accuracy on the half they were chosen on and on the other half; the halves'
+    sizes; how many combinations were tried; reported: True for the clips of the other half (N,)."""
+
+    weights: tuple[float, ...]
+    chosen_accuracy: float
+    reported_accuracy: float
+    chosen_clips: int
+    reported_clips: int
+    tried: int
+    reported: np.ndarray
+
+
+def search_weights(runs: Sequence[Scores], steps: int = 10) -> Search:
+    """Chooses weights by accuracy on `first_half` of the clips and measures them on the other half.
+
+    Among weights of equal accuracy the most equal ones are taken. Raises UserError when the runs differ, the grid is
+    too large or a half is empty."""
+    check_same_clips(runs)
+    if len(runs) < 2 or steps < 1:
+        raise UserError(f"a search needs 2 runs or more and 1 step or more, found {len(runs)} and {steps}")
+    labels, half = runs[0].labels, first_half(runs[0].names)
+    if half.all() or not half.any():
+        raise UserError(f"{len(half)} clips are too few to choose weights on one half and report on the other")
+    stacked = np.stack([run.scores[half] for run in runs]).astype(np.float64)
+    grid = weight_grid(len(runs), steps)
+    right = [int((np.tensordot(weights, stacked, 1).argmax(1) == labels[half]).sum()) for weights in grid]
+    best = int(np.argmax(right))  # the first of equals, and the grid begins with the most equal weights
+    rest = fuse(runs, grid[best])[~half].argmax(1) == labels[~half]
+    return Search(
+        weights=grid[best],
+        chosen_accuracy=right[best] / int(half.sum()),
+        reported_accuracy=float(rest.mean()),
+        chosen_clips=int(half.sum()),
+        reported_clips=int((~half).sum()),
+        tried=len(grid),
+        reported=~half,
+    )
