@@ -1,58 +1,316 @@
-"""Recurrent layers whose two "directions" both run forward in time.
+"""Recurrent layers whose two "directions" both run forward in time, and the fast way to train them.
 
-The released code calls a bidirectional `nn.GRU` on one frame at a time and carries the state. A sequence of one frame
-is the same in both directions, so the `_reverse` weights see time forward too: a layer is two independent GRUs side by
-side, and the feature of frame t depends on the frames up to t only. A bidirectional call on the whole clip is another
-model, and published weights would be wrong in it. Parameter names and their order are those of `nn.GRU`."""
+What is computed. The released code calls a bidirectional `nn.GRU` on one frame at a time and carries the state. A
+sequence of one frame is the same in both directions, so the `_reverse` weights see time forward too: a layer is two
+independent GRUs side by side with concatenated outputs, and the feature of frame t depends on frames up to t only. This
+looks like a mistake and must stay: a bidirectional call on the whole clip is another model, and published weights would
+be wrong in it. Parameter names, their order and the order of the state's rows are those of `nn.GRU`.
 
+How it is computed. On a CPU one autograd function covers one layer, both directions and all frames:
+
+* the input products of many frames are one product; only the recurrent product is done frame by frame;
+* forward keeps the gates r, z, n and the recurrent part q of the candidate (10 H numbers a frame with the output, for
+  two directions), nothing when no gradient is wanted;
+* backward first turns them into four factors, so that within the chain of frames one multiplication by the gradient of
+  the state gives the gradients of all gates; weight gradients are one product over (up to 4096 rows of) all frames.
+
+Everything is time-major inside, (T, N, .), so that a frame is one block of memory; a direction's recurrent weights are
+packed once a call for oneDNN where this build of torch offers it, and both directions share one batched product where
+the layer is so small that the cost of a call counts (benchmarks/LOG.md has the measurements behind each choice). On
+other devices torch's own GRU runs once per layer and direction: cuDNN on a CUDA device.
+
+Precision. `compute_dtype=torch.bfloat16` gives every matrix product bfloat16 operands; each product is accumulated in
+float32 and rounded once. The state, the gates, biases, the gradient of the state along the chain and the sum of the
+weight gradients over blocks of frames and over calls stay float32: the state is the sum of 64 small steps and the
+gradient the sum over all frames, and 8 bits would swallow the small terms; none of these is where the time goes."""
+
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+INPUT_ROWS = 1024  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
+GRADIENT_ROWS = 4096  # rows of one weight-gradient product: bounds the memory of the gates' gradients
+PACKED_FROM = 512  # hidden size from which packed products, one per direction, beat one batched product
+PACKED_FRAMES = 4  # packing costs about as much as one product, so it pays from a few frames on
+
+
+@functools.lru_cache(maxsize=None)
+def _packed_products_work(dtype: torch.dtype) -> bool:
+    """Whether this build of torch multiplies by oneDNN-packed weights of this type; tried once on a small product."""
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    x, weight = torch.eye(8, 16, dtype=dtype), torch.arange(64.0).reshape(4, 16).to(dtype)
+    try:
+        return torch.equal(_multiply(x, torch.ops.mkldnn._reorder_linear_weight(weight, 8)), x @ weight.t())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+def _multiply(x: Tensor, weight: Tensor) -> Tensor:
+    """x (rows, K) times weight (M, K), packed or not, transposed -> (rows, M), by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (rows, K) times weight (M, K) transposed -> (rows, M); oneDNN, where it works, is faster than torch.mm."""
+    if _packed_products_work(x.dtype):
+        return _multiply(x, weight)
+    return torch.mm(x, weight.t())
+
+
+class _FrameProduct:
+    """The product of one frame, repeated for all frames of a call: (D, N, K) times weights D x (M, K) -> (D, N, M)."""
+
+    def __init__(self, weights: list[Tensor], rows: int, frames: int, dtype: torch.dtype):
+        directions, (wide, inner) = len(weights), weights[0].shape
+        self.out = torch.empty(directions, rows, wide, dtype=dtype)  # of the state's type, used again every frame
+        compute_dtype = weights[0].dtype
+        hidden = min(wide, inner)
+        self.packed, self.scratch = None, None
+        if hidden >= PACKED_FROM and frames >= PACKED_FRAMES and _packed_products_work(compute_dtype):
+            self.packed = [torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows) for weight in weights]
+            return
+        self.stacked = torch.stack(weights).transpose(1, 2)
+        if compute_dtype != dtype:
+            self.scratch = torch.empty(directions, rows, wide, dtype=compute_dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (D, N, K) -> (D, N, M); the result is overwritten by the next call."""
+        if self.packed is not None:
+            for direction, weight in enumerate(self.packed):
+                self.out[direction].copy_(_multiply(x[direction], weight))
+        elif self.scratch is not None:
+            self.out.copy_(torch.bmm(x, self.stacked, out=self.scratch))
+        else:
+            torch.bmm(x, self.stacked, out=self.out)
+        return self.out
+
+
+def _blocks(frames: int, rows: int, clips: int) -> list[tuple[int, int]]:
+    """Bounds of blocks of frames with about `rows` rows each, first to last."""
+    step = max(1, rows // clips)
+    return [(start, min(start + step, frames)) for start in range(0, frames, step)]
+
+
+def _run_layer(x: Tensor, h0: Tensor, weights: tuple[Tensor, ...], compute_dtype: torch.dtype, keep: bool):
+    """All frames of one layer. x (T, N, F), h0 (D, N, H), weights: D times (weight_ih, weight_hh, bias_ih, bias_hh).
+
+    Returns states (T+1, N, D*H), the first being h0, and, if `keep`, gates (D, T, N, 3H) holding r, z, n and
+    candidates (D, T, N, H) holding q = W_hn h + b_hn (else one block of each, without meaning)."""
+    (frames, clips, width), (directions, _, H) = x.shape, h0.shape
+    w_ih, w_hh, b_ih, b_hh = (weights[i::4] for i in range(4))
+    blocks = _blocks(frames, INPUT_ROWS, clips)
+    kept = frames if keep else blocks[0][1]
+    gates, candidates = x.new_empty(directions, kept, clips, 3 * H), x.new_empty(directions, kept, clips, H)
+    states = x.new_empty(frames + 1, clips, directions * H)
+    states[0].view(clips, directions, H).copy_(h0.transpose(0, 1))
+    # r and z add up both biases; the recurrent bias of n is inside the product with r and must stay apart
+    bias = torch.stack(b_ih)
+    bias[:, : 2 * H] += torch.stack(b_hh)[:, : 2 * H]
+    candidate_bias = torch.stack(b_hh)[:, None, 2 * H :]
+    w_ih = [w.to(compute_dtype) for w in w_ih]
+    recur = _FrameProduct([w.to(compute_dtype) for w in w_hh], clips, frames, x.dtype)
+    h = h0.clone(memory_format=torch.contiguous_format)
+    operand = h if compute_dtype == x.dtype else h.to(compute_dtype)
+    for start, stop in blocks:
+        base = start if keep else 0
+        rows = x[start:stop].reshape(-1, width).to(compute_dtype)
+        for d in range(directions):
+            block = gates[d, base : base + stop - start].view(-1, 3 * H)
+            block.copy_(_product(rows, w_ih[d])).add_(bias[d])
+        for t in range(start, stop):
+            gate, q = gates[:, base + t - start], candidates[:, base + t - start]
+            recurrent = recur(operand)
+            rz = gate[..., : 2 * H].add_(recurrent[..., : 2 * H]).sigmoid_()
+            torch.add(recurrent[..., 2 * H :], candidate_bias, out=q)
+            n = gate[..., 2 * H :].addcmul_(rz[..., :H], q).tanh_()
+            torch.lerp(n, h, rz[..., H:], out=h)  # (1 - z) n + z h
+            states[t + 1].view(clips, directions, H).copy_(h.transpose(0, 1))
+            if operand is not h:
+                operand.copy_(h)
+    return states, gates, candidates
+
+
+def _gate_factors(gates: Tensor, q: Tensor, h: Tensor, out: Tensor) -> None:
+    """What the gradient of the state is multiplied by to give the gradients of q and of r, z, n before their
+    nonlinearities. gates (D, T, N, 3H), q and h (D, T, N, H); h is the state after the frame. out (D, T, N, 4, H)."""
+    r, z, n = gates.chunk(3, dim=-1)
+    of_q, of_r, of_z, of_n = out.unbind(-2)
+    keep = 1 - z
+    torch.mul(keep, n, out=of_n)
+    torch.addcmul(keep, of_n, n, value=-1, out=of_n)  # (1 - z) (1 - n^2)
+    torch.sub(h, n, out=of_z).mul_(keep)  # (h_before - n) z (1 - z), and z (h_before - n) is h - n
+    torch.mul(of_n, r, out=of_q)
+    torch.mul(of_q, q, out=of_r)
+    torch.addcmul(of_r, of_r, r, value=-1, out=of_r)  # of_n q r (1 - r)
+
+
+class _Layer(torch.autograd.Function):
+    """(x (T, N, F), h0 (D, N, H), compute_dtype, weights...) -> (outputs (T, N, D*H), last state (D, N, H))."""
+
+    @staticmethod
+    def forward(ctx, x, h0, compute_dtype, *weights):
+        x = x.contiguous()
+        states, gates, candidates = _run_layer(x, h0, weights, compute_dtype, keep=True)
+        ctx.save_for_backward(x, states, gates, candidates, *weights)
+        ctx.compute_dtype, ctx.directions = compute_dtype, h0.shape[0]
+        ctx.set_materialize_grads(False)  # usually only one of the two outputs is used
+        last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
+        return states[1:], last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_outputs, grad_last):
+        if grad_outputs is None and grad_last is None:
+            return (None,) * len(ctx.needs_input_grad)
+        x, states, gates, candidates, *weights = ctx.saved_tensors
+        grad_x, grad_h0, grad_weights = _backward_layer(
+            x, states, gates, candidates, weights, grad_outputs, grad_last, ctx.compute_dtype, ctx.needs_input_grad[0]
+        )
+        return grad_x, grad_h0, None, *grad_weights
+
+
+def _backward_layer(x, states, gates, candidates, weights, grad_outputs, grad_last, compute_dtype, want_grad_x):
+    """Gradients of x, of h0 and of the weights (a flat list in the order given to the function)."""
+    directions, frames, clips, H = candidates.shape
+    w_ih, w_hh = weights[0::4], weights[1::4]
+    # rows of q, r, z: the order in which the gates' gradients lie side by side for the recurrent product
+    swapped = [w.view(3, H, H)[[2, 0, 1]].view(3 * H, H).to(compute_dtype) for w in w_hh]
+    recur = _FrameProduct([w.t() for w in swapped], clips, frames, x.dtype)
+    dh = grad_last.contiguous().clone() if grad_last is not None else x.new_zeros(directions, clips, H)
+    factors = x.new_empty(directions, clips, 4, H)
+    grad_x = x.new_empty(frames, clips, x.shape[2]) if want_grad_x else None
+    grad_weights = [torch.zeros_like(w) for w in weights]
+    by_direction = states.view(frames + 1, clips, directions, H).permute(2, 0, 1, 3)
+    operand = torch.empty(directions, clips, 3 * H, dtype=compute_dtype)
+    for start, stop in reversed(_blocks(frames, GRADIENT_ROWS, clips)):
+        d_gates = torch.empty(directions, stop - start, clips, 4, H, dtype=compute_dtype)
+        for t in reversed(range(start, stop)):
+            if grad_outputs is not None:
+                dh += grad_outputs[t].view(clips, directions, H).transpose(0, 1)
+            _gate_factors(gates[:, t], candidates[:, t], by_direction[:, t + 1], factors)
+            factors.mul_(dh[:, :, None])
+            d_gates[:, t - start].copy_(factors)
+            operand.view(directions, clips, 3, H).copy_(factors[:, :, :3])
+            torch.addcmul(recur(operand), dh, gates[:, t, :, H : 2 * H], out=dh)
+        _add_block(grad_x, grad_weights, d_gates, x, by_direction, w_ih, start, stop)
+    return grad_x, dh, grad_weights
+
+
+def _add_block(grad_x, grad_weights, d_gates, x, states, w_ih, start, stop):
+    """Adds what the frames start..stop give: the weights' gradients as one product over all of them, and grad_x."""
+    directions, _, _, _, H = d_gates.shape
+    rows = x[start:stop].view(-1, x.shape[2]).to(d_gates.dtype)
+    for d in range(directions):
+        qrzn = d_gates[d].view(-1, 4 * H)
+        before = states[d, start:stop].reshape(-1, H).to(d_gates.dtype)
+        g_ih, g_hh, b_ih, b_hh = grad_weights[4 * d : 4 * d + 4]
+        g_ih += torch.mm(qrzn[:, H:].t(), rows)
+        qrz = torch.mm(qrzn[:, : 3 * H].t(), before)
+        g_hh[2 * H :] += qrz[:H]
+        g_hh[: 2 * H] += qrz[H:]
+        sums = qrzn.sum(0, dtype=x.dtype)
+        b_ih += sums[H:]
+        b_hh[2 * H :] += sums[:H]
+        b_hh[: 2 * H] += sums[H : 3 * H]
+        if grad_x is not None:
+            part = _product(qrzn[:, H:], w_ih[d].to(d_gates.dtype).t())
+            target = grad_x[start:stop].view(-1, x.shape[2])
+            target.copy_(part) if d == 0 else target.add_(part)
+
+
+def _native_layer(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The same layer by torch's own GRU, once per direction: cuDNN on a CUDA device, and what tests compare with.
+
+    The weights of a direction are laid into one buffer, where cuDNN wants them. With compute_dtype bfloat16 cuDNN also
+    rounds the state between frames to bfloat16, unlike the CPU path."""
+    outputs, last = [], []
+    for d in range(h0.shape[0]):
+        parts = weights[4 * d : 4 * d + 4]
+        flat = torch.cat([part.reshape(-1) for part in parts]).to(compute_dtype)
+        pieces = [piece.view_as(w) for piece, w in zip(flat.split([w.numel() for w in parts]), parts, strict=True)]
+        state = h0[d : d + 1].to(compute_dtype).contiguous()
+        y, h = torch._VF.gru(x.to(compute_dtype), state, pieces, True, 1, 0.0, True, False, False)
+        outputs.append(y)
+        last.append(h)
+    return torch.cat(outputs, dim=-1).to(x.dtype), torch.cat(last).to(x.dtype)
 
 
 class ForwardGRU(nn.Module):
-    """A stack of GRU layers, each of one or two forward-running GRUs with concatenated outputs."""
+    """A stack of GRU layers, each of one or two forward-running GRUs with concatenated outputs (module docstring).
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, directions: int = 2):
+    input_size F; hidden_size H; directions 1 (a plain GRU) or 2. Parameters are named as in `nn.GRU`: weight_ih_l0
+    (3H, F), weight_hh_l0 (3H, H), bias_ih_l0, bias_hh_l0 (3H), gates in the order r, z, n, then the same with
+    `_reverse`, then the next layer, whose input is directions*H wide. Initialised as `nn.GRU`: uniform, 1/sqrt(H).
+
+    compute_dtype: type of the operands of matrix products, None for that of x; an attribute, to be changed at any time.
+    Raises ValueError for sizes below 1, another number of directions, or inputs of other shapes or type than this."""
+
+    def __init__(self, input_size, hidden_size, num_layers, directions=2, compute_dtype: torch.dtype | None = None):
         super().__init__()
-        self.input_size, self.hidden_size, self.num_layers, self.directions = (
-            input_size,
-            hidden_size,
-            num_layers,
-            directions,
-        )
-        self.compute_dtype = None
-        bound = 1 / math.sqrt(hidden_size)
+        if min(input_size, hidden_size, num_layers) < 1 or directions not in (1, 2):
+            raise ValueError(
+                "expected sizes and layers of 1 or more and 1 or 2 directions, "
+                f"got {input_size}, {hidden_size}, {num_layers} and {directions}"
+            )
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.num_layers, self.directions = num_layers, directions
+        self.compute_dtype = compute_dtype
+        self._names = []
         for layer in range(num_layers):
             width = input_size if layer == 0 else directions * hidden_size
+            shapes = {"weight_ih": (width,), "weight_hh": (hidden_size,), "bias_ih": (), "bias_hh": ()}
             for suffix in ("", "_reverse")[:directions]:
-                for name, shape in (
-                    ("weight_ih", (3 * hidden_size, width)),
-                    ("weight_hh", (3 * hidden_size, hidden_size)),
-                    ("bias_ih", (3 * hidden_size,)),
-                    ("bias_hh", (3 * hidden_size,)),
-                ):
-                    value = torch.empty(shape).uniform_(-bound, bound)
-                    self.register_parameter(f"{name}_l{layer}{suffix}", nn.Parameter(value))
+                for name, columns in shapes.items():
+                    self._names.append(f"{name}_l{layer}{suffix}")
+                    value = torch.empty(3 * hidden_size, *columns)
+                    self.register_parameter(self._names[-1], nn.Parameter(value))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As `nn.GRU`: every parameter uniform in -1/sqrt(H) .. 1/sqrt(H)."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, directions={self.directions}"
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (N, T, F), state (layers*directions, N, H) or None -> outputs (N, T, directions*H), state after frame T."""
+        """x (N, T, F); state (num_layers*directions, N, H) after the frames before, None for zeros.
+
+        Returns outputs (N, T, directions*H), the forward half first, and the state after the last frame. Feeding a
+        clip in pieces with the state handed on gives the same as feeding it whole. The outputs are a view of
+        time-major memory: use reshape, not view."""
+        if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape[:2]:
+            raise ValueError(f"expected x (N, T, {self.input_size}) with N and T of 1 or more, got {tuple(x.shape)}")
+        shape = (self.num_layers * self.directions, x.shape[0], self.hidden_size)
         if state is None:
-            state = x.new_zeros(self.num_layers * self.directions, x.shape[0], self.hidden_size)
-        last, row = [], 0
-        for layer in range(self.num_layers):
-            outputs = []
-            for suffix in ("", "_reverse")[: self.directions]:
-                weights = [
-                    getattr(self, f"{name}_l{layer}{suffix}")
-                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                ]
-                output, h = torch._VF.gru(
-                    x, state[row : row + 1].contiguous(), weights, True, 1, 0.0, self.training, False, True
-                )
-                outputs.append(output)
-                last.append(h)
-                row += 1
-            x = torch.cat(outputs, dim=-1)
-        return x, torch.cat(last)
+            state = x.new_zeros(shape)
+        elif tuple(state.shape) != shape or state.dtype != x.dtype:
+            raise ValueError(f"expected a state {shape} of {x.dtype}, got {tuple(state.shape)} of {state.dtype}")
+        with torch.autocast(x.device.type, enabled=False):  # compute_dtype alone decides
+            return self._run(x, state)
+
+    def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        compute_dtype = self.compute_dtype or x.dtype
+        run = _layer_on_cpu if x.device.type == "cpu" else _native_layer
+        x, last = x.transpose(0, 1), []
+        for layer, h0 in enumerate(state.split(self.directions)):
+            names = self._names[4 * self.directions * layer : 4 * self.directions * (layer + 1)]
+            x, h = run(x, h0, compute_dtype, *(getattr(self, name) for name in names))
+            last.append(h)
+        return x.transpose(0, 1), torch.cat(last)
+
+
+def _layer_on_cpu(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """One layer through the autograd function, or, where no gradient can be wanted, without keeping anything."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, h0, *weights)):
+        return _Layer.apply(x, h0, compute_dtype, *weights)
+    x = x.detach().contiguous()
+    states, _, _ = _run_layer(x, h0, weights, compute_dtype, keep=False)
+    last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
+    return states[1:], last
