@@ -1,0 +1,181 @@
+"""Raw NTU RGB+D `.skeleton` files -> clips.
+
+The text: a line with the number of frames; per frame a line with the number of bodies; per body a line of 10 values
+(body id first), a line with the number of joints (25), and a line of 12 values per joint, of which the first three are
+x, y, z in metres. A frame may have no body or more than two, and body ids come and go.
+
+Parsing splits lines and converts only the three coordinates of each joint (a quarter of the numbers). The other columns
+are counted, not read: what they hold cannot change the clip. Everything that can is checked, and a mistake names the
+line.
+
+Two ways to choose two persons among the bodies:
+
+    slot   as released: body k of a frame belongs to person k, whatever its id; the first four persons count
+    id     bodies are followed by their id; tracks that never overlap in time may be the same person found again, so
+           they share a person's place where there is room
+
+and of those persons the two of highest energy are kept, the higher first. Energy: the sum over x, y, z of the standard
+deviation over the joints and frames in which the person is seen.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from data_gen.raw_files import Where, read_bytes
+from utils.errors import UserError
+
+JOINTS = 25
+JOINT_COLUMNS = 12
+BODY_COLUMNS = 10
+MAX_SLOTS = 4  # as released
+LIMIT = 1e6  # metres: no coordinate is larger; keeps all later arithmetic finite
+MAX_FRAMES = 100_000  # an hour at 30 Hz; keeps a crafted file from asking for all the memory
+SELECTIONS = ("slot", "id")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All bodies of a file, in its order. length: number of frames; frame, slot (B,): frame of each body and its place
+    within the frame; ids: B strings; xyz (B, 25, 3) float64, metres."""
+
+    length: int
+    frame: np.ndarray
+    slot: np.ndarray
+    ids: list[str]
+    xyz: np.ndarray
+
+
+def _count(lines: list[bytes], at: int, what: str, name: str) -> int:
+    """The whole number that line `at` (from 0) consists of."""
+    if at >= len(lines):
+        raise UserError(f"{name}, line {at + 1}: the file ends where {what} is expected; it is cut short")
+    word = lines[at].strip()
+    if not (word.isdigit() and len(word) < 10):
+        shown = word[:40].decode("ascii", "replace")
+        raise UserError(f"{name}, line {at + 1}: expected {what}, a whole number, found {shown!r}")
+    return int(word)
+
+
+def _joints(words: list[bytes], starts: list[int], check: bool, name: str) -> np.ndarray:
+    """Coordinates (B, 25, 3) from 75 words a body; `starts` holds the line of each body's first joint, for messages;
+    check: whether a word may hold an underscore."""
+    try:
+        if check and any(b"_" in word for word in words):  # Python reads 1_0 as a number; here it is damage
+            raise ValueError
+        values = np.fromiter(map(float, words), dtype=np.float64, count=len(words))
+        if not (np.abs(values) < LIMIT).all():  # refuses NaN too
+            raise ValueError
+    except ValueError:
+        for i, word in enumerate(words):
+            try:
+                good = abs(float(word)) < LIMIT and b"_" not in word
+            except ValueError:
+                good = False
+            if not good:
+                line = starts[i // (3 * JOINTS)] + i // 3 % JOINTS + 1
+                shown = word[:40].decode("ascii", "replace")
+                raise UserError(f"{name}, line {line}: {shown!r} is no coordinate in metres") from None
+        raise
+    return values.reshape(-1, JOINTS, 3)
+
+
+def parse(text: bytes, name: str) -> Recording:
+    """The bodies in the text of a `.skeleton` file; `name` is for messages. UserError, naming the line, when the text
+    is cut short, goes on after its last frame, has another number of joints or columns, or a value is no number."""
+    lines = text.split(b"\n")
+    length = _count(lines, 0, "the number of frames", name)
+    if length > MAX_FRAMES:
+        raise UserError(f"{name}, line 1: {length} frames are no clip; expected at most {MAX_FRAMES}")
+    frame, slot, ids, words, starts = [], [], [], [], []
+    at = 1
+    for t in range(length):
+        bodies = _count(lines, at, f"the number of bodies in frame {t + 1} of {length}", name)
+        at += 1
+        for body in range(bodies):
+            head = lines[at].split() if at < len(lines) else []
+            if len(head) != BODY_COLUMNS:
+                raise UserError(
+                    f"{name}, line {at + 1}: expected the {BODY_COLUMNS} values of a body, found {len(head)}"
+                    + ("; the file is cut short" if at >= len(lines) - 1 else "")
+                )
+            joints = _count(lines, at + 1, "the number of joints", name)
+            if joints != JOINTS:
+                raise UserError(f"{name}, line {at + 2}: expected {JOINTS} joints, found {joints}")
+            at += 2
+            rows = [line.split() for line in lines[at : at + JOINTS]]
+            if len(rows) < JOINTS or any(len(row) != JOINT_COLUMNS for row in rows):
+                good = next((i for i, row in enumerate(rows) if len(row) != JOINT_COLUMNS), len(rows))
+                found = f"found {len(rows[good])} values" if good < len(rows) else "the file ends"
+                raise UserError(
+                    f"{name}, line {at + good + 1}: expected the {JOINT_COLUMNS} values of a joint, {found}"
+                )
+            words.extend(chain.from_iterable(row[:3] for row in rows))
+            frame.append(t)
+            slot.append(body)
+            ids.append(head[0].decode("ascii", "replace"))
+            starts.append(at)
+            at += JOINTS
+    left = next((i for i in range(at, len(lines)) if lines[i].strip()), None)
+    if left is not None:
+        raise UserError(f"{name}, line {left + 1}: the file goes on after its {length} frames; it is damaged")
+    xyz = _joints(words, starts, b"_" in text, name)
+    return Recording(length, np.array(frame, dtype=int), np.array(slot, dtype=int), ids, xyz)
+
+
+def energy(bodies: np.ndarray) -> float:
+    """Sum over x, y, z of the standard deviation over joints and seen frames; bodies (T, V, 3), zeros if not seen."""
+    seen = bodies[bodies.any(axis=(1, 2))]
+    return float(seen.std(axis=(0, 1)).sum()) if len(seen) else 0.0
+
+
+def _by_slot(recording: Recording) -> np.ndarray:
+    """Persons (P, T, V, 3) by the place of each body within its frame."""
+    used = recording.slot < MAX_SLOTS
+    persons = np.zeros((MAX_SLOTS, recording.length, JOINTS, 3))
+    persons[recording.slot[used], recording.frame[used]] = recording.xyz[used]
+    return persons
+
+
+def _by_id(recording: Recording, places: int) -> np.ndarray:
+    """Persons (places, T, V, 3) by body id: tracks by falling energy, each into the first place where all of its frames
+    are free; a track that finds no room is dropped."""
+    bodies_of: dict[str, list[int]] = {}  # in order of appearance
+    for body, name in enumerate(recording.ids):
+        bodies = bodies_of.setdefault(name, [])
+        if not bodies or recording.frame[bodies[-1]] != recording.frame[body]:  # an id twice in a frame: the first
+            bodies.append(body)
+    persons = np.zeros((places, recording.length, JOINTS, 3))
+    taken = np.zeros((places, recording.length), dtype=bool)
+    for bodies in sorted(bodies_of.values(), key=lambda bodies: energy(recording.xyz[bodies]), reverse=True):
+        frames = recording.frame[bodies]
+        place = next((k for k in range(places) if not taken[k, frames].any()), None)
+        if place is not None:
+            persons[place, frames] = recording.xyz[bodies]
+            taken[place, frames] = True
+    return persons
+
+
+def select(recording: Recording, selection: str = "slot", persons: int = 2) -> np.ndarray:
+    """The clip (3, T, 25, M) float32 of the M persons of highest energy; see the module for `selection`."""
+    found = _by_slot(recording) if selection == "slot" else _by_id(recording, persons)
+    order = np.argsort([energy(person) for person in found], kind="stable")[::-1][:persons]
+    return np.ascontiguousarray(found[order].transpose(3, 1, 2, 0), dtype=np.float32)
+
+
+def read_clip(where: Where, selection: str = "slot", persons: int = 2) -> np.ndarray:
+    """The clip (3, T, 25, M) float32 in metres of one `.skeleton` file; UserError naming file and line when bad."""
+    return select(parse(read_bytes(where), str(where)), selection, persons)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """name -> raw clip, for data_gen.build: picklable, and reads only the file that it is asked for."""
+
+    files: dict[str, Where]
+    selection: str = "slot"
+    persons: int = 2
+
+    def __call__(self, name: str) -> np.ndarray:
+        return read_clip(self.files[name], self.selection, self.persons)
