@@ -1,0 +1,36 @@
+"""The body-part mask of masked motion modeling (paper section 3.3; numbers as released).
+
+The clip is cut into consecutive segments (8); in each, some of the five body parts (3) are hidden. True = hidden,
+everywhere. Only the first person is hidden, as released: the second, where there is one, is always visible.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def hidden_map(u: np.ndarray, parts, joints: int, frames: int, ratio: float) -> np.ndarray:
+    """What is hidden of the first person, from uniforms u (N, segments, parts): bool (N, T, V), True = hidden.
+
+    floor(parts * ratio) parts are hidden in each segment (3 of 5 at 0.6)."""
+    number = int(np.floor(len(parts) * ratio + 1e-9))
+    chosen = np.zeros(u.shape, dtype=bool)
+    np.put_along_axis(chosen, np.argsort(u, axis=-1, kind="stable")[..., :number], True, axis=-1)
+    membership = np.zeros((len(parts), joints), dtype=bool)
+    for i, part in enumerate(parts):
+        membership[i, list(part)] = True
+    by_segment = (chosen[..., None] & membership).any(axis=-2)  # (N, segments, V)
+    segment_of_frame = np.arange(frames) * u.shape[-2] // frames
+    return by_segment[:, segment_of_frame]
+
+
+def expand_hidden(hidden: Tensor, persons: int) -> Tensor:
+    """(..., T, V) bool of the first person -> (..., T, V * 3 * M) bool in the encoder's order, other persons visible."""
+    first = torch.arange(persons, device=hidden.device) == 0
+    full = hidden[..., None, None] & first  # (..., T, V, 1, M)
+    return full.expand(*hidden.shape, 3, persons).flatten(-3)
+
+
+def mask_view(x: Tensor, hidden: Tensor) -> Tensor:
+    """Hidden coordinates become 0. x (N, T, F), hidden (T, F) or (N, T, F) bool, True = hidden."""
+    return x.masked_fill(hidden, 0.0)

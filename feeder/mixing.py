@@ -1,0 +1,83 @@
+"""Inter-clip mixing (paper section 3.2): CutMix, ResizeMix and Mixup of skeleton clips as one formula.
+
+    mixed = x (1 - w) + partner[index] w        w (T, V) in [0, 1], index (T,) frames of the partner
+
+One draw serves the whole batch, as released: the partner of sample i is (i + r) mod N. Static shapes and no branches on
+the device: the mode lives in the maps only, so the step can be captured in a graph.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+CUTMIX, RESIZEMIX, MIXUP = "cutmix", "resizemix", "mixup"
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """Ranges of the mixing, as released. unit: frames per unit of time; length: units of the window, both included;
+    parts: number of swapped body parts, both included; probabilities: of CutMix, ResizeMix and Mixup; alpha: range of the
+    share in Mixup."""
+
+    unit: int = 4
+    length: tuple[int, int] = (7, 11)
+    parts: tuple[int, int] = (2, 3)
+    probabilities: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    alpha: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass
+class MixDraw:
+    """partner (N,): index within the batch; weight (T, V) float32; index (T,) int64; share: lambda, the partner's part of
+    the mixed key."""
+
+    mode: str
+    partner: np.ndarray
+    weight: np.ndarray
+    index: np.ndarray
+    share: float
+
+
+def mix_maps(mode: str, parts, chosen, start: int, length: int, alpha: float, joints: int, frames: int, unit: int):
+    """Weight map (T, V), index map (T,) and share lambda of one mixing.
+
+    chosen: numbers of the swapped body parts; start, length: the window in units; alpha: the share of Mixup.
+    ResizeMix fills the window with the partner's first min(2 * window, T) frames, nearest-resized to the window."""
+    weight = np.zeros((frames, joints), dtype=np.float32)
+    index = np.arange(frames)
+    if mode == MIXUP:
+        weight[:] = alpha
+        return weight, index, float(alpha)
+    first, size = start * unit, length * unit
+    region = [joint for part in chosen for joint in parts[part]]
+    weight[first : first + size, region] = 1.0
+    if mode == RESIZEMIX:
+        index[first : first + size] = np.arange(size) * min(2 * size, frames) // size
+    share = length * len(region) / (frames // unit * joints)
+    return weight, index, float(share)
+
+
+def draw_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, settings: MixSettings) -> MixDraw:
+    """The mixing of a batch from 16 uniforms: partner shift 1..N-2, parts, window, mode, share of Mixup."""
+    low, high = settings.parts
+    shift = 1 + int(u[0] * max(batch_size - 2, 1))
+    number = low + int(u[1] * (high - low + 1))
+    chosen = np.argsort(u[6 : 6 + len(parts)], kind="stable")[:number]
+    length = settings.length[0] + int(u[2] * (settings.length[1] - settings.length[0] + 1))
+    start = int(u[3] * (frames // settings.unit - length + 1))
+    _, resize, mixup = settings.probabilities
+    mode = MIXUP if u[4] < mixup else RESIZEMIX if u[4] < mixup + resize else CUTMIX
+    alpha = settings.alpha[0] + (settings.alpha[1] - settings.alpha[0]) * u[5]
+    weight, index, share = mix_maps(mode, parts, chosen, start, length, alpha, joints, frames, settings.unit)
+    partner = (np.arange(batch_size) + shift) % batch_size
+    return MixDraw(mode, partner, weight, index, share)
+
+
+def mix_views(x: Tensor, partner: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+    """x (1 - w) + partner[index] w. x, partner (N, T, F) with F = V * 3 * M; weight (T, V); index (T,).
+
+    Where w is 0 or 1 the result is exactly one of the two."""
+    w = weight.repeat_interleave(x.shape[-1] // weight.shape[-1], dim=-1)
+    other = partner.index_select(1, index)
+    return x * (1 - w) + other * w

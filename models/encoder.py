@@ -1,0 +1,106 @@
+"""An encoder: input norm, backbone, projection head.
+
+`Encoder.frames` is the contract of every backbone: (N, T, F) -> (N, T, D); `clip` pools to (N, D); `project` is the head
+that only pretraining uses. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
+
+`EncoderConfig` says everything that is needed to build one; checkpoints carry it, so that they rebuild themselves.
+"""
+
+from dataclasses import asdict, dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.gru import GRUBackbone
+from models.norm import RunningUpdates, ViewNorm
+
+BACKBONES = ("gru",)
+PROMPT_PLACES = ("before_norm", "after_norm")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """backbone: which; layout, joints, persons: what a frame is, F = joints * 3 * persons; hidden_size, num_layers: of
+    the backbone; dim: of the projection; mlp: whether the head has a hidden layer (as released)."""
+
+    backbone: str = "gru"
+    layout: str = "kinect_v2_25"
+    joints: int = 25
+    persons: int = 2
+    hidden_size: int = 1024
+    num_layers: int = 3
+    dim: int = 128
+    mlp: bool = True
+
+    @property
+    def input_size(self) -> int:
+        return self.joints * 3 * self.persons
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def build_backbone(config: EncoderConfig) -> nn.Module:
+    """The backbone that the configuration names; ValueError for a name that is not in BACKBONES."""
+    if config.backbone == "gru":
+        return GRUBackbone(config.input_size, config.hidden_size, config.num_layers)
+    raise ValueError(f"backbone {config.backbone!r} is not known; known: {', '.join(BACKBONES)}")
+
+
+def projection_head(features: int, dim: int, mlp: bool = True) -> nn.Module:
+    """Linear, ReLU, Linear (or, without mlp, one Linear); the last one xavier-uniform, as released."""
+    last = nn.Linear(features, dim)
+    nn.init.xavier_uniform_(last.weight)
+    return nn.Sequential(nn.Linear(features, features), nn.ReLU(), last) if mlp else last
+
+
+class Encoder(nn.Module):
+    """Input norm, backbone and head. `head=False` builds the encoder of downstream tasks, without `fc`."""
+
+    def __init__(self, config: EncoderConfig, head: bool = True):
+        super().__init__()
+        self.config = config
+        self.input_norm = ViewNorm(config.input_size)
+        self.encoder = build_backbone(config)
+        if head:
+            self.fc = projection_head(self.feature_size, config.dim, config.mlp)
+
+    @property
+    def feature_size(self) -> int:
+        return self.encoder.feature_size
+
+    @property
+    def causal(self) -> bool:
+        """Whether frame t's feature depends on frames 0..t only."""
+        return self.encoder.causal
+
+    def frames(
+        self,
+        x: Tensor,
+        prompt: Tensor | None = None,
+        place: str = "before_norm",
+        views: int = 1,
+        updates: RunningUpdates | None = None,
+    ) -> Tensor:
+        """Frame features. x (views * N, T, F) -> (views * N, T, D).
+
+        prompt: None or a domain prompt per view, broadcastable to (views * N, T, F); place: where it is added. Before
+        the norm (as released) the norm's batch statistics cancel it while training; after the norm it acts."""
+        if prompt is not None and place == "before_norm":
+            x = x + prompt
+        x = self.input_norm(x, views, updates)
+        if prompt is not None and place == "after_norm":
+            x = x + prompt
+        return self.encoder(x)
+
+    def clip(self, frames: Tensor) -> Tensor:
+        """(N, T, D) -> (N, D)."""
+        return self.encoder.pool(frames)
+
+    def project(self, clip: Tensor) -> Tensor:
+        """(N, D) -> unit vectors (N, dim)."""
+        return F.normalize(self.fc(clip), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The clip feature that downstream tasks use. x (N, T, F) -> (N, D)."""
+        return self.clip(self.frames(x))

@@ -1,0 +1,40 @@
+"""Dual prompts (paper section 3.4).
+
+Domain prompts are learned offsets of the encoder's input that tell it which kind of view it reads: p_intra (query and
+key), p_inter (mixed), p_mask, p_predict. Task prompts are learned offsets of features that tell the two tasks apart:
+p_cl (before the projection head), p_mp (before the decoder). A task prompt is short: two halves of D/16 numbers; a place
+is drawn for each use, and one half is added there in each half of the feature.
+
+Names of the parameters are the released ones; the paper's names stand in DOMAIN_PROMPTS and TASK_PROMPTS.
+"""
+
+import torch
+from torch import Tensor, nn
+
+DOMAIN_PROMPTS = {"intra": "base_prompt", "inter": "mix_prompt", "mask": "mask_prompt", "predict": "recons_prompt"}
+TASK_PROMPTS = {"contrast": "cl_prompt", "prediction": "mp_prompt"}
+
+
+def domain_prompt(input_size: int) -> nn.Parameter:
+    """A learned offset of every frame, (1, 1, F)."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, 1, input_size)))
+
+
+def task_prompt(feature_size: int) -> nn.Parameter:
+    """A learned offset of a part of the feature, (1, D / 8): a half for each half of the feature."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, feature_size // 8)))
+
+
+def place_offset(u: Tensor, feature_size: int) -> Tensor:
+    """Uniforms in [0, 1) -> places 0..H - H/8 - 1, as released, for halves of H = D/2 numbers."""
+    half = feature_size // 2
+    return (u * (half - half // 8)).long()
+
+
+def place_task_prompt(prompt: Tensor, offset: Tensor, feature_size: int) -> Tensor:
+    """The prompt as a vector of the feature's size. prompt (1, 2P), offset () -> (D,): the first half at
+    offset..offset+P, the second at D/2 + offset."""
+    p = prompt.shape[1] // 2
+    index = offset + torch.arange(p, device=prompt.device)
+    index = torch.cat([index, index + feature_size // 2])
+    return prompt.new_zeros(feature_size).index_add(0, index, prompt[0])

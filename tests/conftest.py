@@ -1,0 +1,17 @@
+"""What all tests share: the repository on the path, few threads, and the folder of golden numbers."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Numbers computed by the released code; another folder of the same format may be given by PCM3_GOLDEN."""
+    return Path(os.environ.get("PCM3_GOLDEN", ROOT / "tests" / "golden"))
