@@ -45,7 +45,7 @@ def _save(figure, path: Path) -> None:
 
 
 def _upright_axes(clips, layout) -> tuple[int, int, float]:
-    """(horizontal axis, vertical axis, sign) of the view from the front: the coordinate along which the spine runs in
+    """(horizontal axis, vertical axis, sign) of the view: the coordinate along which the spine runs in
     most clips is drawn upwards, z after normalisation, y in a sensor's own coordinates; x is drawn to the right."""
     spines = [clip[:, 0, layout.up[1], 0] - clip[:, 0, layout.up[0], 0] for clip in clips if clip.shape[1]]
     spine = np.sum([s / max(float(np.linalg.norm(s)), 1e-9) for s in spines], axis=0) if spines else np.array([0, 0, 1])
@@ -70,7 +70,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
 
     path: .png, .pdf or .svg; clips: sequence of arrays (3, t, V, M) of valid frames only, any unit; layout: the
     Layout (parents say which joints are joined, parts give the colours); titles: one string a clip. All rows share
-    one scale, so that a clip in millimetres among metres is seen at once. The view is from the front, x to the right.
+    one scale, so that a clip in millimetres among metres is seen at once. x is to the right: a normalised body is seen from behind.
     Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
     path = check_picture_path(path)
     clips = [np.asarray(clip, dtype=np.float64) for clip in clips]
