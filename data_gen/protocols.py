@@ -1,0 +1,112 @@
+"""Who belongs to train and to val: the protocols of NTU RGB+D (60 and 120 classes) and PKU-MMD (parts I and II).
+
+Rules and subject numbers are those that the owners of the data publish. After removing `ntu_missing` the counts are
+those of the registry (options.datasets). Sources of traps, each checked by a test: the 120 classes' list of missing
+recordings contains that of the 60; the split lists of PKU part I that circulate are copies of part II and match no file
+of part I, so the rule is used instead; views of part I are taken like those of part II, which nobody has verified.
+"""
+
+import functools
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.errors import UserError
+
+NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, *range(13, 20), 25, 27, 28, 31, 34, 35, 38})
+NTU120_TRAIN_SUBJECTS = NTU60_TRAIN_SUBJECTS | {
+    *(45, 46, 47, 49, 50, *range(52, 60), 70, 74, 78),
+    *(*range(80, 87), 89, *range(91, 96), 97, 98, 100, 103),
+}
+NTU_TRAIN_CAMERAS = frozenset({2, 3})
+
+PKU1_VAL_VIDEOS = range(291, 335)
+PKU2_VAL_SUBJECTS = frozenset({2, 3, 7})
+PKU2_SUBJECTS = range(1, 14)
+PKU_TRAIN_VIEWS = frozenset("MR")
+
+_NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
+_PKU_NAMES = {
+    "pku_v1": re.compile(r"(?P<number>\d{4})-(?P<view>[LMR])", re.ASCII),
+    "pku_v2": re.compile(r"A\d{2}N(?P<number>\d{2})-(?P<view>[LMR])", re.ASCII),
+}
+PKU_EXAMPLES = {"pku_v1": "0002-L", "pku_v2": "A01N01-L"}
+
+
+class NtuName(NamedTuple):
+    """The numbers in a name SsssCcccPpppRrrrAaaa, all from 1."""
+
+    setup: int
+    camera: int
+    subject: int
+    repeat: int
+    action: int
+
+
+def ntu_name(name: str) -> NtuName | None:
+    """The numbers of an NTU name, or None when it is no such name."""
+    match = _NTU_NAME.fullmatch(name)
+    return NtuName(*map(int, match.groups())) if match else None
+
+
+def in_ntu(dataset: str, parts: NtuName) -> bool:
+    """Whether a recording belongs to ntu60 (setups 1-17, actions 1-60) or ntu120 (setups 1-32, actions 1-120)."""
+    setups, actions = {"ntu60": (17, 60), "ntu120": (32, 120)}[dataset]
+    return 1 <= parts.setup <= setups and 1 <= parts.action <= actions
+
+
+def in_ntu_train(dataset: str, folder: str, parts: NtuName) -> bool:
+    """Whether a recording trains in protocol `folder`: xsub, xview (60 classes), xset (120 classes)."""
+    if folder == "xsub":
+        return parts.subject in (NTU60_TRAIN_SUBJECTS if dataset == "ntu60" else NTU120_TRAIN_SUBJECTS)
+    if folder == "xview":
+        return parts.camera in NTU_TRAIN_CAMERAS
+    return parts.setup % 2 == 0
+
+
+NTU_FOLDERS = {
+    "ntu60": {"cross_subject": "xsub", "cross_view": "xview"},
+    "ntu120": {"cross_subject": "xsub", "cross_setup": "xset"},
+}
+PKU_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview"}
+
+
+def ntu_protocols(dataset: str, names, protocols=None) -> dict[str, dict[str, list[str]]]:
+    """folder -> {"train": names, "val": names} of ntu60 or ntu120 for NTU names; protocols: some of NTU_FOLDERS."""
+    splits = {}
+    for protocol, folder in NTU_FOLDERS[dataset].items():
+        if protocols is None or protocol in protocols:
+            splits[folder] = {"train": [], "val": []}
+            for name in names:
+                split = "train" if in_ntu_train(dataset, folder, ntu_name(name)) else "val"
+                splits[folder][split].append(name)
+    return splits
+
+
+@functools.cache
+def ntu_missing() -> frozenset[str]:
+    """The 535 NTU recordings whose skeletons the owners list as missing or incomplete; 302 of them in the 60 classes."""
+    return frozenset(Path(__file__).with_name("ntu_missing.txt").read_text().split())
+
+
+def pku_video_in_train(dataset: str, folder: str, video: str) -> bool:
+    """Whether a video trains. Part I cross-subject: all but videos 0291-0334; part II: all but subjects N02, N03, N07;
+    cross-view (both): views M and R. UserError when the name is none of the part's."""
+    match = _PKU_NAMES[dataset].fullmatch(video)
+    if match is None or (dataset == "pku_v2" and int(match["number"]) not in PKU2_SUBJECTS):
+        raise UserError(f"{video}: not a video of {dataset}, whose names are like {PKU_EXAMPLES[dataset]}")
+    if folder == "xview":
+        return match["view"] in PKU_TRAIN_VIEWS
+    return int(match["number"]) not in (PKU1_VAL_VIDEOS if dataset == "pku_v1" else PKU2_VAL_SUBJECTS)
+
+
+def pku_protocols(dataset: str, videos, protocols=None) -> dict[str, dict[str, list[str]]]:
+    """folder -> {"train": videos, "val": videos} of pku_v1 or pku_v2; protocols: some of PKU_FOLDERS."""
+    splits = {}
+    for protocol, folder in PKU_FOLDERS.items():
+        if protocols is None or protocol in protocols:
+            splits[folder] = {"train": [], "val": []}
+            for video in videos:
+                split = "train" if pku_video_in_train(dataset, folder, video) else "val"
+                splits[folder][split].append(video)
+    return splits
