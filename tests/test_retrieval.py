@@ -102,7 +102,7 @@ def test_chunks_do_not_change_the_answer_and_bound_the_pairs(monkeypatch):
         return original(queries, gallery, chunk, device)
 
     monkeypatch.setattr(retrieval, "_similarity", watched)
-    budget = 10000
+    budget = 12000
     small = retrieve(*data, ks=(1, 5), budget=budget)
     assert len(shapes) > 3 and shapes[0][1] < 50  # several chunks of queries and of the gallery
     assert all(queries * 50 * retrieval._BYTES_PER_PAIR <= budget for queries, _ in shapes)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from utils.errors import UserError
 
 DEFAULT_BUDGET = 256 * 2**20
-_BYTES_PER_PAIR = 40  # float32 similarity, sorted copy, int64 order, matches and running counts of a pair
+_BYTES_PER_PAIR = 56  # similarity, its sorted copy, int64 order and labels, matches, counts; measured with a margin
 _MAX_CHUNK = 4096
 
 
