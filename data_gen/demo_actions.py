@@ -5,10 +5,10 @@ single frame tells the family but hardly the action: an arm that is half up may 
 with bent knees may sit down, get up, squat or be about to jump; whoever pushes passes the same places as whoever
 pulls; walking backwards is walking forwards, reversed.
 
-An action is a function (timeline, actor) -> (D, T) angles in degrees. A `Timeline` says when it begins and how long it
-takes in frames; the `Actor` is a subject with the chance, size and manner of this one performance. Around the action the
-actor holds the first and the last posture; `add_nuisance` then adds what does not tell the action: sway, a turning head, an
-idle arm with occupations of its own.
+An action is a function (timeline, actor) -> (D, T) angles in degrees. A `Timeline` says when it begins and how long
+it takes in frames; the `Actor` is a subject with the chance, size and manner of this one performance. Around the action
+the actor holds the first and the last posture; `add_nuisance` then adds what does not tell the action: sway, a turning
+head, an idle arm with occupations of its own.
 """
 
 from dataclasses import dataclass
@@ -183,7 +183,7 @@ def _walk(timeline, actor, direction, stride=24.0, cycle=1.1):
     time = (np.arange(timeline.frames, dtype=np.float64) - timeline.onset) / RATE
     strength = actor.amplitude * smooth(time / (0.6 * cycle))
     end = (timeline.onset + timeline.length) / RATE
-    strength = strength * smooth((end - np.arange(timeline.frames, dtype=np.float64) / RATE) / (0.6 * cycle) + 0.0)
+    strength = strength * smooth((end - np.arange(timeline.frames, dtype=np.float64) / RATE) / (0.6 * cycle))
     turns = direction * time / cycle + actor.chance.uniform(-0.12, 0.12)
     for side, shift in (("right", 0.0), ("left", 0.5)):
         swing, speed = sine(turns + shift), cosine(turns + shift)

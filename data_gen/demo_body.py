@@ -128,15 +128,15 @@ def _arm(place: dict, chest: np.ndarray, track: np.ndarray, body: Subject, side:
 
 
 def _leg(place: dict, pelvis: np.ndarray, track: np.ndarray, body: Subject, side: str) -> None:
-    """Places hip, knee, ankle and foot of one side; hip angles count from the vertical, feet stay level."""
+    """Places hip, knee, ankle and foot of one side; hip angles count from the vertical, feet stay about level."""
     sign = 1.0 if side == "right" else -1.0
     hip, knee, ankle, foot = (16, 17, 18, 19) if side == "right" else (12, 13, 14, 15)
     place[hip] = place[0] + pelvis[X] * (sign * body.hip) - pelvis[Y] * (0.5 * body.hip)
     frame = turn(turn(pelvis, X, track[ROW[f"{side}_hip"]]), Z, sign * track[ROW[f"{side}_splay"]])
     place[knee] = place[hip] - frame[Y] * body.thigh
-    # The foot drags behind a bent knee by a fraction of its angle, as a relaxed ankle does.
     frame = turn(frame, X, -track[ROW[f"{side}_knee"]])
     place[ankle] = place[knee] - frame[Y] * body.shank
+    # The foot hangs a little, the more the knee is bent, as a relaxed ankle does.
     level = turn(pelvis, X, -25.0 - 0.2 * track[ROW[f"{side}_knee"]])
     place[foot] = place[ankle] - level[Z] * body.foot
 

@@ -2,7 +2,8 @@
 
 The checksum of the demo clips is a test, so nothing here may depend on the C library or on vector instructions: only
 `+ - * /`, square root, comparison and rounding of float64, element by element, which IEEE 754 rounds exactly. No
-`np.sin`, `exp`, `dot` or `sum`. Angles are counted in turns (1 = 360 degrees), so that folding into one quarter is exact.
+`np.sin`, `exp`, `dot` or `sum`. Angles are counted in turns (1 = 360 degrees), so that folding into one quarter is
+exact.
 
 Chance is counter-based: `Chance(seed, *place)` is a stream of its own for every place (action, subject, ...), so one
 clip can be made without making those before it. Only the raw 64-bit words of Philox are used, since the values that a

@@ -30,8 +30,7 @@ PKU = tuple(
 )
 
 DEMO = tuple(
-    """raise an arm; lower an arm; wave; circle an arm forwards; circle an arm backwards; push away; pull towards; sit down;
-    stand up; squat; jump; walk forwards; walk backwards; step towards each other; step apart""".replace(
-        "\n    ", " "
-    ).split("; ")
+    """raise an arm; lower an arm; wave; circle an arm forwards; circle an arm backwards; push away; pull towards;
+    sit down; stand up; squat; jump; walk forwards; walk backwards; step towards each other;
+    step apart""".replace("\n    ", " ").split("; ")
 )
