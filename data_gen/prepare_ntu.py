@@ -1,0 +1,220 @@
+"""Prepares NTU RGB+D from its raw `.skeleton` files: every protocol of a data set in one pass over the files.
+
+    python -m data_gen.prepare_ntu --dataset ntu60 --raw nturgbd_skeletons_s001_to_s017.zip --data-root data
+    python -m data_gen.prepare_ntu --dataset ntu120 --data-root data \\
+        --raw nturgbd_skeletons_s001_to_s017.zip nturgbd_skeletons_s018_to_s032.zip
+
+The zip archives are read where they lie. Written: <data root>/ntu60/{xsub,xview} or <data root>/ntu120/{xsub,xset},
+each with train and val arrays, labels, frame counts, and `preparation.json`, which says what made them. A folder
+appears under its name only when it is whole; an interrupted run leaves none, and a rerun starts anew.
+"""
+
+import argparse
+from pathlib import Path
+
+from data_gen import protocols as rules
+from data_gen.build import BadClip, BuildReport, build_dataset, default_workers
+from data_gen.normalise import STEPS, parse_steps
+from data_gen.raw_files import Where, find_files
+from data_gen.raw_ntu import SELECTIONS, Loader
+from options.datasets import DATASETS
+from utils.errors import UserError, run
+from utils.skeleton import get_layout
+
+SUFFIX = ".skeleton"
+
+
+def add_build_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that prepare_ntu and prepare_pku share."""
+    group = parser.add_argument_group("how")
+    group.add_argument(
+        "--data-root",
+        default="data",
+        metavar="FOLDER",
+        help="where the data set's folder is made; give the same --data-root to the training programs (default: data)",
+    )
+    group.add_argument(
+        "--normalise",
+        default="all",
+        metavar="STEPS",
+        help="steps of normalisation: all (the released preparation, what every published number used), none (raw "
+        f"coordinates in metres), or some of {','.join(STEPS)} with commas between (default: all)",
+    )
+    group.add_argument(
+        "--on-bad",
+        choices=("refuse", "skip"),
+        default="refuse",
+        help="a damaged file: refuse ends with its name and line; skip leaves it out, counts it, and lists it in "
+        "preparation.json (default: refuse)",
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes; the arrays are the same for any number. Fewer when memory is short: each takes about 150 MB "
+        f"(default: all cores, here {default_workers()})",
+    )
+
+
+def check_workers(workers: int | None) -> int | None:
+    """The value of --workers, refused when it is less than 1."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: expected 1 or more")
+    return workers
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_argument_group("what")
+    group.add_argument(
+        "--dataset",
+        choices=("ntu60", "ntu120"),
+        required=True,
+        help="ntu60: setups 1-17, 60 classes, 56,578 clips. ntu120: setups 1-32, 120 classes, 113,945 clips; needs the "
+        "files of both archives",
+    )
+    group.add_argument(
+        "--raw",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="folders of .skeleton files (searched to any depth), or the original zip archives, or a folder that holds "
+        "those. What belongs to the other data set is passed over",
+    )
+    group.add_argument(
+        "--protocols",
+        nargs="+",
+        choices=("cross_subject", "cross_view", "cross_setup"),
+        default=None,
+        help="only these protocols (default: both of the data set; each takes 10 GB for ntu60, 21 GB for ntu120)",
+    )
+    group.add_argument(
+        "--ignored",
+        default="builtin",
+        metavar="builtin|none|FILE",
+        help="recordings to leave out: builtin is the owners' list of 535 missing or incomplete skeletons (302 in "
+        "ntu60), which all published counts assume; none keeps all; a FILE holds names like S001C002P005R002A008, one "
+        "a line (default: builtin)",
+    )
+    group.add_argument(
+        "--partial",
+        action="store_true",
+        help="prepare what is there even when the clips are not as many as published (for trying out on a part); "
+        "without it another count is refused before anything is written",
+    )
+    group.add_argument(
+        "--bodies",
+        choices=SELECTIONS,
+        default="slot",
+        help="which two of the bodies become persons 1 and 2: slot takes bodies by their place in each frame, as the "
+        "released preparation and all published numbers do; id follows them by their id, which is cleaner where "
+        "bodies come and go (default: slot)",
+    )
+    add_build_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def ignored_names(choice: str) -> frozenset[str]:
+    """The names that --ignored stands for; UserError when a file is missing or a line is no NTU name."""
+    if choice == "none":
+        return frozenset()
+    if choice == "builtin":
+        return rules.ntu_missing()
+    path = Path(choice)
+    if not path.is_file():
+        raise UserError(f"--ignored {choice}: there is no such file; give builtin, none, or a file with a name a line")
+    names = set()
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        name = line.strip().decode("utf-8", "replace").removesuffix(SUFFIX)
+        if name and rules.ntu_name(name) is None:
+            raise UserError(f"{path}, line {number}: {name[:40]!r} is no name like S001C002P005R002A008")
+        names.add(name)
+    return frozenset(names - {""})
+
+
+def choose(dataset: str, files: dict[str, Where], ignored) -> tuple[list[str], dict[str, int]]:
+    """The names that belong to the data set, sorted, and how many files were passed over for which reason."""
+    names, passed = [], {"other name": 0, "other data set": 0, "ignored": 0}
+    for name in sorted(files):
+        parts = rules.ntu_name(name)
+        if parts is None:
+            passed["other name"] += 1
+        elif not rules.in_ntu(dataset, parts):
+            passed["other data set"] += 1
+        elif name in ignored:
+            passed["ignored"] += 1
+        else:
+            names.append(name)
+    return names, passed
+
+
+def check_counts(dataset: str, splits) -> None:
+    """Refuses splits that have not the published sizes."""
+    for protocol, folder in rules.NTU_FOLDERS[dataset].items():
+        if folder in splits:
+            found = tuple(len(splits[folder][split]) for split in ("train", "val"))
+            expected = DATASETS[dataset].counts[protocol]
+            if found != expected:
+                raise UserError(
+                    f"{dataset} {protocol}: found {found[0]:,} train and {found[1]:,} val clips, expected "
+                    f"{expected[0]:,} and {expected[1]:,}; give all archives to --raw, or add --partial to prepare "
+                    "what is there"
+                )
+
+
+def print_report(folder, report: BuildReport) -> None:
+    """What was written, and what a reader of the arrays must know."""
+    for protocol, counts in report.counts.items():
+        print(f"{Path(folder) / protocol}: {counts['train']:,} train, {counts['val']:,} val clips")
+    if report.longer:
+        print(f"{len(report.longer):,} clips are longer than what is stored of them")
+    if report.empty:
+        print(f"{len(report.empty):,} clips hold no skeleton, the first {report.empty[0]}; listed in preparation.json")
+    if report.skipped:
+        name, reason = next(iter(report.skipped.items()))
+        print(f"{len(report.skipped):,} clips left out, the first {name} ({reason}); listed in preparation.json")
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    row = DATASETS[args.dataset]
+    wrong = sorted(set(args.protocols or ()) - set(row.protocols))
+    if wrong:
+        raise UserError(f"{args.dataset} has no protocol {wrong[0]}; it has {' and '.join(row.protocols)}")
+    steps = parse_steps(args.normalise)
+    workers = check_workers(args.workers)
+    ignored = ignored_names(args.ignored)
+    files = find_files(args.raw, SUFFIX)
+    names, passed = choose(args.dataset, files, ignored)
+    print(f"{len(files):,} files, {len(names):,} clips of {args.dataset}; passed over: ", end="")
+    print(", ".join(f"{count:,} {reason}" for reason, count in passed.items()))
+    splits = rules.ntu_protocols(args.dataset, names, args.protocols)
+    if not args.partial:
+        check_counts(args.dataset, splits)
+    folder = Path(args.data_root) / row.folders[0]
+    try:
+        report = build_dataset(
+            folder,
+            get_layout(row.layout),
+            row.persons,
+            splits,
+            {name: rules.ntu_name(name).action - 1 for name in names},
+            Loader({name: files[name] for name in names}, args.bodies, row.persons),
+            steps=steps,
+            source=f"{args.dataset}, raw .skeleton files",
+            workers=workers,
+            on_bad=args.on_bad,
+            details={
+                "dataset": args.dataset,
+                "bodies": args.bodies,
+                "ignored": args.ignored if args.ignored in ("builtin", "none") else sorted(ignored),
+            },
+        )
+    except BadClip as error:
+        raise UserError(f"{error} (--on-bad skip leaves such files out and lists them)") from None
+    print_report(folder, report)
+
+
+if __name__ == "__main__":
+    run(main)
