@@ -30,6 +30,11 @@ _PKU_NAMES = {
     "pku_v1": re.compile(r"(?P<number>\d{4})-(?P<view>[LMR])", re.ASCII),
     "pku_v2": re.compile(r"A\d{2}N(?P<number>\d{2})-(?P<view>[LMR])", re.ASCII),
 }
+# train and val videos, where they are known
+PKU_VIDEO_COUNTS = {
+    "pku_v1": {"cross_subject": (944, 132)},
+    "pku_v2": {"cross_subject": (775, 234), "cross_view": (671, 338)},
+}
 PKU_EXAMPLES = {"pku_v1": "0002-L", "pku_v2": "A01N01-L"}
 
 

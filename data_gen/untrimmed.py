@@ -1,6 +1,6 @@
 """Writes untrimmed videos in the format of utils.untrimmed, one video at a time, whole or not at all."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +45,16 @@ def write_untrimmed(
     layout: Layout,
     persons: int,
     num_classes: int,
-    protocols: dict[str, dict[str, list[str]]],
+    protocols: dict[str, dict[str, list[str]]] | Callable[[list[str]], dict[str, dict[str, list[str]]]],
     source: str,
     details: dict | None = None,
 ) -> dict:
     """Writes `folder` (usually <data root>/<data set>/untrimmed), replacing an older one.
 
     videos: triples (name, frames (T, 3, V, M) in metres, segments [(class from 0, start, end)] with frames
-    [start, end) counted from 0), taken one at a time; protocols: folder name -> {"train": names, "val": names};
-    details: more for the sidecar. Returns the sidecar. Raises UserError for impossible segments, shapes or splits."""
+    [start, end) counted from 0), taken one at a time; protocols: folder name -> {"train": names, "val": names}, or a
+    function from the names that were written to that; details: more for the sidecar.
+    Returns the sidecar. Raises UserError for impossible segments, shapes or splits."""
     folder = Path(folder)
     shape = (3, layout.joints, persons)
     names, listed, offsets, labels = [], [], [0], []
@@ -75,6 +76,7 @@ def write_untrimmed(
             raise UserError(f"{folder}: there is no video to write")
         if len(set(names)) != len(names):
             raise UserError(f"{folder}: a video is given twice: {next(n for n in names if names.count(n) > 1)}")
+        protocols = protocols(names) if callable(protocols) else protocols
         _check_protocols(protocols, names)
         resize_npy(data_file, (offsets[-1], *shape))
         np.save(whole / "offsets.npy", np.array(offsets, dtype="<i8"))

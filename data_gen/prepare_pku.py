@@ -1,0 +1,238 @@
+"""Prepares PKU-MMD from its raw text files: trimmed instances for every protocol, and whole videos for detection.
+
+    python -m data_gen.prepare_pku --dataset pku_v1 --raw PKUMMD --data-root data
+
+The folder holds PKU_Skeleton_Renew and Train_Label_PKU_final (part I), or skeleton and label (part II), at any depth;
+otherwise name the two with --skeletons and --labels. Written: <data root>/<data set>/{xsub,xview} as for every data
+set, and <data root>/<data set>/untrimmed (see utils.untrimmed), the raw coordinates of whole videos. Rows of the label
+files that cannot be right are listed on the screen and in preparation.json.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_gen import protocols as rules
+from data_gen import raw_pku
+from data_gen.build import BadClip, build_dataset
+from data_gen.normalise import parse_steps
+from data_gen.prepare_ntu import add_build_arguments, check_workers, print_report
+from data_gen.raw_files import Where, find_files, read_bytes
+from data_gen.raw_pku import Instance, Loader, Reading
+from data_gen.untrimmed import write_untrimmed
+from options.datasets import DATASETS
+from utils.errors import UserError, run
+from utils.skeleton import get_layout
+
+SUFFIX = ".txt"
+FOLDERS = {"pku_v1": ("PKU_Skeleton_Renew", "Train_Label_PKU_final"), "pku_v2": ("skeleton", "label")}
+NOTES_SHOWN = 20
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_argument_group("what")
+    group.add_argument(
+        "--dataset", choices=("pku_v1", "pku_v2"), required=True, help="part I (1,076 videos) or part II (1,009 videos)"
+    )
+    group.add_argument(
+        "--raw", metavar="FOLDER", help="folder that holds the part's two folders, of skeletons and of labels"
+    )
+    group.add_argument(
+        "--skeletons", metavar="PATH", help="folder or zip archive of skeleton files, where --raw does not find them"
+    )
+    group.add_argument(
+        "--labels", metavar="PATH", help="folder or zip archive of label files, where --raw does not find them"
+    )
+    group.add_argument(
+        "--protocols",
+        nargs="+",
+        choices=tuple(rules.PKU_FOLDERS),
+        default=None,
+        help="only these protocols (default: both)",
+    )
+    group.add_argument(
+        "--partial",
+        action="store_true",
+        help="prepare what is there even when the videos are not as many as published (for trying out on a part)",
+    )
+    group.add_argument(
+        "--no-untrimmed", action="store_true", help="leave out the whole videos; only detection needs them"
+    )
+    group = parser.add_argument_group("how label files are read (the defaults are the released preparation)")
+    group.add_argument(
+        "--first-class", type=int, choices=(0, 1), default=1, help="number of the first class in the files (default: 1)"
+    )
+    group.add_argument(
+        "--first-frame",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="0: a row means frames [start, end) counted from 0, as released; 1: frames start..end counted from 1, both "
+        "included, one frame more (default: 0)",
+    )
+    group.add_argument(
+        "--reversed",
+        choices=("drop", "swap"),
+        default="drop",
+        help="a row whose start is after its end (part I has one): drop it, or swap the two (default: drop)",
+    )
+    group.add_argument(
+        "--min-confidence",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out rows whose confidence (last column, 0 to 2) is lower; 1 leaves out 135 doubtful rows of part I, "
+        "but then the counts are not the published ones (default: 0, all rows)",
+    )
+    add_build_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def find_folder(raw, name: str) -> Path | None:
+    """The folder called `name` in or below `raw`; the one nearest to the top."""
+    found = [Path(top) / name for top, folders, _ in os.walk(raw) if name in folders]
+    if Path(raw).name == name:
+        found.append(Path(raw))
+    return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
+
+
+def find_pair(args) -> tuple[dict[str, Where], dict[str, Where]]:
+    """Skeleton files and label files by video name; UserError when one of the two places is not to be found."""
+    if args.raw and not Path(args.raw).is_dir():
+        raise UserError(f"--raw {args.raw}: there is no such folder")
+    places = []
+    for given, flag, name in zip(
+        (args.skeletons, args.labels), ("--skeletons", "--labels"), FOLDERS[args.dataset], strict=True
+    ):
+        place = given or (find_folder(args.raw, name) if args.raw else None)
+        if place is None:
+            where = f"there is no folder {name} in {args.raw}" if args.raw else "no files are named"
+            raise UserError(f"{where}; give {flag} PATH, or --raw FOLDER that holds {name}")
+        places.append(find_files([place], SUFFIX))
+    return places[0], places[1]
+
+
+def check_videos(dataset: str, videos) -> None:
+    """Refuses a set of videos whose splits have not the published sizes."""
+    for protocol, expected in rules.PKU_VIDEO_COUNTS[dataset].items():
+        folder = rules.PKU_FOLDERS[protocol]
+        splits = rules.pku_protocols(dataset, videos, (protocol,))[folder]
+        found = tuple(len(splits[split]) for split in ("train", "val"))
+        if found != expected:
+            raise UserError(
+                f"{dataset} {protocol}: found {found[0]} train and {found[1]} val videos, expected {expected[0]} and "
+                f"{expected[1]}; give all of them, or add --partial to prepare what is there"
+            )
+
+
+def check_instances(dataset: str, splits, dropped: int) -> None:
+    """Refuses instance counts other than the published ones, but for the rows that were dropped as impossible."""
+    for protocol, expected in DATASETS[dataset].counts.items():
+        counts = splits.get(rules.PKU_FOLDERS[protocol])
+        found = counts and tuple(len(counts[split]) for split in ("train", "val"))
+        if found and not all(e - dropped <= f <= e for f, e in zip(found, expected, strict=True)):
+            raise UserError(
+                f"{dataset} {protocol}: found {found[0]:,} train and {found[1]:,} val instances, expected "
+                f"{expected[0]:,} and {expected[1]:,}; the label files are others, or --min-confidence left rows out "
+                "(add --partial to go on)"
+            )
+
+
+def collect(skeletons, labels, reading: Reading, skip_bad: bool):
+    """Reads all label files: video -> instances, notes about dirty rows, and bad videos with the reason (skip_bad)."""
+    found: dict[str, list[Instance]] = {}
+    notes, bad = [], {}
+    for video in tqdm(sorted(labels), unit="label file"):
+        try:
+            if video not in skeletons:
+                raise UserError(f"{labels[video]}: there is no skeleton file {video}.txt for these labels")
+            rows = raw_pku.parse_labels(read_bytes(labels[video]), str(labels[video]))
+            found[video], more = raw_pku.instances(video, rows, raw_pku.count_frames(skeletons[video]), reading)
+            notes += more
+        except UserError as error:
+            if not skip_bad:
+                raise BadClip(str(error)) from None
+            bad[video] = str(error)
+    return found, notes, bad
+
+
+def videos_for_detection(found, skeletons, bad: dict, skip_bad: bool):
+    """Yields (video, frames (T, 3, 25, 2), segments), one video at a time; bad ones are added to `bad`."""
+    for video in tqdm(sorted(found), unit="video"):
+        try:
+            frames = raw_pku.read_video(skeletons[video]).transpose(0, 3, 2, 1)
+        except UserError as error:
+            if not skip_bad:
+                raise BadClip(str(error)) from None
+            bad[video] = str(error)
+            continue
+        yield video, frames, [(i.number, i.start, i.end) for i in found[video]]
+
+
+def prepare(args) -> None:
+    dataset, row = args.dataset, DATASETS[args.dataset]
+    steps, workers, skip_bad = parse_steps(args.normalise), check_workers(args.workers), args.on_bad == "skip"
+    skeletons, labels = find_pair(args)
+    for video in labels:
+        rules.pku_video_in_train(dataset, "xsub", video)  # refuses names of the other part
+    if not args.partial:
+        check_videos(dataset, labels)
+    reading = Reading(args.first_class, args.first_frame, args.reversed == "swap", args.min_confidence)
+    found, notes, bad = collect(skeletons, labels, reading, skip_bad)
+    listed = {instance.name: instance for video in found.values() for instance in video}
+    protocols = {
+        folder: {split: [i.name for video in videos for i in found[video]] for split, videos in splits.items()}
+        for folder, splits in rules.pku_protocols(dataset, found, args.protocols).items()
+    }
+    print(f"{len(found):,} videos, {len(listed):,} instances, {len(notes)} dirty rows")
+    for note in notes[:NOTES_SHOWN]:
+        print(f"  {note}")
+    if not args.partial and not bad:
+        check_instances(dataset, protocols, len(notes))
+    details = {"dataset": dataset, "reading": vars(reading), "dirty_rows": notes, "bad_videos": bad}
+    folder, layout, source = Path(args.data_root) / row.folders[0], get_layout(row.layout), f"{dataset}, raw text files"
+    report = build_dataset(
+        folder,
+        layout,
+        row.persons,
+        protocols,
+        {name: instance.number for name, instance in listed.items()},
+        Loader({video: skeletons[video] for video in found}, listed),
+        steps=steps,
+        source=source,
+        workers=workers,
+        on_bad=args.on_bad,
+        group=lambda name: listed[name].video,
+        details=details,
+    )
+    print_report(folder, report)
+    if not args.no_untrimmed:
+        sidecar = write_untrimmed(
+            folder / "untrimmed",
+            videos_for_detection(found, skeletons, bad, skip_bad),
+            layout=layout,
+            persons=row.persons,
+            num_classes=row.num_classes,
+            protocols=lambda names: rules.pku_protocols(dataset, names),
+            source=source,
+            details=details,
+        )
+        print(f"{folder / 'untrimmed'}: {sidecar['videos']:,} videos, {sidecar['frames']:,} frames")
+    if bad:
+        video, reason = next(iter(bad.items()))
+        print(f"{len(bad)} videos left out, the first {video} ({reason}); listed in preparation.json")
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    try:
+        prepare(args)
+    except BadClip as error:
+        raise UserError(f"{error} (--on-bad skip leaves such files out and lists them)") from None
+
+
+if __name__ == "__main__":
+    run(main)

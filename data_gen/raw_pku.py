@@ -1,0 +1,175 @@
+"""Raw PKU-MMD text -> videos, labelled rows, instances.
+
+Skeleton file: a line per frame with 150 numbers, person 1's 25 x (x, y, z) in metres, then person 2's; zeros for an
+absent person. Label file of the same name: lines `class,start,end,confidence`, classes from 1 to 51.
+
+As released an instance is the frames [start, end) counted from 0, and its class the file's minus 1. Both can be told
+otherwise (`Reading`), since other preparations count frames from 1 with the end included.
+
+Known dirt, none of which stops a preparation; each such row is named: start after end (one row of part I, dropped or
+swapped), ends after the video (cut there). Rows of confidence 0 and instances without any skeleton are kept, as
+released.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_gen.raw_files import Where, read_bytes
+from utils.errors import UserError
+
+PERSONS, JOINTS = 2, 25
+COLUMNS = PERSONS * JOINTS * 3
+CLASSES = 51
+LIMIT = 1e6  # metres: no coordinate is larger; keeps all later arithmetic finite
+MAX_FRAMES = 1_000_000  # nine hours at 30 Hz
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a label file as it stands there; `line` counts from 1."""
+
+    line: int
+    number: int
+    start: int
+    end: int
+    confidence: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How label files are read. first_class, first_frame: what the files count from; first_frame 0: frames
+    [start, end), 1: frames start..end both included; swap: a row with start after end is turned round, not dropped;
+    min_confidence: rows below are left out."""
+
+    first_class: int = 1
+    first_frame: int = 0
+    swap: bool = False
+    min_confidence: int = 0
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Frames [start, end) of a video, counted from 0, and a class from 0; named by video and line of the label file."""
+
+    name: str
+    video: str
+    number: int
+    start: int
+    end: int
+
+
+def parse_frames(text: bytes, name: str) -> np.ndarray:
+    """The frames (T, 2, 25, 3) float32, metres, of a skeleton file; UserError naming the line when a line has not 150
+    numbers."""
+    lines = text.rstrip().split(b"\n")
+    if not text.strip():
+        raise UserError(f"{name}, line 1: the file is empty; expected {COLUMNS} numbers a line")
+    if len(lines) > MAX_FRAMES:
+        raise UserError(f"{name}: {len(lines)} lines are no video; expected at most {MAX_FRAMES}")
+    frames = np.empty((len(lines), COLUMNS))
+    for t, line in enumerate(lines):
+        words = line.split()
+        if len(words) != COLUMNS:
+            raise UserError(f"{name}, line {t + 1}: expected {COLUMNS} numbers, found {len(words)}")
+        try:
+            if b"_" in line:  # Python reads 1_0 as a number; here it is damage
+                raise ValueError
+            frames[t] = list(map(float, words))
+        except (ValueError, OverflowError):
+            frames[t] = np.nan
+    good = (np.abs(frames) < LIMIT).all(axis=1)  # False for NaN too
+    if not good.all():
+        t = int(np.argmin(good))
+        _refuse_word(lines[t].split(), f"{name}, line {t + 1}")
+    return frames.astype(np.float32).reshape(-1, PERSONS, JOINTS, 3)
+
+
+def _refuse_word(words: Sequence[bytes], place: str) -> None:
+    """Raises UserError with the first word that is no coordinate."""
+    for word in words:
+        try:
+            good = abs(float(word)) < LIMIT and b"_" not in word
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(f"{place}: {word[:40].decode('ascii', 'replace')!r} is no coordinate in metres")
+
+
+def parse_labels(text: bytes, name: str) -> list[Row]:
+    """The rows of a label file; UserError naming the line when it is not four whole numbers with commas between."""
+    rows = []
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        words = [word.strip() for word in line.split(b",")]
+        if len(words) != 4 or not all(word.lstrip(b"-").isdigit() and len(word) < 10 for word in words):
+            shown = line[:60].decode("ascii", "replace").strip()
+            raise UserError(f"{name}, line {number}: expected class,start,end,confidence, found {shown!r}")
+        try:
+            rows.append(Row(number, *map(int, words)))
+        except ValueError:  # such as --5
+            raise UserError(f"{name}, line {number}: expected four whole numbers") from None
+    return rows
+
+
+def instances(video: str, rows: Sequence[Row], length: int, reading: Reading) -> tuple[list[Instance], list[str]]:
+    """The instances of a video of `length` frames, and a note for each row that is not what it should be.
+
+    Raises UserError for a class out of range, which means that `first_class` is wrong or the file is another one."""
+    found, notes = [], []
+    for row in rows:
+        place = f"{video}.txt line {row.line}"
+        number = row.number - reading.first_class
+        if not 0 <= number < CLASSES:
+            raise UserError(
+                f"{place}: class {row.number}, expected {reading.first_class}..{CLASSES - 1 + reading.first_class}; "
+                "see --first-class"
+            )
+        if row.confidence < reading.min_confidence:
+            continue
+        start, end = row.start - reading.first_frame, row.end
+        if row.start > row.end:
+            if not reading.swap:
+                notes.append(f"{place}: start {row.start} is after end {row.end}; dropped")
+                continue
+            start, end = row.end - reading.first_frame, row.start
+            notes.append(f"{place}: start {row.start} is after end {row.end}; swapped")
+        if start < 0 or start >= length or start == end:
+            notes.append(f"{place}: frames {row.start} to {row.end} hold nothing of a video of {length}; dropped")
+            continue
+        if end > length:
+            notes.append(f"{place}: end {row.end} is after the video's last frame; cut at {length} frames")
+            end = length
+        found.append(Instance(f"{video}_{row.line:03d}", video, number, start, end))
+    return found, notes
+
+
+@functools.lru_cache(maxsize=1)
+def read_video(where: Where) -> np.ndarray:
+    """The frames (T, 2, 25, 3) float32 of a skeleton file; the last one read is kept, since a video holds many
+    instances that are asked for one after the other."""
+    frames = parse_frames(read_bytes(where), str(where))
+    frames.setflags(write=False)
+    return frames
+
+
+def count_frames(where: Where) -> int:
+    """The number of frames of a skeleton file, without parsing it."""
+    text = read_bytes(where).rstrip()
+    return text.count(b"\n") + 1 if text else 0
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Instance name -> raw clip (3, t, 25, 2), for data_gen.build."""
+
+    videos: dict[str, Where]
+    instances: dict[str, Instance]
+
+    def __call__(self, name: str) -> np.ndarray:
+        instance = self.instances[name]
+        frames = read_video(self.videos[instance.video])
+        return frames[instance.start : instance.end].transpose(3, 0, 2, 1)
