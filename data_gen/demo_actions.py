@@ -20,6 +20,7 @@ from data_gen.demo_exact import Chance, cosine, sine, smooth
 from options.class_names import DEMO
 
 RATE = 30.0  # frames a second
+LEFT_HANDED = 0.3  # share of performances with left and right exchanged
 GRAVITY = 9.81
 
 # Postures: degrees that differ from standing at ease. "both_" stands for right_ and left_.
@@ -30,9 +31,9 @@ POSES = {
     "hands ahead": {"both_flex": 80, "both_abduct": 4, "both_elbow": 14, "both_rotate": 0, "lean": 12},
     "half seated": {"both_hip": 62, "both_knee": 72, "lean": 42, "both_flex": 30, "both_elbow": 30},
     "seated": {"both_hip": 84, "both_knee": 86, "lean": 4, "both_flex": 22, "both_elbow": 42, "both_splay": 12},
-    "squatting": {"both_hip": 88, "both_knee": 116, "lean": 38, "both_flex": 62, "both_elbow": 22, "both_splay": 16},
-    "crouching": {"both_hip": 58, "both_knee": 82, "lean": 40, "both_flex": -20, "both_elbow": 34, "both_splay": 8},
-    "stretched": {"both_flex": 140, "both_elbow": 24, "both_hip": 2, "both_knee": 6, "lean": -2, "nod": -8},
+    "squatting": {"both_hip": 80, "both_knee": 98, "lean": 32, "both_flex": 30, "both_elbow": 34, "both_splay": 12},
+    "crouching": {"both_hip": 62, "both_knee": 82, "lean": 40, "both_flex": 20, "both_elbow": 30, "both_splay": 10},
+    "stretched": {"both_flex": 95, "both_elbow": 34, "both_hip": 2, "both_knee": 6, "lean": -2, "nod": -8},
 }
 
 
@@ -99,7 +100,7 @@ def _lower_arm(timeline, actor):
 
 
 def _arm_up(actor):
-    """The raised arm, anywhere that a waving hand passes."""
+    """The raised arm, anywhere a waving hand passes."""
     pose = actor.pose("arm up", scatter=6.0)
     pose[ROW["right_elbow"]] += actor.chance.uniform(-26, 26)
     return pose
@@ -120,7 +121,7 @@ def _circle(timeline, actor, direction):
     track = np.repeat(actor.pose("ease")[:, None], timeline.frames, axis=1)
     p = timeline.phase()
     turns = max(1.0, np.rint(timeline.length / RATE * actor.subject.tempo * 0.8)) + actor.chance.uniform(-0.15, 0.3)
-    start = actor.chance.uniform(-45, 45)
+    start = actor.chance.uniform(-70, 70)
     swept = p * turns - 0.06 * (1.0 - smooth(4.0 * p)) * p  # begins gently
     track[ROW["right_flex"]] += direction * (360.0 * swept) + start
     out = smooth(6.0 * p) * actor.chance.uniform(6, 22)
@@ -256,16 +257,16 @@ def add_nuisance(track: np.ndarray, actor: Actor, idle_left: bool) -> None:
     arms, and (`idle_left`) a left arm with an occupation of its own: at the hip, held before the body, or drifting."""
     frames, chance, sway = track.shape[1], actor.chance, actor.subject.sway
     for name, degrees, seconds in (
-        ("lean", 2.0, 2.5),
-        ("side", 1.6, 2.0),
-        ("twist", 3.0, 3.0),
-        ("nod", 5.0, 1.5),
-        ("look", 14.0, 1.8),
-        ("heading", 2.0, 3.0),
+        ("lean", 4.0, 2.5),
+        ("side", 3.5, 2.0),
+        ("twist", 8.0, 2.5),
+        ("nod", 8.0, 1.5),
+        ("look", 20.0, 1.8),
+        ("heading", 6.0, 3.0),
     ):
         track[ROW[name]] += sway * degrees * chance.wander(frames, seconds)
     for side in ("right", "left"):
-        for name, degrees in (("flex", 3.0), ("abduct", 3.0), ("elbow", 5.0), ("wrist", 8.0), ("rotate", 4.0)):
+        for name, degrees in (("flex", 6.0), ("abduct", 4.0), ("elbow", 8.0), ("wrist", 10.0), ("rotate", 8.0)):
             track[ROW[f"{side}_{name}"]] += sway * degrees * chance.wander(frames, 1.2)
     if not idle_left:
         return
@@ -278,8 +279,17 @@ def add_nuisance(track: np.ndarray, actor: Actor, idle_left: bool) -> None:
         track[ROW["left_elbow"]] += 80.0
         track[ROW["left_rotate"]] += 45.0
     elif habit == "drift":
-        track[ROW["left_flex"]] += 14.0 * chance.wander(frames, 2.0) + 12.0
-        track[ROW["left_elbow"]] += 26.0 * (1.0 + chance.wander(frames, 1.5))
+        track[ROW["left_flex"]] += 26.0 * chance.wander(frames, 2.0) + 20.0
+        track[ROW["left_elbow"]] += 34.0 * (1.0 + chance.wander(frames, 1.5))
+
+
+def mirrored(track: np.ndarray) -> np.ndarray:
+    """The same movement with left and right exchanged."""
+    other = [name.replace("right", "left") if "right" in name else name.replace("left", "right") for name in ANGLES]
+    swapped = track[[ROW[name] for name in other]]
+    for name in ("heading", "side", "twist", "look"):
+        swapped[ROW[name]] *= -1.0
+    return swapped
 
 
 def perform(action: str, timeline: Timeline, actor: Actor, nuisance: bool = True) -> np.ndarray:
@@ -287,5 +297,7 @@ def perform(action: str, timeline: Timeline, actor: Actor, nuisance: bool = True
     track = ACTIONS[action](timeline, actor)
     if nuisance:
         add_nuisance(track, actor, action not in USES_LEFT_ARM)
+    if actor.chance.chance(LEFT_HANDED):
+        track = mirrored(track)
     assert track.shape == (len(ANGLES), timeline.frames)
     return track

@@ -22,6 +22,8 @@ from data_gen.demo_exact import Chance, cosine, sine, smooth
 from options.class_names import DEMO
 
 MIN_FRAMES, MAX_FRAMES = 44, 128
+MAX_LENGTH = 100.0  # frames of the action itself
+REST = (0.6, 2.0)  # seconds of a clip in which the action has not begun, or is over
 SUBJECTS = 16
 FACING = 20.0  # degrees to either side that people are turned away from the middle camera
 
@@ -33,14 +35,10 @@ def make_timeline(action: str, tempo: float, chance: Chance) -> Timeline:
     """When the action begins and ends within a clip, in frames: at rest, at tempo 1 it takes SECONDS[action]."""
     least, most = SECONDS[action]
     length = RATE * chance.uniform(least, most) / (tempo * chance.uniform(0.88, 1.12))
-    before, after = RATE * chance.uniform(0.05, 0.7), RATE * chance.uniform(0.05, 0.7)
-    length = min(length, 0.85 * MAX_FRAMES)
-    total = before + length + after
-    if total > MAX_FRAMES:
-        share = (MAX_FRAMES - length) / (before + after)
-        before, total = before * share, float(MAX_FRAMES)
-    frames = min(MAX_FRAMES, max(MIN_FRAMES, int(np.ceil(total))))
-    return Timeline(frames, before, length)
+    length = min(length, MAX_LENGTH)
+    frames = int(np.ceil(length + RATE * chance.uniform(*REST)))
+    frames = min(MAX_FRAMES, max(MIN_FRAMES, frames))
+    return Timeline(frames, (frames - length) * chance.uniform(0.03, 0.97), length)
 
 
 def place(person: np.ndarray, degrees: float, x: float, z: float) -> np.ndarray:

@@ -37,7 +37,7 @@ ERROR = np.array(
     [1.0, 0.8, 1.0, 1.2, 1.3, 1.6, 2.0, 2.4, 1.3, 1.6, 2.0, 2.4, 1.1, 1.5, 2.2, 2.8, 1.1, 1.5, 2.2, 2.8]
     + [0.8, 3.4, 3.6, 3.4, 3.6]
 )
-CONSTANT, SLOW, FRESH = 0.008, 0.007, 0.003  # metres, of the trunk at 3 m
+CONSTANT, SLOW, FRESH = 0.014, 0.010, 0.004  # metres, of the trunk at 3 m
 KNOT = 8  # frames between two independent values of the slow error
 HIDDEN = 4.0  # times the slow error of a joint behind the trunk
 CHAINS = ((10, 11, 23, 24), (6, 7, 21, 22), (9, 10, 11, 23, 24), (5, 6, 7, 21, 22), (18, 19), (14, 15))
@@ -55,7 +55,7 @@ def project(points: np.ndarray, camera: Camera) -> np.ndarray:
 def _slow_error(frames: int, chance: Chance) -> np.ndarray:
     """(3, T, V) curves of deviation about 1 through a random value every KNOT frames."""
     knots = chance.normal((3, frames // KNOT + 2, len(ERROR)))
-    place = np.arange(frames, dtype=np.float64) / KNOT + 0.0
+    place = np.arange(frames, dtype=np.float64) / KNOT
     before = np.floor(place).astype(np.int64)
     share = smooth(place - before)[None, :, None]
     return knots[:, before] * (1.0 - share) + knots[:, before + 1] * share
