@@ -31,13 +31,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-INPUT_ROWS = 1024  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
+INPUT_ROWS = 256  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
 GRADIENT_ROWS = 4096  # rows of one weight-gradient product: bounds the memory of the gates' gradients
 PACKED_FROM = 512  # hidden size from which packed products, one per direction, beat one batched product
 PACKED_FRAMES = 4  # packing costs about as much as one product, so it pays from a few frames on
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _packed_products_work(dtype: torch.dtype) -> bool:
     """Whether this build of torch multiplies by oneDNN-packed weights of this type; tried once on a small product."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
@@ -183,41 +183,49 @@ def _backward_layer(x, states, gates, candidates, weights, grad_outputs, grad_la
     dh = grad_last.contiguous().clone() if grad_last is not None else x.new_zeros(directions, clips, H)
     factors = x.new_empty(directions, clips, 4, H)
     grad_x = x.new_empty(frames, clips, x.shape[2]) if want_grad_x else None
-    grad_weights = [torch.zeros_like(w) for w in weights]
+    grad_weights = [torch.empty_like(w) for w in weights]
     by_direction = states.view(frames + 1, clips, directions, H).permute(2, 0, 1, 3)
-    operand = torch.empty(directions, clips, 3 * H, dtype=compute_dtype)
     for start, stop in reversed(_blocks(frames, GRADIENT_ROWS, clips)):
-        d_gates = torch.empty(directions, stop - start, clips, 4, H, dtype=compute_dtype)
+        d_gates = torch.empty(directions, stop - start, clips, 4 * H, dtype=compute_dtype)
         for t in reversed(range(start, stop)):
             if grad_outputs is not None:
                 dh += grad_outputs[t].view(clips, directions, H).transpose(0, 1)
             _gate_factors(gates[:, t], candidates[:, t], by_direction[:, t + 1], factors)
-            factors.mul_(dh[:, :, None])
-            d_gates[:, t - start].copy_(factors)
-            operand.view(directions, clips, 3, H).copy_(factors[:, :, :3])
-            torch.addcmul(recur(operand), dh, gates[:, t, :, H : 2 * H], out=dh)
+            frame = d_gates[:, t - start]
+            frame.copy_(factors.mul_(dh[:, :, None]).view(directions, clips, 4 * H))
+            torch.addcmul(recur(frame[..., : 3 * H]), dh, gates[:, t, :, H : 2 * H], out=dh)
         _add_block(grad_x, grad_weights, d_gates, x, by_direction, w_ih, start, stop)
     return grad_x, dh, grad_weights
 
 
+def _add_product(total: Tensor, rows: Tensor, columns: Tensor, first: bool) -> None:
+    """total (M, K) += rows (R, M) transposed times columns (R, K), or = for the first block; total keeps its type."""
+    if total.dtype == rows.dtype:
+        torch.addmm(total, rows.t(), columns, beta=0 if first else 1, out=total)  # beta 0 never reads total
+    else:
+        product = torch.mm(rows.t(), columns)
+        total.copy_(product) if first else total.add_(product)
+
+
 def _add_block(grad_x, grad_weights, d_gates, x, states, w_ih, start, stop):
-    """Adds what the frames start..stop give: the weights' gradients as one product over all of them, and grad_x."""
-    directions, _, _, _, H = d_gates.shape
+    """Adds what the frames start..stop give: the weights' gradients as one product over all of them, and grad_x.
+
+    The blocks come last to first. d_gates (D, frames of the block, N, 4H): gradients of q, r, z, n side by side."""
+    H, first = states.shape[-1], stop == x.shape[0]
     rows = x[start:stop].view(-1, x.shape[2]).to(d_gates.dtype)
-    for d in range(directions):
-        qrzn = d_gates[d].view(-1, 4 * H)
+    for d, frames in enumerate(d_gates):
+        qrzn = frames.view(-1, 4 * H)
+        q, rz, rzn = qrzn[:, :H], qrzn[:, H : 3 * H], qrzn[:, H:]
         before = states[d, start:stop].reshape(-1, H).to(d_gates.dtype)
         g_ih, g_hh, b_ih, b_hh = grad_weights[4 * d : 4 * d + 4]
-        g_ih += torch.mm(qrzn[:, H:].t(), rows)
-        qrz = torch.mm(qrzn[:, : 3 * H].t(), before)
-        g_hh[2 * H :] += qrz[:H]
-        g_hh[: 2 * H] += qrz[H:]
+        _add_product(g_ih, rzn, rows, first)
+        _add_product(g_hh[: 2 * H], rz, before, first)
+        _add_product(g_hh[2 * H :], q, before, first)
         sums = qrzn.sum(0, dtype=x.dtype)
-        b_ih += sums[H:]
-        b_hh[2 * H :] += sums[:H]
-        b_hh[: 2 * H] += sums[H : 3 * H]
+        for bias, part in ((b_ih, sums[H:]), (b_hh[: 2 * H], sums[H : 3 * H]), (b_hh[2 * H :], sums[:H])):
+            bias.copy_(part) if first else bias.add_(part)
         if grad_x is not None:
-            part = _product(qrzn[:, H:], w_ih[d].to(d_gates.dtype).t())
+            part = _product(rzn, w_ih[d].to(d_gates.dtype).t())
             target = grad_x[start:stop].view(-1, x.shape[2])
             target.copy_(part) if d == 0 else target.add_(part)
 
