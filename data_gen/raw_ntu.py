@@ -100,6 +100,9 @@ def parse(text: bytes, name: str) -> Recording:
                     f"{name}, line {at + 1}: expected the {BODY_COLUMNS} values of a body, found {len(head)}"
                     + ("; the file is cut short" if at >= len(lines) - 1 else "")
                 )
+            if not head[0].isdigit():
+                shown = head[0][:40].decode("ascii", "replace")
+                raise UserError(f"{name}, line {at + 1}: expected a body id, a whole number, found {shown!r}")
             joints = _count(lines, at + 1, "the number of joints", name)
             if joints != JOINTS:
                 raise UserError(f"{name}, line {at + 2}: expected {JOINTS} joints, found {joints}")
@@ -114,7 +117,7 @@ def parse(text: bytes, name: str) -> Recording:
             words.extend(chain.from_iterable(row[:3] for row in rows))
             frame.append(t)
             slot.append(body)
-            ids.append(head[0].decode("ascii", "replace"))
+            ids.append(head[0].decode("ascii"))
             starts.append(at)
             at += JOINTS
     left = next((i for i in range(at, len(lines)) if lines[i].strip()), None)
