@@ -10,7 +10,12 @@ front to back (a compressed archive) is read once, and every worker process maps
 """
 
 import argparse
+import contextlib
+import errno
 import re
+import struct
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +152,29 @@ class PackedClips:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         clip = self._data[offset : offset + size].view(dtype).reshape(shape)
         return clip.transpose(3, 1, 2, 0).astype(np.float32)
+
+
+@contextlib.contextmanager
+def reading_archive(path):
+    """What a damaged zip archive makes the zip and array readers raise, as one UserError with the path."""
+    damaged = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+    try:
+        yield
+    except (*damaged, OverflowError, MemoryError) as error:
+        raise UserError(f"{path}: not a readable .npz file ({str(error)[:100]}); download it again") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, None):  # a place outside the file; anything else is the disk's
+            raise
+        raise UserError(f"{path}: not a readable .npz file; download it again") from None
+
+
+def read_npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, Fortran order, dtype) of the .npy that begins at `file`, which is left at its first value; ValueError or
+    EOFError when there is none."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
 
 
 def read_class_names(path) -> tuple[str, ...]:

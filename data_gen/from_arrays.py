@@ -1,0 +1,351 @@
+"""Somebody's own clips to a prepared folder: `python -m data_gen.from_arrays FOLDER --name my_data`.
+
+The clips are .npy files of float coordinates, (T, V, 3) for one person or (M, T, V, 3) for several, in metres, one file
+a clip: FOLDER/name.npy. Or they are the arrays of one .npz file, by name. A list says what each clip is; by default it is
+clips.csv (or clips.json) in the folder, or the .npz file's name with .csv:
+
+    name,label,cross_subject
+    s01_wave_1,wave,train
+    s02_wave_1,wave,val
+
+`label` is a class name, or a class number from 0. Every further column is a protocol, named as the programs shall name
+it (cross_subject, cross_view, cross_setup, or a name of yours), and holds train or val, or nothing for a clip that this
+protocol leaves out. A column `split` is the protocol cross_subject. The JSON form is a list of objects with the same
+keys. A folder is written for each protocol, and a dataset.json from which every program knows the data set.
+
+The joints must be in the order of a joint layout (--layout); frames and persons that are not there are zeros. One clip
+is in memory at a time in each process; names and labels are held for all.
+"""
+
+import argparse
+import csv
+import functools
+import io
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from data_gen.build import build_dataset
+from data_gen.from_files import (
+    add_common_flags,
+    add_layout_flag,
+    check_common_flags,
+    make_target,
+    read_class_names,
+    read_npy_header,
+    reading_archive,
+    say_what_was_done,
+    write_description,
+)
+from data_gen.normalise import parse_steps
+from options.datasets import DATASETS
+from utils.arrays import SPLITS
+from utils.errors import UserError, run
+from utils.files import load_json
+
+AXES = {3: "TVC", 4: "MTVC"}
+LIST_NAMES = ("clips.csv", "clips.json")
+SPLIT_COLUMN = "cross_subject"  # the protocol that a column `split` stands for
+_WORDS = {"train": "train", "val": "val", "test": "val", "": None}
+
+
+@dataclass
+class ClipList:
+    """The content of a list: labels as they stand there, and protocol -> {"train": names, "val": names}."""
+
+    labels: dict[str, str]
+    protocols: dict[str, dict[str, list[str]]]
+
+
+def find_list(source) -> Path:
+    """The list that belongs to a folder or an .npz of clips; UserError when there is none."""
+    source = Path(source)
+    if not source.exists():
+        raise UserError(f"{source}: there is no such folder or file")
+    places = (
+        [source / name for name in LIST_NAMES]
+        if source.is_dir()
+        else [source.with_suffix(x) for x in (".csv", ".json")]
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"{source}: no list of its clips: neither {places[0]} nor {places[1]} is there; write one or give --list"
+    )
+
+
+def _read_rows(path: Path) -> list[tuple[str, dict]]:
+    """(place for messages, {column: text}) of every row of a .csv or .json list."""
+    if path.suffix.lower() == ".json":
+        content = load_json(path)
+        if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+            raise UserError(f"{path}: expected a list of objects with name, label and protocols")
+        plain = (str, int, type(None))
+        for i, entry in enumerate(content):
+            for key, value in entry.items():
+                if not isinstance(value, plain) or isinstance(value, bool):
+                    raise UserError(f"{path}, entry {i} (from 0): {key!r} must be text or a whole number")
+        return [
+            (f"{path}, entry {i} (from 0)", {k: "" if v is None else str(v) for k, v in entry.items()})
+            for i, entry in enumerate(content)
+        ]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}: not UTF-8 text; expected a .csv list with columns name, label and protocols"
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        columns = [column.strip() for column in next(reader, [])]
+        if len(set(columns)) != len(columns):
+            raise UserError(f"{path}, line 1: a column appears twice in {','.join(columns)}")
+        rows = []
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                if len(row) != len(columns):
+                    raise UserError(f"{path}, line {reader.line_num}: {len(row)} values for {len(columns)} columns")
+                rows.append((f"{path}, line {reader.line_num}", dict(zip(columns, row, strict=True))))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not a .csv list ({error})") from None
+    return rows
+
+
+def _clip_name(place: str, text: str) -> str:
+    name = text.removesuffix(".npy")
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise UserError(f"{place}: {text!r} cannot be a clip's name; expected the name of a .npy file in the folder")
+    return name
+
+
+def read_list(path) -> ClipList:
+    """Reads a .csv or .json list of clips; UserError, with the line, for what it must not hold."""
+    path = Path(path)
+    rows = _read_rows(path)
+    if not rows:
+        raise UserError(f"{path}: lists no clip; expected columns name, label and a protocol such as cross_subject")
+    columns = list(rows[0][1])
+    for place, row in rows:
+        for needed in ("name", "label"):
+            if not row.get(needed, "").strip():
+                raise UserError(
+                    f"{place}: no {needed}; expected columns name, label and a protocol such as cross_subject"
+                )
+        if set(row) != set(columns):
+            raise UserError(f"{place}: has {', '.join(row)}, the first has {', '.join(columns)}")
+    labels: dict[str, str] = {}
+    names = {
+        column: SPLIT_COLUMN if column == "split" else column for column in columns if column not in ("name", "label")
+    }
+    if not names or len(set(names.values())) != len(names):
+        raise UserError(f"{path}: expected one column for each protocol beside name and label, such as cross_subject")
+    protocols = {protocol: {split: [] for split in SPLITS} for protocol in names.values()}
+    for place, row in rows:
+        name = _clip_name(place, row["name"].strip())
+        if name in labels:
+            raise UserError(f"{place}: clip {name} is listed twice")
+        labels[name] = row["label"].strip()
+        for column, protocol in names.items():
+            word = row[column].strip().lower()
+            if word not in _WORDS:
+                raise UserError(f"{place}: {column} is {row[column]!r}; expected train, val or nothing")
+            if _WORDS[word]:
+                protocols[protocol][_WORDS[word]].append(name)
+    return ClipList(labels, protocols)
+
+
+def number_labels(labels: dict[str, str], classes=None) -> tuple[dict[str, int], object]:
+    """(name -> class number, class names or their number).
+
+    Labels that are all whole numbers are class numbers; else they are class names, numbered in the order of `classes`,
+    or as text. Raises UserError when a label is not among `classes`."""
+    if all(text.isascii() and text.isdigit() and len(text) < 9 for text in labels.values()):
+        numbers = {name: int(text) for name, text in labels.items()}
+        most = max(numbers.values()) + 1
+        if classes is not None and most > len(classes):
+            raise UserError(f"--classes names {len(classes)} classes, but there is a label {most - 1}")
+        return numbers, most if classes is None else classes
+    if classes is None:
+        classes = tuple(sorted(set(labels.values())))
+    number = {text: k for k, text in enumerate(classes)}
+    for name, text in labels.items():
+        if text not in number:
+            raise UserError(f"clip {name}: its label {text!r} is not among the class names {', '.join(classes)[:200]}")
+    return {name: number[text] for name, text in labels.items()}, classes
+
+
+@functools.lru_cache(maxsize=4)
+def _archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)  # each process opens it once
+
+
+@dataclass(frozen=True)
+class ArrayClips:
+    """Loader for `build_dataset`: clips of a folder of .npy files or of one .npz. axes: their order, "" to go by their
+    number: TVC for three, MTVC for four."""
+
+    source: str
+    axes: str = ""
+
+    def read(self, name: str) -> np.ndarray:
+        """The array as it lies there; UserError when it is missing or no .npy array of numbers."""
+        place = f"{self.source}:{name}"
+        try:
+            if Path(self.source).is_dir():
+                place = str(Path(self.source) / f"{name}.npy")
+                array = np.load(place, allow_pickle=False)
+            else:
+                with reading_archive(place), _archive(self.source).open(f"{name}.npy") as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+        except (FileNotFoundError, KeyError):
+            raise UserError(f"{place}: there is no such clip") from None
+        except OSError:
+            raise
+        except (ValueError, EOFError, MemoryError) as error:
+            raise UserError(f"{place}: not a readable .npy array ({str(error)[:100]})") from None
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            raise UserError(f"{place}: holds {getattr(array, 'dtype', 'several arrays')}, expected numbers")
+        return array
+
+    def __call__(self, name: str) -> np.ndarray:
+        array = self.read(name)
+        axes = self.axes or AXES.get(array.ndim, "")
+        if len(axes) != array.ndim:
+            raise UserError(
+                f"clip {name}: expected {' or '.join(AXES.values()) if not self.axes else self.axes}, found {array.shape}"
+            )
+        if array.shape[axes.index("C")] != 3:
+            size = array.shape[axes.index("C")]
+            hint = "2-D keypoints are no skeletons in space" if size == 2 else "see --axes for another order"
+            raise UserError(f"clip {name}: {size} coordinates a joint in {axes} {array.shape}, expected 3; {hint}")
+        if "M" not in axes:
+            array, axes = array[None], "M" + axes
+        return array.transpose([axes.index(axis) for axis in "CTVM"]).astype(np.float32)
+
+
+def parse_axes(text: str) -> str:
+    """Checks an order of axes such as TVC or CTVM; UserError for another."""
+    axes = text.upper()
+    if sorted(axes) not in (sorted("TVC"), sorted("MTVC")):
+        raise UserError(
+            f"--axes {text!r}: expected an order of T, V, C, with M for several persons, such as TVC or CTVM"
+        )
+    return axes
+
+
+def count_persons(load: ArrayClips, names) -> int:
+    """The most persons of any clip: only the headers of the arrays are read."""
+    most = 1
+    for name in names:
+        try:
+            if Path(load.source).is_dir():
+                with open(Path(load.source) / f"{name}.npy", "rb") as file:
+                    shape, _, _ = read_npy_header(file)
+            else:
+                with reading_archive(name), _archive(load.source).open(f"{name}.npy") as file:
+                    shape, _, _ = read_npy_header(file)
+        except (UserError, OSError, ValueError, KeyError, EOFError):
+            continue  # the loader says what is wrong with it, or leaves it out
+        axes = load.axes or AXES.get(len(shape), "")
+        if "M" in axes and len(axes) == len(shape):
+            most = max(most, shape[axes.index("M")])
+    return most
+
+
+def convert(source, data_root, name, *, list_file=None, layout=None, persons=None, axes="", classes=None, **build):
+    """Reads the clips of `source` (a folder of .npy, or an .npz) and writes the data set `name`.
+
+    classes: class names in the order of their numbers, or None; build: steps, frames, workers and on_bad of
+    `build_dataset`. Returns (Target, BuildReport)."""
+    if name in DATASETS:
+        raise UserError(f"--name {name} is a known data set with files of its own; give your data another name")
+    content = read_list(list_file or find_list(source))
+    if not Path(source).is_dir() and not zipfile.is_zipfile(source):
+        raise UserError(f"{source}: expected a folder of .npy files, or an .npz file")
+    labels, classes = number_labels(content.labels, classes)
+    load = ArrayClips(str(source), axes)
+    persons = persons or count_persons(load, content.labels)
+    target = make_target(data_root, name, list(content.protocols), classes, layout, persons)
+    protocols = {target.folders[protocol]: splits for protocol, splits in content.protocols.items()}
+    report = build_dataset(
+        target.folder,
+        target.layout,
+        target.persons,
+        protocols,
+        labels,
+        load,
+        source=f"arrays of {Path(source).name}",
+        **build,
+    )
+    write_description(target)
+    return target, report
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_gen.from_arrays",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__,
+    )
+    parser.add_argument("source", help="folder of .npy clips, or one .npz of them")
+    parser.add_argument(
+        "--name",
+        required=True,
+        help="the data set's name, which the programs take as --dataset; not one of the registry",
+    )
+    parser.add_argument("--list", metavar="FILE", help="the .csv or .json list; default: clips.csv in the folder")
+    add_layout_flag(parser)
+    parser.add_argument(
+        "--axes",
+        default="",
+        help="order of the axes of your arrays: T frames, V joints, C coordinates, M persons; default TVC for three axes "
+        "and MTVC for four. For instance CTV for arrays (3, T, V)",
+    )
+    parser.add_argument(
+        "--persons",
+        type=int,
+        metavar="M",
+        help="persons that a stored clip has room for; default: the most that any of your clips has. Raise it to match "
+        "another data set (2 for NTU) when an encoder shall move between them",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE.txt",
+        help="text file with a class name a line, in the order of the class numbers; default: the names of the list in "
+        "alphabetical order. Give it to keep the numbers when a class has no clip",
+    )
+    add_common_flags(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
+    check_common_flags(args.frames, args.workers)
+    if args.persons is not None and args.persons < 1:
+        raise UserError(f"--persons {args.persons}: expected at least 1")
+    target, report = convert(
+        args.source,
+        args.data_root,
+        args.name,
+        list_file=args.list,
+        layout=args.layout,
+        persons=args.persons,
+        axes=parse_axes(args.axes) if args.axes else "",
+        classes=read_class_names(args.classes) if args.classes else None,
+        steps=parse_steps(args.normalise),
+        frames=args.frames,
+        workers=args.workers,
+        on_bad=args.on_bad,
+    )
+    print(say_what_was_done(target, report))
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])
