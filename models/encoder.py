@@ -8,6 +8,7 @@ that only pretraining uses. Module names are those of the released files: `input
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,6 +74,12 @@ class Encoder(nn.Module):
     def causal(self) -> bool:
         """Whether frame t's feature depends on frames 0..t only."""
         return self.encoder.causal
+
+    def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
+        """bf16 operands for the large products of the backbone, or None for the input's own type."""
+        for module in self.modules():
+            if hasattr(module, "compute_dtype"):
+                module.compute_dtype = dtype
 
     def frames(
         self,

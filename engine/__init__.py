@@ -1,0 +1,3 @@
+"""What several programs do alike, composed of feeder and models: set-up, frozen features, classifiers, stopping on signals.
+
+Programs import the engine; nothing below does. Plain values come in, never a namespace of arguments."""

@@ -1,0 +1,158 @@
+"""Training and testing a classifier on an encoder: linear evaluation, fine-tuning, semi-supervised.
+
+Linear evaluation freezes the encoder, and checks it: exactly the classifier's two tensors are trained, and after the first
+epoch and at the end every parameter and buffer of the encoder is bit for bit what it was. The test split's features do not
+change then, so they are computed once; the training clips are cropped anew in every epoch, as the protocol says.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from engine.encoders import clip_features, moved, snapshot
+from feeder.draws import epoch_order
+from feeder.evaluation import ClipViews, in_order, shuffled
+from models.encoder import Encoder
+from utils.errors import UserError
+from utils.metrics import topk_accuracy
+
+FEATURE_BATCH = 256  # clips per encoder call where no gradient is kept
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained; the defaults are those of linear evaluation. frozen: the encoder stays as it is."""
+
+    frozen: bool = True
+    lr: float = 0.1
+    batch_size: int = 1024
+    epochs: int = 100
+    schedule: tuple[int, ...] = (20, 50, 80)
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    crop: tuple[float, float] = (0.5, 1.0)
+    test_every: int = 5
+    cached: bool = False
+
+    def rate(self, epoch: int) -> float:
+        return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.schedule)
+
+
+@dataclass
+class Outcome:
+    """last, best: shares by name with their epoch (1-based); scores (N, classes): of the last epoch on the test split;
+    fc: the trained classifier."""
+
+    last: dict[str, float]
+    best: dict[str, float]
+    scores: np.ndarray
+    fc: nn.Linear
+    history: list[dict] = field(default_factory=list)
+
+
+def new_classifier(features: int, classes: int, seed: int) -> nn.Linear:
+    """Weights N(0, 0.01), bias 0, from a seed."""
+    fc = nn.Linear(features, classes)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        fc.weight.normal_(0.0, 0.01, generator=generator)
+        fc.bias.zero_()
+    return fc
+
+
+@torch.no_grad()
+def class_scores(fc: nn.Linear, features: Tensor, device) -> np.ndarray:
+    """Class scores (N, classes) of features (N, D)."""
+    return torch.cat([fc(part.to(device)).cpu() for part in features.split(4096)]).float().numpy()
+
+
+def train_classifier(
+    encoder: Encoder,
+    train: ClipViews,
+    test: ClipViews,
+    num_classes: int,
+    recipe: Recipe,
+    seed: int,
+    log=None,
+    quiet=False,
+) -> Outcome:
+    """Trains fc (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end.
+
+    log(epoch, values): told of every epoch. Raises UserError when a loss is not finite, AssertionError when a frozen
+    encoder moved."""
+    device = train.device
+    fc = new_classifier(encoder.feature_size, num_classes, seed).to(device, train.dtype)
+    encoder.requires_grad_(not recipe.frozen)
+    trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
+    optimizer = torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    before = snapshot(encoder) if recipe.frozen else None
+    fixed = clip_features(encoder, train, FEATURE_BATCH, quiet) if recipe.cached else None
+    test_features = clip_features(encoder, test, FEATURE_BATCH, quiet) if recipe.frozen else None
+    test_labels = test.clips.labels.cpu().numpy()
+    history, best, scores, last = [], None, None, None
+    bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
+    for epoch in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(epoch)
+        loss = _train_epoch(encoder, fc, train, fixed, optimizer, recipe, seed, epoch)
+        values = {"loss": loss, "lr": recipe.rate(epoch)}
+        if recipe.frozen and epoch == 0:
+            check_frozen(encoder, fc, before)
+        if (epoch + 1) % recipe.test_every == 0 or epoch == recipe.epochs - 1:
+            features = test_features if recipe.frozen else clip_features(encoder, test, FEATURE_BATCH)
+            scores = class_scores(fc, features, device)
+            accuracy = topk_accuracy(scores, test_labels, (1, min(5, num_classes)))
+            last = {"top1": accuracy[1], "top5": accuracy[min(5, num_classes)], "epoch": epoch + 1}
+            values |= {"top1": last["top1"], "top5": last["top5"]}
+            best = last if best is None or last["top1"] > best["top1"] else best
+            bar.set_postfix(loss=f"{loss:.3f}", top1=f"{100 * last['top1']:.1f}", best=f"{100 * best['top1']:.1f}")
+        history.append({"epoch": epoch + 1, **values})
+        if log is not None:
+            log(epoch + 1, values)
+    if recipe.frozen:
+        check_frozen(encoder, fc, before)
+    return Outcome(last, best, scores, fc, history)
+
+
+def _train_epoch(encoder, fc, train: ClipViews, fixed, optimizer, recipe: Recipe, seed: int, epoch: int) -> float:
+    """One pass over the training clips; returns the mean loss."""
+    total, count = 0.0, 0
+    encoder.train(not recipe.frozen)
+    for index in shuffled(len(train), recipe.batch_size, epoch_order(seed, epoch, len(train))):
+        if fixed is not None:
+            features = fixed[index].to(train.device)
+        elif recipe.frozen:
+            with torch.no_grad():
+                parts = [train.random_crop(part, seed, epoch, recipe.crop) for part in index.split(FEATURE_BATCH)]
+                features = torch.cat([encoder(part) for part in parts])
+        else:
+            features = encoder(train.random_crop(index, seed, epoch, recipe.crop))
+        loss = F.cross_entropy(fc(features), train.labels(index))
+        if not torch.isfinite(loss):
+            names = [train.clips.names[i] for i in index[:5].tolist()]
+            raise UserError(
+                f"epoch {epoch + 1}: the loss is not finite (clips {', '.join(names)}, ...); give a smaller --lr than {recipe.lr}"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total, count = total + float(loss.detach()) * len(index), count + len(index)
+    return total / count
+
+
+def check_frozen(encoder: Encoder, fc: nn.Linear, before: dict[str, Tensor]) -> None:
+    """AssertionError unless nothing of the encoder can be trained or has moved, and the classifier can."""
+    trainable = [name for name, p in encoder.named_parameters() if p.requires_grad]
+    assert not trainable, f"frozen, but trainable: {trainable}"
+    assert all(p.requires_grad for p in fc.parameters()), "the classifier is frozen"
+    changed = moved(encoder, before)
+    assert not changed, f"frozen, but moved: {changed}"
+
+
+def all_indices(views: ClipViews, batch: int = FEATURE_BATCH) -> list[Tensor]:
+    """Indices of every clip, in batches that fit one encoder call."""
+    return in_order(len(views), batch)

@@ -1,0 +1,22 @@
+"""Which training clips keep their labels in semi-supervised evaluation: a function of (labels, fraction, seed)."""
+
+import numpy as np
+
+from feeder.draws import ORDER, epoch_order
+
+_SAMPLING_EPOCH = 2**40  # its own place in the stream of orders, far from any epoch
+
+
+def choose_labelled(labels: np.ndarray, fraction: float, sampling: str, seed: int) -> np.ndarray:
+    """Sorted indices of the labelled clips. labels (N,).
+
+    per_class: round(fraction * n) clips of each class, at least one; global: round(fraction * N) clips of all together, at
+    least one, as the parent code does."""
+    order = epoch_order(seed, _SAMPLING_EPOCH, len(labels), ORDER)
+    if sampling == "global":
+        return np.sort(order[: max(1, round(fraction * len(labels)))])
+    chosen = []
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        chosen.append(members[: max(1, round(fraction * len(members)))])
+    return np.sort(np.concatenate(chosen))

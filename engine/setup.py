@@ -1,0 +1,111 @@
+"""From words on a command line to a device, a precision and a data set."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from feeder.clips import PackedClips, load_clips
+from options.datasets import DATASETS, DatasetRow, DescriptionError, from_description
+from utils.arrays import SIDECAR, split_files
+from utils.errors import UserError
+from utils.files import load_json
+from utils.skeleton import Layout, get_layout
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto, cpu or cuda -> a device; UserError when cuda is asked for and there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: torch sees no CUDA device here; give --device cpu, or auto")
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(name)
+
+
+def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:
+    """fp32, tf32, bf16 or fp64 -> (dtype of everything, dtype of the large products or None for the same).
+
+    fp32 switches TF32 off, which cuDNN has on by default: fp32 means exact."""
+    tf32 = name == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    if name == "fp64":
+        return torch.float64, None
+    return torch.float32, torch.bfloat16 if name == "bf16" else None
+
+
+def set_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set with one protocol: its registry row, layout, and the folder that holds the arrays."""
+
+    row: DatasetRow
+    layout: Layout
+    protocol: str
+    folder: Path
+
+    def clips(self, split: str, cache_dir=None, quiet: bool = False) -> PackedClips:
+        """The packed clips of a split, checked."""
+        return load_clips(
+            self.folder, split, self.layout.joints, self.row.persons, self.row.num_classes, cache_dir, quiet
+        )
+
+    @property
+    def normalised(self) -> object:
+        """What the sidecar says of the normalisation, or None where there is no sidecar."""
+        path = self.folder / SIDECAR
+        return load_json(path).get("normalisation") if path.exists() else None
+
+
+def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
+    """The registry row of a data set and its folder under data_root (which need not exist for a known data set)."""
+    if os.sep in name or name in ("", ".", ".."):
+        raise UserError(f"data set {name!r}: give the name of a folder under --data-root, not a path")
+    root = Path(data_root)
+    if name in DATASETS:
+        row = DATASETS[name]
+        for folder in row.folders:
+            if (root / folder).is_dir():
+                return row, root / folder
+        return row, root / row.folders[0]
+    description = root / name / "dataset.json"
+    if not description.is_file():
+        raise UserError(
+            f"data set {name!r} is not known ({', '.join(DATASETS)}), and {description} is not there; "
+            "python -m data_gen.from_arrays --help says how to make a data set of your own clips"
+        )
+    try:
+        return from_description(name, load_json(description)), root / name
+    except DescriptionError as error:
+        raise UserError(f"{description}: {error}") from None
+
+
+def find_dataset(data_root, name: str, protocol: str, needed=("train",)) -> Dataset:
+    """The data set, its protocol's folder, and proof that the files of the needed splits are there.
+
+    The demo set is made when it is missing. UserError names the files that were looked for and the command that makes
+    them."""
+    if name == "demo":
+        from data_gen.demo import make_demo
+
+        make_demo(data_root)
+    row, folder = find_row(data_root, name)
+    if protocol not in row.protocols:
+        raise UserError(f"{name} has no protocol {protocol!r}; it has {', '.join(row.protocols)}")
+    places = [folder / sub for sub in row.protocols[protocol]]
+    chosen = next((p for p in places if p.is_dir()), places[0])
+    files = [f for split in needed for f in split_files(chosen, split)]
+    missing = [f for f in files if not f.is_file()]
+    if missing:
+        hint = f"; make them with: {row.prepare} --data-root {data_root}" if row.prepare else ""
+        raise UserError(
+            f"{name}, {protocol}: {len(missing)} of {len(files)} files are missing: {', '.join(map(str, missing))}{hint}"
+        )
+    return Dataset(row, get_layout(row.layout), protocol, chosen)

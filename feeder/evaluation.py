@@ -1,0 +1,57 @@
+"""Views of the downstream tasks: the centre crop for testing and features, a random crop for training. No transforms."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feeder.clips import PackedClips
+from feeder.draws import CROP_ONCE, draw_crop, uniforms
+from feeder.views import centre_crop, render
+
+
+@dataclass(frozen=True)
+class ClipViews:
+    """Views (n, T, F) of chosen clips, on the device. stream: that of the pretraining; parents (V,): of the bones."""
+
+    clips: PackedClips
+    parents: Tensor
+    stream: str = "joint"
+    frames: int = 64
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def _render(self, index: Tensor, start: Tensor, length: Tensor) -> Tensor:
+        where = self.clips.frames.device
+        first = self.clips.offsets[index.to(self.clips.offsets.device)].to(where) + start.to(where)
+        parents = self.parents.to(where)
+        x = render(self.clips.frames, first, length.to(where), None, self.frames, self.stream, parents)
+        return x.to(self.device, self.dtype, non_blocking=True)
+
+    def centre(self, index: Tensor) -> Tensor:
+        """The centre 95 % of each clip, resized to T: what every test reads."""
+        return self._render(index, *centre_crop(self.clips.num_frame[index.to(self.clips.num_frame.device)]))
+
+    def random_crop(self, index: Tensor, seed: int, epoch: int, crop=(0.5, 1.0)) -> Tensor:
+        """A crop of U(0.5, 1) of each clip, at least T frames: a function of (seed, epoch, clip)."""
+        u = uniforms(seed, CROP_ONCE, epoch, (len(self), 2))[index.cpu().numpy()]
+        num_frame = self.clips.num_frame.cpu().numpy()[index.cpu().numpy()]
+        start, length = draw_crop(u[:, 0], u[:, 1], num_frame, crop, self.frames)
+        return self._render(index, torch.from_numpy(start), torch.from_numpy(length))
+
+    def labels(self, index: Tensor) -> Tensor:
+        return self.clips.labels[index.to(self.clips.labels.device)].to(self.device)
+
+
+def in_order(count: int, batch: int) -> list[Tensor]:
+    """Indices 0..count-1 in batches."""
+    return list(torch.arange(count).split(batch))
+
+
+def shuffled(count: int, batch: int, order: np.ndarray) -> list[Tensor]:
+    """Indices in the given order, in batches; the last one may be smaller."""
+    return list(torch.from_numpy(order[:count]).split(batch))

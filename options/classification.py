@@ -1,0 +1,109 @@
+"""Flags of action_classification.py."""
+
+import argparse
+
+from options import common
+from options.common import natural, non_negative, number, positive, positive_int
+
+# what each mode trains with unless told otherwise: lr, batch size, epochs, epochs at which the rate drops
+RECIPES = {
+    "linear": (0.1, 1024, 100, [20, 50, 80]),
+    "finetune": (0.01, 64, 80, [50, 70]),
+    "semi": (0.01, 64, 80, [50, 70]),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Trains a classifier on a pretrained encoder: linear evaluation, fine-tuning, or few labels.",
+        "Prints last and best test accuracy and says which; the field mostly reports the best test epoch. Transfer to another "
+        "data set: give its name to --finetune-dataset.",
+    )
+    common.add_data_group(p, "--finetune-dataset", "ntu60", "to evaluate on")
+    g = p.add_argument_group("evaluation")
+    g.add_argument(
+        "--pretrained",
+        default="",
+        metavar="PATH",
+        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q; without it a random "
+        "encoder is evaluated, its input statistics taken from the training split",
+    )
+    g.add_argument(
+        "--mode",
+        choices=tuple(RECIPES),
+        default="linear",
+        help="linear: the encoder is frozen (and checked to be); finetune: everything is trained with all labels; semi: the "
+        "same with --label-fraction of the labels",
+    )
+    g.add_argument(
+        "--label-fraction",
+        type=number(float, above=0.0, high=1.0),
+        default=None,
+        help="share of the training clips that are used, usually 0.01, 0.05, 0.1 or 0.2; needed by semi, allowed elsewhere",
+    )
+    g.add_argument(
+        "--sampling",
+        choices=("per_class", "global"),
+        default="per_class",
+        help="how labelled clips are chosen: the same share of each class (at least one), or of all clips together",
+    )
+    g.add_argument("--stream", choices=common.STREAMS, default=None, help="default: that of the checkpoint")
+    common.add_representation(g, "--finetune-skeleton-representation")
+    g.add_argument(
+        "--cache-features",
+        action="store_true",
+        help="with linear: encode the centre crop of each training clip once instead of a fresh crop an epoch; many times "
+        "faster, not the exact protocol; the result says so",
+    )
+    g.add_argument(
+        "--checkpoint-path", default="runs/linear", metavar="FOLDER", help="run folder: results, scores, pictures"
+    )
+    g = p.add_argument_group("training (defaults depend on the mode)")
+    for flag, kind, what, at in (
+        ("--lr", positive, "learning rate", 0),
+        ("--batch-size", positive_int, "clips a step", 1),
+        ("--epochs", positive_int, "passes over the training clips", 2),
+    ):
+        shown = ", ".join(f"{mode} {values[at]}" for mode, values in RECIPES.items())
+        names = ("-b", flag) if flag == "--batch-size" else (flag,)
+        g.add_argument(*names, type=kind, default=None, help=f"{what}; default: {shown}")
+    g.add_argument(
+        "--schedule",
+        type=natural,
+        nargs="*",
+        default=None,
+        metavar="EPOCH",
+        help="epochs at which the rate drops x0.1; default: 20 50 80 (linear), 50 70",
+    )
+    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="momentum of SGD")
+    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
+    g.add_argument("--test-every", type=positive_int, default=5, metavar="N", help="epochs between two tests")
+    g = p.add_argument_group("random encoder (without --pretrained)")
+    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
+    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+    g = common.add_machine_group(p)
+    g.add_argument(
+        "--seed",
+        type=natural,
+        nargs="+",
+        default=[42],
+        metavar="SEED",
+        help="one or several; several give mean and standard deviation",
+    )
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments; what the mode decides is filled in."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    for name, value in zip(("lr", "batch_size", "epochs", "schedule"), RECIPES[args.mode], strict=True):
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.mode == "semi" and args.label_fraction is None:
+        p.error("--mode semi needs --label-fraction, like 0.1")
+    if args.cache_features and args.mode != "linear":
+        p.error("--cache-features needs a frozen encoder: --mode linear")
+    if len(set(args.seed)) < len(args.seed):
+        p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
+    return args

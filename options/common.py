@@ -1,0 +1,116 @@
+"""Flags that several programs share, and the checks that need no data."""
+
+import argparse
+
+from options.datasets import PROTOCOLS
+
+REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
+STREAMS = ("joint", "bone", "motion")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not where there is nothing to show."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False or action.default == "":
+            return action.help
+        return super()._get_help_string(action)
+
+
+def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser in the style of all programs; flags may not be shortened, so that a new flag never breaks a script."""
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False
+    )
+
+
+def number(kind, low=None, high=None, above=None):
+    """An argparse type: a finite number of `kind` within low..high (included) and above `above` (excluded)."""
+
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"expected a {'whole ' if kind is int else ''}number, got {text!r}"
+            ) from None
+        if value != value or value in (float("inf"), float("-inf")):
+            raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+        if (
+            (low is not None and value < low)
+            or (high is not None and value > high)
+            or (above is not None and value <= above)
+        ):
+            bounds = [f"at least {low}"] * (low is not None) + [f"more than {above}"] * (above is not None)
+            bounds += [f"at most {high}"] * (high is not None)
+            raise argparse.ArgumentTypeError(f"expected a number {' and '.join(bounds)}, got {text}")
+        return value
+
+    return convert
+
+
+positive_int = number(int, low=1)
+natural = number(int, low=0)
+share = number(float, low=0.0, high=1.0)
+non_negative = number(float, low=0.0)
+positive = number(float, above=0.0)
+
+
+def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str) -> None:
+    """--data-root, the data set's flag, --protocol, --cache-dir, --clips and -j."""
+    g = p.add_argument_group("data")
+    g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
+    g.add_argument(
+        flag,
+        default=default,
+        metavar="NAME",
+        help=f"data set {what}: ntu60, ntu120, pku_v1, pku_v2, demo (made by the program on first use), or the name of any "
+        "folder under --data-root that holds a dataset.json",
+    )
+    g.add_argument(
+        "--protocol",
+        default="cross_subject",
+        help=f"split of the data set: {', '.join(PROTOCOLS)}, as the data set has them",
+    )
+    g.add_argument("--cache-dir", default=None, help="where packed clips are cached; default: beside the arrays")
+    g.add_argument(
+        "--clips",
+        choices=("auto", "device", "memory", "mapped"),
+        default="auto",
+        help="where the packed clips live: on the device, in memory, or memory-mapped from the cache; auto takes the first "
+        "that fits in half of what is free",
+    )
+    g.add_argument(
+        "-j",
+        "--workers",
+        type=natural,
+        default=1,
+        metavar="N",
+        help="threads that render coming batches; 1 is enough, rendering takes a hundredth of a step; 0 renders in the "
+        "training loop; not used when the clips are on the device; never changes a result",
+    )
+
+
+def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """--device, --precision, --threads, --seed."""
+    g = p.add_argument_group("machine and chance")
+    g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
+    g.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of the large matrix products: fp32 is exact; tf32 and bf16 are faster where the hardware has them (weights, "
+        "states, norms and losses stay float32); fp64 computes everything in float64, for checks",
+    )
+    g.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
+    return g
+
+
+def add_representation(g, flag: str) -> None:
+    g.add_argument(
+        flag,
+        choices=REPRESENTATIONS,
+        default="graph-based",
+        help="accepted as in the original commands; as there, all three feed the same flattened coordinates of each frame",
+    )

@@ -1,0 +1,261 @@
+"""Flags of pretrain_moco_mask.py. The defaults are the paper's run; the original command's flags keep their meaning."""
+
+import argparse
+
+from options import common
+from options.common import natural, non_negative, number, positive, positive_int, share
+
+EXPERIMENTS = ("PCM3_wprompt", "PCM3_woprompt")
+CONTRASTS = ("query", "masked", "predicted", "mixed")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Pretrains a skeleton encoder with PCM3: prompted contrast with masked motion modeling.",
+        "A small data set needs a small queue: keep --contrast-k well below the number of clips (a queue that holds every "
+        "clip several times over contrasts a clip with itself). Status: 0 finished, 2 a mistake in what was given, 75 stopped "
+        "by a signal after saving (start again with --resume auto).",
+    )
+    common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on")
+    _add_run_group(p)
+    _add_optimizer_group(p)
+    _add_model_group(p)
+    _add_contrast_group(p)
+    _add_view_group(p)
+    _add_ablation_group(p)
+    g = common.add_machine_group(p)
+    g.add_argument("--seed", type=natural, default=42, help="every number drawn is a function of it and of the step")
+    g.add_argument(
+        "--local_rank",
+        "--local-rank",
+        type=int,
+        default=-1,
+        help="accepted from older launchers; torchrun needs no flag",
+    )
+    return p
+
+
+def _add_run_group(p) -> None:
+    g = p.add_argument_group("run")
+    g.add_argument(
+        "--checkpoint-path", default="./checkpoints", metavar="FOLDER", help="run folder: log, metrics, checkpoints"
+    )
+    g.add_argument(
+        "--exp-descri",
+        choices=EXPERIMENTS,
+        default="PCM3_wprompt",
+        help="with prompts and distillation (joint in the paper), or without both and with the predicted view detached from "
+        "the decoder (bone and motion in the paper)",
+    )
+    g.add_argument(
+        "--resume",
+        default="",
+        metavar="PATH|auto",
+        help="continue this checkpoint exactly; auto: the newest of the run folder, or a new run where there is none",
+    )
+    g.add_argument(
+        "--init-from", default="", metavar="PATH", help="start from the weights of another checkpoint, as a new run"
+    )
+    g.add_argument("--epochs", type=positive_int, default=451, help="passes over the training split")
+    g.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="epoch to begin at (with --init-from)")
+    g.add_argument("--max-steps", type=positive_int, default=None, help="stop after this many steps, to try things out")
+    g.add_argument(
+        "--save-fre", type=positive_int, default=100, metavar="N", help="keep a numbered checkpoint every N epochs"
+    )
+    g.add_argument(
+        "--save-every-minutes", type=non_negative, default=10.0, help="write checkpoint_last this often; 0 = every step"
+    )
+    g.add_argument(
+        "-p", "--print-freq", type=positive_int, default=50, metavar="N", help="steps between two lines of the log"
+    )
+    g.add_argument(
+        "--on-nonfinite",
+        choices=("stop", "skip"),
+        default="stop",
+        help="a loss or gradient that is not finite: stop with the step and the clips named, or leave the step out",
+    )
+    g.add_argument(
+        "--nonfinite-limit",
+        type=natural,
+        default=10,
+        metavar="N",
+        help="with skip: stop after N such steps all the same",
+    )
+
+
+def _add_optimizer_group(p) -> None:
+    g = p.add_argument_group("optimizer (SGD)")
+    g.add_argument(
+        "-b", "--batch-size", type=number(int, low=3), default=128, metavar="N", help="clips a step, in total"
+    )
+    g.add_argument("--lr", "--learning-rate", dest="lr", type=positive, default=0.02, help="learning rate")
+    g.add_argument(
+        "--schedule",
+        type=natural,
+        nargs="*",
+        default=[351],
+        metavar="EPOCH",
+        help="epochs (from 0) at which the rate drops x0.1",
+    )
+    g.add_argument("--cos", action="store_true", help="cosine schedule over all epochs instead of --schedule")
+    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="momentum of SGD")
+    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=1e-4, help="weight decay")
+
+
+def _add_model_group(p) -> None:
+    g = p.add_argument_group("model")
+    common.add_representation(g, "--skeleton-representation")
+    g.add_argument("--stream", choices=common.STREAMS, default="joint", help="coordinates, bones or motion")
+    g.add_argument(
+        "--use-motion-feeder", action="store_true", help="with --stream motion: take it before crop and transform"
+    )
+    g.add_argument(
+        "--use-bone-feeder", action="store_true", help="with --stream bone: take it before crop and transform"
+    )
+    g.add_argument(
+        "--hidden-size",
+        type=number(int, low=16),
+        default=1024,
+        help="of each GRU, a multiple of 16; the feature has twice as many numbers; 256 trains in minutes on a CPU",
+    )
+    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers of the encoder")
+    g.add_argument("--decoder-hidden-size", type=positive_int, default=512, help="width of the masked-motion decoder")
+    g.add_argument("--contrast-dim", type=positive_int, default=128, help="size of the embedding that is contrasted")
+    g.add_argument(
+        "--mlp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hidden layer in the projection head; always in the released runs, so it need not be given",
+    )
+
+
+def _add_contrast_group(p) -> None:
+    g = p.add_argument_group("contrast and distillation")
+    g.add_argument(
+        "--contrast-k", type=positive_int, default=16384, help="queue size (negatives); at least the batch size"
+    )
+    g.add_argument("--contrast-m", type=share, default=0.999, help="momentum of the key encoder")
+    g.add_argument("--contrast-t", type=positive, default=0.07, help="temperature of the contrast; lower = harder")
+    g.add_argument(
+        "--teacher-t", type=positive, default=0.05, help="temperature of the teacher; lower = sharper targets"
+    )
+    g.add_argument("--student-t", type=positive, default=0.1, help="temperature of the student")
+    g.add_argument(
+        "--topk",
+        type=positive_int,
+        default=16384,
+        help="queue entries, nearest to the teacher's key, that are distilled; "
+        "the queue size or more = all, as released",
+    )
+    g.add_argument("--cmd-weight", type=non_negative, default=1.0, help="weight of the distillation")
+    g.add_argument(
+        "--prediction-weight", type=non_negative, default=40.0, help="weight of the prediction error; 0 = off"
+    )
+
+
+def _add_view_group(p) -> None:
+    g = p.add_argument_group("views")
+    pair = {"nargs": 2, "metavar": ("LOW", "HIGH")}
+    g.add_argument(
+        "--crop", type=number(float, above=0.0, high=1.0), default=[0.1, 1.0], **pair, help="range of the cropped share"
+    )
+    g.add_argument(
+        "--corruption", type=share, default=0.5, help="probability of joint corruption instead of shear (query, key)"
+    )
+    g.add_argument("--corrupt-share", type=share, default=0.6, help="share of the joints that are corrupted")
+    g.add_argument("--shear", type=non_negative, default=1.0, help="amplitude of the shear")
+    g.add_argument(
+        "--mask-ratio",
+        type=share,
+        default=0.6,
+        help="share of the five body parts hidden in each segment (rounded down)",
+    )
+    g.add_argument(
+        "--mask-segments", type=positive_int, default=8, help="segments of the clip, each with its own hidden parts"
+    )
+    g.add_argument(
+        "--mask-per-sample", action="store_true", help="an own mask for each clip; released: one for the batch"
+    )
+    g.add_argument(
+        "--mix-parts", type=number(int, low=1, high=5), default=[2, 3], **pair, help="body parts swapped, from-to"
+    )
+    g.add_argument(
+        "--mix-length", type=positive_int, default=[7, 11], **pair, help="window of the mixing in units of 4 frames"
+    )
+    g.add_argument(
+        "--mix-probabilities",
+        type=share,
+        nargs=3,
+        default=[0.5, 0.25, 0.25],
+        metavar=("CUTMIX", "RESIZEMIX", "MIXUP"),
+        help="how often each mixing is drawn; they add up to 1",
+    )
+
+
+def _add_ablation_group(p) -> None:
+    g = p.add_argument_group("ablations (each default follows --exp-descri)")
+    on_off = argparse.BooleanOptionalAction
+    for name in CONTRASTS:
+        g.add_argument(
+            f"--{name}-view", action=on_off, default=True, help=f"contrast and distillation of the {name} view"
+        )
+    g.add_argument(
+        "--distillation", action=on_off, default=None, help="train on the distillation (it is logged anyway)"
+    )
+    g.add_argument(
+        "--domain-prompts", action=on_off, default=None, help="learned offsets of the encoder's input per view"
+    )
+    g.add_argument("--task-prompts", action=on_off, default=None, help="learned offsets of the features per task")
+    g.add_argument(
+        "--domain-prompt",
+        choices=("before_norm", "after_norm"),
+        default="before_norm",
+        help="where domain prompts are added: before the input norm, as released, batch statistics cancel them in training; "
+        "after it they act as the paper's figure says",
+    )
+    g.add_argument(
+        "--detach-predicted",
+        action=on_off,
+        default=None,
+        help="keep the predicted view's contrast away from the decoder",
+    )
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments; what --exp-descri decides is filled in."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    prompts = args.exp_descri == "PCM3_wprompt"
+    for name, value in (
+        ("distillation", prompts),
+        ("domain_prompts", prompts),
+        ("task_prompts", prompts),
+        ("detach_predicted", not prompts),
+    ):
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.contrasts = tuple(name for name in CONTRASTS if getattr(args, f"{name}_view"))
+    if args.hidden_size % 16:
+        p.error(f"--hidden-size must be a multiple of 16 (the task prompts need it), got {args.hidden_size}")
+    if args.batch_size > args.contrast_k:
+        p.error(f"--batch-size {args.batch_size} does not fit in the queue of --contrast-k {args.contrast_k}")
+    for flag in ("crop", "mix_parts", "mix_length"):
+        low, high = getattr(args, flag)
+        if low > high:
+            p.error(f"--{flag.replace('_', '-')} {low} {high}: the first number must not be the larger")
+    if args.mix_length[1] > 16:
+        p.error(f"--mix-length goes up to 16 units of 4 frames, got {args.mix_length[1]}")
+    if abs(sum(args.mix_probabilities) - 1) > 1e-6:
+        p.error(f"--mix-probabilities must add up to 1, got {' '.join(map(str, args.mix_probabilities))}")
+    if not args.contrasts and args.prediction_weight == 0:
+        p.error("nothing is left to train: every view and the prediction are switched off")
+    if args.mask_segments > 64:
+        p.error(f"--mask-segments goes up to 64, the frames of a view, got {args.mask_segments}")
+    if args.prediction_weight > 0 or "predicted" in args.contrasts or "masked" in args.contrasts:
+        if int(5 * args.mask_ratio + 1e-9) < 1:
+            p.error(f"--mask-ratio {args.mask_ratio} hides none of the five body parts; give 0.2 or more")
+    if args.resume and args.init_from:
+        p.error("--resume and --init-from exclude each other: one continues a run, the other starts a new one")
+    if args.resume and args.start_epoch:
+        p.error("--start-epoch goes with --init-from; --resume knows where it stopped")
+    return args

@@ -1,0 +1,341 @@
+"""Pretrains a skeleton encoder with PCM3: prompted contrast with masked motion modeling.
+
+    python pretrain_moco_mask.py --pre-dataset ntu60 --protocol cross_view --checkpoint-path runs/joint
+
+`train` is the loop: rate, views, forward, loss, backward, step, log, save. Everything drawn is a function of (seed, step),
+so that a run resumed anywhere is the run that never stopped.
+"""
+
+import math
+import sys
+import time
+from dataclasses import asdict
+
+import torch
+from tqdm import tqdm
+
+from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
+from engine.signals import EXIT_STOPPED, StopRequest
+from feeder.batches import Batches
+from feeder.draws import ViewSettings
+from feeder.mixing import MixSettings
+from models.encoder import EncoderConfig
+from models.pcm3 import PCM3, PCM3Config
+from options.pretraining import parse_args
+from utils import checkpoint as files
+from utils.errors import UserError, run
+from utils.run_folder import RunFolder, versions
+
+# Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes.
+MAY_CHANGE = {
+    *("data_root", "cache_dir", "clips", "workers", "checkpoint_path", "resume", "init_from", "start_epoch", "epochs"),
+    *(
+        "max_steps",
+        "save_fre",
+        "save_every_minutes",
+        "print_freq",
+        "on_nonfinite",
+        "nonfinite_limit",
+        "device",
+        "threads",
+    ),
+    *("local_rank", "precision", "schedule", "lr", "cos", "skeleton_representation", "contrasts"),
+}
+
+
+def model_config(args, dataset: Dataset) -> PCM3Config:
+    """The model that the arguments ask for."""
+    return PCM3Config(
+        encoder=EncoderConfig(
+            layout=dataset.layout.name,
+            joints=dataset.layout.joints,
+            persons=dataset.row.persons,
+            hidden_size=args.hidden_size,
+            num_layers=args.num_layers,
+            dim=args.contrast_dim,
+            mlp=args.mlp,
+        ),
+        queue_size=args.contrast_k,
+        key_momentum=args.contrast_m,
+        contrast_t=args.contrast_t,
+        teacher_t=args.teacher_t,
+        student_t=args.student_t,
+        topk=args.topk,
+        decoder_hidden_size=args.decoder_hidden_size,
+        contrasts=args.contrasts,
+        distillation=args.distillation,
+        cmd_weight=args.cmd_weight,
+        prediction_weight=args.prediction_weight,
+        domain_prompts=args.domain_prompts,
+        task_prompts=args.task_prompts,
+        prompt_place=args.domain_prompt,
+        detach_predicted=args.detach_predicted,
+    )
+
+
+def view_settings(args) -> ViewSettings:
+    """How views are drawn."""
+    return ViewSettings(
+        crop=tuple(args.crop),
+        corruption=args.corruption,
+        corrupt_share=args.corrupt_share,
+        shear=args.shear,
+        mask_ratio=args.mask_ratio,
+        mask_segments=args.mask_segments,
+        mask_per_sample=args.mask_per_sample,
+        mix=MixSettings(
+            length=tuple(args.mix_length), parts=tuple(args.mix_parts), probabilities=tuple(args.mix_probabilities)
+        ),
+    )
+
+
+def make_batches(args, dataset: Dataset, device, dtype) -> Batches:
+    """The training split as batches; UserError when it cannot fill one."""
+    clips = dataset.clips("train", args.cache_dir)
+    if len(clips) < args.batch_size:
+        raise UserError(
+            f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; give a smaller --batch-size"
+        )
+    stream = args.stream
+    if (stream == "bone" and args.use_bone_feeder) or (stream == "motion" and args.use_motion_feeder):
+        clips, stream = clips.with_stream(stream, torch.tensor(dataset.layout.parents)), "joint"
+    return Batches(
+        clips.to(device, args.clips),
+        args.batch_size,
+        args.seed,
+        view_settings(args),
+        dataset.layout.parts,
+        dataset.layout.parents,
+        stream,
+        device,
+        dtype,
+    )
+
+
+def learning_rate(args, epoch: int) -> float:
+    """The rate of an epoch (from 0): x0.1 from each epoch of --schedule on, or a cosine over all epochs."""
+    if args.cos:
+        return args.lr * 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
+    return args.lr * 0.1 ** sum(epoch >= milestone for milestone in args.schedule)
+
+
+def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch: int) -> dict:
+    """A checkpoint after `step` steps: what the release wrote, and what it takes to explain and to go on."""
+    return {
+        "format": files.FORMAT,
+        "epoch": step // steps_per_epoch,
+        "step": step,
+        "state_dict": model.state_dict(),
+        "optimizer": files.optimizer_state(optimizer, model),
+        "config": model.config.to_dict(),
+        "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()},
+        "versions": versions(),
+    }
+
+
+def check_same_run(args, content: dict, path) -> None:
+    """Refuses to resume with arguments that would make it another run, naming the first that differs."""
+    for name, old in content.get("arguments", {}).items():
+        new = getattr(args, name, old)
+        new = list(new) if isinstance(new, tuple) else new
+        if name not in MAY_CHANGE and new != old:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"checkpoint {path} was trained with {flag} {old}, now it is {new}; resume with the old value, "
+                "or start a new run from its weights with --init-from"
+            )
+
+
+def restore(args, model: PCM3, optimizer, note) -> int:
+    """Loads what --resume or --init-from name; returns the number of steps done."""
+    if args.init_from:
+        content = files.load(args.init_from)
+        state = files.state_dict_of(content, args.init_from)
+        if state.get("queue") is not None and state["queue"].shape != model.queue.shape:
+            note(f"--init-from: the queue has another size ({tuple(state['queue'].shape)}); it starts random")
+            state["queue"], state["queue_ptr"] = model.queue, model.queue_ptr
+        files.load_into(model, state, args.init_from)
+        note(f"weights from {args.init_from}")
+        return 0
+    if not args.resume:
+        return 0
+    if args.resume == "auto":
+        found = files.load_latest(args.checkpoint_path, note)
+        if found is None:
+            note(f"--resume auto: no checkpoint in {args.checkpoint_path}, a new run")
+            return 0
+        content, path = found
+    else:
+        content, path = files.load(args.resume), args.resume
+        files.require(content, path, "state_dict", "optimizer", "step")
+    check_same_run(args, content, path)
+    files.load_into(model, files.state_dict_of(content, path), path)
+    files.load_optimizer_state(optimizer, model, content["optimizer"], path)
+    note(f"resumed {path} at step {content['step']}")
+    return int(content["step"])
+
+
+class Running:
+    """Means since the last line of the log, added up on the device so that a step need not wait for it."""
+
+    def __init__(self):
+        self.sums: dict[str, torch.Tensor] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, torch.Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        out = {name: float(total) / max(self.count, 1) for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return out
+
+
+def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, skipped: int, say) -> None:
+    """Says which step, term and clips gave a number that is not finite; raises unless it may be skipped."""
+    bad = [name for name, value in output.losses.items() if not torch.isfinite(value)]
+    what = f"loss {', '.join(bad)}" if bad else f"gradient (norm {float(gradient_norm):g})"
+    names = [batches.clips.names[i] for i in batches.draws(step).clips]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    message = f"step {step}: {what} is not finite; clips of the batch: {shown}"
+    if args.on_nonfinite == "stop" or skipped > args.nonfinite_limit:
+        raise UserError(
+            f"{message}. The checkpoints in {args.checkpoint_path} are from before it; "
+            "a smaller --lr or --precision fp32 may help, --on-nonfinite skip leaves such steps out"
+        )
+    say(f"{message}; left out ({skipped} of at most {args.nonfinite_limit})")
+
+
+def train_step(args, model: PCM3, optimizer, batch) -> tuple:
+    """One step: forward, loss, backward, step, queue. Returns (output, gradient norm, whether all was finite)."""
+    output = model(batch)
+    optimizer.zero_grad(set_to_none=True)
+    output.loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    finite = bool(torch.isfinite(norm + output.loss.detach()))
+    if finite:
+        optimizer.step()
+        model.enqueue(output.keys)
+    return output, norm, finite
+
+
+def train(args, model: PCM3, optimizer, batches: Batches, folder: RunFolder, step: int) -> int:
+    """The loop from `step` on; returns the exit status."""
+    per_epoch = batches.steps_per_epoch
+    last_step = args.epochs * per_epoch
+    if args.max_steps is not None:
+        last_step = min(last_step, args.max_steps)
+    running, skipped, saved_at, logged_at = Running(), 0, time.monotonic(), time.monotonic()
+    data_time, waited_from = 0.0, time.perf_counter()
+    model.train()
+
+    def save(done: int) -> None:
+        nonlocal saved_at
+        files.save_last(args.checkpoint_path, checkpoint_content(args, model, optimizer, done, per_epoch))
+        saved_at = time.monotonic()
+
+    with StopRequest() as stop, tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True) as bar:
+        for batch in batches.stream(step, last_step, args.workers):
+            data_time += time.perf_counter() - waited_from
+            epoch, position = divmod(step, per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(args, epoch)
+            output, norm, finite = train_step(args, model, optimizer, batch)
+            if finite:
+                top1 = {f"top1_{name}": value for name, value in output.top1.items()}
+                running.add({**output.losses, **top1, "gradient_norm": norm})
+            else:
+                skipped += 1
+                refuse_nonfinite(args, batches, step, output, norm, skipped, folder.say)
+            step += 1
+            bar.update()
+
+            if step % args.print_freq == 0 or step == last_step or position == per_epoch - 1:
+                count, seconds = max(running.count, 1), time.monotonic() - logged_at
+                values = running.means()
+                rates = {"lr": optimizer.param_groups[0]["lr"], "seconds_per_step": seconds / count}
+                values |= rates | {"data_seconds_per_step": data_time / count, "skipped": skipped}
+                folder.metrics(step, values, epoch=epoch)
+                bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
+                if position == per_epoch - 1 or step % args.print_freq == 0:
+                    report(args, folder, epoch, step, values)
+                data_time, logged_at = 0.0, time.monotonic()
+            if position == per_epoch - 1 and (epoch % args.save_fre == 0 or epoch == args.epochs - 1):
+                content = checkpoint_content(args, model, optimizer, step, per_epoch)
+                files.save(folder.path / files.numbered(epoch), content)
+            if step < last_step and time.monotonic() - saved_at >= 60 * args.save_every_minutes:
+                save(step)
+            if stop.received:
+                save(step)
+                folder.say(
+                    f"stopped by {stop.received} after step {step}; go on with the same command and --resume auto"
+                )
+                return EXIT_STOPPED
+            waited_from = time.perf_counter()
+        save(step)
+    return 0
+
+
+def report(args, folder: RunFolder, epoch: int, step: int, values: dict) -> None:
+    """A line of the log: every loss under its name."""
+    names = [n for n in values if n.startswith("contrast_") or n in ("distillation", "prediction", "total")]
+    line = " ".join(f"{n.replace('contrast_', '')} {values[n]:.3f}" for n in names)
+    top1 = " ".join(f"{values[n]:.2f}" for n in values if n.startswith("top1_"))
+    folder.say(
+        f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} | {values['seconds_per_step']:.3f} s"
+    )
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    set_threads(args.threads)
+    device = resolve_device(args.device)
+    dtype, compute_dtype = resolve_precision(args.precision)
+    dataset = find_dataset(args.data_root, args.pre_dataset, args.protocol)
+    batches = make_batches(args, dataset, device, dtype)
+
+    torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later
+    model = PCM3(model_config(args, dataset)).to(device, dtype)
+    model.set_compute_dtype(compute_dtype)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+    )
+    notes: list[str] = []
+    step = restore(args, model, optimizer, notes.append) + args.start_epoch * batches.steps_per_epoch
+    folder = RunFolder(args.checkpoint_path, "pretrain_moco_mask", vars(args), step if args.resume else None)
+    try:
+        for note in notes:
+            folder.say(note)
+        size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
+        folder.say(
+            f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
+            f"{batches.steps_per_epoch} steps an epoch, encoder {size:.1f} M parameters, {device}, {args.precision}, "
+            f"torch {torch.__version__}"
+        )
+        queue_share = args.contrast_k / len(batches.clips)
+        if queue_share > 0.75:
+            folder.say(
+                f"note: the queue ({args.contrast_k}) is {queue_share:.1f} times the number of clips: a clip meets its own "
+                "older keys as negatives; give a smaller --contrast-k"
+            )
+        settings = {"views": asdict(batches.settings), "model": model.config.to_dict()}
+        folder.write_json("config.json", settings)
+        status = train(args, model, optimizer, batches, folder, step)
+        if status == 0:
+            folder.say(f"done: {folder.path / files.LAST}")
+        return status
+    except UserError as error:
+        folder.say(f"error: {error}", show=False)
+        raise
+    finally:
+        folder.close()
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

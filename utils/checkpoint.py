@@ -1,0 +1,252 @@
+"""Checkpoint files: the released names, written whole, read without trust, explained and rebuilt from themselves.
+
+A pretraining file is a dictionary with what the release wrote, `epoch`, `state_dict` (its names) and `optimizer`, and what
+it lacked: `step`, `config` (to rebuild the model), `arguments`, `versions`, and the names of the optimizer's parameters,
+so that its state is found by name and not by position.
+
+Reading takes three kinds of files: ours, the released ones and relatives that hold the same encoder under `encoder_q.`
+(each perhaps below `module.`, from several processes), and a bare encoder. `find_encoder` says which it is, and with which
+sizes. A file is a zip archive whose members carry checksums: they are verified before anything is used, so that a flipped
+bit is an error and not a slightly different model.
+"""
+
+import os
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+from utils.files import atomic_write, temporary_name
+
+LAST, PREVIOUS = "checkpoint_last.pth.tar", "checkpoint_previous.pth.tar"
+FORMAT = 1
+
+
+def numbered(epoch: int) -> str:
+    """The released file name of an epoch."""
+    return f"checkpoint_{epoch:04d}.pth.tar"
+
+
+def save(path, content: dict) -> None:
+    """Writes a checkpoint whole or not at all."""
+    with atomic_write(path) as file:
+        torch.save(content, file)
+
+
+def save_last(folder, content: dict) -> None:
+    """Writes the rolling last checkpoint; the one before stays as `checkpoint_previous.pth.tar`.
+
+    The old file gets its second name before the new one takes its place, so one whole file is there at any moment."""
+    last, previous = Path(folder) / LAST, Path(folder) / PREVIOUS
+    temporary = temporary_name(previous)
+    if last.exists():
+        try:
+            os.link(last, temporary)
+            os.replace(temporary, previous)
+        except OSError:  # a file system without hard links
+            temporary.unlink(missing_ok=True)
+            os.replace(last, previous)
+    save(last, content)
+
+
+def load(path) -> dict:
+    """The content of a checkpoint file, tensors on the CPU.
+
+    Raises UserError when the file is missing, is damaged, is no checkpoint, or asks for more than plain tensors and
+    containers (it is then not run, but refused)."""
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise UserError(f"checkpoint {path}: {kind}")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise UserError(f"checkpoint {path}: the file is damaged (checksum of {damaged})")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            name = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f"it asks to import {name.group(1)}" if name else "it holds more than tensors and plain values"
+            raise UserError(f"checkpoint {path}: not loaded, {what}; it may be malicious") from None
+        raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged") from None
+    except Exception as error:  # a cut or hostile file can raise almost anything inside the reader
+        raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"checkpoint {path}: expected a dictionary, found {type(content).__name__}")
+    return content
+
+
+def load_latest(folder, note=print) -> tuple[dict, Path] | None:
+    """The newest readable checkpoint of a run folder with its path, or None when there is none.
+
+    A damaged one is passed over, and `note` is told; UserError when there are files but none can be read."""
+    folder = Path(folder)
+    numbers = sorted(folder.glob("checkpoint_[0-9]*.pth.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
+    candidates = [p for p in (folder / LAST, folder / PREVIOUS, *numbers) if p.is_file()]
+    for path in candidates:
+        try:
+            content = load(path)
+            require(content, path, "state_dict", "optimizer", "step")
+            return content, path
+        except UserError as error:
+            note(f"{error}; trying the checkpoint before it")
+    if candidates:
+        raise UserError(
+            f"{folder}: none of its {len(candidates)} checkpoints can be read; start anew in another folder"
+        )
+    return None
+
+
+def require(content: dict, path, *keys) -> None:
+    """UserError unless the checkpoint holds all the keys."""
+    missing = [k for k in keys if k not in content]
+    if missing:
+        raise UserError(
+            f"checkpoint {path}: it holds no {missing[0]!r}, so it cannot be resumed; "
+            "to start from its weights give it to --init-from"
+        )
+
+
+# -- state dictionaries ---------------------------------------------------------------------------------------------
+
+
+def state_dict_of(content: dict, path) -> dict[str, Tensor]:
+    """The state dictionary in a checkpoint, without the `module.` of several processes."""
+    state = content.get("state_dict", content.get("model", content))
+    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"checkpoint {path}: it holds no state_dict of tensors")
+    state = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    if all(k.startswith("module.") for k in state):
+        state = {k[len("module.") :]: v for k, v in state.items()}
+    return state
+
+
+def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
+    """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size."""
+    own = model.state_dict()
+    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or unknown:
+        what = f"it lacks {missing[0]}" if missing else f"it holds {unknown[0]}, which this model has not"
+        more = len(missing) + len(unknown) - 1
+        raise UserError(f"checkpoint {path}: it does not fit: {what}" + (f" (and {more} more)" if more else ""))
+    for name, value in own.items():
+        if state[name].shape != value.shape:
+            raise UserError(
+                f"checkpoint {path}: {name} has shape {tuple(state[name].shape)}, this model needs {tuple(value.shape)}; "
+                "give the sizes the checkpoint was trained with"
+            )
+    model.load_state_dict(state)
+
+
+@dataclass
+class FoundEncoder:
+    """An encoder found in a file: state (names as in models.encoder.Encoder without head), and what is known of it.
+
+    kind: 'pcm3' (ours), 'released or relative', or 'bare encoder'; config: of the encoder, where the file says it (ours)
+    or the sizes read off the tensors; arguments: of the run that made it ({} when unknown)."""
+
+    state: dict[str, Tensor]
+    kind: str
+    config: dict
+    arguments: dict
+    epoch: int | None
+
+
+def find_encoder(content: dict, path) -> FoundEncoder:
+    """The query encoder in a checkpoint, without head and prompts. UserError when there is none."""
+    state = state_dict_of(content, path)
+    config = content.get("config")
+    kind = "bare encoder"
+    if any(k.startswith("encoder_q.") for k in state):
+        kind = "pcm3" if isinstance(config, dict) else "released or relative"
+        state = {k[len("encoder_q.") :]: v for k, v in state.items() if k.startswith("encoder_q.")}
+    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    if "input_norm.weight" not in state:
+        raise UserError(
+            f"checkpoint {path}: it holds no skeleton encoder (no encoder_q.input_norm.weight among its tensors)"
+        )
+    if isinstance(config, dict) and isinstance(config.get("encoder"), dict):
+        encoder = dict(config["encoder"])
+    else:
+        encoder = _sizes_of_gru(state, path)
+    arguments = content.get("arguments")
+    epoch = content.get("epoch")
+    return FoundEncoder(
+        state,
+        kind,
+        encoder,
+        arguments if isinstance(arguments, dict) else {},
+        epoch if isinstance(epoch, int) else None,
+    )
+
+
+def _sizes_of_gru(state: dict[str, Tensor], path) -> dict:
+    """Sizes of a GRU encoder read off its tensors, for files that do not say them."""
+    layers = 0
+    while f"encoder.gru.weight_hh_l{layers}" in state:
+        layers += 1
+    if not layers:
+        raise UserError(f"checkpoint {path}: it holds no GRU encoder (encoder.gru.*) and does not say what it holds")
+    return {
+        "backbone": "gru",
+        "hidden_size": state["encoder.gru.weight_hh_l0"].shape[1],
+        "num_layers": layers,
+        "input_size": state["input_norm.weight"].shape[0],
+    }
+
+
+# -- the optimizer, by name -----------------------------------------------------------------------------------------
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict:
+    """The optimizer's state_dict, with the parameters' names in the order of their numbers."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    state = optimizer.state_dict()
+    state["names"] = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    return state
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: dict, path) -> None:
+    """Loads an optimizer's state by parameter name: the order of the parameters may differ, their names and shapes not.
+
+    Learning rate and other settings stay those of `optimizer`. Raises UserError when names are missing or a shape
+    differs."""
+    saved_names = state.get("names")
+    if not isinstance(saved_names, list):
+        raise UserError(
+            f"checkpoint {path}: its optimizer state has no parameter names (a file of the released code?), so it cannot "
+            "be resumed; to start from its weights give it to --init-from"
+        )
+    numbers = {name: i for i, name in enumerate(saved_names)}
+    parameters = dict(model.named_parameters())
+    names = {id(p): n for n, p in parameters.items()}
+    own = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    if set(own) != set(numbers):
+        odd = sorted(set(own) ^ set(numbers))[0]
+        raise UserError(f"checkpoint {path}: its optimizer state does not fit this model ({odd})")
+    merged = {}
+    for i, name in enumerate(own):
+        entry = state["state"].get(numbers[name])
+        if entry is None:
+            continue
+        for value in entry.values():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[name].shape:
+                raise UserError(
+                    f"checkpoint {path}: the optimizer state of {name} has another shape than the parameter"
+                )
+        merged[i] = entry
+    current = optimizer.state_dict()
+    optimizer.load_state_dict({"state": merged, "param_groups": current["param_groups"]})

@@ -1,0 +1,146 @@
+"""A run folder: everything that is needed to know what was run, and what it gave.
+
+arguments.json   arguments, command line, versions, git commit, one entry per start (a resumed run has several)
+log.txt          what was printed
+metrics.jsonl    a JSON object a line: step, epoch and values under their names
+events.out.*     the same values for TensorBoard
+checkpoint_*     see utils.checkpoint
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.errors import UserError, describe_os_error
+from utils.files import atomic_write, load_json, write_json
+
+
+def versions() -> dict:
+    """Versions of everything that can change a result, with the device's name."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a plain string: checkpoints may hold nothing else
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "git": git_commit(),
+    }
+
+
+def git_commit() -> str:
+    """The commit of this checkout, with '+' when files differ from it; 'unknown' outside of git."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
+        return commit + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _plain(value):
+    """A value as JSON can hold it."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.generic, torch.Tensor)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+class RunFolder:
+    """The folder of one run of one program. Raises UserError when it cannot be made or written to."""
+
+    def __init__(self, path, program: str, arguments: dict, resumed_step: int | None = None):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._log = open(self.path / "log.txt", "a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"run folder {describe_os_error(error)}") from None
+        self._start(program, arguments)
+        self._metrics_path = self.path / "metrics.jsonl"
+        self._forget_after(resumed_step)
+        self._metrics = open(self._metrics_path, "a", encoding="utf-8")
+        self._board = None
+        self._resumed_step = resumed_step
+
+    def _start(self, program: str, arguments: dict) -> None:
+        file = self.path / "arguments.json"
+        try:
+            starts = load_json(file) if file.exists() else []
+        except UserError:
+            starts = []
+        entry = {
+            "program": program,
+            "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+            "arguments": _plain(arguments),
+            "versions": versions(),
+        }
+        write_json(file, [*(starts if isinstance(starts, list) else []), entry])
+
+    def _forget_after(self, step: int | None) -> None:
+        """Drops lines of steps that a resumed run computes again, and a last line that a kill cut short."""
+        if not self._metrics_path.exists():
+            return
+        kept = []
+        for line in self._metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if step is None or not isinstance(record, dict) or record.get("step", 0) <= step:
+                kept.append(line)
+        with atomic_write(self._metrics_path, "w") as file:
+            file.writelines(line + "\n" for line in kept)
+
+    def say(self, text: str = "", show: bool = True) -> None:
+        """Prints a line (unless not shown), past a running bar, and keeps it in log.txt."""
+        if show:
+            tqdm.write(text, file=sys.stdout)
+        self._log.write(text + "\n")
+        self._log.flush()
+
+    def metrics(self, step: int, values: dict, **more) -> None:
+        """A line of metrics.jsonl and the same values for TensorBoard."""
+        record = {"step": step, **more, **values}
+        self._metrics.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self.board.add_scalar(name, value, step)
+
+    @property
+    def board(self):
+        """The TensorBoard writer, made on first use (importing it takes a second)."""
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = None if self._resumed_step is None else self._resumed_step + 1
+            self._board = SummaryWriter(str(self.path), purge_step=purge, flush_secs=10)
+        return self._board
+
+    def write_json(self, name: str, value) -> Path:
+        """Writes a result file into the folder."""
+        write_json(self.path / name, _plain(value))
+        return self.path / name
+
+    def close(self) -> None:
+        self._log.close()
+        self._metrics.close()
+        if self._board is not None:
+            self._board.close()
