@@ -6,6 +6,7 @@ The run folder gets result.json (last and best accuracy of every seed, per class
 ensemble.py) and classifier.pth of the last seed. `engine.classify` holds the protocol and the checks it makes of itself.
 """
 
+import math
 import sys
 import time
 from dataclasses import asdict
@@ -101,13 +102,14 @@ def write_results(
     args, dataset: Dataset, test: ClipViews, source: str, outcomes: dict[int, Outcome], folder: RunFolder
 ) -> None:
     """Result files of all seeds; scores and confusion are those of the last seed."""
-    labels = test.clips.labels.cpu().numpy()
+    labels = test.clips.labels.cpu()
     outcome = list(outcomes.values())[-1]
-    confusion = confusion_matrix(outcome.scores.argmax(axis=1), labels, dataset.row.num_classes)
+    confusion = confusion_matrix(outcome.scores.argmax(dim=1), labels, dataset.row.num_classes)
     accuracy = per_class_accuracy(confusion)
+    confusion = confusion.numpy()
     np.save(folder.path / "confusion.npy", confusion)
     draw_confusion(folder.path / "confusion.png", confusion, dataset.row.classes)
-    write_scores(folder.path / SCORES_FILE, test.clips.names, labels, outcome.scores, test.stream, dataset.row.name)
+    write_scores(folder.path / SCORES_FILE, test.clips.names, labels.numpy(), outcome.scores.numpy(), test.stream, dataset.row.name)
     summary = {
         which: {k: asdict(summarise([getattr(o, which)[k] for o in outcomes.values()])) for k in ("top1", "top5")}
         for which in ("last", "best")
@@ -125,7 +127,7 @@ def write_results(
             "summary": summary,
             "seeds": {str(s): {"last": o.last, "best": o.best} for s, o in outcomes.items()},
             "per_class": dict(
-                zip(dataset.row.classes, [None if np.isnan(a) else float(a) for a in accuracy], strict=True)
+                zip(dataset.row.classes, [None if math.isnan(a) else a for a in accuracy], strict=True)
             ),
             "dropped_test_clips": list(test.clips.dropped),
         },

@@ -237,7 +237,7 @@ def train(args, model: PCM3, optimizer, batches: Batches, folder: RunFolder, ste
         files.save_last(args.checkpoint_path, checkpoint_content(args, model, optimizer, done, per_epoch))
         saved_at = time.monotonic()
 
-    with StopRequest() as stop, tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True) as bar:
+    with StopRequest() as stop, tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True, disable=None) as bar:
         for batch in batches.stream(step, last_step, args.workers):
             data_time += time.perf_counter() - waited_from
             epoch, position = divmod(step, per_epoch)

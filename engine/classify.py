@@ -7,7 +7,6 @@ change then, so they are computed once; the training clips are cropped anew in e
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,7 +48,7 @@ class Outcome:
 
     last: dict[str, float]
     best: dict[str, float]
-    scores: np.ndarray
+    scores: Tensor
     fc: nn.Linear
     history: list[dict] = field(default_factory=list)
 
@@ -65,9 +64,9 @@ def new_classifier(features: int, classes: int, seed: int) -> nn.Linear:
 
 
 @torch.no_grad()
-def class_scores(fc: nn.Linear, features: Tensor, device) -> np.ndarray:
-    """Class scores (N, classes) of features (N, D)."""
-    return torch.cat([fc(part.to(device)).cpu() for part in features.split(4096)]).float().numpy()
+def class_scores(fc: nn.Linear, features: Tensor, device) -> Tensor:
+    """Class scores (N, classes), on the CPU, of features (N, D)."""
+    return torch.cat([fc(part.to(device)).cpu() for part in features.split(4096)]).float()
 
 
 def train_classifier(
@@ -78,7 +77,7 @@ def train_classifier(
     recipe: Recipe,
     seed: int,
     log=None,
-    quiet=False,
+    quiet=None,
 ) -> Outcome:
     """Trains fc (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end.
 
@@ -92,7 +91,7 @@ def train_classifier(
     before = snapshot(encoder) if recipe.frozen else None
     fixed = clip_features(encoder, train, FEATURE_BATCH, quiet) if recipe.cached else None
     test_features = clip_features(encoder, test, FEATURE_BATCH, quiet) if recipe.frozen else None
-    test_labels = test.clips.labels.cpu().numpy()
+    test_labels = test.clips.labels.cpu()
     history, best, scores, last = [], None, None, None
     bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
     for epoch in bar:
@@ -103,7 +102,7 @@ def train_classifier(
         if recipe.frozen and epoch == 0:
             check_frozen(encoder, fc, before)
         if (epoch + 1) % recipe.test_every == 0 or epoch == recipe.epochs - 1:
-            features = test_features if recipe.frozen else clip_features(encoder, test, FEATURE_BATCH)
+            features = test_features if recipe.frozen else clip_features(encoder, test, FEATURE_BATCH, True)
             scores = class_scores(fc, features, device)
             accuracy = topk_accuracy(scores, test_labels, (1, min(5, num_classes)))
             last = {"top1": accuracy[1], "top5": accuracy[min(5, num_classes)], "epoch": epoch + 1}

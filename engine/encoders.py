@@ -81,8 +81,10 @@ def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:
 
 
 @torch.no_grad()
-def clip_features(encoder: nn.Module, views: ClipViews, batch: int = 256, quiet: bool = True) -> torch.Tensor:
-    """Clip features (N, D) of the centre crops, on the CPU; memory holds the features and one batch."""
+def clip_features(encoder: nn.Module, views: ClipViews, batch: int = 256, quiet: bool | None = None) -> torch.Tensor:
+    """Clip features (N, D) of the centre crops, on the CPU; memory holds the features and one batch.
+
+    quiet: no bar; None = a bar on a terminal only."""
     out = None
     encoder.eval()
     for index in tqdm(in_order(len(views), batch), desc="features", unit="batch", disable=quiet, leave=False):
