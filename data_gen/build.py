@@ -269,11 +269,11 @@ def _finish(writers, done: dict[str, _Done], temporary, folder, protocols, sidec
     entries = {}
     for (protocol, split), writer in writers.items():
         writer.num_frame[:] = [done[name].num_frame for name in writer.names]
-        writer.keep([i for i, name in enumerate(writer.names) if name not in report.skipped])
-        if not writer.names:
-            raise UserError(
-                f"{protocol}: every clip of the {split} split was left out; the first: {min(report.skipped)}"
-            )
+        kept = [i for i, name in enumerate(writer.names) if name not in report.skipped]
+        if not kept:
+            first = writer.names[0]
+            raise UserError(f"{protocol}: every {split} clip was left out; {first}: {report.skipped[first]}")
+        writer.keep(kept)
         entry = writer.finish()
         entry["coordinates"] = coordinates_checksum([done[name].checksum for name in writer.names])
         entries.setdefault(protocol, {})[split] = entry
