@@ -23,3 +23,24 @@ class FrameByFrameGRU(nn.Module):
             output, state = self.gru(frame, state)
             outputs.append(output)
         return torch.cat(outputs, dim=1), state
+
+
+class NativeGRU(FrameByFrameGRU):
+    """What torch offers for the same layers: its own GRU over the whole clip, one call per layer and direction."""
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As FrameByFrameGRU."""
+        gru, directions, last = self.gru, 1 + self.gru.bidirectional, []
+        if state is None:
+            state = x.new_zeros(gru.num_layers * directions, x.shape[0], gru.hidden_size)
+        for layer in range(gru.num_layers):
+            outputs = []
+            for suffix in ("", "_reverse")[:directions]:
+                names = (f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+                row = state[len(last)][None].contiguous()
+                weights = [getattr(self, name) for name in names]
+                output, h = torch.gru(x, row, weights, True, 1, 0.0, self.training, False, True)
+                outputs.append(output)
+                last.append(h)
+            x = torch.cat(outputs, dim=-1)
+        return x, torch.cat(last)

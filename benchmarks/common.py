@@ -1,0 +1,159 @@
+"""What every benchmark shares: interleaved timing, the machine's product rate, peak memory, and one JSON line.
+
+A machine's speed drifts (clock, neighbours), so times from separate runs do not compare. `interleave` runs the
+candidates in turn, and `ratio` is the median over rounds of the quotient within a round: a slow minute slows both."""
+
+import json
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from utils.errors import UserError
+from utils.files import write_json
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; UserError if torch does not know it or this machine has none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no device of that name; type cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this torch sees no CUDA device; type --device cpu")
+    return device
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was given, so that a clock read now is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleave(
+    candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device | None = None, warm: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each candidate in each of `rounds` rounds, all candidates once a round, after `warm` unmeasured
+    rounds. The order within a round alternates, so that none always follows the same other."""
+    device = device or torch.device("cpu")
+    seconds = {name: [] for name in candidates}
+    for turn in range(-warm, rounds):
+        for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
+            synchronise(device)
+            start = time.perf_counter()
+            candidates[name]()
+            synchronise(device)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """How many times faster `fast` is: the median of the quotients of the rounds."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def product(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
+    """A candidate for `interleave`: the matrix product (rows x inner)(inner x columns); see `product_flop`."""
+    left = torch.randn(rows, inner, device=device).to(dtype)
+    right = torch.randn(inner, columns, device=device).to(dtype)
+    out = torch.empty(rows, columns, device=device, dtype=dtype)
+    return lambda: torch.mm(left, right, out=out)
+
+
+def product_flop(rows: int, inner: int, columns: int) -> float:
+    """Floating point operations of a matrix product; an addition and a multiplication count as two."""
+    return 2.0 * rows * inner * columns
+
+
+def _status_bytes(field: str) -> int | None:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _child(pipe, build, arguments, device, threads):
+    torch.set_num_threads(threads)
+    step = build(*arguments)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        pipe.send(torch.cuda.max_memory_allocated() - before)
+    else:
+        before = _status_bytes("VmRSS")
+        step()
+        after = _status_bytes("VmHWM")
+        pipe.send(None if before is None or after is None else max(0, after - before))
+    pipe.close()
+
+
+def peak_memory(build: Callable, *arguments, device: str = "cpu") -> int | None:
+    """Bytes by which the peak of memory grows in the first call of `build(*arguments)()`, in a fresh process.
+
+    `build` must be a function of a module (it is pickled by name) and do all preparation. On the CPU the resident set
+    is read from /proc, and None returned where there is none; on CUDA torch's own count of allocated bytes."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(send, build, arguments, device, torch.get_num_threads()))
+    child.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        return None
+    finally:
+        child.join()
+
+
+def processor(device: torch.device) -> str:
+    """Name of the card, or of the processor as its maker gives it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def surroundings(device: torch.device) -> dict:
+    """What a figure depends on beside the program: torch, processor, threads, load by others, date."""
+    return {
+        "torch": torch.__version__,
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def summary(seconds: list[float], digits: int = 4) -> dict:
+    """Median and fastest of some times."""
+    return {"median_s": round(statistics.median(seconds), digits), "fastest_s": round(min(seconds), digits)}
+
+
+def report(name: str, result: dict, device: torch.device, save: bool = False) -> None:
+    """Prints the result with its surroundings as one JSON line; `save` also writes it to benchmarks/results under
+    NAME_TORCH_PROCESSOR_DATE.json."""
+    place = surroundings(device)
+    result = {"benchmark": name, **result, **place}
+    print(json.dumps(result))
+    if save:
+        parts = (name, place["torch"], place["processor"], place["date"])
+        words = (re.sub(r"[^A-Za-z0-9.+]+", "-", part).strip("-") for part in parts)
+        RESULTS.mkdir(exist_ok=True)
+        write_json(RESULTS / ("_".join(words) + ".json"), result)
