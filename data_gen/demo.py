@@ -30,6 +30,8 @@ from data_gen.build import build_dataset
 from data_gen.demo_exact import Chance
 from data_gen.demo_scene import MAX_FRAMES, SUBJECTS, make_clip_scene, make_video_scene
 from data_gen.demo_sensor import CAMERAS, see
+from data_gen.make_raw import clip_frames, pku_label_text, pku_text, skeleton_text
+from data_gen.protocols import NTU60_TRAIN_SUBJECTS, NTU_TRAIN_CAMERAS
 from data_gen.raw_ntu import energy
 from data_gen.untrimmed import write_untrimmed
 from options.class_names import DEMO
@@ -42,12 +44,10 @@ VERSION = 1  # of the generator: goes up when the same seed gives other clips
 SETUP = 18
 REPETITIONS = 2
 PERSONS = 2
-TRAIN_SUBJECTS = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16)  # those of NTU RGB+D that are at most 16
-TRAIN_CAMERAS = (2, 3)
 VIDEOS = 30
 PAIR_EVERY = 4  # of the videos, every fourth has two people
 VIEWS = {"L": 1, "M": 2, "R": 3}  # as PKU-MMD names its cameras
-FIGURES = 4  # decimals of a coordinate in a raw file: the grid of 0.1 mm, exactly
+DECIMALS = 4  # of a coordinate in a raw file: the grid of 0.1 mm, exactly
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def all_clips() -> dict[str, Clip]:
 
 def protocols(clips: dict[str, Clip]) -> dict[str, dict[str, list[str]]]:
     """Protocol folder -> split -> names."""
-    subject = {name: clip.subject in TRAIN_SUBJECTS for name, clip in clips.items()}
-    camera = {name: clip.camera in TRAIN_CAMERAS for name, clip in clips.items()}
+    subject = {name: clip.subject in NTU60_TRAIN_SUBJECTS for name, clip in clips.items()}
+    camera = {name: clip.camera in NTU_TRAIN_CAMERAS for name, clip in clips.items()}
     return {
         folder: {"train": [n for n in clips if trains[n]], "val": [n for n in clips if not trains[n]]}
         for folder, trains in (("xsub", subject), ("xview", camera))
@@ -143,8 +143,8 @@ def _video_scene(seed: int, number: int):
 def video_protocols() -> dict[str, dict[str, list[str]]]:
     """Protocol folder -> split -> video names, by the rules of the clips."""
     names = video_names()
-    subject = {name: _video_subject(int(name[:4])) in TRAIN_SUBJECTS for name in names}
-    camera = {name: VIEWS[name[5]] in TRAIN_CAMERAS for name in names}
+    subject = {name: _video_subject(int(name[:4])) in NTU60_TRAIN_SUBJECTS for name in names}
+    camera = {name: VIEWS[name[5]] in NTU_TRAIN_CAMERAS for name in names}
     return {
         folder: {"train": [n for n in names if trains[n]], "val": [n for n in names if not trains[n]]}
         for folder, trains in (("xsub", subject), ("xview", camera))
@@ -167,6 +167,8 @@ def make_demo(data_root, seed: int = 0, workers: int = 1) -> Path:
     """Makes `data_root`/demo/{xsub,xview,untrimmed}, or leaves them as they are when they are there, whole and of this
     seed; returns the folder. Folders appear only when whole. OSError when the disk refuses; UserError when it is full
     or another process is making them."""
+    if Path(data_root).exists() and not Path(data_root).is_dir():
+        raise UserError(f"--data-root {data_root}: expected a folder, found a file")
     folder = Path(data_root) / "demo"
     details = {"demo": {"generator": VERSION, "seed": seed}}
     clips = all_clips()
@@ -207,40 +209,27 @@ def checksum(names, seed: int = 0) -> int:
     return value
 
 
-def skeleton_text(clip: np.ndarray) -> str:
-    """The text of an NTU `.skeleton` file of a recorded clip (3, t, 25, m); columns that nobody reads are 0."""
-    lines = [str(clip.shape[1])]
-    for frame in clip.transpose(1, 3, 2, 0):  # (m, 25, 3)
-        bodies = [(number, body) for number, body in enumerate(frame) if body.any()]
-        lines.append(str(len(bodies)))
-        for number, body in bodies:
-            lines += [f"{72057594037930000 + number} 0 0 0 0 0 0 0 0 2", str(KINECT_V2.joints)]
-            lines += [f"{x:.{FIGURES}f} {y:.{FIGURES}f} {z:.{FIGURES}f} 0 0 0 0 0 0 0 0 2" for x, y, z in body.tolist()]
-    return "\n".join(lines) + "\n"
-
-
-def video_text(frames: np.ndarray) -> str:
-    """The text of a PKU-MMD skeleton file of a video (T, 3, 25, 2): 150 numbers a frame."""
-    rows = frames.transpose(0, 3, 2, 1).reshape(len(frames), -1)
-    return "".join(" ".join(f"{value:.{FIGURES}f}" for value in row) + "\n" for row in rows.tolist())
+def _tidy(coordinates: np.ndarray) -> np.ndarray:
+    """float64 that prints as the whole tenths of a millimetre which the float32 stand for."""
+    return np.round(coordinates.astype(np.float64), DECIMALS)
 
 
 def write_raw(folder, seed: int = 0) -> Path:
     """Writes the same clips and videos as raw files: `nturgb+d_skeletons/*.skeleton`, and `PKU_Skeleton_Renew/*.txt` with
-    `Train_Label_PKU_final/*.txt` (lines class,start,end,confidence; classes from 1). 75 MB or so."""
+    `Train_Label_PKU_final/*.txt` (lines class,start,end,confidence; classes from 1). 310 MB."""
     folder = Path(folder)
     ntu, pku, labels = (folder / name for name in ("nturgb+d_skeletons", "PKU_Skeleton_Renew", "Train_Label_PKU_final"))
     for needed in (ntu, pku, labels):
         needed.mkdir(parents=True, exist_ok=True)
     for name, clip in all_clips().items():
         with atomic_write(ntu / f"{name}.skeleton", "w") as file:
-            file.write(skeleton_text(recorded_clip(clip, seed)))
+            file.write(skeleton_text(clip_frames(_tidy(recorded_clip(clip, seed)))))
     for name in video_names():
         frames, segments = recorded_video(name, seed)
         with atomic_write(pku / f"{name}.txt", "w") as file:
-            file.write(video_text(frames))
+            file.write(pku_text(_tidy(frames).transpose(0, 3, 2, 1)))
         with atomic_write(labels / f"{name}.txt", "w") as file:
-            file.write("".join(f"{number + 1},{start},{end},2\n" for number, start, end in segments))
+            file.write(pku_label_text((number + 1, start, end, 2) for number, start, end in segments))
     return folder
 
 

@@ -11,7 +11,7 @@ the actor holds the first and the last posture; `add_nuisance` then adds what do
 head, an idle arm with occupations of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,7 +33,7 @@ POSES = {
     "seated": {"both_hip": 84, "both_knee": 86, "lean": 4, "both_flex": 22, "both_elbow": 42, "both_splay": 12},
     "squatting": {"both_hip": 80, "both_knee": 98, "lean": 32, "both_flex": 30, "both_elbow": 34, "both_splay": 12},
     "crouching": {"both_hip": 62, "both_knee": 82, "lean": 40, "both_flex": 20, "both_elbow": 30, "both_splay": 10},
-    "stretched": {"both_flex": 95, "both_elbow": 34, "both_hip": 2, "both_knee": 6, "lean": -2, "nod": -8},
+    "stretched": {"both_flex": 85, "both_elbow": 34, "both_hip": 2, "both_knee": 6, "lean": -2, "nod": -8},
 }
 
 
@@ -165,13 +165,14 @@ def _squat(timeline, actor):
 
 
 def _jump(timeline, actor):
+    actor = replace(actor, bend=0.4 * actor.bend)  # gravity leaves little choice of tempo
     ease, low, high, land = (actor.pose(name) for name in ("ease", "crouching", "stretched", "crouching"))
-    keys = ((0.0, ease), (0.36, low), (0.48, high), (0.66, land), (1.0, ease))
+    keys = ((0.0, ease), (0.30, low), (0.51, high), (0.70, land), (1.0, ease))
     track = _steps(timeline, actor, *keys)
     p = timeline.phase()
     p = p + actor.bend * p * (1.0 - p)
-    air = np.minimum(np.maximum((p - 0.45) / 0.17, 0.0), 1.0)
-    seconds = 0.17 * timeline.length / RATE
+    air = np.minimum(np.maximum((p - 0.45) / 0.18, 0.0), 1.0)
+    seconds = 0.18 * timeline.length / RATE
     height = min(GRAVITY * seconds * seconds / 8.0, 0.35)  # of a throw that lasts so long
     track[ROW["flight"]] += 4.0 * height * air * (1.0 - air)
     return track
@@ -233,7 +234,7 @@ SECONDS = {
     "sit down": (1.3, 2.2),
     "stand up": (1.3, 2.2),
     "squat": (1.6, 2.6),
-    "jump": (1.7, 2.5),
+    "jump": (1.9, 2.7),
     "walk forwards": (2.0, 3.6),
     "walk backwards": (2.0, 3.6),
     "step towards each other": (1.8, 3.2),
@@ -268,8 +269,15 @@ def add_nuisance(track: np.ndarray, actor: Actor, idle_left: bool) -> None:
     for side in ("right", "left"):
         for name, degrees in (("flex", 6.0), ("abduct", 4.0), ("elbow", 8.0), ("wrist", 10.0), ("rotate", 8.0)):
             track[ROW[f"{side}_{name}"]] += sway * degrees * chance.wander(frames, 1.2)
-    if not idle_left:
-        return
+    if idle_left:
+        _occupy_left_arm(track, chance)
+    for bend in ("right_elbow", "left_elbow", "right_knee", "left_knee"):
+        track[ROW[bend]] = np.maximum(track[ROW[bend]], 0.0)  # they bend one way only
+
+
+def _occupy_left_arm(track: np.ndarray, chance: Chance) -> None:
+    """In place: something that the idle left arm does meanwhile, or keeps doing."""
+    frames = track.shape[1]
     habit = chance.choice(("hanging", "hip", "front", "drift", "drift"))
     if habit == "hip":
         track[ROW["left_abduct"]] += 38.0

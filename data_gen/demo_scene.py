@@ -86,12 +86,13 @@ def _video_track(actor: Actor, parts: list, frames: int) -> np.ndarray:
     time = np.arange(frames, dtype=np.float64)
     end = 0
     for start, part, _ in parts:
-        before, after = track[:, max(end - 1, 0)].copy(), part[:, 0]
+        before, after = track[:, end].copy(), part[:, 0]
         shift = smooth((time[end:] - end) / (RATE * SHIFT))
         track[:, end:] = before[:, None] + (after - before)[:, None] * shift
         track[:, start : start + part.shape[1]] = part
         end = start + part.shape[1]
-        track[:, end:] = part[:, -1:]
+        last = part[:, -1]
+        track[:, end:] = (last - 360.0 * np.rint(last / 360.0))[:, None]  # an arm that circled need not turn back
     add_nuisance(track, actor, False)
     return track
 
