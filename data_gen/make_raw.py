@@ -92,10 +92,8 @@ def oddity(seed: int, case: int) -> list:
 def ntu_names(clips: int, setups=(1, 2), classes: int = 60) -> list[str]:
     """Names SsssCcccPpppRrrrAaaa that spread over setups, cameras, subjects 1..40 (all protocols get both splits)."""
     return sorted(
-        {
-            f"S{setups[k % len(setups)]:03d}C{k % 3 + 1:03d}P{k * 7 % 40 + 1:03d}R{k % 2 + 1:03d}A{k % classes + 1:03d}"
-            for k in range(clips)
-        }
+        f"S{setups[k % len(setups)]:03d}C{k % 3 + 1:03d}P{k * 7 % 40 + 1:03d}R{k // 120 + 1:03d}A{k % classes + 1:03d}"
+        for k in range(clips)
     )
 
 

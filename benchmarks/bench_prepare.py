@@ -1,0 +1,105 @@
+"""How much faster preparing NTU files is than plain loops: one line of JSON.
+
+    python -m benchmarks.bench_prepare
+
+Makes files of about 250 KB (the usual size), then, turn by turn, prepares all of them with data_gen (all cores, two
+protocols) and one or two of them with the slow twin of slow_prepare (one process, one protocol: read line by line,
+normalise joint by joint). The twin stands for the scripts that circulate, whose published times are 29 ms to read a file
+of 250 KB and 47 ms to normalise a clip; `ratio_published` is against those 76 ms, `ratio_twin` against the twin as
+measured here. Medians over the rounds. On a machine that others use, wall-clock times say little: `fast_cpu_ms` is the
+processor time of a clip in all processes together, start of the processes included.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.slow_prepare import slow_bodies, slow_normalise, slow_select
+from data_gen import make_raw, protocols
+from data_gen.build import build_dataset, default_workers
+from data_gen.normalise import STEPS
+from data_gen.raw_files import find_files
+from data_gen.raw_ntu import Loader
+from utils.errors import run
+from utils.skeleton import KINECT_V2
+
+PUBLISHED_MS = 29 + 47
+FRAMES = 124  # of one body: about 250 KB with the numbers of this generator
+
+
+def slow_prepare(path: Path, out: np.ndarray) -> None:
+    """One file by the slow twin, into its place in a memory map."""
+    clip = slow_select(slow_bodies(path.read_text()))
+    stored = np.zeros((3, 300, 25, 2), dtype=np.float32)
+    stored[:, : clip.shape[1]] = clip
+    out[:] = slow_normalise(stored, KINECT_V2, STEPS)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--clips", type=int, default=1000, help="files of the fast run; more hide the start of the processes"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of fast and slow; more for a busy machine")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes of the fast run")
+    args = parser.parse_args(argv)
+    names = make_raw.ntu_names(args.clips)
+    fast, fast_cpu, slow, slow_cpu = [], [], [], []
+    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stderr(open(os.devnull, "w")):
+        raw = Path(root, "raw")
+        raw.mkdir()
+        people = [make_raw.person(1, k, FRAMES) for k in range(8)]
+        texts = [make_raw.skeleton_text([[(make_raw.FIRST_ID, joints)] for joints in person]) for person in people]
+        for k, name in enumerate(names):
+            (raw / f"{name}.skeleton").write_text(texts[k % len(texts)])
+        files = find_files([raw], ".skeleton")
+        labels = {name: protocols.ntu_name(name).action - 1 for name in names}
+        splits = protocols.ntu_protocols("ntu60", names)
+        place = np.lib.format.open_memmap(Path(root, "slow.npy"), "w+", np.float32, (3, 300, 25, 2))
+        for turn in range(args.rounds):
+            start, cpu = time.perf_counter(), cpu_seconds()
+            build_dataset(
+                Path(root, "out"), KINECT_V2, 2, splits, labels, Loader(files), source="benchmark", workers=args.workers
+            )
+            fast.append((time.perf_counter() - start) / len(names))
+            fast_cpu.append((cpu_seconds() - cpu) / len(names))
+            start, cpu = time.perf_counter(), cpu_seconds()
+            slow_prepare(raw / f"{names[turn % len(names)]}.skeleton", place)
+            slow.append(time.perf_counter() - start)
+            slow_cpu.append(cpu_seconds() - cpu)
+    fast_ms, slow_ms, fast_cpu_ms, slow_cpu_ms = (
+        1e3 * statistics.median(times) for times in (fast, slow, fast_cpu, slow_cpu)
+    )
+    result = {
+        "clips": len(names),
+        "file_kb": round(len(texts[0]) / 1e3),
+        "protocols": len(splits),
+        "workers": args.workers,
+        "fast_ms_per_clip": round(fast_ms, 2),
+        "fast_clips_per_s": round(1e3 / fast_ms, 1),
+        "slow_ms_per_clip": round(slow_ms, 2),
+        "fast_cpu_ms": round(fast_cpu_ms, 2),
+        "slow_cpu_ms": round(slow_cpu_ms, 2),
+        "worker_peak_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+        "parent_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "ratio_twin": round(slow_ms / fast_ms, 1),
+        "ratio_published": round(PUBLISHED_MS / fast_ms, 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    run(main)
