@@ -18,11 +18,16 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one sentence, without the page of flags before it, and exits with status 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (--help explains the flags)\n")
+
+
 def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     """A parser in the style of all programs; flags may not be shortened, so that a new flag never breaks a script."""
-    return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False
-    )
+    return Parser(description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
 
 
 def number(kind, low=None, high=None, above=None):

@@ -10,6 +10,7 @@ sizes. A file is a zip archive whose members carry checksums: they are verified 
 bit is an error and not a slightly different model.
 """
 
+import errno
 import os
 import pickle
 import re
@@ -73,13 +74,13 @@ def load(path) -> dict:
     except UserError:
         raise
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            name = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f"it asks to import {name.group(1)}" if name else "it holds more than tensors and plain values"
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if name:
+            what = f"it asks to import {name.group(1)}, which plain tensors never need"
             raise UserError(f"checkpoint {path}: not loaded, {what}; it may be malicious") from None
         raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged") from None
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # torch's reader answers a cut archive with EINVAL
             raise
         raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged") from None
     except Exception as error:  # a cut or hostile file can raise almost anything inside the reader

@@ -68,6 +68,7 @@ class RunFolder:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            earlier = self._set_aside() if resumed_step is None else None
             self._log = open(self.path / "log.txt", "a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"run folder {describe_os_error(error)}") from None
@@ -77,6 +78,23 @@ class RunFolder:
         self._metrics = open(self._metrics_path, "a", encoding="utf-8")
         self._board = None
         self._resumed_step = resumed_step
+        if earlier is not None:
+            self.say(f"the folder held an earlier run; its files are now in {earlier}")
+
+    def _set_aside(self) -> Path | None:
+        """Moves the files of an earlier run in this folder into a folder of their own, so that nothing is lost or mixed."""
+        if not (self.path / "arguments.json").exists():
+            return None
+        name = "earlier-" + time.strftime("%Y%m%d-%H%M%S")
+        target, number = self.path / name, 1
+        while target.exists():
+            number += 1
+            target = self.path / f"{name}-{number}"
+        target.mkdir()
+        for file in sorted(self.path.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                os.replace(file, target / file.name)
+        return target
 
     def _start(self, program: str, arguments: dict) -> None:
         file = self.path / "arguments.json"
