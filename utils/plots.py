@@ -87,6 +87,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
     half = 0.55 * max(max(extent, default=1.0), 1e-6)
 
     figure = _new_figure(1.1 * poses + 0.6, 1.35 * len(clips) + 0.2)
+    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.03)
     grid = figure.subplots(len(clips), poses, squeeze=False)
     for row, clip, title in zip(grid, clips, titles, strict=True):
         frames = np.linspace(0, max(clip.shape[1] - 1, 0), poses).round().astype(int)
@@ -101,7 +102,8 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
                 if np.any(clip[:, frame, :, person]):
                     colours = [PART_COLOURS[k] if person == 0 else SECOND_PERSON for k in parts]
                     _draw_person(axes, view[:, frame, :, person].T, layout, colours)
-        row[0].set_title(title, fontsize=7, loc="left")
+        # outside the layout, or a long title would widen the first column
+        row[0].text(0, 1.03, title, fontsize=7, transform=row[0].transAxes).set_in_layout(False)
     _save(figure, path)
 
 
