@@ -31,8 +31,8 @@ from utils.skeleton import LAYOUTS, Layout, get_layout
 
 BONE_FRAMES = 16  # frames of a clip in which bones are measured
 TURNED = 0.99  # cosine from which a direction counts as turned to its axis
-MOST_SPREAD = 0.3  # of a median bone within a clip; a Kinect gives a tenth of that, mixed-up axes give half
-MOST_ASYMMETRY = 0.3  # of mirrored bones; a Kinect gives a sixth of that, joints in another order give half
+MOST_SPREAD = 0.3  # of a median bone within a clip; the Kinect of UI-PRMD gives 0.03
+MOST_ASYMMETRY = 0.3  # of mirrored bones; the Kinect of UI-PRMD gives 0.05
 MOST_ZERO = 0.01  # share of all-zero clips that a data set may have (PKU-MMD has some)
 LONGEST_BONE = 3.0  # metres; longer median bones mean another unit
 
