@@ -163,12 +163,20 @@ def is_complete(folder, seed: int, files) -> bool:
     return isinstance(sidecar, dict) and sidecar.get("demo") == {"generator": VERSION, "seed": seed}
 
 
+def _make_folder(folder, flag: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{flag} {folder}: expected a folder, found a file on the way there") from None
+    except FileNotFoundError:
+        raise UserError(f"{flag} {folder}: this folder cannot be made; give another") from None
+
+
 def make_demo(data_root, seed: int = 0, workers: int = 1) -> Path:
     """Makes `data_root`/demo/{xsub,xview,untrimmed}, or leaves them as they are when they are there, whole and of this
     seed; returns the folder. Folders appear only when whole. OSError when the disk refuses; UserError when it is full
     or another process is making them."""
-    if Path(data_root).exists() and not Path(data_root).is_dir():
-        raise UserError(f"--data-root {data_root}: expected a folder, found a file")
+    _make_folder(data_root, "--data-root")
     folder = Path(data_root) / "demo"
     details = {"demo": {"generator": VERSION, "seed": seed}}
     clips = all_clips()
@@ -217,6 +225,7 @@ def _tidy(coordinates: np.ndarray) -> np.ndarray:
 def write_raw(folder, seed: int = 0) -> Path:
     """Writes the same clips and videos as raw files: `nturgb+d_skeletons/*.skeleton`, and `PKU_Skeleton_Renew/*.txt` with
     `Train_Label_PKU_final/*.txt` (lines class,start,end,confidence; classes from 1). 310 MB."""
+    _make_folder(folder, "--raw")
     folder = Path(folder)
     ntu, pku, labels = (folder / name for name in ("nturgb+d_skeletons", "PKU_Skeleton_Renew", "Train_Label_PKU_final"))
     for needed in (ntu, pku, labels):

@@ -290,8 +290,11 @@ def test_both_splits_of_the_videos_hold_most_classes():
 
 def test_a_file_in_place_of_the_data_root_is_refused(tmp_path):
     (tmp_path / "data").write_text("")
-    with pytest.raises(UserError, match="expected a folder"):
-        demo.main(["--data-root", str(tmp_path / "data")])
+    for root in (tmp_path / "data", tmp_path / "data" / "below"):
+        with pytest.raises(UserError, match="expected a folder"):
+            demo.make_demo(root)
+        with pytest.raises(UserError, match="--raw .* expected a folder"):
+            demo.write_raw(root)
     with pytest.raises(UserError, match="expected 1 or more"):
         demo.main(["--data-root", str(tmp_path), "--workers", "0"])
 
