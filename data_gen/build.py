@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -123,12 +124,7 @@ def _process(job: _Job, name: str, places) -> _Done:
     return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any())
 
 
-_job = None  # of this worker process
-
-
-def _start_worker(job: _Job) -> None:
-    global _job
-    _job = job
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
     parent = multiprocessing.parent_process()
 
@@ -139,15 +135,52 @@ def _start_worker(job: _Job) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
+@contextlib.contextmanager
+def _pool(workers: int, start: Callable = _start_worker, arguments: tuple = ()):
+    """A pool of processes that end with this one; UserError when the system ends one of them."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was ended from outside; the memory may have run out: try --workers 1, or fewer than now"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ordered_map(function: Callable, items: Sequence, workers: int | None = None):
+    """Yields function(item) for every item, in order, computed in processes, with few results waiting at a time."""
+    count = max(1, min(workers or default_workers(), len(items)))
+    if count == 1:
+        yield from map(function, items)
+        return
+    with _pool(count) as pool:
+        waiting, under_way = iter(items), deque()
+        while True:
+            while len(under_way) < 2 * count and (item := next(waiting, None)) is not None:
+                under_way.append(pool.submit(function, item))
+            if not under_way:
+                return
+            yield under_way.popleft().result()
+
+
+_job = None  # of this worker process
+
+
+def _start_builder(job: _Job) -> None:
+    global _job
+    _job = job
+    _start_worker()
+
+
 def _work(chunk) -> list[_Done]:
     return [_process(_job, name, places) for name, places in chunk]
 
 
 def _in_processes(job: _Job, chunks: list, workers: int):
     """Yields the answers of all chunks, in any order, with a bounded number of chunks under way."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(job,))
-    try:
+    with _pool(workers, _start_builder, (job,)) as pool:
         waiting, under_way = iter(chunks), set()
         while True:
             while len(under_way) < 2 * workers and (chunk := next(waiting, None)) is not None:
@@ -157,12 +190,6 @@ def _in_processes(job: _Job, chunks: list, workers: int):
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             for future in done:
                 yield from future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was ended from outside; the memory may have run out: try --workers 1, or fewer than now"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _chunks(tasks: list, group: Callable | None) -> list:

@@ -52,7 +52,7 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="processes; the arrays are the same for any number. Fewer when memory is short: each takes about 150 MB "
+        help="processes; the arrays are the same for any number. Fewer when memory is short: each takes about 50 MB "
         f"(default: all cores, here {default_workers()})",
     )
 
@@ -158,8 +158,8 @@ def check_counts(dataset: str, splits) -> None:
             if found != expected:
                 raise UserError(
                     f"{dataset} {protocol}: found {found[0]:,} train and {found[1]:,} val clips, expected "
-                    f"{expected[0]:,} and {expected[1]:,}; give all archives to --raw, or add --partial to prepare "
-                    "what is there"
+                    f"{expected[0]:,} and {expected[1]:,}; give all archives to --raw (and --ignored builtin), or "
+                    "add --partial to prepare what is there"
                 )
 
 

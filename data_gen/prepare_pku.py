@@ -9,14 +9,16 @@ files that cannot be right are listed on the screen and in preparation.json.
 """
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from data_gen import protocols as rules
 from data_gen import raw_pku
-from data_gen.build import BadClip, build_dataset
+from data_gen.build import BadClip, build_dataset, ordered_map
 from data_gen.normalise import parse_steps
 from data_gen.prepare_ntu import add_build_arguments, check_workers, print_report
 from data_gen.raw_files import Where, find_files, read_bytes
@@ -159,17 +161,26 @@ def collect(skeletons, labels, reading: Reading, skip_bad: bool):
     return found, notes, bad
 
 
-def videos_for_detection(found, skeletons, bad: dict, skip_bad: bool):
+def try_video(where: Where) -> np.ndarray | str:
+    """The frames (T, 2, 25, 3) of a skeleton file, or what is wrong with it."""
+    try:
+        return raw_pku.read_video(where)
+    except UserError as error:
+        return str(error)
+
+
+def videos_for_detection(found, skeletons, bad: dict, skip_bad: bool, workers: int | None):
     """Yields (video, frames (T, 3, 25, 2), segments), one video at a time; bad ones are added to `bad`."""
-    for video in tqdm(sorted(found), unit="video"):
-        try:
-            frames = raw_pku.read_video(skeletons[video]).transpose(0, 3, 2, 1)
-        except UserError as error:
-            if not skip_bad:
-                raise BadClip(str(error)) from None
-            bad[video] = str(error)
-            continue
-        yield video, frames, [(i.number, i.start, i.end) for i in found[video]]
+    videos = sorted(found)
+    answers = ordered_map(try_video, [skeletons[video] for video in videos], workers)
+    with contextlib.closing(answers):
+        for video, frames in zip(videos, tqdm(answers, total=len(videos), unit="video"), strict=True):
+            if isinstance(frames, str):
+                if not skip_bad:
+                    raise BadClip(frames)
+                bad[video] = frames
+            else:
+                yield video, frames.transpose(0, 3, 2, 1), [(i.number, i.start, i.end) for i in found[video]]
 
 
 def prepare(args) -> None:
@@ -212,7 +223,7 @@ def prepare(args) -> None:
     if not args.no_untrimmed:
         sidecar = write_untrimmed(
             folder / "untrimmed",
-            videos_for_detection(found, skeletons, bad, skip_bad),
+            videos_for_detection(found, skeletons, bad, skip_bad, workers),
             layout=layout,
             persons=row.persons,
             num_classes=row.num_classes,

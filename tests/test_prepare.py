@@ -301,6 +301,13 @@ def test_prepare_ntu_from_a_folder_and_from_an_archive(tmp_path, capsys):
     assert sidecar["longer_than_stored"] == 6 and len(sidecar["empty"]) == 6
 
 
+@pytest.mark.parametrize("kind", ["ntu", "ntu-zip", "pku1", "pku2", "pyskl", "ctrgcn"])
+def test_generated_raw_files_depend_on_the_seed_alone(tmp_path, kind):
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_raw.main([kind, "--out", str(tmp_path / folder), "--clips", "2", "--seed", str(seed)])
+    assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
+
+
 def refused(main, arguments) -> str:
     with pytest.raises(UserError) as caught:
         main([str(argument) for argument in arguments])
