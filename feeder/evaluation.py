@@ -1,6 +1,6 @@
 """Views of the downstream tasks: the centre crop for testing and features, a random crop for training. No transforms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from feeder.clips import PackedClips
 from feeder.draws import CROP_ONCE, draw_crop, uniforms
-from feeder.views import centre_crop, render
+from feeder.views import centre_crop, render, take_stream
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,15 @@ class ClipViews:
     def centre(self, index: Tensor) -> Tensor:
         """The centre 95 % of each clip, resized to T: what every test reads."""
         return self._render(index, *centre_crop(self.clips.num_frame[index.to(self.clips.num_frame.device)]))
+
+    def centre_hidden(self, index: Tensor, hidden: Tensor) -> Tensor:
+        """`centre` with joints of all persons zeroed before the stream is taken: a bone to a hidden joint is then wrong too,
+        as it is when a camera misses the joint. hidden (n, T, V) bool, True = hidden; with none hidden, `centre` exactly."""
+        x = replace(self, stream="joint").centre(index)
+        x = x.reshape(len(x), self.frames, self.clips.joints, 3, self.clips.persons).permute(0, 1, 3, 4, 2)
+        x = x.masked_fill(hidden.to(x.device)[:, :, None, None], 0.0)
+        x = take_stream(x, self.stream, self.parents.to(x.device))
+        return x.permute(0, 1, 4, 2, 3).reshape(len(x), self.frames, -1)
 
     def random_crop(self, index: Tensor, seed: int, epoch: int, crop=(0.5, 1.0)) -> Tensor:
         """A crop of U(0.5, 1) of each clip, at least T frames: a function of (seed, epoch, clip)."""
