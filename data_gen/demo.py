@@ -47,6 +47,7 @@ PERSONS = 2
 VIDEOS = 30
 PAIR_EVERY = 4  # of the videos, every fourth has two people
 VIEWS = {"L": 1, "M": 2, "R": 3}  # as PKU-MMD names its cameras
+NTU_FOLDER = "nturgb+d_skeletons"
 DECIMALS = 4  # of a coordinate in a raw file: the grid of 0.1 mm, exactly
 
 
@@ -227,7 +228,7 @@ def write_raw(folder, seed: int = 0) -> Path:
     `Train_Label_PKU_final/*.txt` (lines class,start,end,confidence; classes from 1). 310 MB."""
     _make_folder(folder, "--raw")
     folder = Path(folder)
-    ntu, pku, labels = (folder / name for name in ("nturgb+d_skeletons", "PKU_Skeleton_Renew", "Train_Label_PKU_final"))
+    ntu, pku, labels = (folder / name for name in (NTU_FOLDER, "PKU_Skeleton_Renew", "Train_Label_PKU_final"))
     for needed in (ntu, pku, labels):
         needed.mkdir(parents=True, exist_ok=True)
     for name, clip in all_clips().items():
@@ -278,6 +279,10 @@ def main(argv=None) -> None:
     print(f"demo data set, seed {args.seed}: {folder}")
     if args.raw:
         print(f"raw files: {write_raw(args.raw, args.seed)}")
+        print(
+            f"read them back: python -m data_gen.prepare_ntu --dataset ntu120 --protocols cross_subject --partial "
+            f"--raw {Path(args.raw) / NTU_FOLDER} --data-root FOLDER"
+        )
 
 
 if __name__ == "__main__":
