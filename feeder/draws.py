@@ -18,7 +18,7 @@ from feeder.masks import hidden_map
 from feeder.mixing import MixDraw, MixSettings, draw_mix
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
-ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION = range(7)
+ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES = range(10)
 VIEW_NAMES = ("query", "key", "target")  # v1, v2, v3 of the paper's code
 PROMPT_USES = ("query", "masked_decoder", "masked", "predicted", "mixed", "key")  # order of the offsets, as released
 
