@@ -200,7 +200,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_gen.make_raw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "kind",
         choices=("ntu", "ntu-zip", "pku1", "pku2", "pyskl", "ctrgcn"),

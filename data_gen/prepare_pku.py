@@ -34,7 +34,9 @@ NOTES_SHOWN = 20
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_gen.prepare_pku", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     group = parser.add_argument_group("what")
     group.add_argument(
         "--dataset", choices=("pku_v1", "pku_v2"), required=True, help="part I (1,076 videos) or part II (1,009 videos)"
@@ -202,7 +204,7 @@ def prepare(args) -> None:
     for note in notes[:NOTES_SHOWN]:
         print(f"  {note}")
     if not args.partial and not bad:
-        check_instances(dataset, protocols, len(notes))
+        check_instances(dataset, protocols, sum(note.endswith("dropped") for note in notes))
     details = {"dataset": dataset, "reading": vars(reading), "dirty_rows": notes, "bad_videos": bad}
     folder, layout, source = Path(args.data_root) / row.folders[0], get_layout(row.layout), f"{dataset}, raw text files"
     report = build_dataset(

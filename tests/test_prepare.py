@@ -281,9 +281,9 @@ def test_prepare_ntu_from_a_folder_and_from_an_archive(tmp_path, capsys):
     names = make_raw.ntu_names(45)
     folder = make_raw.make_ntu(tmp_path / "raw", names)
     archive = make_raw.make_ntu(tmp_path / "zip", names, archive=True)
-    for raw, root in ((folder, "a"), (archive, "b")):
+    for raw, root, workers in ((folder, "a", "2"), (archive, "b", "1")):
         arguments = ["--dataset", "ntu60", "--raw", str(raw), "--data-root", str(tmp_path / root), "--partial"]
-        prepare_ntu.main(arguments)
+        prepare_ntu.main([*arguments, "--workers", workers])
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert "hold no skeleton" in capsys.readouterr().out
     files = find_files([folder], ".skeleton")
@@ -321,7 +321,7 @@ def test_prepare_ntu_refuses_and_skips(tmp_path):
     bad.write_text(bad.read_text()[:5000])
     common = ["--dataset", "ntu60", "--raw", raw, "--data-root", tmp_path / "data"]
     assert "found 12 train and 12 val clips, expected 40,091 and 16,487" in refused(prepare_ntu.main, common)
-    common.append("--partial")
+    common += ["--partial", "--workers", "1"]
     message = refused(prepare_ntu.main, common)
     assert f"{bad}, line " in message and "--on-bad skip" in message
     assert not (tmp_path / "data" / "ntu60").exists()
@@ -348,7 +348,8 @@ def test_prepare_pku_both_parts(tmp_path, capsys):
     ):
         raw = make_raw.make_pku(tmp_path / f"raw{part}", videos, part)
         name = f"pku_v{part}"
-        prepare_pku.main(["--dataset", name, "--raw", str(raw), "--data-root", str(tmp_path), "--partial"])
+        arguments = ["--dataset", name, "--raw", str(raw), "--data-root", str(tmp_path), "--partial"]
+        prepare_pku.main([*arguments, "--workers", str(3 - part)])
         folder = tmp_path / name
         found = {p: [open_split(folder / p, s, 25, 2, 51) for s in ("train", "val")] for p in ("xsub", "xview")}
         assert sum(map(len, found["xsub"])) == sum(map(len, found["xview"])) == len(videos) * 5 + 2
