@@ -1,0 +1,243 @@
+"""Training and testing a frame classifier on an encoder, for detection in untrimmed videos.
+
+Two published protocols, and a third of this repository's own:
+
+    tuned      a window of consecutive raw frames around each target frame; all weights are trained
+    frozen     the encoder stays bit for bit as it is (checked after the first epoch and at the end)
+    sequence   ours: trained on long sequences in which every frame is a target; in the test the causal encoder runs over a
+               whole video once. The class of frame t is read off the feature of frame t + delay, so that as much of the
+               future is seen as by a window; one pass does the work of a window for every frame.
+
+Class 0 is background. Windows of a test video go through the encoder in batches: memory holds one video and one batch.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from engine.classify import check_frozen, new_classifier
+from engine.encoders import snapshot
+from feeder.draws import epoch_order
+from feeder.evaluation import shuffled
+from feeder.windows import VideoWindows
+from models.encoder import Encoder
+from utils.detection import detection_table, map_by_action, released_segments, stack_videos, threshold_segments
+from utils.errors import UserError
+
+SEGMENTS = {"released": released_segments, "threshold": threshold_segments}
+NORM_WINDOWS = 4096  # windows from which a random encoder takes its input statistics, at most
+
+
+@dataclass(frozen=True)
+class DetectionRecipe:
+    """How a detector is trained and tested; the defaults are those of the tuned protocol (options.detection has all)."""
+
+    mode: str = "tuned"
+    lr: float = 0.01
+    batch_size: int = 64
+    epochs: int = 20
+    schedule: tuple[int, ...] = ()
+    windows: int = 16
+    length: int = 32
+    stride: int = 1
+    train_strides: tuple[int, int] = (1, 1)
+    segments: str = "released"
+    overlaps: tuple[float, ...] = (0.5,)
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    delay: int = 0
+    test_every: int = 0
+    test_batch: int = 256
+
+    @property
+    def frozen(self) -> bool:
+        return self.mode == "frozen"
+
+    def rate(self, epoch: int) -> float:
+        return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.schedule)
+
+
+@dataclass
+class Detections:
+    """What a test found. figures: shares by name (map_a@0.5, map_v@0.5, ..., frame_accuracy); proposals: per video the rows
+    (class from 1, start, end, score); per_class: {class from 1: average precision at the last overlap}; frames_per_second:
+    of the whole test."""
+
+    figures: dict[str, float]
+    proposals: list[np.ndarray]
+    per_class: dict[int, float]
+    frames_per_second: float
+
+
+@dataclass
+class DetectionOutcome:
+    """last, best: figures with their epoch (1-based), best by mAP_a at the last overlap; found: of the last test."""
+
+    last: dict[str, float]
+    best: dict[str, float]
+    found: Detections
+    fc: nn.Linear
+    history: list[dict] = field(default_factory=list)
+
+
+def check_causal(encoder: Encoder) -> None:
+    """UserError unless the encoder can run over a video in one pass."""
+    if not encoder.causal:
+        raise UserError(
+            f"--mode sequence runs the encoder over a video once and needs a causal one; the {encoder.config.backbone} "
+            "backbone sees the future; give --mode tuned or frozen"
+        )
+
+
+@torch.no_grad()
+def fit_to_windows(encoder: Encoder, train: VideoWindows, recipe: DetectionRecipe, seed: int) -> None:
+    """Sets the input norm's running statistics to those of training windows, for a random encoder, which has seen no data."""
+    drawn = train.draw(seed, 0, recipe.windows, recipe.train_strides)[:NORM_WINDOWS]
+    length = min(recipe.length, 64)
+    count, mean, square = 0, 0.0, 0.0
+    for low in range(0, len(drawn), 256):
+        x = train.windows(drawn[low : low + 256], length)[0].flatten(0, 1).double()
+        count, mean, square = count + len(x), mean + x.sum(0), square + x.square().sum(0)
+    if not count:
+        raise UserError("the training videos have no frames; prepare the untrimmed videos again")
+    mean = mean / count
+    encoder.input_norm.running_mean.copy_(mean)
+    encoder.input_norm.running_var.copy_((square / count - mean.square()).clamp_min(0))
+
+
+def delayed(features: Tensor, delay: int) -> Tensor:
+    """Features (N, T, D) -> at frame t that of frame min(t + delay, T-1)."""
+    frames = features.shape[1]
+    return features[:, torch.arange(delay, delay + frames, device=features.device).clamp_max(frames - 1)]
+
+
+def window_loss(encoder, fc, train: VideoWindows, drawn: np.ndarray, recipe: DetectionRecipe) -> Tensor:
+    """Cross-entropy of a batch of windows, each labelled by its centre frame."""
+    x, labels = train.windows(drawn, recipe.length)
+    with torch.set_grad_enabled(not recipe.frozen):
+        features = encoder(x)
+    return F.cross_entropy(fc(features), labels)
+
+
+def sequence_loss(encoder, fc, train: VideoWindows, drawn: np.ndarray, recipe: DetectionRecipe) -> Tensor:
+    """Mean cross-entropy over the frames of a batch of sequences; padding (label -1) counts for nothing, and neither do the
+    last `delay` frames, whose classes would be read off after the end of the sequence."""
+    x, labels = train.chunks(drawn, recipe.length)
+    features = encoder.frames(x)[:, recipe.delay :]
+    labels = labels[:, : features.shape[1]]
+    return F.cross_entropy(fc(features).flatten(0, 1), labels.flatten(), ignore_index=-1)
+
+
+def _train_epoch(encoder, fc, train: VideoWindows, optimizer, recipe: DetectionRecipe, seed: int, epoch: int) -> float:
+    """One pass over the windows of an epoch; returns the mean loss."""
+    sequences = recipe.mode == "sequence"
+    if sequences:
+        drawn = train.draw_chunks(seed, epoch, recipe.windows, recipe.length)
+    else:
+        drawn = train.draw(seed, epoch, recipe.windows, recipe.train_strides)
+    encoder.train(not recipe.frozen)
+    total = 0.0
+    for index in shuffled(len(drawn), recipe.batch_size, epoch_order(seed, epoch, len(drawn))):
+        loss = (sequence_loss if sequences else window_loss)(encoder, fc, train, drawn[index.numpy()], recipe)
+        if not torch.isfinite(loss):
+            raise UserError(f"epoch {epoch + 1}: the loss is not finite; give a smaller --lr than {recipe.lr:g}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += float(loss.detach()) * len(index)
+    return total / len(drawn)
+
+
+@torch.no_grad()
+def frame_probabilities(encoder, fc, videos: VideoWindows, i: int, recipe: DetectionRecipe) -> np.ndarray:
+    """Class probabilities (T, K) of every frame of a video: from a window for each frame, or from one pass."""
+    if recipe.mode == "sequence":
+        scores = fc(delayed(encoder.frames(videos.whole(i)), recipe.delay))[0]
+    else:
+        windows = videos.every_frame(i, recipe.length, recipe.stride, recipe.test_batch)
+        scores = torch.cat([fc(encoder(x)) for x in windows])
+    probability = scores.float().softmax(dim=1).cpu().numpy()
+    if not np.isfinite(probability).all():
+        raise UserError(
+            f"the scores of video {videos.names[i]} are not finite: the network diverged; give a smaller --lr"
+        )
+    return probability
+
+
+def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool | None = None) -> Detections:
+    """Segments of all test videos, and the figures against their ground truth."""
+    encoder.eval()
+    proposals, right, frames, begun = [], 0, 0, time.monotonic()
+    for i in tqdm(range(len(test)), desc="videos", unit="video", disable=quiet, dynamic_ncols=True, leave=False):
+        if not test.lengths[i]:
+            proposals.append(np.zeros((0, 4)))
+            continue
+        probability = frame_probabilities(encoder, fc, test, i, recipe)
+        proposals.append(SEGMENTS[recipe.segments](probability))
+        right += int((probability.argmax(1) == test.labels(i)).sum())
+        frames += len(probability)
+    seconds = time.monotonic() - begun
+    ground = stack_videos([test.ground_truth(i) for i in range(len(test))])
+    stacked = stack_videos(proposals)
+    figures = {"frame_accuracy": right / max(frames, 1)}
+    for overlap, values in detection_table(ground, stacked, recipe.overlaps).items():
+        figures |= {f"{name}@{overlap:g}": value for name, value in values.items()}
+    per_class = map_by_action(ground, stacked, recipe.overlaps[-1])[1]
+    return Detections(figures, proposals, per_class, frames / max(seconds, 1e-9))
+
+
+def check_videos(train: VideoWindows, test: VideoWindows) -> None:
+    """UserError unless there is something to train on and something to measure against."""
+    if not train.lengths.sum():
+        raise UserError(f"{train.videos.folder}: the training videos hold no frame; prepare the untrimmed videos again")
+    if not sum(len(test.ground_truth(i)) for i in range(len(test))):
+        raise UserError(f"{test.videos.folder}: the test videos hold no action to find; prepare the videos again")
+
+
+def train_detector(
+    encoder: Encoder,
+    train: VideoWindows,
+    test: VideoWindows,
+    classes: int,
+    recipe: DetectionRecipe,
+    seed: int,
+    log=None,
+    quiet: bool | None = None,
+) -> DetectionOutcome:
+    """Trains and tests a detector on an encoder without head, which `tuned` and `sequence` change in place.
+
+    classes: of the data set, without the background. log(epoch, values) is called after every epoch. UserError when the
+    network diverges, or for `sequence` with an encoder that is not causal; AssertionError when a frozen encoder moved."""
+    if recipe.mode == "sequence":
+        check_causal(encoder)
+    fc = new_classifier(encoder.feature_size, classes + 1, seed).to(train.device, train.dtype)
+    encoder.requires_grad_(not recipe.frozen)
+    before = snapshot(encoder) if recipe.frozen else None
+    parameters = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
+    optimizer = torch.optim.SGD(
+        parameters, recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    history, best, last, found = [], None, None, None
+    bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
+    for epoch in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(epoch)
+        values = {"loss": _train_epoch(encoder, fc, train, optimizer, recipe, seed, epoch), "lr": recipe.rate(epoch)}
+        if recipe.frozen and epoch in (0, recipe.epochs - 1):
+            check_frozen(encoder, fc, before)
+        if epoch == recipe.epochs - 1 or (recipe.test_every and (epoch + 1) % recipe.test_every == 0):
+            found = detect(encoder, fc, test, recipe, quiet)
+            last = {**found.figures, "epoch": epoch + 1}
+            key = f"map_a@{recipe.overlaps[-1]:g}"
+            best = last if best is None or last[key] > best[key] else best
+            values |= found.figures
+        bar.set_postfix(loss=f"{values['loss']:.3f}")
+        history.append({"epoch": epoch + 1, **values})
+        if log is not None:
+            log(epoch + 1, values)
+    return DetectionOutcome(last, best, found, fc, history)

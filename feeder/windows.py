@@ -1,0 +1,251 @@
+"""Windows of untrimmed videos for detection, and pairs of observed and future frames for motion prediction.
+
+A window around frame t takes the frames t + (k - L/2) * stride, k = 0..L-1, and is not resized; frames before the start or
+after the end are the first or last frame (clamped). t is a frame of the video, so padding is never a target. A sequence is
+a long run of consecutive frames of which every one is a target.
+
+Coordinates are those of the file, raw in most cases, or normalised as clips are for pretraining: `centre` subtracts the
+centre joint of person 1 frame by frame; `spine` and `shoulders` turn the window by the posture of person 1 in its first
+frame. The released normalisation of clips moves a person's frames to the front when the first is empty; here the first
+frame in which person 1 is seen gives the turn, and nothing is moved, because a frame number must keep its meaning.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feeder.clips import PackedClips
+from feeder.draws import CHUNKS, FUTURES, WINDOWS, integers, uniforms
+from feeder.views import take_stream
+from utils.errors import UserError
+from utils.skeleton import Layout
+from utils.untrimmed import Untrimmed
+
+STEPS = ("centre", "spine", "shoulders")  # of the normalisation that apply to a window
+_TINY = 1e-6  # shorter vectors and smaller angles mean "no turn", as in the released normalisation
+_AXES = {"spine": (0.0, 0.0, 1.0), "shoulders": (1.0, 0.0, 0.0)}
+
+
+def window_rows(target: np.ndarray, stride, length: int, frames) -> np.ndarray:
+    """Frame numbers (N, L) of windows around frames `target` (N,): t + (k - L/2) * stride, clamped to 0..frames-1.
+
+    stride: frames between two rows, one number or (N,); frames: length of the video, one number or (N,)."""
+    steps = np.arange(length) - length // 2
+    rows = np.asarray(target)[:, None] + np.reshape(stride, (-1, 1)) * steps
+    return np.clip(rows, 0, np.reshape(frames, (-1, 1)) - 1)
+
+
+# -- normalisation of windows -----------------------------------------------------------------------------------------
+
+
+def turn_to(vector: Tensor, axis: Tensor) -> Tensor:
+    """Rotations (N, 3, 3) that turn vectors (N, 3) onto the unit vector `axis` (3,) the short way; the identity for a vector
+    that is zero, or that points along the axis or exactly against it."""
+    eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    axis = axis.expand_as(vector)
+    normal = torch.linalg.cross(vector, axis)
+    length = vector.norm(dim=1).clamp_min(1e-300)
+    angle = ((vector * axis).sum(1) / length).clamp(-1, 1).acos()
+    x, y, z = (normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-300)).unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
+    sine, cosine = angle.sin()[:, None, None], angle.cos()[:, None, None]
+    turned = eye + sine * cross + (1 - cosine) * (cross @ cross)  # Rodrigues' formula
+    still = (vector.abs().sum(1) < _TINY) | (normal.abs().sum(1) < _TINY) | (angle < _TINY)
+    return torch.where(still[:, None, None], eye, turned)
+
+
+def orientation(x: Tensor, layout: Layout, steps) -> Tensor:
+    """Rotations (N, 3, 3), float64, of windows x (N, L, C, V, M) by person 1 in the first frame that shows it."""
+    seen = (x[..., 0] != 0).flatten(2).any(-1)  # (N, L)
+    first = x[torch.arange(len(x), device=x.device), seen.int().argmax(1), :, :, 0].double()  # (N, C, V)
+    rotation = torch.eye(3, dtype=torch.float64, device=x.device).expand(len(x), 3, 3)
+    for step, (start, end) in (("spine", layout.up), ("shoulders", layout.across)):
+        if step in steps:
+            joints = rotation @ first
+            axis = torch.tensor(_AXES[step], dtype=torch.float64, device=x.device)
+            rotation = turn_to(joints[:, :, end] - joints[:, :, start], axis) @ rotation
+    return rotation
+
+
+def normalise_windows(x: Tensor, layout: Layout, steps, rotation: Tensor | None = None) -> Tensor:
+    """Windows x (N, L, C, V, M) centred and turned. steps: some of STEPS; rotation (N, 3, 3): instead of each window's own.
+
+    A joint at exactly zero was not seen and stays there; a frame without person 1 is not centred."""
+    if "centre" in steps:
+        seen = (x != 0).any(2, keepdim=True)
+        x = (x - x[:, :, :, layout.centre, 0][..., None, None]) * seen
+    if "spine" in steps or "shoulders" in steps:
+        rotation = orientation(x, layout, steps) if rotation is None else rotation
+        x = torch.einsum("nij,nljvm->nlivm", rotation.to(x.dtype), x)
+    return x
+
+
+# -- untrimmed videos --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoWindows:
+    """Windows and sequences (n, L, F) of chosen videos, on the device.
+
+    videos: the checked files; chosen: numbers of the videos, in the order used here; stream: joint, bone or motion, taken
+    last, within the window; steps: of the normalisation, () for the coordinates as they are."""
+
+    videos: Untrimmed
+    chosen: tuple[int, ...]
+    layout: Layout
+    stream: str = "joint"
+    steps: tuple[str, ...] = ()
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def names(self) -> list[str]:
+        return [self.videos.names[i] for i in self.chosen]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each video (n,)."""
+        return np.diff(self.videos.offsets)[list(self.chosen)]
+
+    def labels(self, i: int) -> np.ndarray:
+        """Frame labels (T,) of the i-th chosen video, 0 = background."""
+        return self.videos.labels(self.chosen[i])
+
+    def ground_truth(self, i: int) -> np.ndarray:
+        """Segments (class from 1, start, end, 1) of the i-th chosen video; start and end as in the data set's text files."""
+        rows = self.videos.segments[self.chosen[i]].astype(np.float64)
+        return np.column_stack([rows[:, 0] + 1, rows[:, 1:], np.ones(len(rows))])
+
+    def _read(self, i: int, rows=slice(None)) -> Tensor:
+        """Frames of a video, checked to be finite; a copy."""
+        frames = np.array(self.videos.video(self.chosen[i])[rows])
+        if not np.isfinite(frames).all():
+            raise UserError(
+                f"{self.videos.folder}: video {self.names[i]} has a coordinate that is not finite; prepare the data again"
+            )
+        return torch.from_numpy(frames)
+
+    def finish(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
+        """Frames (N, L, C, V, M) as they lie in the file -> the encoder's input (N, L, V * C * M)."""
+        x = x.to(self.device, self.dtype, non_blocking=True)
+        x = normalise_windows(x, self.layout, self.steps, rotation)
+        if self.stream != "joint":
+            parents = torch.tensor(self.layout.parents, device=x.device)
+            x = take_stream(x.transpose(-1, -2), self.stream, parents).transpose(-1, -2)
+        return x.transpose(2, 3).flatten(2)
+
+    def draw(self, seed: int, epoch: int, number: int, strides: tuple[int, int]) -> np.ndarray:
+        """Windows of a training epoch: rows (video, target frame, stride), `number` for each video with frames; targets are
+        uniform over the video, strides over strides[0]..strides[1]. A function of (seed, epoch)."""
+        u = uniforms(seed, WINDOWS, epoch, (len(self), number, 2))
+        target = integers(u[..., 0], 0, self.lengths[:, None] - 1)
+        stride = integers(u[..., 1], *strides)
+        video = np.broadcast_to(np.arange(len(self))[:, None], target.shape)
+        drawn = np.stack([video, target, stride], axis=-1).reshape(-1, 3)
+        return drawn[self.lengths[drawn[:, 0]] > 0]
+
+    def windows(self, drawn: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+        """Windows (N, L, F) and labels (N,) of rows (video, target, stride)."""
+        parts, labels = [], []
+        for video, target, stride in drawn:
+            rows = window_rows([target], stride, length, self.lengths[video])[0]
+            parts.append(self._read(video, rows))
+            labels.append(int(self.labels(video)[target]))
+        return self.finish(torch.stack(parts)), torch.tensor(labels, device=self.device)
+
+    def every_frame(self, i: int, length: int, stride: int, batch: int):
+        """Yields windows (n, L, F) around every frame of a video in turn, at most `batch` at a time."""
+        frames = self._read(i)
+        for low in range(0, len(frames), batch):
+            target = np.arange(low, min(low + batch, len(frames)))
+            yield self.finish(frames[torch.from_numpy(window_rows(target, stride, length, len(frames)))])
+
+    def rotation(self, i: int) -> Tensor | None:
+        """How a sequence of this video is turned, (1, 3, 3): by the first frame of the video that shows person 1, so that it
+        is known once the video has begun; None when nothing is turned."""
+        if "spine" not in self.steps and "shoulders" not in self.steps:
+            return None
+        video = self.videos.video(self.chosen[i])
+        first = next((t for t in range(len(video)) if video[t, ..., 0].any()), 0)
+        x = self._read(i, slice(first, first + 1))[None].to(self.device, self.dtype)
+        return orientation(normalise_windows(x, self.layout, set(self.steps) & {"centre"}), self.layout, self.steps)
+
+    def whole(self, i: int) -> Tensor:
+        """All frames of a video as one sequence (1, T, F)."""
+        return self.finish(self._read(i)[None], self.rotation(i))
+
+    def draw_chunks(self, seed: int, epoch: int, number: int, length: int) -> np.ndarray:
+        """Chunks of a training epoch: rows (video, start), `number` for each video of at least `length` frames, starts
+        uniform; a shorter video gives its start 0 once."""
+        u = uniforms(seed, CHUNKS, epoch, (len(self), number))
+        start = integers(u, 0, np.maximum(self.lengths[:, None] - length, 0))
+        video = np.broadcast_to(np.arange(len(self))[:, None], start.shape)
+        keep = (self.lengths[:, None] > length) | (np.arange(number) == 0)
+        return np.stack([video, start], axis=-1)[keep & (self.lengths[:, None] > 0)]
+
+    def chunks(self, drawn: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+        """Sequences (N, L, F) and frame labels (N, L) of rows (video, start); -1 labels the padding after a short video."""
+        x, labels = [], torch.full((len(drawn), length), -1)
+        for k, (video, start) in enumerate(drawn):
+            part = self.finish(self._read(video, slice(start, start + length))[None], self.rotation(video))
+            x.append(torch.nn.functional.pad(part, (0, 0, 0, length - part.shape[1])))
+            labels[k, : part.shape[1]] = torch.from_numpy(self.labels(video)[start : start + length].astype(np.int64))
+        return torch.cat(x), labels.to(self.device)
+
+
+# -- motion prediction --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FutureViews:
+    """Observed frames and the frames that follow, at the raw frame rate, of the clips that are long enough.
+
+    clips: packed clips; observe, predict: numbers of frames; stream: of the observed part. `keep` of `long_enough` says
+    which clips of a split may be given here."""
+
+    clips: PackedClips
+    parents: Tensor
+    observe: int = 50
+    predict: int = 25
+    stream: str = "joint"
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def _cut(self, index: Tensor, start: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        where = self.clips.frames.device
+        first = self.clips.offsets[index.to(self.clips.offsets.device)].to(where) + torch.from_numpy(start).to(where)
+        rows = first[:, None] + torch.arange(self.observe + self.predict, device=where)
+        x = self.clips.frames[rows]  # (n, T, C, M, V)
+        joints = x[..., 0, :].transpose(-1, -2).to(self.device, self.dtype)  # person 1: (n, T, V, C)
+        x = take_stream(x[:, : self.observe], self.stream, self.parents.to(where))
+        observed = x.permute(0, 1, 4, 2, 3).flatten(2).to(self.device, self.dtype)
+        return observed, joints[:, self.observe - 1], joints[:, self.observe :]
+
+    def _room(self, index: Tensor) -> np.ndarray:
+        """First frames that are left to choose from, (n,): 0..room."""
+        counts = self.clips.num_frame[index.to(self.clips.num_frame.device)].cpu().numpy()
+        return counts - self.observe - self.predict
+
+    def test(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The middle of each clip: observed (n, observe, F) in the encoder's stream, the pose (n, V, 3) of person 1 in the
+        last observed frame, and its future poses (n, predict, V, 3)."""
+        return self._cut(index, self._room(index) // 2)
+
+    def train(self, index: Tensor, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with the first frame drawn uniformly, a function of (seed, epoch, clip)."""
+        u = uniforms(seed, FUTURES, epoch, (len(self),))[index.numpy()]
+        return self._cut(index, integers(u, 0, self._room(index)))
+
+
+def long_enough(clips: PackedClips, frames: int) -> np.ndarray:
+    """Indices of the clips that have at least so many frames."""
+    return np.flatnonzero(clips.num_frame.cpu().numpy() >= frames)

@@ -1,0 +1,208 @@
+"""Flags of action_detection.py."""
+
+import argparse
+from dataclasses import dataclass
+
+from options import common
+from options.common import natural, non_negative, number, positive, positive_int
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a mode does unless told otherwise. windows: per video and epoch; length: frames of a window (or of a training
+    sequence); stride: raw frames between two of them, in the test; train_strides: range in training."""
+
+    lr: float
+    batch_size: int
+    epochs: int
+    schedule: tuple[int, ...]
+    windows: int
+    length: int
+    stride: int
+    train_strides: tuple[int, int]
+    segments: str
+    coordinates: str
+
+
+MODES = {
+    "tuned": Mode(0.01, 64, 20, (), 16, 32, 1, (1, 1), "released", "raw"),
+    "frozen": Mode(0.01, 64, 60, (40,), 16, 16, 4, (3, 5), "threshold", "normalised"),
+    "sequence": Mode(0.1, 8, 60, (40,), 2, 256, 1, (1, 1), "threshold", "normalised"),
+}
+
+
+def _by_mode(name: str) -> str:
+    def show(value) -> str:
+        if not isinstance(value, tuple):
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        return " ".join(map(str, value)) or "none"
+
+    return ", ".join(f"{mode} {show(getattr(values, name))}" for mode, values in MODES.items())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Finds actions in untrimmed videos: a class for every frame, then segments, then mAP over actions (mAP_a) and over "
+        "videos (mAP_v, PKU-MMD's official measure).",
+        "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset demo",
+    )
+    g = p.add_argument_group("data")
+    g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
+    g.add_argument(
+        "--finetune-dataset",
+        default="pku_v1",
+        metavar="NAME",
+        help="data set whose folder holds `untrimmed` (whole videos with frame labels): pku_v1, pku_v2, demo (made by the "
+        "program on first use), or a folder under --data-root with a dataset.json",
+    )
+    g.add_argument(
+        "--protocol",
+        default="cross_subject",
+        help="split of the videos: cross_subject or cross_view, as the set has them",
+    )
+    g = p.add_argument_group("detection")
+    g.add_argument(
+        "--pretrained",
+        default="",
+        metavar="PATH",
+        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q; without it a random "
+        "encoder, its input statistics taken from training windows",
+    )
+    g.add_argument(
+        "--mode",
+        choices=tuple(MODES),
+        default="tuned",
+        help="tuned: windows of 32 consecutive raw frames, all weights trained (the paper's figures); frozen: the encoder "
+        "stays as it is (checked), windows of 16 frames 4 apart, probabilities smoothed; sequence: this repository's own, "
+        "not a published protocol: trained on long sequences, and the causal encoder runs over each test video once, which "
+        "is many times faster than a window for every frame",
+    )
+    g.add_argument(
+        "--coordinates",
+        choices=("raw", "normalised"),
+        default=None,
+        help="raw: camera coordinates as they are; normalised: centred and turned as the clips of pretraining, which a "
+        f"frozen encoder needs because its norm fits nothing else; default: {_by_mode('coordinates')}",
+    )
+    g.add_argument(
+        "--segments",
+        choices=("released", "threshold"),
+        default=None,
+        help="how frames become segments; released: a walk in steps of 15 frames over the classes; threshold: runs of frames "
+        f"with 1 - P(background) of at least 0.4 after a moving mean over 21; default: {_by_mode('segments')}",
+    )
+    g.add_argument(
+        "--overlaps",
+        type=number(float, above=0.0, high=1.0),
+        nargs="+",
+        default=[0.1, 0.3, 0.5],
+        metavar="SHARE",
+        help="overlaps from which a detection counts as right; published figures are at 0.5; the best epoch is chosen by "
+        "mAP_a at the last one",
+    )
+    g.add_argument("--stream", choices=common.STREAMS, default=None, help="default: that of the checkpoint")
+    common.add_representation(g, "--finetune-skeleton-representation")
+    g.add_argument(
+        "--delay",
+        type=natural,
+        default=16,
+        metavar="FRAMES",
+        help="with --mode sequence: how long after a frame its class is read off; 16 sees as much of the future as a window "
+        "of 32 frames; 0 is fully online, and less accurate at the starts of actions",
+    )
+    g.add_argument(
+        "--checkpoint-path",
+        default="runs/detection",
+        metavar="FOLDER",
+        help="run folder: result.json, predictions as PKU-MMD text files, timelines",
+    )
+    g.add_argument(
+        "--timelines",
+        type=natural,
+        default=6,
+        metavar="N",
+        help="test videos to draw, truth above prediction, for the first seed; 0 draws none",
+    )
+    g = p.add_argument_group("training (defaults depend on the mode)")
+    g.add_argument("--lr", type=positive, default=None, help=f"learning rate of SGD; default: {_by_mode('lr')}")
+    g.add_argument(
+        "-b",
+        "--batch-size",
+        type=positive_int,
+        default=None,
+        help=f"windows (or sequences) a step; default: {_by_mode('batch_size')}",
+    )
+    g.add_argument("--epochs", type=positive_int, default=None, help=f"default: {_by_mode('epochs')}")
+    g.add_argument(
+        "--schedule",
+        type=natural,
+        nargs="*",
+        default=None,
+        metavar="EPOCH",
+        help=f"epochs at which the rate drops x0.1; default: {_by_mode('schedule')}",
+    )
+    g.add_argument(
+        "--windows",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help=f"windows (or sequences) of each video in an epoch; default: {_by_mode('windows')}",
+    )
+    g.add_argument(
+        "--length",
+        type=number(int, low=2),
+        default=None,
+        metavar="FRAMES",
+        help=f"frames of a window (or of a training sequence: longer teaches more patience); default: {_by_mode('length')}",
+    )
+    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="of SGD (Nesterov)")
+    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
+    g.add_argument(
+        "--test-every",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="epochs between two tests, to see the best one too; 0 tests after the last epoch only, because a test reads "
+        "every frame of every video",
+    )
+    g.add_argument(
+        "--test-batch",
+        type=positive_int,
+        default=256,
+        metavar="N",
+        help="windows that go through the encoder at once in the test; less takes less memory and gives the same result",
+    )
+    g = p.add_argument_group("random encoder (without --pretrained)")
+    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
+    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+    g = common.add_machine_group(p)
+    g.add_argument(
+        "--seed",
+        type=natural,
+        nargs="+",
+        default=[42],
+        metavar="SEED",
+        help="one or several; several give mean and standard deviation",
+    )
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments; what the mode decides is filled in."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    for name in ("lr", "batch_size", "epochs", "schedule", "windows", "length", "segments", "coordinates"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(MODES[args.mode], name))
+    args.stride, args.train_strides = MODES[args.mode].stride, MODES[args.mode].train_strides
+    if args.mode == "frozen" and args.pretrained and args.coordinates == "raw":
+        p.error(
+            "--coordinates raw does not go with --mode frozen: the norm of a frozen encoder fits normalised clips only"
+        )
+    if args.momentum == 0:
+        p.error("--momentum 0: Nesterov's SGD needs a momentum, usually 0.9")
+    if args.mode == "sequence" and args.delay >= args.length:
+        p.error(f"--delay {args.delay} must be shorter than the training sequences, --length {args.length}")
+    if len(set(args.seed)) < len(args.seed):
+        p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
+    return args
