@@ -4,7 +4,7 @@
 and writes its bytes straight to its place in the files of every protocol that has it, so that no process ever holds
 more than a few clips. What grows with the number of clips N: the arrays on the disk (12 T V M bytes a clip and
 protocol, 180 kB at 300 frames, 25 joints, 2 persons; a million clips are 180 GB a protocol) and, in memory, names,
-labels and counts (under 1 kB a clip).
+labels and counts (about 1 kB a clip).
 
 Each byte depends on the clip alone, so any number of processes gives the same files. Everything is written in a hidden
 folder beside the target, which is locked while a preparation runs, removed when it fails or is interrupted, and started
