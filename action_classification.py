@@ -3,44 +3,41 @@
     python action_classification.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ntu60 --protocol cross_view
 
 The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, scores.npz (for
-ensemble.py) and classifier.pth of the last seed. `engine.classify` holds the protocol and the checks it makes of itself.
+ensemble.py) and classifier.pth of the last seed; with --occlusion and --early also curves, as data and pictures.
+`engine.classify` holds the protocol and the checks it makes of itself, `engine.robustness` the further tests.
 """
 
-import math
 import sys
+
+from options.classification import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+import math
 import time
 from dataclasses import asdict
 
 import numpy as np
-import torch
 
 from engine.classify import Outcome, Recipe, train_classifier
-from engine.encoders import LoadedEncoder, fit_input_norm, load_encoder, random_encoder
+from engine.evaluation import EncoderSource, open_views, result_head
 from engine.labels import choose_labelled
+from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from feeder.evaluation import ClipViews
-from models.encoder import EncoderConfig
-from options.classification import parse_args
 from utils import checkpoint as files
 from utils.errors import UserError, run
+from utils.files import atomic_write
 from utils.fusion import SCORES_FILE, write_scores
 from utils.metrics import confusion_matrix, per_class_accuracy, summarise
-from utils.plots import draw_confusion
+from utils.plots import draw_confusion, draw_curves
 from utils.run_folder import RunFolder
 
 
-def make_encoder(args, dataset: Dataset, seed: int) -> LoadedEncoder:
-    """A fresh copy of the encoder for a seed: from the checkpoint, or random."""
-    if args.pretrained:
-        return load_encoder(args.pretrained, dataset, args.stream)
-    sizes = EncoderConfig(
-        layout=dataset.layout.name,
-        joints=dataset.layout.joints,
-        persons=dataset.row.persons,
-        hidden_size=args.hidden_size,
-        num_layers=args.num_layers,
-    )
-    return LoadedEncoder(random_encoder(sizes, seed), args.stream or "joint", f"random encoder, seed {seed}")
+def encoder_source(args) -> EncoderSource:
+    return EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
 
 
 def recipe_of(args) -> Recipe:
@@ -57,13 +54,15 @@ def recipe_of(args) -> Recipe:
     )
 
 
-def run_seed(args, dataset: Dataset, train: ClipViews, test: ClipViews, seed: int, folder: RunFolder) -> Outcome:
-    """One seed, from a fresh encoder to its outcome."""
-    loaded = make_encoder(args, dataset, seed)
-    encoder = loaded.encoder.to(train.device, train.dtype)
-    encoder.set_compute_dtype(resolve_precision(args.precision)[1])
-    if not args.pretrained:
-        fit_input_norm(encoder, train)
+def occlusion_kinds(args) -> tuple[str, ...]:
+    return {None: (), "both": tuple(AMOUNTS)}.get(args.occlusion, (args.occlusion,))
+
+
+def run_seed(
+    args, dataset: Dataset, train: ClipViews, test: ClipViews, seed: int, folder: RunFolder
+) -> tuple[Outcome, dict[str, list[float]]]:
+    """One seed, from a fresh encoder to its outcome and the curves (name -> shares) of the further tests."""
+    encoder = encoder_source(args).ready(dataset, seed, train, resolve_precision(args.precision)[1])
     if args.label_fraction is not None:
         chosen = choose_labelled(train.clips.labels.cpu().numpy(), args.label_fraction, args.sampling, seed)
         train = ClipViews(**{**vars(train), "clips": train.clips.select(chosen)})
@@ -95,11 +94,50 @@ def run_seed(args, dataset: Dataset, train: ClipViews, test: ClipViews, seed: in
         "protocol": dataset.protocol,
     }
     files.save(folder.path / "classifier.pth", state)
-    return outcome
+    curves = {
+        kind: occlusion_curve(encoder, outcome.fc, test, kind, dataset.layout.parts, args.occlusion_seed)
+        for kind in occlusion_kinds(args)
+    }
+    if args.early:
+        curves["early"] = early_curve(encoder, outcome.fc, test)
+    return outcome, curves
+
+
+def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, folder: RunFolder) -> dict:
+    """Data, pictures and printed lines of the occlusion and early-recognition curves; returns what result.json keeps."""
+    found = {}
+    for kind in occlusion_kinds(args):
+        curve = curve_summary(AMOUNTS[kind], {seed: c[kind] for seed, c in curves.items()}, clean=0)
+        found[kind] = {"unit": UNITS[kind], "seed_of_hiding": args.occlusion_seed, **curve}
+        percent = [100 * value for value in curve["mean"]]
+        draw_curves(folder.path / f"occlusion_{kind}.png", {"": (curve["x"], percent)}, UNITS[kind], "top-1, %")
+        points = ", ".join(
+            f"{x}: {100 * mean:.1f} (drop {100 * drop:.1f})"
+            for x, mean, drop in zip(curve["x"], curve["mean"], curve["drop"], strict=True)
+        )
+        folder.say(f"{kind} occlusion, {UNITS[kind]}: {points}")
+    if found:
+        folder.write_json("occlusion.json", found)
+    if args.early:
+        curve = curve_summary(OBSERVED, {seed: c["early"] for seed, c in curves.items()}, clean=-1)
+        ahead = "; the motion of a frame needs the frame after it" if stream == "motion" else ""
+        found["early"] = {"unit": f"% of the resized clip's frames observed{ahead}", **curve}
+        percent = [100 * value for value in curve["mean"]]
+        draw_curves(folder.path / "early.png", {"": (curve["x"], percent)}, "% of the frames observed", "top-1, %")
+        folder.write_json("early.json", found["early"])
+        points = ", ".join(f"{x}: {value:.1f}" for x, value in zip(curve["x"], percent, strict=True))
+        folder.say(f"early recognition, {found['early']['unit']}: {points}")
+    return found
 
 
 def write_results(
-    args, dataset: Dataset, test: ClipViews, source: str, outcomes: dict[int, Outcome], folder: RunFolder
+    args,
+    dataset: Dataset,
+    test: ClipViews,
+    source: str,
+    outcomes: dict[int, Outcome],
+    curves: dict[str, dict],
+    folder: RunFolder,
 ) -> None:
     """Result files of all seeds; scores and confusion are those of the last seed."""
     labels = test.clips.labels.cpu()
@@ -107,28 +145,33 @@ def write_results(
     confusion = confusion_matrix(outcome.scores.argmax(dim=1), labels, dataset.row.num_classes)
     accuracy = per_class_accuracy(confusion)
     confusion = confusion.numpy()
-    np.save(folder.path / "confusion.npy", confusion)
+    with atomic_write(folder.path / "confusion.npy") as file:
+        np.save(file, confusion)
     draw_confusion(folder.path / "confusion.png", confusion, dataset.row.classes)
-    write_scores(folder.path / SCORES_FILE, test.clips.names, labels.numpy(), outcome.scores.numpy(), test.stream, dataset.row.name)
+    write_scores(
+        folder.path / SCORES_FILE,
+        test.clips.names,
+        labels.numpy(),
+        outcome.scores.numpy(),
+        test.stream,
+        dataset.row.name,
+    )
     summary = {
         which: {k: asdict(summarise([getattr(o, which)[k] for o in outcomes.values()])) for k in ("top1", "top5")}
         for which in ("last", "best")
     }
+    features = "centre crop, cached" if args.cache_features else "exact protocol, fresh crops"
+    head = result_head(f"classification/{args.mode}", dataset.row.name, dataset.protocol, source, test.stream, features)
+    by_class = [None if math.isnan(share) else share for share in accuracy]
     folder.write_json(
         "result.json",
         {
-            "task": f"classification/{args.mode}",
-            "dataset": dataset.row.name,
-            "protocol": dataset.protocol,
-            "encoder": source,
-            "stream": test.stream,
-            "features": "centre crop, cached" if args.cache_features else "exact protocol, fresh crops",
+            **head,
             "label_fraction": args.label_fraction,
             "summary": summary,
             "seeds": {str(s): {"last": o.last, "best": o.best} for s, o in outcomes.items()},
-            "per_class": dict(
-                zip(dataset.row.classes, [None if math.isnan(a) else a for a in accuracy], strict=True)
-            ),
+            "curves": curves,
+            "per_class": dict(zip(dataset.row.classes, by_class, strict=True)),
             "dropped_test_clips": list(test.clips.dropped),
         },
     )
@@ -140,25 +183,25 @@ def main(argv=None) -> int:
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
     dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
-    first = make_encoder(args, dataset, args.seed[0])  # a wrong file is refused before anything is read or written
-    parents = torch.tensor(dataset.layout.parents)
-
-    def views(split: str) -> ClipViews:
-        clips = dataset.clips(split, args.cache_dir).to(device, args.clips)
-        return ClipViews(clips, parents, first.stream, device=device, dtype=dtype)
-
-    train, test = views("train"), views("val")
+    first = encoder_source(args).load(dataset, args.seed[0])  # refuses a wrong file before anything is read or written
+    if args.early:
+        check_causal(first.encoder)
+    train, test = (
+        open_views(dataset, split, first.stream, device, dtype, args.clips, args.cache_dir)
+        for split in ("train", "val")
+    )
     folder = RunFolder(args.checkpoint_path, "action_classification", vars(args))
     try:
-        source = first.source if args.pretrained else "random encoder (no --pretrained given)"
         folder.say(
-            f"{args.mode} evaluation of {source} on {dataset.row.name} {args.protocol}, {first.stream} stream: "
+            f"{args.mode} evaluation of {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream: "
             f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}, {args.precision}"
         )
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
-        outcomes = {seed: run_seed(args, dataset, train, test, seed, folder) for seed in args.seed}
-        write_results(args, dataset, test, source, outcomes, folder)
+        runs = {seed: run_seed(args, dataset, train, test, seed, folder) for seed in args.seed}
+        outcomes = {seed: outcome for seed, (outcome, _) in runs.items()}
+        curves = write_curves(args, {seed: curves for seed, (_, curves) in runs.items()}, test.stream, folder)
+        write_results(args, dataset, test, first.source, outcomes, curves, folder)
         last = summarise([o.last["top1"] for o in outcomes.values()])
         best = summarise([o.best["top1"] for o in outcomes.values()])
         folder.say(f"results and pictures: {folder.path}")

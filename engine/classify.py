@@ -65,8 +65,9 @@ def new_classifier(features: int, classes: int, seed: int) -> nn.Linear:
 
 @torch.no_grad()
 def class_scores(fc: nn.Linear, features: Tensor, device) -> Tensor:
-    """Class scores (N, classes), on the CPU, of features (N, D)."""
-    return torch.cat([fc(part.to(device)).cpu() for part in features.split(4096)]).float()
+    """Class scores (N, classes), on the CPU, of features (N, D). The batches are those of `clip_features`, so that a clip's
+    score does not depend on whether features were gathered first: products of other shapes differ in the last bit."""
+    return torch.cat([fc(part.to(device)).cpu() for part in features.split(FEATURE_BATCH)]).float()
 
 
 def train_classifier(

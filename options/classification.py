@@ -78,9 +78,27 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="momentum of SGD")
     g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
     g.add_argument("--test-every", type=positive_int, default=5, metavar="N", help="epochs between two tests")
-    g = p.add_argument_group("random encoder (without --pretrained)")
-    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
-    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+    g = p.add_argument_group("further tests of the trained classifier")
+    g.add_argument(
+        "--occlusion",
+        choices=("spatial", "temporal", "both"),
+        default=None,
+        help="accuracy with joints of all persons hidden before the stream is taken: 0 to 4 of the 5 body parts, or one block "
+        "of 0 to 90 %% of the frames; curve and drop from clean go to occlusion.json and pictures; nothing is trained on it",
+    )
+    g.add_argument(
+        "--occlusion-seed",
+        type=natural,
+        default=0,
+        metavar="SEED",
+        help="what is hidden in which clip; keep it, so that runs are compared on the same hidden clips",
+    )
+    g.add_argument(
+        "--early",
+        action="store_true",
+        help="accuracy after 10, 20, ... 100 %% of the frames, from one pass of a causal encoder; early.json and early.png",
+    )
+    common.add_random_encoder_group(p)
     g = common.add_machine_group(p)
     g.add_argument(
         "--seed",

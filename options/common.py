@@ -112,6 +112,13 @@ def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return g
 
 
+def add_random_encoder_group(p: argparse.ArgumentParser) -> None:
+    """--hidden-size and --num-layers of the encoder that is evaluated without --pretrained."""
+    g = p.add_argument_group("random encoder (without --pretrained)")
+    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
+    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+
+
 def add_representation(g, flag: str) -> None:
     g.add_argument(
         flag,
