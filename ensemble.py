@@ -3,11 +3,17 @@
 python ensemble.py RUN_OR_SCORES RUN_OR_SCORES ... [--weights W W ...] [--search] [--output FILE.json]
 """
 
+import sys
+
+from options.ensemble import get_parser
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    get_parser().parse_args()  # before torch is imported, so that help is instant
+
 from pathlib import Path
 
 import torch
 
-from options.ensemble import get_parser
 from utils.errors import UserError, run
 from utils.files import write_json
 from utils.fusion import check_same_clips, check_weights, fuse, read_scores, search_weights

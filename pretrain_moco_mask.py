@@ -6,8 +6,15 @@
 so that a run resumed anywhere is the run that never stopped.
 """
 
-import math
 import sys
+
+from options.pretraining import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+import math
 import time
 from dataclasses import asdict
 
@@ -21,26 +28,16 @@ from feeder.draws import ViewSettings
 from feeder.mixing import MixSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
-from options.pretraining import parse_args
 from utils import checkpoint as files
 from utils.errors import UserError, run
 from utils.run_folder import RunFolder, versions
 
 # Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes.
-MAY_CHANGE = {
-    *("data_root", "cache_dir", "clips", "workers", "checkpoint_path", "resume", "init_from", "start_epoch", "epochs"),
-    *(
-        "max_steps",
-        "save_fre",
-        "save_every_minutes",
-        "print_freq",
-        "on_nonfinite",
-        "nonfinite_limit",
-        "device",
-        "threads",
-    ),
-    *("local_rank", "precision", "schedule", "lr", "cos", "skeleton_representation", "contrasts"),
-}
+MAY_CHANGE = set(
+    "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
+    "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
+    "skeleton_representation contrasts knn_every knn_clips".split()
+)
 
 
 def model_config(args, dataset: Dataset) -> PCM3Config:
@@ -237,7 +234,10 @@ def train(args, model: PCM3, optimizer, batches: Batches, folder: RunFolder, ste
         files.save_last(args.checkpoint_path, checkpoint_content(args, model, optimizer, done, per_epoch))
         saved_at = time.monotonic()
 
-    with StopRequest() as stop, tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True, disable=None) as bar:
+    with (
+        StopRequest() as stop,
+        tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True, disable=None) as bar,
+    ):
         for batch in batches.stream(step, last_step, args.workers):
             data_time += time.perf_counter() - waited_from
             epoch, position = divmod(step, per_epoch)

@@ -184,7 +184,7 @@ class PCM3(nn.Module):
         contrast_terms, logits, top1 = self._contrast(features, keys, batch, places)
         terms = {**contrast_terms, **terms}
         total = sum(terms[f"contrast_{name}"] for name in contrasts)
-        if self.config.distillation:
+        if self.config.distillation and contrasts:
             total = total + self.config.cmd_weight * terms["distillation"]
         if self.config.prediction_weight > 0:
             total = total + self.config.prediction_weight * terms["prediction"]

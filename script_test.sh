@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Makes the environment (.venv, once) and runs the linter and the tests. Arguments go to pytest: bash script_test.sh -m slow
+set -euo pipefail
+cd "$(dirname "$0")"
+source ./script_environment.sh
+make_environment requirements-dev.txt
+ruff check .
+ruff format --check .
+if [ $# -gt 0 ]; then python -m pytest "$@"; else python -m pytest; fi
+echo "tests passed"
