@@ -41,20 +41,25 @@ def synchronise(device: torch.device) -> None:
 
 
 def interleave(
-    candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device | None = None, warm: int = 1
+    candidates: dict[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device | None = None,
+    warm: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each candidate in each of `rounds` rounds, all candidates once a round, after `warm` unmeasured
-    rounds. The order within a round alternates, so that none always follows the same other."""
+    rounds. The order within a round alternates, so that none always follows the same other. `clock` is
+    time.process_time where a busy machine makes the time on the wall meaningless (with one thread)."""
     device = device or torch.device("cpu")
     seconds = {name: [] for name in candidates}
     for turn in range(-warm, rounds):
         for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
             synchronise(device)
-            start = time.perf_counter()
+            start = clock()
             candidates[name]()
             synchronise(device)
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
