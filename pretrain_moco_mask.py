@@ -21,10 +21,12 @@ from dataclasses import asdict
 import torch
 from tqdm import tqdm
 
+from engine.monitor import NeighbourMonitor, limited
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.batches import Batches
 from feeder.draws import ViewSettings
+from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -107,6 +109,22 @@ def make_batches(args, dataset: Dataset, device, dtype) -> Batches:
         device,
         dtype,
     )
+
+
+def make_monitor(args, dataset: Dataset, batches: Batches) -> NeighbourMonitor | None:
+    """1-NN on held-out clips as --knn-every asks for, or None."""
+    if not args.knn_every:
+        return None
+    held_out = dataset.clips("val", args.cache_dir)
+    if batches.stream_name != args.stream:  # taken before crop and transform, see make_batches
+        held_out = held_out.with_stream(args.stream, torch.tensor(dataset.layout.parents))
+    views = (
+        ClipViews(
+            clips, torch.tensor(dataset.layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype
+        )
+        for clips in (batches.clips, held_out.to(batches.device, args.clips))
+    )
+    return NeighbourMonitor(*(limited(v, args.knn_clips) for v in views))
 
 
 def learning_rate(args, epoch: int) -> float:
@@ -219,7 +237,7 @@ def train_step(args, model: PCM3, optimizer, batch) -> tuple:
     return output, norm, finite
 
 
-def train(args, model: PCM3, optimizer, batches: Batches, folder: RunFolder, step: int) -> int:
+def train(args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFolder, step: int) -> int:
     """The loop from `step` on; returns the exit status."""
     per_epoch = batches.steps_per_epoch
     last_step = args.epochs * per_epoch
@@ -266,6 +284,12 @@ def train(args, model: PCM3, optimizer, batches: Batches, folder: RunFolder, ste
             if position == per_epoch - 1 and (epoch % args.save_fre == 0 or epoch == args.epochs - 1):
                 content = checkpoint_content(args, model, optimizer, step, per_epoch)
                 files.save(folder.path / files.numbered(epoch), content)
+            if monitor is not None and position == per_epoch - 1 and (epoch + 1) % args.knn_every == 0:
+                started = time.monotonic()
+                accuracy = monitor(model.encoder_q)
+                folder.metrics(step, {"knn_top1": accuracy}, epoch=epoch)
+                folder.say(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
+                logged_at += time.monotonic() - started  # not a part of the steps' time
             if step < last_step and time.monotonic() - saved_at >= 60 * args.save_every_minutes:
                 save(step)
             if stop.received:
@@ -294,8 +318,10 @@ def main(argv=None) -> int:
     set_threads(args.threads)
     device = resolve_device(args.device)
     dtype, compute_dtype = resolve_precision(args.precision)
-    dataset = find_dataset(args.data_root, args.pre_dataset, args.protocol)
+    splits = ("train", "val") if args.knn_every else ("train",)
+    dataset = find_dataset(args.data_root, args.pre_dataset, args.protocol, splits)
     batches = make_batches(args, dataset, device, dtype)
+    monitor = make_monitor(args, dataset, batches)
 
     torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later
     model = PCM3(model_config(args, dataset)).to(device, dtype)
@@ -326,7 +352,7 @@ def main(argv=None) -> int:
             )
         settings = {"views": asdict(batches.settings), "model": model.config.to_dict()}
         folder.write_json("config.json", settings)
-        status = train(args, model, optimizer, batches, folder, step)
+        status = train(args, model, optimizer, batches, monitor, folder, step)
         if status == 0:
             folder.say(f"done: {folder.path / files.LAST}")
         return status

@@ -69,6 +69,21 @@ def _add_run_group(p) -> None:
         "-p", "--print-freq", type=positive_int, default=50, metavar="N", help="steps between two lines of the log"
     )
     g.add_argument(
+        "--knn-every",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="every N epochs, classify held-out clips (val split) by their nearest neighbour in the train split and log "
+        "knn_top1; 0 = off, usually 5 to 20; the run itself is the same with and without",
+    )
+    g.add_argument(
+        "--knn-clips",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="with --knn-every: at most N clips of each split, the same ones every time; 0 = all; some thousands are enough",
+    )
+    g.add_argument(
         "--on-nonfinite",
         choices=("stop", "skip"),
         default="stop",
