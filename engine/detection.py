@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from engine.classify import check_frozen, new_classifier
-from engine.encoders import snapshot
+from engine.encoders import fit_norm, snapshot
 from feeder.draws import epoch_order
 from feeder.evaluation import shuffled
 from feeder.windows import VideoWindows
@@ -31,6 +31,7 @@ from utils.errors import UserError
 
 SEGMENTS = {"released": released_segments, "threshold": threshold_segments}
 NORM_WINDOWS = 4096  # windows from which a random encoder takes its input statistics, at most
+NORM_LENGTH, NORM_BATCH = 64, 256  # frames of such a window at most, and windows read at once
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,12 @@ def check_causal(encoder: Encoder) -> None:
         )
 
 
-@torch.no_grad()
 def fit_to_windows(encoder: Encoder, train: VideoWindows, recipe: DetectionRecipe, seed: int) -> None:
-    """Sets the input norm's running statistics to those of training windows, for a random encoder, which has seen no data."""
+    """Sets the input norm of a random encoder by training windows."""
     drawn = train.draw(seed, 0, recipe.windows, recipe.train_strides)[:NORM_WINDOWS]
-    length = min(recipe.length, 64)
-    count, mean, square = 0, 0.0, 0.0
-    for low in range(0, len(drawn), 256):
-        x = train.windows(drawn[low : low + 256], length)[0].flatten(0, 1).double()
-        count, mean, square = count + len(x), mean + x.sum(0), square + x.square().sum(0)
-    if not count:
-        raise UserError("the training videos have no frames; prepare the untrimmed videos again")
-    mean = mean / count
-    encoder.input_norm.running_mean.copy_(mean)
-    encoder.input_norm.running_var.copy_((square / count - mean.square()).clamp_min(0))
+    length = min(recipe.length, NORM_LENGTH)
+    parts = (drawn[low : low + NORM_BATCH] for low in range(0, len(drawn), NORM_BATCH))
+    fit_norm(encoder, (train.windows(part, length)[0] for part in parts))
 
 
 def delayed(features: Tensor, delay: int) -> Tensor:

@@ -60,17 +60,22 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None) -> Load
 
 
 @torch.no_grad()
-def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None:
-    """Sets the input norm's running statistics to those of the centre crops of a split (for a random encoder, which has
-    seen no data)."""
+def fit_norm(encoder: Encoder, batches) -> None:
+    """Sets the input norm's running statistics to those of all frames of `batches` of inputs (n, T, F), for a random
+    encoder, which has seen no data."""
     count, mean, square = 0, 0.0, 0.0
-    for index in in_order(len(views), batch):
-        x = views.centre(index).flatten(0, 1).double()
+    for x in batches:
+        x = x.flatten(0, 1).double()
         count, mean, square = count + len(x), mean + x.sum(0), square + x.square().sum(0)
     mean = mean / count
     variance = (square / count - mean.square()).clamp_min(0) * count / max(count - 1, 1)
     encoder.input_norm.running_mean.copy_(mean)
     encoder.input_norm.running_var.copy_(variance)
+
+
+def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None:
+    """`fit_norm` by the centre crops of a split."""
+    fit_norm(encoder, (views.centre(index) for index in in_order(len(views), batch)))
 
 
 def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:

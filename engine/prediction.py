@@ -1,0 +1,192 @@
+"""Motion prediction: training a decoder of future poses on an encoder, and its error at each horizon.
+
+There is no published protocol for encoders of this family; this one is this repository's: raw frame rate, no resize, the
+first person's next frames from the observed ones. In training every epoch cuts each clip at another place; the test cuts its
+middle. The encoder is
+
+    frozen    bit for bit as it was loaded (checked after the first epoch and at the end); only the decoder is trained
+    tuned     as it was loaded, then trained with the decoder
+    scratch   of the same sizes with random weights, trained with the decoder
+
+The error is MPJPE: the distance of a predicted joint from the true one, in mm, averaged over joints and clips. A future
+frame in which the person was not seen counts for nothing. Beside it stands the error of zero velocity, which repeats the
+last observed pose.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from engine.encoders import fit_norm, moved, snapshot
+from feeder.draws import epoch_order
+from feeder.evaluation import in_order, shuffled
+from feeder.windows import FutureViews
+from models.encoder import Encoder
+from models.future import FutureDecoder
+from utils.errors import UserError
+
+MODES = ("frozen", "tuned", "scratch")
+MILLIMETRES = 1000.0  # prepared coordinates are metres
+TEST_BATCH = 256
+LARGEST_GRADIENT = 1.0  # norm to which gradients are clipped: 25 steps of feedback can make one clip's gradient huge
+
+
+@dataclass(frozen=True)
+class PredictionRecipe:
+    """How the decoder (and, unless frozen, the encoder) is trained, by Adam; the rate drops x0.1 at the schedule's epochs."""
+
+    mode: str = "frozen"
+    lr: float = 1e-3
+    encoder_lr: float = 3e-4
+    batch_size: int = 64
+    epochs: int = 100
+    schedule: tuple[int, ...] = (80,)
+    hidden_size: int = 256
+
+    def factor(self, epoch: int) -> float:
+        return 0.1 ** sum(epoch >= milestone for milestone in self.schedule)
+
+
+@dataclass
+class PredictionOutcome:
+    """errors (predict,): MPJPE in mm of the test clips at each future frame, after the last epoch."""
+
+    errors: Tensor
+    decoder: FutureDecoder
+    history: list[dict] = field(default_factory=list)
+
+
+def joint_distance(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean distance over the joints (N, T) of poses (N, T, V, 3), and where the true person was seen (N, T)."""
+    return (predicted - true).norm(dim=-1).mean(-1), (true != 0).flatten(2).any(-1)
+
+
+def horizon_errors(parts) -> Tensor:
+    """MPJPE in mm at each future frame (T,) from pairs (predicted, true) of poses (N, T, V, 3) in metres."""
+    total, count = 0.0, 0
+    for predicted, true in parts:
+        distance, seen = joint_distance(predicted.double(), true.double())
+        total, count = total + (distance * seen).sum(0).cpu(), count + seen.sum(0).cpu()
+    return MILLIMETRES * total / count.clamp_min(1)
+
+
+def zero_velocity(views: FutureViews) -> Tensor:
+    """MPJPE in mm (T,) of repeating the last observed pose."""
+
+    def parts():
+        for index in in_order(len(views), TEST_BATCH):
+            _, pose, future = views.test(index)
+            yield pose[:, None].expand_as(future), future
+
+    return horizon_errors(parts())
+
+
+@torch.no_grad()
+def predict(
+    encoder: Encoder, decoder: FutureDecoder, views: FutureViews, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(last observed pose, predicted future, true future) of the test cut of some clips."""
+    observed, pose, future = views.test(index)
+    return pose, decoder(encoder(observed), pose, views.predict), future
+
+
+def test_errors(encoder: Encoder, decoder: FutureDecoder, views: FutureViews) -> Tensor:
+    """MPJPE in mm (T,) of the test clips. UserError when the predictions are not finite."""
+    encoder.eval()
+    decoder.eval()
+    errors = horizon_errors(predict(encoder, decoder, views, index)[1:] for index in in_order(len(views), TEST_BATCH))
+    if not torch.isfinite(errors).all():
+        raise UserError("the predicted poses are not finite: the network diverged; give a smaller --lr")
+    return errors
+
+
+def fit_to_observed(encoder: Encoder, views: FutureViews) -> None:
+    """Sets the input norm of a random encoder by the observed frames of all clips."""
+    fit_norm(encoder, (views.test(index)[0] for index in in_order(len(views), TEST_BATCH)))
+
+
+def _train_epoch(
+    encoder, decoder, train: FutureViews, optimizer, recipe: PredictionRecipe, seed: int, epoch: int
+) -> float:
+    """One pass over the training clips; returns the mean error in mm over all horizons."""
+    encoder.train(recipe.mode != "frozen")
+    decoder.train()
+    total, count = 0.0, 0
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index in shuffled(len(train), recipe.batch_size, epoch_order(seed, epoch, len(train))):
+        observed, pose, future = train.train(index, seed, epoch)
+        with torch.set_grad_enabled(recipe.mode != "frozen"):
+            feature = encoder(observed)
+        distance, seen = joint_distance(decoder(feature, pose, train.predict), future)
+        loss = (distance * seen).sum() / seen.sum().clamp_min(1)
+        if not torch.isfinite(loss):
+            raise UserError(f"epoch {epoch + 1}: the loss is not finite; give a smaller --lr than {recipe.lr:g}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
+        optimizer.step()
+        total, count = total + float(loss.detach()) * len(index), count + len(index)
+    return MILLIMETRES * total / count
+
+
+def new_decoder(features: int, joints: int, hidden_size: int, seed: int) -> FutureDecoder:
+    """A decoder whose random weights follow from a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FutureDecoder(features, joints, hidden_size)
+
+
+def check_still(encoder: Encoder, before: dict[str, Tensor]) -> None:
+    """AssertionError when a frozen encoder can be trained or has moved."""
+    trainable = [name for name, p in encoder.named_parameters() if p.requires_grad]
+    assert not trainable, f"frozen, but trainable: {trainable}"
+    changed = moved(encoder, before)
+    assert not changed, f"frozen, but moved: {changed}"
+
+
+def train_predictor(
+    encoder: Encoder,
+    train: FutureViews,
+    test: FutureViews,
+    recipe: PredictionRecipe,
+    seed: int,
+    log=None,
+    quiet: bool | None = None,
+) -> PredictionOutcome:
+    """Trains a decoder on an encoder without head, which tuned and scratch change in place, and tests it once at the end.
+
+    log(epoch, values) is called after every epoch. UserError when the network diverges."""
+    if recipe.mode not in MODES:
+        raise ValueError(f"expected a mode of {MODES}, got {recipe.mode!r}")
+    frozen = recipe.mode == "frozen"
+    decoder = new_decoder(encoder.feature_size, train.clips.joints, recipe.hidden_size, seed).to(
+        train.device, train.dtype
+    )
+    encoder.requires_grad_(not frozen)
+    before = snapshot(encoder) if frozen else None
+    groups = [{"params": list(decoder.parameters()), "base": recipe.lr}]
+    if not frozen:
+        groups.append({"params": list(encoder.parameters()), "base": recipe.encoder_lr})
+    optimizer = torch.optim.Adam(groups, recipe.lr)
+    history = []
+    bar = tqdm(
+        range(recipe.epochs),
+        unit="epoch",
+        desc=f"{recipe.mode}, seed {seed}",
+        disable=quiet,
+        dynamic_ncols=True,
+        leave=False,
+    )
+    for epoch in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * recipe.factor(epoch)
+        values = {"train_mpjpe_mm": _train_epoch(encoder, decoder, train, optimizer, recipe, seed, epoch)}
+        if frozen and epoch in (0, recipe.epochs - 1):
+            check_still(encoder, before)
+        bar.set_postfix(mm=f"{values['train_mpjpe_mm']:.1f}")
+        history.append({"epoch": epoch + 1, **values})
+        if log is not None:
+            log(epoch + 1, values)
+    return PredictionOutcome(test_errors(encoder, decoder, test), decoder, history)

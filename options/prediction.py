@@ -1,0 +1,105 @@
+"""Flags of motion_prediction.py."""
+
+import argparse
+
+from options import common
+from options.common import natural, number, positive, positive_int
+
+MODES = ("frozen", "tuned", "scratch")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Predicts the next frames of a person from the observed ones, and prints the error in mm at each horizon beside that "
+        "of zero velocity (the last pose repeated).",
+        "There is no published protocol; this one is this repository's: raw frame rate, person 1, shorter clips skipped and "
+        "counted. Example: python motion_prediction.py --pretrained P --finetune-dataset demo --encoder-mode frozen scratch",
+    )
+    common.add_data_group(p, "--finetune-dataset", "ntu60", "to predict")
+    g = p.add_argument_group("prediction")
+    g.add_argument(
+        "--pretrained",
+        default="",
+        metavar="PATH",
+        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q; without it `frozen` is a "
+        "random encoder, its input statistics taken from the training split",
+    )
+    g.add_argument(
+        "--encoder-mode",
+        choices=MODES,
+        nargs="+",
+        default=["frozen"],
+        help="frozen: the encoder stays as it is (checked), the decoder is trained; tuned: both are trained from --pretrained; "
+        "scratch: both from random weights of the same sizes; several give a row each",
+    )
+    g.add_argument(
+        "--observe",
+        type=positive_int,
+        default=50,
+        metavar="FRAMES",
+        help="observed frames, at the raw rate (30 a second)",
+    )
+    g.add_argument(
+        "--predict",
+        type=positive_int,
+        default=25,
+        metavar="FRAMES",
+        help="predicted frames; clips shorter than both together are skipped and counted",
+    )
+    g.add_argument(
+        "--horizons",
+        type=positive_int,
+        nargs="+",
+        default=[1, 5, 10, 15, 20, 25],
+        metavar="FRAME",
+        help="predicted frames at which the error is printed, counted from 1",
+    )
+    g.add_argument(
+        "--stream", choices=common.STREAMS, default=None, help="of the encoder; default: that of the checkpoint"
+    )
+    common.add_representation(g, "--finetune-skeleton-representation")
+    g.add_argument(
+        "--checkpoint-path",
+        default="runs/prediction",
+        metavar="FOLDER",
+        help="run folder: result.json, curve.png, poses/*.png",
+    )
+    g.add_argument("--pictures", type=natural, default=3, metavar="N", help="test clips to draw; 0 draws none")
+    g = p.add_argument_group("training")
+    g.add_argument(
+        "--lr", type=positive, default=1e-3, help="of the decoder, by Adam; lower when the loss is not finite"
+    )
+    g.add_argument("--encoder-lr", type=positive, default=3e-4, help="of the encoder, where it is trained")
+    g.add_argument("-b", "--batch-size", type=positive_int, default=64, help="clips a step")
+    g.add_argument("--epochs", type=positive_int, default=100, help="passes over the training clips")
+    g.add_argument(
+        "--schedule", type=natural, nargs="*", default=[80], metavar="EPOCH", help="epochs at which the rates drop x0.1"
+    )
+    g.add_argument("--decoder-size", type=positive_int, default=256, help="hidden size of the decoder's GRU")
+    g = p.add_argument_group("random encoder (without --pretrained)")
+    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
+    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+    g = common.add_machine_group(p)
+    g.add_argument(
+        "--seed",
+        type=natural,
+        nargs="+",
+        default=[42],
+        metavar="SEED",
+        help="one or several; several give mean and standard deviation",
+    )
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    if max(args.horizons) > args.predict:
+        p.error(f"--horizons {max(args.horizons)} is beyond the {args.predict} frames of --predict")
+    if "tuned" in args.encoder_mode and not args.pretrained:
+        p.error("--encoder-mode tuned needs --pretrained; scratch trains a random encoder")
+    for flag in ("encoder_mode", "seed", "horizons"):
+        if len(set(getattr(args, flag))) < len(getattr(args, flag)):
+            p.error(f"--{flag.replace('_', '-')} names a value twice: {' '.join(map(str, getattr(args, flag)))}")
+    return args
