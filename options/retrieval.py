@@ -1,0 +1,118 @@
+"""Flags of action_retrieval.py."""
+
+import argparse
+
+from options import common
+from options.common import natural, positive_int
+
+DEFAULT_DATASET, DEFAULT_PROTOCOL, DEFAULT_SEED = "ntu60", "cross_subject", 42
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Retrieval without training: every test clip is classified by its nearest neighbours among the training clips.",
+        "Similarity is the cosine of the features. Features come from a checkpoint (--pretrained), from a random encoder "
+        "(nothing given), from the coordinates themselves (--raw-joints), or from a file saved before (--features).",
+    )
+    common.add_data_group(p, "--finetune-dataset", None, f"to evaluate on, {DEFAULT_DATASET} if not given")
+    p.set_defaults(protocol=None)  # so that a features file can say it
+    g = p.add_argument_group("features")
+    g.add_argument(
+        "--pretrained",
+        default="",
+        metavar="PATH",
+        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q",
+    )
+    g.add_argument(
+        "--raw-joints",
+        action="store_true",
+        help="no encoder: the feature is the centre crop itself, 64 frames of normalised coordinates, flattened; what an "
+        "encoder has to beat",
+    )
+    g.add_argument(
+        "--features",
+        default="",
+        metavar="FILE",
+        help="a file that --save-features wrote: nothing is encoded and no data set is opened; data set and protocol are the "
+        "file's",
+    )
+    g.add_argument(
+        "--save-features",
+        action="store_true",
+        help="keep the features of both splits as features.npz in the run folder, to try other k without encoding again; "
+        "8 kB a clip at the usual width of 2048",
+    )
+    g.add_argument(
+        "--stream", choices=common.STREAMS, default=None, help="default: that of the checkpoint, without one joint"
+    )
+    common.add_representation(g, "--finetune-skeleton-representation")
+    g = p.add_argument_group("retrieval")
+    g.add_argument(
+        "--knn",
+        type=positive_int,
+        nargs="+",
+        default=[1],
+        metavar="K",
+        help="numbers of neighbours that vote, one or several; tables give 1; a larger K smooths over noisy labels",
+    )
+    g.add_argument(
+        "--recall",
+        type=positive_int,
+        nargs="+",
+        default=[1, 5, 10],
+        metavar="K",
+        help="cut-offs of recall@K: the share of test clips with a clip of their class among the K nearest",
+    )
+    g.add_argument(
+        "--map",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="mean average precision over the whole ranked gallery; it sorts the gallery for every test clip, so "
+        "--no-map is quicker",
+    )
+    g.add_argument(
+        "--memory",
+        type=positive_int,
+        default=256,
+        metavar="MB",
+        help="working memory beside the features; test clips are compared in chunks that fit; more is seldom faster",
+    )
+    g.add_argument(
+        "--checkpoint-path", default="runs/retrieval", metavar="FOLDER", help="run folder: log and result.json"
+    )
+    common.add_random_encoder_group(p)
+    g = common.add_machine_group(p)
+    g.add_argument(
+        "--seed",
+        type=natural,
+        nargs="+",
+        default=None,
+        metavar="SEED",
+        help=f"of the random encoder, {DEFAULT_SEED} if not given; several give mean and standard deviation; nothing else "
+        "here is left to chance",
+    )
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments. Without --features, data set and protocol have their defaults; seed is a list."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    sources = [
+        f"--{name.replace('_', '-')}" for name in ("pretrained", "raw_joints", "features") if getattr(args, name)
+    ]
+    if len(sources) > 1:
+        p.error(f"{' and '.join(sources)} exclude each other: features come from one place")
+    if sources and args.seed is not None:
+        p.error(f"--seed is of the random encoder; leave it out with {sources[0]}, where nothing is left to chance")
+    if args.features and (args.save_features or args.stream):
+        p.error(f"{'--save-features' if args.save_features else '--stream'} has no effect on --features; leave it out")
+    args.seed = args.seed or [DEFAULT_SEED]
+    if len(set(args.seed)) < len(args.seed):
+        p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
+    if args.save_features and len(args.seed) > 1:
+        p.error("--save-features keeps the features of one encoder; give one --seed")
+    if not args.features:
+        args.finetune_dataset = args.finetune_dataset or DEFAULT_DATASET
+        args.protocol = args.protocol or DEFAULT_PROTOCOL
+    return args

@@ -1,0 +1,99 @@
+"""Clip features of both splits of a data set in one file, to be used again without encoding.
+
+An .npz archive, not compressed (features do not compress):
+
+    train_names, val_names (N,) text      train_labels, val_labels (N,) int64      train_features, val_features (N, D) float32
+    classes (K,) text                     encoder, stream, dataset, protocol       text: where they come from
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import atomic_write
+
+SPLITS = ("train", "val")
+_TEXTS = ("encoder", "stream", "dataset", "protocol")
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """names (N,) text, labels (N,) int64 in 0..K-1, features (N, D) float32."""
+
+    names: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of both splits; classes: K names; encoder, stream, dataset, protocol: where they come from."""
+
+    train: SplitFeatures
+    val: SplitFeatures
+    classes: tuple[str, ...]
+    encoder: str
+    stream: str
+    dataset: str
+    protocol: str
+
+
+def write_features(path, content: Features) -> None:
+    """Saves the features, whole or not at all."""
+    arrays = {name: np.str_(getattr(content, name)) for name in _TEXTS}
+    arrays["classes"] = np.asarray(content.classes, dtype=np.str_)
+    for name in SPLITS:
+        split = getattr(content, name)
+        arrays[f"{name}_names"] = np.asarray(split.names, dtype=np.str_)
+        arrays[f"{name}_labels"] = np.asarray(split.labels, dtype=np.int64)
+        arrays[f"{name}_features"] = np.asarray(split.features, dtype=np.float32)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
+
+
+def _split(archive, name: str, classes: int, path) -> SplitFeatures:
+    names, labels, features = (archive[f"{name}_{part}"] for part in ("names", "labels", "features"))
+    if names.ndim != 1 or names.dtype.kind != "U" or labels.shape != names.shape or labels.dtype.kind not in "iu":
+        raise UserError(f"{path}: expected {name}_names as text (N,) and {name}_labels as integers (N,)")
+    if features.ndim != 2 or len(features) != len(names) or features.dtype != np.float32:
+        raise UserError(
+            f"{path}: expected {name}_features as float32 ({len(names)}, D), found {features.dtype} {features.shape}"
+        )
+    if not len(names):
+        raise UserError(f"{path}: its {name} split holds no clip")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(f"{path}: {name}_labels must lie in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
+    return SplitFeatures(names, labels.astype(np.int64), features)
+
+
+def read_features(path) -> Features:
+    """The content of a features file. UserError when it is missing, of another format, or its parts do not fit."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > 2 * path.stat().st_size + 2**20:
+                raise UserError(f"{path}: it would unpack to {unpacked} bytes; features are saved uncompressed")
+            needed = [*_TEXTS, "classes", *(f"{s}_{part}" for s in SPLITS for part in ("names", "labels", "features"))]
+            missing = [name for name in needed if name not in archive]
+            if missing:
+                raise UserError(f"{path}: not a features file, it lacks {missing[0]}")
+            classes = tuple(str(name) for name in archive["classes"].reshape(-1))
+            splits = {name: _split(archive, name, len(classes), path) for name in SPLITS}
+            return Features(**splits, classes=classes, **{name: str(archive[name])[:500] for name in _TEXTS})
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; --save-features makes one") from None
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UserError(f"{path}: not a readable features file ({str(error)[:120]})") from None
+    except Exception as error:  # a hostile or cut archive can raise almost anything from inside the readers
+        raise UserError(f"{path}: not a readable features file ({type(error).__name__}: {str(error)[:120]})") from None
