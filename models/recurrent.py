@@ -12,7 +12,7 @@ How it is computed. On a CPU one autograd function covers one layer, both direct
 * forward keeps the gates r, z, n and the recurrent part q of the candidate (10 H numbers a frame with the output, for
   two directions), nothing when no gradient is wanted;
 * backward first turns them into four factors, so that within the chain of frames one multiplication by the gradient of
-  the state gives the gradients of all gates; weight gradients are one product over (up to 4096 rows of) all frames.
+  the state gives the gradients of all gates; weight gradients are one product for many frames.
 
 Everything is time-major inside, (T, N, .), so that a frame is one block of memory; a direction's recurrent weights are
 packed once a call for oneDNN where this build of torch offers it, and both directions share one batched product where
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 INPUT_ROWS = 256  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
-GRADIENT_ROWS = 4096  # rows of one weight-gradient product: bounds the memory of the gates' gradients
+GRADIENT_ROWS = 1024  # rows of one weight-gradient product: more is no faster, and holds more gate gradients
 PACKED_FROM = 512  # hidden size from which packed products, one per direction, beat one batched product
 PACKED_FRAMES = 4  # packing costs about as much as one product, so it pays from a few frames on
 
@@ -181,18 +181,24 @@ def _backward_layer(x, states, gates, candidates, weights, grad_outputs, grad_la
     swapped = [w.view(3, H, H)[[2, 0, 1]].view(3 * H, H).to(compute_dtype) for w in w_hh]
     recur = _FrameProduct([w.t() for w in swapped], clips, frames, x.dtype)
     dh = grad_last.contiguous().clone() if grad_last is not None else x.new_zeros(directions, clips, H)
+    blocks = _blocks(frames, GRADIENT_ROWS, clips)
     factors = x.new_empty(directions, clips, 4, H)
+    buffer = torch.empty(directions, blocks[0][1], clips, 4 * H, dtype=compute_dtype)
     grad_x = x.new_empty(frames, clips, x.shape[2]) if want_grad_x else None
     grad_weights = [torch.empty_like(w) for w in weights]
     by_direction = states.view(frames + 1, clips, directions, H).permute(2, 0, 1, 3)
-    for start, stop in reversed(_blocks(frames, GRADIENT_ROWS, clips)):
-        d_gates = torch.empty(directions, stop - start, clips, 4 * H, dtype=compute_dtype)
+    for start, stop in reversed(blocks):
+        d_gates = buffer[:, : stop - start]
         for t in reversed(range(start, stop)):
             if grad_outputs is not None:
                 dh += grad_outputs[t].view(clips, directions, H).transpose(0, 1)
-            _gate_factors(gates[:, t], candidates[:, t], by_direction[:, t + 1], factors)
             frame = d_gates[:, t - start]
-            frame.copy_(factors.mul_(dh[:, :, None]).view(directions, clips, 4 * H))
+            if compute_dtype == x.dtype:
+                factors = frame.view(directions, clips, 4, H)
+            _gate_factors(gates[:, t], candidates[:, t], by_direction[:, t + 1], factors)
+            factors.mul_(dh[:, :, None])
+            if compute_dtype != x.dtype:
+                frame.copy_(factors.view(directions, clips, 4 * H))
             torch.addcmul(recur(frame[..., : 3 * H]), dh, gates[:, t, :, H : 2 * H], out=dh)
         _add_block(grad_x, grad_weights, d_gates, x, by_direction, w_ih, start, stop)
     return grad_x, dh, grad_weights
@@ -221,7 +227,7 @@ def _add_block(grad_x, grad_weights, d_gates, x, states, w_ih, start, stop):
         _add_product(g_ih, rzn, rows, first)
         _add_product(g_hh[: 2 * H], rz, before, first)
         _add_product(g_hh[2 * H :], q, before, first)
-        sums = qrzn.sum(0, dtype=x.dtype)
+        sums = torch.mm(qrzn.new_ones(1, len(qrzn)), qrzn)[0]  # a sum in float32 of bfloat16 would copy all of it
         for bias, part in ((b_ih, sums[H:]), (b_hh[: 2 * H], sums[H : 3 * H]), (b_hh[2 * H :], sums[:H])):
             bias.copy_(part) if first else bias.add_(part)
         if grad_x is not None:
