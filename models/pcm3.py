@@ -60,6 +60,13 @@ class PCM3Config:
     def to_dict(self) -> dict:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict) -> "PCM3Config":
+        """The configuration that `to_dict` wrote; TypeError for fields that are not known."""
+        values = dict(values)
+        encoder = EncoderConfig(**values.pop("encoder"))
+        return cls(encoder=encoder, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
 
 @dataclass
 class StepOutput:
@@ -151,6 +158,13 @@ class PCM3(nn.Module):
         updates.commit()
         clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", places)
         return self._project(self.encoder_k, clip)
+
+    @torch.no_grad()
+    def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
+        """The decoder's coordinates (N, T, F) for masked clips (N, T, F), in eval mode; place: of the task prompt, 0..1."""
+        frames = self._encode(self.encoder_q, {"masked": masked}, RunningUpdates())["masked"]
+        places = place_offset(masked.new_full((len(PROMPT_SLOT),), place), self.encoder_q.feature_size)
+        return self._decode(frames + self._task_prompt(self.mp_prompt, "decoder", places), 1, RunningUpdates())
 
     # -- the figure -----------------------------------------------------------------------------------------------
 

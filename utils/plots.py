@@ -68,7 +68,8 @@ def _draw_person(axes, points: np.ndarray, layout, colours) -> None:
 def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
     """Draws a sheet of stick figures: a row for each clip, `poses` frames of it from its first (left) to its last.
 
-    path: .png, .pdf or .svg; clips: sequence of arrays (3, t, V, M) of valid frames only, any unit; layout: the
+    path: .png, .pdf or .svg; clips: sequence of arrays (3, t, V, M) of valid frames only, any unit (a joint that is not a
+    number is left out of the drawing); layout: the
     Layout (parents say which joints are joined, parts give the colours); titles: one string a clip. All rows share
     one scale, so that a clip in millimetres among metres is seen at once. x is to the right: a normalised body is seen from behind.
     Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
@@ -80,7 +81,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
     for clip in clips:
         if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints:
             raise ValueError(f"expected clips (3, t, {layout.joints}, M), found {clip.shape}")
-    clips = [np.where(np.isfinite(clip), clip, 0.0) for clip in clips]
+    drawn, clips = clips, [np.where(np.isfinite(clip), clip, 0.0) for clip in clips]
     across, vertical, sign = _upright_axes(clips, layout)
     parts = _part_of_joint(layout)
     extent = [np.ptp(clip[[across, vertical]], axis=(1, 2, 3)).max() for clip in clips if clip.shape[1]]
@@ -89,7 +90,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
     figure = _new_figure(1.1 * poses + 0.6, 1.35 * len(clips) + 0.2)
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.03)
     grid = figure.subplots(len(clips), poses, squeeze=False)
-    for row, clip, title in zip(grid, clips, titles, strict=True):
+    for row, clip, points, title in zip(grid, clips, drawn, titles, strict=True):
         frames = np.linspace(0, max(clip.shape[1] - 1, 0), poses).round().astype(int)
         view = clip[[across, vertical]] * np.array([1.0, sign])[:, None, None, None]
         shown = view[:, np.any(clip != 0, axis=(0, 2, 3))] if clip.shape[1] else view
@@ -101,7 +102,8 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
             for person in reversed(range(clip.shape[3])) if clip.shape[1] else ():
                 if np.any(clip[:, frame, :, person]):
                     colours = [PART_COLOURS[k] if person == 0 else SECOND_PERSON for k in parts]
-                    _draw_person(axes, view[:, frame, :, person].T, layout, colours)
+                    figure_of = points[[across, vertical], frame, :, person] * np.array([1.0, sign])[:, None]
+                    _draw_person(axes, figure_of.T, layout, colours)
         # outside the layout, or a long title would widen the first column
         row[0].text(0, 1.03, title, fontsize=7, transform=row[0].transAxes).set_in_layout(False)
     _save(figure, path)
