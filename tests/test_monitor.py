@@ -1,0 +1,118 @@
+"""1-NN on held-out clips during pretraining: the right number, and a run that does not notice."""
+
+import json
+
+import pytest
+import torch
+from make_tiny import write_tiny_dataset
+from programs import call, refused
+from sklearn.neighbors import KNeighborsClassifier
+
+import pretrain_moco_mask
+from engine.monitor import NeighbourMonitor, evaluating, limited
+from engine.setup import find_dataset
+from feeder.evaluation import ClipViews
+from models.encoder import Encoder, EncoderConfig
+from utils import checkpoint as files
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_tiny_dataset(root, "tiny", train=24, val=15, frames=120)
+    return root
+
+
+def views_of(data, split):
+    dataset = find_dataset(data, "tiny", "cross_subject", ("train", "val"))
+    return ClipViews(dataset.clips(split), torch.tensor(dataset.layout.parents))
+
+
+def tiny_encoder():
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(hidden_size=16, num_layers=1)).train()
+    encoder.input_norm.running_mean.normal_()
+    return encoder
+
+
+def test_it_is_the_nearest_neighbour_of_the_clip_features(data):
+    gallery, queries = views_of(data, "train"), views_of(data, "val")
+    encoder = tiny_encoder()
+    found = NeighbourMonitor(gallery, queries)(encoder)
+    encoder.eval()
+    with torch.no_grad():
+        x, q = (encoder(v.centre(torch.arange(len(v)))).numpy() for v in (gallery, queries))
+    twin = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x, gallery.clips.labels.numpy())
+    assert found == pytest.approx(twin.score(q, queries.clips.labels.numpy()))
+
+
+def test_nothing_of_the_encoder_or_of_chance_moves(data):
+    encoder = tiny_encoder()
+    encoder.encoder.eval()  # a part that was in eval mode stays there
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    modes, chance = [m.training for m in encoder.modules()], torch.get_rng_state()
+    NeighbourMonitor(views_of(data, "train"), views_of(data, "val"))(encoder)
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    assert [m.training for m in encoder.modules()] == modes and torch.equal(torch.get_rng_state(), chance)
+    assert all(p.grad is None and p.requires_grad for p in encoder.parameters())
+
+
+def test_modes_come_back_after_an_error():
+    encoder = tiny_encoder()
+    with pytest.raises(RuntimeError), evaluating(encoder):
+        assert not any(m.training for m in encoder.modules())
+        raise RuntimeError
+    assert all(m.training for m in encoder.modules())
+
+
+def test_a_limit_takes_the_same_clips_every_time(data):
+    views = views_of(data, "train")
+    few = limited(views, 10)
+    assert len(few) == 10 and few.clips.names == limited(views, 10).clips.names
+    assert set(few.clips.names) < set(views.clips.names) and len(set(few.clips.labels.tolist())) > 1
+    assert limited(views, 0) is views and limited(views, 1000) is views
+
+
+def pretrain(data, run, flags=""):
+    return call(
+        pretrain_moco_mask.main,
+        f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} --hidden-size 16 --num-layers 1 "
+        f"--decoder-hidden-size 8 --batch-size 8 --contrast-k 16 --threads 1 --workers 0 --epochs 4 {flags}",
+    )
+
+
+@pytest.mark.parametrize("stream", ["--stream joint", "--stream motion --use-motion-feeder --exp-descri PCM3_woprompt"])
+def test_the_run_is_the_same_with_and_without(data, tmp_path, stream):
+    plain, watched = pretrain(data, tmp_path / "a", stream), pretrain(data, tmp_path / "b", f"{stream} --knn-every 2")
+    assert plain.status == watched.status == 0, watched.err
+    a, b = (files.load(tmp_path / run / files.LAST) for run in "ab")
+    assert all(torch.equal(v, b["state_dict"][k]) for k, v in a["state_dict"].items())
+    moments = [
+        [s["momentum_buffer"] for s in content["optimizer"]["state"].values() if "momentum_buffer" in s]
+        for content in (a, b)
+    ]
+    assert len(moments[0]) and all(torch.equal(x, y) for x, y in zip(*moments, strict=True))
+    records = [json.loads(line) for line in (tmp_path / "b/metrics.jsonl").read_text().splitlines()]
+    seen = {r["step"]: r["knn_top1"] for r in records if "knn_top1" in r}
+    assert list(seen) == [6, 12] and all(0 <= share <= 1 for share in seen.values())  # 3 steps an epoch
+    assert watched.out.count("held-out 1-NN top-1") == 2 and "1-NN" not in plain.out
+    assert f"held-out 1-NN top-1 {100 * seen[12]:.2f} %" in watched.out
+
+
+def test_the_last_figure_is_that_of_the_saved_encoder(data, tmp_path):
+    assert pretrain(data, tmp_path, "--knn-every 4").status == 0
+    shown = [json.loads(line).get("knn_top1") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    from engine.encoders import load_encoder
+
+    dataset = find_dataset(data, "tiny", "cross_subject", ("train", "val"))
+    encoder = load_encoder(str(tmp_path / files.LAST), dataset).encoder
+    assert NeighbourMonitor(views_of(data, "train"), views_of(data, "val"))(encoder) in shown
+
+
+def test_it_needs_held_out_clips(data, tmp_path):
+    import shutil
+
+    shutil.copytree(data / "tiny", tmp_path / "tiny")
+    (tmp_path / "tiny/xsub/val_data_joint.npy").unlink()
+    assert pretrain(tmp_path, tmp_path / "a", "--max-steps 1").status == 0
+    refused(pretrain(tmp_path, tmp_path / "b", "--max-steps 1 --knn-every 1"), "val_data_joint.npy")
