@@ -8,6 +8,13 @@ prediction, first seed) and detector.pth of the last seed. `engine.detection` ho
 """
 
 import sys
+
+from options.detection import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
 import time
 from dataclasses import asdict
 
@@ -19,11 +26,9 @@ from engine.detection import (
     fit_to_windows,
     train_detector,
 )
-from engine.encoders import LoadedEncoder, load_encoder, random_encoder
+from engine.evaluation import EncoderSource, result_head
 from engine.setup import Dataset, find_row, resolve_device, resolve_precision, set_threads
 from feeder.windows import STEPS, VideoWindows
-from models.encoder import EncoderConfig
-from options.detection import parse_args
 from utils import checkpoint as files
 from utils.errors import UserError, run
 from utils.metrics import summarise, summarise_runs
@@ -69,18 +74,8 @@ def find_videos(args) -> tuple[Dataset, Untrimmed, dict[str, list[int]]]:
     return Dataset(row, layout, args.protocol, folder / row.protocols[args.protocol][0]), videos, splits
 
 
-def make_encoder(args, dataset: Dataset, seed: int) -> LoadedEncoder:
-    """A fresh copy of the encoder for a seed: from the checkpoint, or random."""
-    if args.pretrained:
-        return load_encoder(args.pretrained, dataset, args.stream)
-    sizes = EncoderConfig(
-        layout=dataset.layout.name,
-        joints=dataset.layout.joints,
-        persons=dataset.row.persons,
-        hidden_size=args.hidden_size,
-        num_layers=args.num_layers,
-    )
-    return LoadedEncoder(random_encoder(sizes, seed), args.stream or "joint", "random encoder (no --pretrained given)")
+def encoder_source(args) -> EncoderSource:
+    return EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
 
 
 def recipe_of(args) -> DetectionRecipe:
@@ -114,7 +109,7 @@ def normalisation(args, dataset: Dataset) -> tuple[str, ...]:
 
 def run_seed(args, train: VideoWindows, test: VideoWindows, dataset: Dataset, seed: int, folder: RunFolder):
     """One seed, from a fresh encoder to its outcome; writes the predictions and the detector."""
-    encoder = make_encoder(args, dataset, seed).encoder.to(train.device, train.dtype)
+    encoder = encoder_source(args).load(dataset, seed).encoder.to(train.device, train.dtype)
     encoder.set_compute_dtype(resolve_precision(args.precision)[1])
     recipe, start = recipe_of(args), time.monotonic()
     if not args.pretrained:
@@ -165,15 +160,12 @@ def write_results(args, dataset: Dataset, test, source: str, outcomes: dict[int,
         runs = [{k: v for k, v in getattr(o, which).items() if k != "epoch"} for o in outcomes.values()]
         summary[which] = {name: asdict(value) for name, value in summarise_runs(runs).items()}
     found = list(outcomes.values())[-1].found
+    features = "one pass over each video" if args.mode == "sequence" else "a window around each frame"
     folder.write_json(
         "result.json",
         {
-            "task": f"detection/{args.mode}",
+            **result_head(f"detection/{args.mode}", dataset.row.name, dataset.protocol, source, test.stream, features),
             "origin": "ours, not a published protocol" if args.mode == "sequence" else "published protocol",
-            "dataset": dataset.row.name,
-            "protocol": dataset.protocol,
-            "encoder": source,
-            "stream": test.stream,
             "coordinates": "normalised: " + " ".join(test.steps) if test.steps else "as in the videos' files",
             "recipe": asdict(recipe_of(args)),
             "test_videos": len(test),
@@ -192,7 +184,9 @@ def main(argv=None) -> int:
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
     dataset, videos, splits = find_videos(args)
-    first = make_encoder(args, dataset, args.seed[0])  # a wrong file is refused before anything is read or written
+    first = encoder_source(args).load(
+        dataset, args.seed[0]
+    )  # a wrong file is refused before anything is read or written
     if args.mode == "sequence":
         check_causal(first.encoder)
     steps = normalisation(args, dataset)

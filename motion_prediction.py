@@ -8,18 +8,24 @@ and predicted poses. `engine.prediction` holds the protocol, which is this repos
 """
 
 import sys
+
+from options.prediction import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
 import time
 from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 
-from engine.encoders import LoadedEncoder, load_encoder, random_encoder
+from engine.encoders import LoadedEncoder, random_encoder
+from engine.evaluation import RANDOM, EncoderSource, result_head
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from feeder.windows import FutureViews, long_enough
-from models.encoder import EncoderConfig
-from options.prediction import parse_args
 from utils.errors import UserError, run
 from utils.metrics import summarise
 from utils.plots import draw_clips, draw_curves
@@ -30,19 +36,11 @@ POSES = 6  # drawn of each row: the last observed one and five of the future
 
 def make_encoder(args, dataset: Dataset, mode: str, seed: int) -> LoadedEncoder:
     """A fresh encoder for a mode and seed; `scratch` has the sizes of the checkpoint where there is one."""
-    if args.pretrained:
-        loaded = load_encoder(args.pretrained, dataset, args.stream)
-        if mode != "scratch":
-            return loaded
-        return replace(loaded, encoder=random_encoder(loaded.encoder.config, seed), source="random encoder")
-    sizes = EncoderConfig(
-        layout=dataset.layout.name,
-        joints=dataset.layout.joints,
-        persons=dataset.row.persons,
-        hidden_size=args.hidden_size,
-        num_layers=args.num_layers,
-    )
-    return LoadedEncoder(random_encoder(sizes, seed), args.stream or "joint", "random encoder")
+    source = EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
+    loaded = source.load(dataset, seed)
+    if args.pretrained and mode == "scratch":
+        return replace(loaded, encoder=random_encoder(loaded.encoder.config, seed), source=RANDOM)
+    return loaded
 
 
 def split_views(args, dataset: Dataset, split: str, stream: str, device, dtype) -> tuple[FutureViews, int]:
@@ -64,7 +62,7 @@ def run_seed(args, dataset: Dataset, mode: str, seed: int, train: FutureViews, t
     loaded = make_encoder(args, dataset, mode, seed)
     encoder = loaded.encoder.to(train.device, train.dtype)
     encoder.set_compute_dtype(resolve_precision(args.precision)[1])
-    if loaded.source == "random encoder":
+    if loaded.source == RANDOM:
         fit_to_observed(encoder, train)
     recipe = PredictionRecipe(
         mode=mode,
@@ -136,15 +134,12 @@ def write_results(args, dataset, test, source, still, outcomes: dict, skipped: d
     draw_curves(
         folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", f"motion prediction on {dataset.row.name}"
     )
+    features = "observed frames at the raw rate, not resized"
     folder.write_json(
         "result.json",
         {
-            "task": "motion_prediction",
+            **result_head("motion_prediction", dataset.row.name, dataset.protocol, source, test.stream, features),
             "origin": "ours, no published protocol",
-            "dataset": dataset.row.name,
-            "protocol": dataset.protocol,
-            "encoder": source,
-            "stream": test.stream,
             "observe": args.observe,
             "predict": args.predict,
             "test_clips": len(test),

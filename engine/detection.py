@@ -30,6 +30,7 @@ from utils.detection import detection_table, map_by_action, released_segments, s
 from utils.errors import UserError
 
 SEGMENTS = {"released": released_segments, "threshold": threshold_segments}
+DIVERGED = 1e6  # a loss beyond any sense: a saturated network gives huge finite losses, not NaN
 NORM_WINDOWS = 4096  # windows from which a random encoder takes its input statistics, at most
 NORM_LENGTH, NORM_BATCH = 64, 256  # frames of such a window at most, and windows read at once
 
@@ -137,8 +138,11 @@ def _train_epoch(encoder, fc, train: VideoWindows, optimizer, recipe: DetectionR
     total = 0.0
     for index in shuffled(len(drawn), recipe.batch_size, epoch_order(seed, epoch, len(drawn))):
         loss = (sequence_loss if sequences else window_loss)(encoder, fc, train, drawn[index.numpy()], recipe)
-        if not torch.isfinite(loss):
-            raise UserError(f"epoch {epoch + 1}: the loss is not finite; give a smaller --lr than {recipe.lr:g}")
+        if not float(loss.detach()) < DIVERGED:  # NaN too
+            raise UserError(
+                f"epoch {epoch + 1}: the loss is {float(loss.detach()):.3g}, the network diverged; give a smaller --lr than "
+                f"{recipe.lr:g}"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
