@@ -127,11 +127,23 @@ def make_monitor(args, dataset: Dataset, batches: Batches) -> NeighbourMonitor |
     return NeighbourMonitor(*(limited(v, args.knn_clips) for v in views))
 
 
-def learning_rate(args, epoch: int) -> float:
-    """The rate of an epoch (from 0): x0.1 from each epoch of --schedule on, or a cosine over all epochs."""
+def make_optimizer(args, model: PCM3) -> torch.optim.Optimizer:
+    """SGD, or AdamW, over everything that a gradient can reach."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if args.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+
+
+def learning_rate(args, epoch: int, position: int, per_epoch: int) -> float:
+    """The rate of a step: x0.1 from each epoch of --schedule (from 0) on, or a cosine over the epochs; before that, a
+    linear warm-up step by step."""
+    warm = (epoch * per_epoch + position + 1) / (args.warmup_epochs * per_epoch) if args.warmup_epochs else 1.0
     if args.cos:
-        return args.lr * 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
-    return args.lr * 0.1 ** sum(epoch >= milestone for milestone in args.schedule)
+        rate = args.lr * 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
+    else:
+        rate = args.lr * 0.1 ** sum(epoch >= milestone for milestone in args.schedule)
+    return rate * min(1.0, warm)
 
 
 def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch: int) -> dict:
@@ -260,7 +272,7 @@ def train(args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFo
             data_time += time.perf_counter() - waited_from
             epoch, position = divmod(step, per_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, epoch)
+                group["lr"] = learning_rate(args, epoch, position, per_epoch)
             output, norm, finite = train_step(args, model, optimizer, batch)
             if finite:
                 top1 = {f"top1_{name}": value for name, value in output.top1.items()}
@@ -326,12 +338,7 @@ def main(argv=None) -> int:
     torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later
     model = PCM3(model_config(args, dataset)).to(device, dtype)
     model.set_compute_dtype(compute_dtype)
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=args.lr,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-    )
+    optimizer = make_optimizer(args, model)
     notes: list[str] = []
     step = restore(args, model, optimizer, notes.append) + args.start_epoch * batches.steps_per_epoch
     folder = RunFolder(args.checkpoint_path, "pretrain_moco_mask", vars(args), step if args.resume else None)

@@ -99,7 +99,13 @@ def _add_run_group(p) -> None:
 
 
 def _add_optimizer_group(p) -> None:
-    g = p.add_argument_group("optimizer (SGD)")
+    g = p.add_argument_group("optimizer")
+    g.add_argument(
+        "--optimizer",
+        choices=("sgd", "adamw"),
+        default="sgd",
+        help="sgd: the paper's; adamw learns more in few steps (short runs, small sets, transformers); give it --lr 0.001",
+    )
     g.add_argument(
         "-b", "--batch-size", type=number(int, low=3), default=128, metavar="N", help="clips a step, in total"
     )
@@ -113,6 +119,9 @@ def _add_optimizer_group(p) -> None:
         help="epochs (from 0) at which the rate drops x0.1",
     )
     g.add_argument("--cos", action="store_true", help="cosine schedule over all epochs instead of --schedule")
+    g.add_argument(
+        "--warmup-epochs", type=natural, default=0, metavar="N", help="epochs over which the rate grows from 0 to --lr"
+    )
     g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="momentum of SGD")
     g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=1e-4, help="weight decay")
 
