@@ -1,0 +1,245 @@
+"""The paper's kind of ablation table from command lines: what each view, loss and prompt is worth, and the mask ratio.
+
+    python ablation.py --dataset demo --data-root data --output runs/ablation
+
+For every row and seed: pretraining, linear evaluation and 1-NN, each by its own program in its own process, as one would type
+it. A finished run leaves `done.json` with its command and is not repeated; a pretraining that was stopped goes on from its
+checkpoint. Below the rows stand what needs no pretraining: a random encoder of the same size, and 1-NN on coordinates.
+"""
+
+import sys
+
+from options.ablation import encoder_sizes, parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.signals import EXIT_STOPPED, StopRequest
+from utils.checkpoint import LAST
+from utils.errors import UserError, run
+from utils.files import atomic_write, load_json, write_json
+from utils.metrics import summarise
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """group and name: of the table; flags: of pretraining, that make the difference to the full method."""
+
+    group: str
+    name: str
+    flags: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Name of the run's folder; rows with the same flags share their runs."""
+        words = "_".join(self.flags).replace("--", "").replace("-", "_")
+        return words or "full"
+
+
+def _without(*views: str) -> tuple[str, ...]:
+    return tuple(f"--no-{view}-view" for view in views)
+
+
+ROWS = (
+    Row("views", "query", _without("masked", "predicted", "mixed")),
+    Row("views", "query, mixed", _without("masked", "predicted")),
+    Row("views", "query, mixed, masked", _without("predicted")),
+    Row("views", "query, mixed, predicted", _without("masked")),
+    Row("views", "query, mixed, masked, predicted (full)", ()),
+    Row("losses", "contrast", ("--no-distillation", "--prediction-weight", "0")),
+    Row("losses", "contrast, distillation", ("--prediction-weight", "0")),
+    Row("losses", "contrast, prediction", ("--no-distillation",)),
+    Row("losses", "prediction", (*_without("query", "masked", "predicted", "mixed"), "--no-distillation")),
+    Row("losses", "contrast, distillation, prediction (full)", ()),
+    Row("prompts", "none", ("--no-domain-prompts", "--no-task-prompts")),
+    Row("prompts", "domain", ("--no-task-prompts",)),
+    Row("prompts", "task", ("--no-domain-prompts",)),
+    Row("prompts", "domain, task (full)", ()),
+    Row("prompts", "domain after the input norm, task", ("--domain-prompt", "after_norm")),
+    *(Row("mask_ratio", f"{ratio}", ("--mask-ratio", f"{ratio}")) for ratio in (0.2, 0.4)),
+    Row("mask_ratio", "0.6 (full)", ()),
+    *(Row("mask_ratio", f"{ratio}", ("--mask-ratio", f"{ratio}")) for ratio in (0.8, 1.0)),
+)
+RANDOM = Row("without pretraining", "random encoder", ("random",))
+COORDINATES = Row("without pretraining", "coordinates, no encoder", ("coordinates",))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One program to run. command: program and arguments; folder: its run folder."""
+
+    command: tuple[str, ...]
+    folder: Path
+
+    def shown(self) -> str:
+        return shlex.join(["python", *self.command])
+
+
+def machine_flags(args, dataset_flag: str) -> list[str]:
+    """Flags that all programs take alike."""
+    flags = ["--data-root", args.data_root, dataset_flag, args.dataset, "--protocol", args.protocol]
+    flags += ["--clips", args.clips, "--workers", str(args.workers), "--device", args.device]
+    flags += ["--precision", args.precision]
+    flags += ["--cache-dir", args.cache_dir] if args.cache_dir else []
+    return flags + (["--threads", str(args.threads)] if args.threads else [])
+
+
+def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
+    """Tasks of a row and seed in the order they must run: pretrain (where there is one), linear, retrieval."""
+    places = {kind: Path(args.output) / kind / f"{row.key}_seed{seed}" for kind in ("pretrain", "linear", "retrieval")}
+    tasks = {}
+
+    def add(kind: str, program: str, *flags: str) -> None:
+        tasks[kind] = Task((program, *flags, "--checkpoint-path", str(places[kind])), places[kind])
+
+    given = ["--pretrained", str(places["pretrain"] / LAST)]
+    retrieval_seed = []
+    if row == RANDOM:
+        hidden, layers = encoder_sizes(args.pretrain_flags)
+        given = ["--hidden-size", str(hidden), "--num-layers", str(layers)]
+        retrieval_seed = ["--seed", str(seed)]
+    elif row == COORDINATES:
+        given = ["--raw-joints"]
+    else:
+        flags = [*machine_flags(args, "--pre-dataset"), *args.pretrain_flags, *row.flags, "--seed", str(seed)]
+        encoder_sizes(flags)  # refuses wrong flags before anything runs
+        add("pretrain", "pretrain_moco_mask.py", *flags, "--resume", "auto")
+    shared = machine_flags(args, "--finetune-dataset")
+    if row != COORDINATES:
+        linear = ["--mode", "linear", *args.linear_flags, "--seed", str(seed)]
+        add("linear", "action_classification.py", *shared, *given, *linear)
+    add("retrieval", "action_retrieval.py", *shared, *given, *retrieval_seed, "--knn", "1", "--recall", "1", "--no-map")
+    return tasks
+
+
+def is_done(task: Task) -> bool:
+    """Whether the task has run; UserError when its folder holds the run of another command."""
+    marker = task.folder / "done.json"
+    if not marker.is_file():
+        return False
+    content = load_json(marker)
+    command = content.get("command") if isinstance(content, dict) else None
+    if command != list(task.command):
+        raise UserError(f"{task.folder}: holds the run of another command; give another --output, or remove the folder")
+    return True
+
+
+def perform(task: Task) -> str | None:
+    """Runs the program; its messages go to output.txt. Returns the signal that stopped it, or None when it is done.
+
+    The program gets a session of its own and is asked once to stop, so that it saves before it ends."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(HERE / task.command[0]), *task.command[1:]]
+    start, asked = time.monotonic(), False
+    output = task.folder / "output.txt"
+    with StopRequest() as stop, open(output, "w", encoding="utf-8") as file:
+        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while child.poll() is None:
+                if stop.received and not asked:
+                    child.terminate()
+                    asked = True
+                time.sleep(0.05)
+        except BaseException:
+            child.kill()
+            raise
+    if stop.received or child.returncode == EXIT_STOPPED:
+        return stop.received or "a signal"
+    if child.returncode:
+        last = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"{task.shown()} ended with status {child.returncode}: {''.join(last)} (all of it: {output})")
+    write_json(
+        task.folder / "done.json", {"command": list(task.command), "seconds": round(time.monotonic() - start, 1)}
+    )
+    return None
+
+
+def figures_of(args, row: Row) -> dict[str, dict[str, float]]:
+    """Figure -> seed -> share, of the finished runs of a row."""
+    found = {"linear_last": {}, "linear_best": {}, "knn1": {}}
+    for seed in args.seeds:
+        tasks = tasks_of(args, row, seed)
+        if "linear" in tasks and is_done(tasks["linear"]):
+            summary = load_json(tasks["linear"].folder / "result.json")["summary"]
+            for which in ("last", "best"):
+                found[f"linear_{which}"][str(seed)] = summary[which]["top1"]["mean"]
+        if is_done(tasks["retrieval"]):
+            summary = load_json(tasks["retrieval"].folder / "result.json")["summary"]
+            found["knn1"][str(seed)] = summary["knn"]["1"]["mean"]
+    return found
+
+
+def cell(values: dict[str, float], seeds: int) -> str:
+    """A cell of the table: percent, with the number of seeds where some are missing."""
+    if not values:
+        return "not run"
+    text = summarise(values.values()).percent()
+    return text if len(values) == seeds else f"{text} ({len(values)} of {seeds} seeds)"
+
+
+def write_table(args, rows: list[Row], command: str) -> str:
+    """Writes table.md and table.json from what has run; returns the markdown."""
+    table = [{"group": r.group, "row": r.name, "flags": list(r.flags), **figures_of(args, r)} for r in rows]
+    cached = "features of centre crops" if "--cache-features" in args.linear_flags else "exact protocol"
+    lines = [
+        f"Ablation on {args.dataset}, {args.protocol}, joint stream; top-1 in percent, mean ± standard deviation over "
+        f"{len(args.seeds)} seeds ({' '.join(map(str, args.seeds))}); linear evaluation: {cached}.",
+        "",
+        f"Every pretraining: `{shlex.join(args.pretrain_flags) or 'defaults'}`; made by `{command}`",
+        "",
+        "| group | row | flags | linear, last | linear, best test epoch | 1-NN |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row, values in zip(rows, table, strict=True):
+        cells = [cell(values[name], len(args.seeds)) for name in ("linear_last", "linear_best", "knn1")]
+        if row == COORDINATES:
+            cells = ["", "", cell(values["knn1"], 1)]
+        flags = f"`{' '.join(row.flags)}`" if row.flags and row not in (RANDOM, COORDINATES) else ""
+        lines.append(f"| {row.group} | {row.name} | {flags} | {' | '.join(cells)} |")
+    text = "\n".join(lines) + "\n"
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "table.md", "w") as file:
+        file.write(text)
+    settings = {"dataset": args.dataset, "protocol": args.protocol, "seeds": args.seeds, "command": command}
+    flags = {"pretrain_flags": args.pretrain_flags, "linear_flags": args.linear_flags}
+    write_json(folder / "table.json", {**settings, **flags, "rows": table})
+    return text
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    rows = [row for row in ROWS if row.group in args.groups] + [RANDOM, COORDINATES]
+    todo: dict[Path, Task] = {}
+    for seed in args.seeds:
+        for row in rows:
+            if row != COORDINATES or seed == args.seeds[0]:  # without chance
+                todo |= {task.folder: task for task in tasks_of(args, row, seed).values()}
+    if args.dry_run:
+        print("\n".join(task.shown() for task in todo.values()))
+        return 0
+    command = shlex.join(["python", "ablation.py", *(sys.argv[1:] if argv is None else argv)])
+    waiting = [task for task in todo.values() if not is_done(task)]
+    print(f"{len(waiting)} of {len(todo)} runs to do", flush=True)
+    for i, task in enumerate(waiting, 1):
+        print(f"[{i}/{len(waiting)}] {task.shown()}", flush=True)
+        stopped = perform(task)
+        if stopped:
+            print(f"stopped by {stopped}; the same command goes on from here")
+            return EXIT_STOPPED
+        write_table(args, rows, command)
+    print(write_table(args, rows, command))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

@@ -1,0 +1,82 @@
+"""Flags of ablation.py."""
+
+import argparse
+import shlex
+
+from options import classification, common, pretraining
+from options.common import natural
+
+GROUPS = ("views", "losses", "prompts", "mask_ratio")
+PRETRAIN = "--hidden-size 64 --decoder-hidden-size 64 --batch-size 64 --contrast-k 512 --topk 512 --epochs 30"
+LINEAR = "--batch-size 256 --epochs 60 --schedule 30 50 --cache-features"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Ablations: pretrains, evaluates linearly and by 1-NN, once for every row and seed, and makes a table of it.",
+        "Runs that are finished are not repeated, an interrupted one is resumed: give the same command again. Every row is a "
+        "command line that --dry-run prints. The defaults are small, to compare rows on the demo set; for a real table give "
+        'the paper\'s run: --pretrain-flags "" --linear-flags "".',
+    )
+    common.add_data_group(p, "--dataset", "demo", "to pretrain and to evaluate on")
+    g = p.add_argument_group("ablation")
+    g.add_argument(
+        "--groups",
+        nargs="+",
+        choices=GROUPS,
+        default=list(GROUPS),
+        help="which part is taken away or varied: contrasted views, losses, prompts, share of hidden body parts; the full "
+        "method is in each group and is run once",
+    )
+    g.add_argument(
+        "--seeds",
+        type=natural,
+        nargs="+",
+        default=[1, 2, 3],
+        metavar="SEED",
+        help="of pretraining and classifier; three or more, since rows often differ by less than seeds do",
+    )
+    g.add_argument(
+        "--pretrain-flags",
+        default=PRETRAIN,
+        metavar="FLAGS",
+        help="given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more epochs and a larger --hidden-size bring it nearer to the "
+        "paper's, and cost time",
+    )
+    g.add_argument(
+        "--linear-flags",
+        default=LINEAR,
+        metavar="FLAGS",
+        help="given to every linear evaluation, in the same way; without --cache-features it is the exact protocol",
+    )
+    g.add_argument(
+        "--output",
+        default="runs/ablation",
+        metavar="FOLDER",
+        help="a folder for each run, and table.md and table.json, which are up to date after every run",
+    )
+    g.add_argument("--dry-run", action="store_true", help="print the command lines and stop")
+    common.add_machine_group(p)
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments; pretrain_flags and linear_flags become lists of words."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    if len(set(args.seeds)) < len(args.seeds):
+        p.error(f"--seeds names a seed twice: {' '.join(map(str, args.seeds))}")
+    for name in ("pretrain_flags", "linear_flags"):
+        try:
+            setattr(args, name, shlex.split(getattr(args, name)))
+        except ValueError as error:
+            p.error(f"--{name.replace('_', '-')}: {error}")
+    classification.parse_args(["--mode", "linear", *args.linear_flags])  # wrong ones are refused now, not after hours
+    args.groups = [name for name in GROUPS if name in args.groups]
+    return args
+
+
+def encoder_sizes(flags: list[str]) -> tuple[int, int]:
+    """Width and number of layers that pretraining with these flags has; exits with its message for a wrong flag."""
+    parsed = pretraining.parse_args(flags)
+    return parsed.hidden_size, parsed.num_layers
