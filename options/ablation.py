@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--pretrain-flags",
         default=PRETRAIN,
         metavar="FLAGS",
-        help="given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more epochs and a larger --hidden-size bring it nearer to the "
-        "paper's, and cost time",
+        help="given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more "
+        "epochs and a larger --hidden-size bring it nearer to the paper's, and cost time",
     )
     g.add_argument(
         "--linear-flags",
