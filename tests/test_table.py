@@ -1,0 +1,69 @@
+"""The table of results: figures of every task, and files that are no results refused."""
+
+import pytest
+
+from engine import table
+from utils.errors import UserError
+from utils.files import write_json
+
+ONE = {"mean": 0.5, "std": None, "count": 1}
+TWO = {"mean": 0.839, "std": 0.004, "count": 2}
+HEAD = {"dataset": "demo", "protocol": "cross_subject", "encoder": "runs/a/last.tar (pcm3, epoch 3)", "stream": "bone"}
+ZERO = {"mpjpe_mm@1": 2.0, "mpjpe_mm@5": 9.96, "mpjpe_mm": 5.0}
+MM = {"mean": 12.34, "std": None, "count": 1}
+
+
+def result(task, **more):
+    return {"task": task, **HEAD, **more}
+
+
+EVERY = {
+    "linear": result(
+        "classification/linear",
+        summary={"last": {"top1": TWO}, "best": {"top1": TWO}},
+        label_fraction=None,
+        curves={"early": {"x": [50, 100], "mean": [0.4, 0.839], "unit": "% observed"}},
+    ),
+    "nn": result("retrieval", summary={"knn": {"1": ONE}, "recall": {"5": ONE}, "map": None}),
+    "detection": result(
+        "detection/sequence", origin="ours, x", summary={k: {"map_a@0.5": ONE} for k in ("last", "best")}
+    ),
+    "future": result(
+        "motion_prediction", zero_velocity=ZERO, summary={"last": {"frozen": {"mpjpe_mm@1": MM, "mpjpe_mm@5": MM}}}
+    ),
+}
+
+
+def test_every_task_is_in_the_table(tmp_path, capsys):
+    for name, content in EVERY.items():
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "result.json", content)
+    write_json(tmp_path / "fused.json", {"rows": [{"name": "weights 1 1", "top1": 0.9}]})
+    table.main([*(str(tmp_path / name) for name in (*EVERY, "fused.json")), "--output", str(tmp_path / "table.md")])
+    text = capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() == text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert rows[0] == list(table.COLUMNS) and len({len(row) for row in rows}) == 1
+    task, encoder = "classification/linear", "a/last.tar bone"
+    assert rows[2] == ["linear", task, "demo cross_subject", encoder, "top-1 %", "83.9 ± 0.4", "83.9 ± 0.4", "2"]
+    assert rows[3] == ["", "", "", "", "top-1 % at 50 100 (% observed)", "40.0 83.9", "", "2"]
+    found = {(row[0], row[4]): row[5] for row in rows}
+    assert found["nn", "1-NN %"] == "50.0" and found["detection", "mAP_a@0.5 %"] == "50.0"
+    assert found["future", "MPJPE mm at 1 5 frames, zero velocity"] == "2.0 10.0"
+    assert found["", "MPJPE mm at 1 5 frames, frozen encoder"] == "12.3 12.3"
+    assert found["fused", "top-1 %, weights 1 1"] == "90.0"
+    assert "detection/sequence (ours)" in text
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        table.main([str(tmp_path / "none.json")])
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(UserError, match="not a result file"):
+        table.main([str(tmp_path / "a.json")])
+    write_json(tmp_path / "a.json", {"task": "poetry", "summary": {}})
+    with pytest.raises(UserError, match="poetry"):
+        table.main([str(tmp_path / "a.json")])
+    write_json(tmp_path / "a.json", {"task": "retrieval", "summary": {}})
+    with pytest.raises(UserError, match="lacks what retrieval writes"):
+        table.main([str(tmp_path / "a.json")])
