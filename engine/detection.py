@@ -12,6 +12,7 @@ Class 0 is background. Windows of a test video go through the encoder in batches
 """
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -189,11 +190,26 @@ def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool
 
 
 def check_videos(train: VideoWindows, test: VideoWindows) -> None:
-    """UserError unless there is something to train on and something to measure against."""
+    """UserError unless there is something to train on and to measure against, names can be those of files, and every frame's
+    class is one of the data set's: what would otherwise show only after hours of training."""
+    files = train.videos
     if not train.lengths.sum():
-        raise UserError(f"{train.videos.folder}: the training videos hold no frame; prepare the untrimmed videos again")
+        raise UserError(f"{files.folder}: the training videos hold no frame; prepare the untrimmed videos again")
     if not sum(len(test.ground_truth(i)) for i in range(len(test))):
-        raise UserError(f"{test.videos.folder}: the test videos hold no action to find; prepare the videos again")
+        raise UserError(f"{files.folder}: the test videos hold no action to find; prepare the untrimmed videos again")
+    odd = [name for name in files.names if not name or name in (".", "..") or set(name) & set("/\\\0")]
+    twice = [name for name, number in Counter(files.names).items() if number > 1]
+    if odd or twice:
+        problem = f"{odd[0]!r} cannot be a file name" if odd else f"{twice[0]!r} is there twice"
+        raise UserError(f"{files.folder}: video name {problem}; every video needs a name of its own without a slash")
+    for views in (train, test):
+        for i in range(len(views)):
+            labels = views.labels(i)
+            if len(labels) and not 0 <= labels.min() <= labels.max() <= files.num_classes:
+                raise UserError(
+                    f"{files.folder}: video {views.names[i]} has frame labels {labels.min()}..{labels.max()}; expected 0 "
+                    f"(background) to {files.num_classes}; prepare the untrimmed videos again"
+                )
 
 
 def train_detector(

@@ -152,9 +152,9 @@ class VideoWindows:
 
     def windows(self, drawn: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
         """Windows (N, L, F) and labels (N,) of rows (video, target, stride)."""
-        parts, labels = [], []
+        parts, labels, lengths = [], [], self.lengths
         for video, target, stride in drawn:
-            rows = window_rows([target], stride, length, self.lengths[video])[0]
+            rows = window_rows([target], stride, length, lengths[video])[0]
             parts.append(self._read(video, rows))
             labels.append(int(self.labels(video)[target]))
         return self.finish(torch.stack(parts)), torch.tensor(labels, device=self.device)

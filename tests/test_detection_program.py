@@ -13,7 +13,15 @@ from programs import call, refused
 import action_detection
 from data_gen.normalise import normalise
 from data_gen.untrimmed import write_untrimmed
-from engine.detection import DetectionRecipe, check_causal, delayed, detect, frame_probabilities, train_detector
+from engine.detection import (
+    DetectionRecipe,
+    check_causal,
+    check_videos,
+    delayed,
+    detect,
+    frame_probabilities,
+    train_detector,
+)
 from engine.encoders import moved, random_encoder, snapshot
 from feeder.windows import VideoWindows, window_rows
 from models.encoder import EncoderConfig
@@ -311,3 +319,19 @@ def test_a_coordinate_that_is_not_finite_is_refused(root, tmp_path):
     broken = VideoWindows(type(views.videos)(**{**vars(views.videos), "frames": frames}), views.chosen, LAYOUT)
     with pytest.raises(UserError, match="0000-M has a coordinate"):
         broken.whole(0)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    (
+        ({"names": ["a/b"] * 9}, "cannot be a file name"),
+        ({"names": ["a"] * 9}, "is there twice"),
+        ({"frame_label": np.full(2000, 9, np.int16)}, "frame labels 9..9"),
+        ({"segments": [np.zeros((0, 3), np.int64)] * 9}, "no action to find"),
+    ),
+)
+def test_files_that_cannot_work_are_refused_before_training(root, change, words):
+    train, test = open_windows(root), open_windows(root, "val")
+    broken = type(train.videos)(**{**vars(train.videos), **change})
+    with pytest.raises(UserError, match=words):
+        check_videos(*(VideoWindows(broken, views.chosen, LAYOUT) for views in (train, test)))
