@@ -4,6 +4,9 @@
 
 `train` is the loop: rate, views, forward, loss, backward, step, log, save. Everything drawn is a function of (seed, step),
 so that a run resumed anywhere is the run that never stopped.
+
+Several GPUs, or several machines, compute the same run: torchrun --nproc_per_node=K pretrain_moco_mask.py ... (see
+utils.distributed). The main process reads checkpoints, writes and prints; the others only compute.
 """
 
 import sys
@@ -17,11 +20,13 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 import math
 import time
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from tqdm import tqdm
 
 from engine.monitor import NeighbourMonitor, limited
+from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.batches import Batches
@@ -31,15 +36,19 @@ from feeder.mixing import MixSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
+from utils.distributed import World, connect
 from utils.errors import UserError, run
-from utils.run_folder import RunFolder, versions
+from utils.run_folder import QuietFolder, RunFolder, versions
 
 # Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes.
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "skeleton_representation contrasts knn_every knn_clips".split()
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips".split()
 )
+
+
+LAUNCHER_GRACE = 5.0  # seconds in which a launcher repeats the signal that its processes have had, see StopRequest
 
 
 def model_config(args, dataset: Dataset) -> PCM3Config:
@@ -88,9 +97,10 @@ def view_settings(args) -> ViewSettings:
     )
 
 
-def make_batches(args, dataset: Dataset, device, dtype) -> Batches:
-    """The training split as batches; UserError when it cannot fill one."""
-    clips = dataset.clips("train", args.cache_dir)
+def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches:
+    """This process's rows of the batches of the training split; UserError when it cannot fill one."""
+    rows = world.rows(args.batch_size)
+    clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
     if len(clips) < args.batch_size:
         raise UserError(
             f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; give a smaller --batch-size"
@@ -99,7 +109,7 @@ def make_batches(args, dataset: Dataset, device, dtype) -> Batches:
     if (stream == "bone" and args.use_bone_feeder) or (stream == "motion" and args.use_motion_feeder):
         clips, stream = clips.with_stream(stream, torch.tensor(dataset.layout.parents)), "joint"
     return Batches(
-        clips.to(device, args.clips),
+        clips.to(device, placement_of(args, device, world)),
         args.batch_size,
         args.seed,
         view_settings(args),
@@ -108,23 +118,29 @@ def make_batches(args, dataset: Dataset, device, dtype) -> Batches:
         stream,
         device,
         dtype,
+        rows,
     )
 
 
-def make_monitor(args, dataset: Dataset, batches: Batches) -> NeighbourMonitor | None:
+def placement_of(args, device, world: World) -> str:
+    """Where packed clips live. Processes that share a machine's memory share one map of the file, unless told otherwise."""
+    return "mapped" if args.clips == "auto" and world.size > 1 and device.type == "cpu" else args.clips
+
+
+def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> NeighbourMonitor | None:
     """1-NN on held-out clips as --knn-every asks for, or None."""
     if not args.knn_every:
         return None
-    held_out = dataset.clips("val", args.cache_dir)
+    held_out = world.first_once(lambda: dataset.clips("val", args.cache_dir, quiet=not world.is_main))
     if batches.stream_name != args.stream:  # taken before crop and transform, see make_batches
         held_out = held_out.with_stream(args.stream, torch.tensor(dataset.layout.parents))
     views = (
         ClipViews(
             clips, torch.tensor(dataset.layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype
         )
-        for clips in (batches.clips, held_out.to(batches.device, args.clips))
+        for clips in (batches.clips, held_out.to(batches.device, placement_of(args, batches.device, world)))
     )
-    return NeighbourMonitor(*(limited(v, args.knn_clips) for v in views))
+    return NeighbourMonitor(*(limited(v, args.knn_clips) for v in views), world)
 
 
 def make_optimizer(args, model: PCM3) -> torch.optim.Optimizer:
@@ -235,45 +251,60 @@ def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, s
     say(f"{message}; left out ({skipped} of at most {args.nonfinite_limit})")
 
 
-def train_step(args, model: PCM3, optimizer, batch) -> tuple:
-    """One step: forward, loss, backward, step, queue. Returns (output, gradient norm, whether all was finite)."""
+def train_step(model: PCM3, optimizer, batch, world: World, wishes: list[bool]) -> tuple:
+    """One step: forward, loss, backward, step, queue.
+
+    Returns (output, gradient norm, whether all was finite, wishes of any process)."""
     output = model(batch)
     optimizer.zero_grad(set_to_none=True)
     output.loss.backward()
+    output, wishes = sum_up(world, model, output, wishes)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    finite = bool(torch.isfinite(norm + output.loss.detach()))
+    finite = bool(torch.isfinite(norm + output.losses["total"]))
     if finite:
         optimizer.step()
         model.enqueue(output.keys)
-    return output, norm, finite
+    return output, norm, finite, wishes
 
 
-def train(args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFolder, step: int) -> int:
+def train(
+    args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFolder | QuietFolder, world: World, step: int
+) -> int:
     """The loop from `step` on; returns the exit status."""
     per_epoch = batches.steps_per_epoch
     last_step = args.epochs * per_epoch
     if args.max_steps is not None:
         last_step = min(last_step, args.max_steps)
     running, skipped, saved_at, logged_at = Running(), 0, time.monotonic(), time.monotonic()
-    data_time, waited_from = 0.0, time.perf_counter()
+    data_time, waited_from, first_step = 0.0, time.perf_counter(), step
     model.train()
 
     def save(done: int) -> None:
         nonlocal saved_at
-        files.save_last(args.checkpoint_path, checkpoint_content(args, model, optimizer, done, per_epoch))
+        world.on_main(
+            lambda: files.save_last(args.checkpoint_path, checkpoint_content(args, model, optimizer, done, per_epoch))
+        )
         saved_at = time.monotonic()
 
+    def wishes() -> list[bool]:
+        """Whether this process wishes to stop, and to save, after the step."""
+        return [stop.received is not None, time.monotonic() - saved_at >= 60 * args.save_every_minutes]
+
+    world.traffic.clear()
     with (
-        StopRequest() as stop,
-        tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True, disable=None) as bar,
+        StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop,
+        tqdm(
+            total=last_step, initial=step, unit="step", dynamic_ncols=True, disable=None if world.is_main else True
+        ) as bar,
     ):
         for batch in batches.stream(step, last_step, args.workers):
             data_time += time.perf_counter() - waited_from
             epoch, position = divmod(step, per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(args, epoch, position, per_epoch)
-            output, norm, finite = train_step(args, model, optimizer, batch)
+            output, norm, finite, agreed = train_step(model, optimizer, batch, world, wishes())
+            stopping, saving = agreed if world.size > 1 else wishes()
             if finite:
                 top1 = {f"top1_{name}": value for name, value in output.top1.items()}
                 running.add({**output.losses, **top1, "gradient_norm": norm})
@@ -282,6 +313,8 @@ def train(args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFo
                 refuse_nonfinite(args, batches, step, output, norm, skipped, folder.say)
             step += 1
             bar.update()
+            if world.size > 1 and step == first_step + 1:
+                folder.say(traffic_of(world))
 
             if step % args.print_freq == 0 or step == last_step or position == per_epoch - 1:
                 count, seconds = max(running.count, 1), time.monotonic() - logged_at
@@ -295,20 +328,21 @@ def train(args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFo
                 data_time, logged_at = 0.0, time.monotonic()
             if position == per_epoch - 1 and (epoch % args.save_fre == 0 or epoch == args.epochs - 1):
                 content = checkpoint_content(args, model, optimizer, step, per_epoch)
-                files.save(folder.path / files.numbered(epoch), content)
+                world.on_main(partial(files.save, folder.path / files.numbered(epoch), content))
             if monitor is not None and position == per_epoch - 1 and (epoch + 1) % args.knn_every == 0:
                 started = time.monotonic()
                 accuracy = monitor(model.encoder_q)
                 folder.metrics(step, {"knn_top1": accuracy}, epoch=epoch)
                 folder.say(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
                 logged_at += time.monotonic() - started  # not a part of the steps' time
-            if step < last_step and time.monotonic() - saved_at >= 60 * args.save_every_minutes:
+            if stopping or (saving and step < last_step):
                 save(step)
-            if stop.received:
-                save(step)
-                folder.say(
-                    f"stopped by {stop.received} after step {step}; go on with the same command and --resume auto"
-                )
+            if stopping:
+                who = stop.received or "a signal to another process"
+                folder.say(f"stopped by {who} after step {step}; go on with the same command and --resume auto")
+                if world.size > 1:
+                    world.barrier()
+                    stop.ignore_from_now_on()
                 return EXIT_STOPPED
             waited_from = time.perf_counter()
         save(step)
@@ -325,41 +359,50 @@ def report(args, folder: RunFolder, epoch: int, step: int, values: dict) -> None
     )
 
 
-def main(argv=None) -> int:
-    args = parse_args(argv)
-    set_threads(args.threads)
+def introduce(args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batches, device, world: World) -> None:
+    """The first lines of the log, and config.json."""
+    size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
+    several = f", {world.size} processes" if world.size > 1 else ""
+    folder.say(
+        f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
+        f"{batches.steps_per_epoch} steps an epoch, encoder {size:.1f} M parameters, {device}{several}, {args.precision}, "
+        f"torch {torch.__version__}"
+    )
+    queue_share = args.contrast_k / len(batches.clips)
+    if queue_share > 0.75:
+        folder.say(
+            f"note: the queue ({args.contrast_k}) is {queue_share:.1f} times the number of clips: a clip meets its own "
+            "older keys as negatives; give a smaller --contrast-k"
+        )
+    folder.write_json("config.json", {"views": asdict(batches.settings), "model": model.config.to_dict()})
+
+
+def pretrain(args, world: World) -> int:
+    """Everything from the data to the end of the run, by one of the processes of `world`; returns the exit status."""
     device = resolve_device(args.device)
     dtype, compute_dtype = resolve_precision(args.precision)
     splits = ("train", "val") if args.knn_every else ("train",)
-    dataset = find_dataset(args.data_root, args.pre_dataset, args.protocol, splits)
-    batches = make_batches(args, dataset, device, dtype)
-    monitor = make_monitor(args, dataset, batches)
+    dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
+    batches = make_batches(args, dataset, device, dtype, world)
+    monitor = make_monitor(args, dataset, batches, world)
 
     torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later
     model = PCM3(model_config(args, dataset)).to(device, dtype)
     model.set_compute_dtype(compute_dtype)
+    model.set_world(world)
     optimizer = make_optimizer(args, model)
     notes: list[str] = []
-    step = restore(args, model, optimizer, notes.append) + args.start_epoch * batches.steps_per_epoch
-    folder = RunFolder(args.checkpoint_path, "pretrain_moco_mask", vars(args), step if args.resume else None)
+    done = world.tell(world.on_main(lambda: restore(args, model, optimizer, notes.append)))
+    copy_state(world, model, optimizer)
+    step = done + args.start_epoch * batches.steps_per_epoch
+    resumed = step if args.resume else None
+    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "pretrain_moco_mask", vars(args), resumed))
+    folder = folder or QuietFolder(args.checkpoint_path)
     try:
         for note in notes:
             folder.say(note)
-        size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
-        folder.say(
-            f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
-            f"{batches.steps_per_epoch} steps an epoch, encoder {size:.1f} M parameters, {device}, {args.precision}, "
-            f"torch {torch.__version__}"
-        )
-        queue_share = args.contrast_k / len(batches.clips)
-        if queue_share > 0.75:
-            folder.say(
-                f"note: the queue ({args.contrast_k}) is {queue_share:.1f} times the number of clips: a clip meets its own "
-                "older keys as negatives; give a smaller --contrast-k"
-            )
-        settings = {"views": asdict(batches.settings), "model": model.config.to_dict()}
-        folder.write_json("config.json", settings)
-        status = train(args, model, optimizer, batches, monitor, folder, step)
+        introduce(args, folder, model, batches, device, world)
+        status = train(args, model, optimizer, batches, monitor, folder, world, step)
         if status == 0:
             folder.say(f"done: {folder.path / files.LAST}")
         return status
@@ -368,6 +411,16 @@ def main(argv=None) -> int:
         raise
     finally:
         folder.close()
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    set_threads(args.threads)
+    world = connect(args.device, args.local_rank, args.timeout_minutes)
+    try:
+        return pretrain(args, world)
+    finally:
+        world.close()
 
 
 if __name__ == "__main__":

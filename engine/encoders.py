@@ -12,7 +12,10 @@ from engine.setup import Dataset
 from feeder.evaluation import ClipViews, in_order
 from models.encoder import Encoder, EncoderConfig
 from utils import checkpoint as files
+from utils.distributed import World
 from utils.errors import UserError
+
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,42 @@ def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:
 
 
 @torch.no_grad()
-def clip_features(encoder: nn.Module, views: ClipViews, batch: int = 256, quiet: bool | None = None) -> torch.Tensor:
+def clip_features(
+    encoder: nn.Module, views: ClipViews, batch: int = 256, quiet: bool | None = None, world: World = ALONE
+) -> torch.Tensor:
     """Clip features (N, D) of the centre crops, on the CPU; memory holds the features and one batch.
 
-    quiet: no bar; None = a bar on a terminal only."""
+    quiet: no bar; None = a bar on a terminal only. The processes of `world` take the batches in turns, and every one gets
+    all features, bit for bit those of one process."""
     out = None
     encoder.eval()
-    for index in tqdm(in_order(len(views), batch), desc="features", unit="batch", disable=quiet, leave=False):
-        features = encoder(views.centre(index))
-        if out is None:
-            out = torch.empty(len(views), features.shape[1], dtype=features.dtype)
-        out[index] = features.cpu()
+    rounds = in_turns(in_order(len(views), batch), world.size)
+    quiet = quiet if world.is_main else True
+    for turn in tqdm(rounds, desc="features", unit="batch", disable=quiet, leave=False):
+        for index, features in zip(turn, encode_turn(encoder, turn, views.centre, world), strict=True):
+            if out is None:
+                out = torch.empty(len(views), features.shape[1], dtype=features.dtype)
+            out[index] = features.cpu()
     return out
+
+
+def in_turns(batches: list[torch.Tensor], size: int) -> list[list[torch.Tensor]]:
+    """The batches in groups of `size`, one for each process; the last group may be smaller."""
+    return [batches[i : i + size] for i in range(0, len(batches), size)]
+
+
+def encode_turn(encoder: nn.Module, turn: list[torch.Tensor], view, world: World) -> list[torch.Tensor]:
+    """Features (n, D) of each batch of indices of a turn (see `in_turns`), each computed by one process of `world`.
+
+    view: indices -> (n, T, F). Without gradient where there are several processes."""
+    if world.size == 1:
+        return [encoder(view(index)) for index in turn]
+    own = turn[world.rank] if world.rank < len(turn) else turn[-1]  # those without work repeat the last batch
+    features = encoder(view(own))
+    most = max(len(index) for index in turn)
+    padded = torch.cat([features, features.new_zeros(most - len(features), features.shape[1])])
+    parts = world.gather(padded, "features").split(most)
+    return [part[: len(index)] for part, index in zip(parts, turn, strict=False)]
 
 
 def snapshot(module: nn.Module) -> dict[str, torch.Tensor]:

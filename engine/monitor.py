@@ -16,6 +16,7 @@ from engine.encoders import clip_features
 from feeder.draws import CROP_ONCE, epoch_order
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
+from utils.distributed import World
 from utils.retrieval import retrieve
 
 _SUBSET_EPOCH = 2**40 + 1  # its own place in the stream of orders, far from any epoch
@@ -43,15 +44,19 @@ def limited(views: ClipViews, limit: int) -> ClipViews:
 
 @dataclass(frozen=True)
 class NeighbourMonitor:
-    """gallery: clips with known classes (of the training split); queries: held-out clips."""
+    """gallery: clips with known classes (of the training split); queries: held-out clips; world: the processes that share
+    the encoding."""
 
     gallery: ClipViews
     queries: ClipViews
+    world: World = World()
 
     def __call__(self, encoder: Encoder) -> float:
         """Share of the queries whose nearest gallery clip (cosine of the clip features) has their class."""
         with evaluating(encoder):
-            gallery, queries = (clip_features(encoder, v, FEATURE_BATCH, True) for v in (self.gallery, self.queries))
+            gallery, queries = (
+                clip_features(encoder, v, FEATURE_BATCH, True, self.world) for v in (self.gallery, self.queries)
+            )
         labels = [v.clips.labels.cpu() for v in (self.queries, self.gallery)]
         found = retrieve(
             queries, labels[0], gallery, labels[1], (1,), (), mean_average_precision=False, device=self.queries.device

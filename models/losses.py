@@ -1,11 +1,16 @@
 """The losses of a step (paper sections 3.1 to 3.3), each a function of named tensors.
 
-K queue entries; `similar` are cosine similarities to the queue (N, K), `positive` to the view's own key (N,).
+K queue entries; `similar` are cosine similarities to the queue (N, K), `positive` to the view's own key (N,). Among several
+processes, N rows are those of this process; PCM3 turns means into this process's part of the whole batch's mean.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from utils.distributed import World
+
+ALONE = World()
 
 
 def contrast_logits(positive: Tensor, similar: Tensor, temperature: float) -> Tensor:
@@ -35,7 +40,11 @@ def distillation(student: Tensor, teacher: Tensor, student_t: float, teacher_t: 
     return F.kl_div(F.log_softmax(student / student_t, dim=1), target, reduction="batchmean")
 
 
-def prediction(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool."""
+def prediction(predicted: Tensor, target: Tensor, hidden: Tensor, world: World = ALONE) -> Tensor:
+    """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool.
+
+    Among the processes of `world` this one's part of it: the number of hidden coordinates is that of the whole batch."""
     weight = hidden.to(predicted.dtype).expand_as(predicted)
-    return ((predicted - target).square() * weight).sum() / weight.sum()
+    number = weight.sum()
+    world.sum_([number], "loss denominator")
+    return ((predicted - target).square() * weight).sum() / number

@@ -8,11 +8,18 @@ which applies them in the order asked for when the step is done.
 
 The parameters and buffers are those of nn.BatchNorm1d, under the same names. The statistics are over all axes but the
 last: (views * N, F), (views * N, T, F), ...
+
+Among several processes the statistics are those of the whole batch, of which each process holds its rows (nn.SyncBatchNorm
+refuses the CPU and knows no views). `_WholeBatchNorm` gathers mean and sum of squared deviations of every process, which
+lose no digits where sums of squares would, and in the backward pass sums the two sums that the gradient of x needs.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from utils.distributed import World
 
 
 class RunningUpdates:
@@ -32,8 +39,50 @@ class RunningUpdates:
         self._pending.clear()
 
 
+class _WholeBatchNorm(torch.autograd.Function):
+    """Batch norm over axis 1 of x (views, R, F), of which each process of `world` holds R rows.
+
+    Returns y like x, and mean and unbiased variance (views, F) of all rows, which carry no gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, world: World):
+        rows, total = x.shape[1], x.shape[1] * world.size
+        own = x.to(weight.dtype)
+        own_mean = own.mean(dim=1)
+        own_squares = (own - own_mean[:, None]).square().sum(dim=1)
+        means, squares = world.gather(torch.stack([own_mean, own_squares])[None], "statistics").unbind(dim=1)
+        mean = means.mean(dim=0)
+        squares = squares.sum(dim=0) + rows * (means - mean).square().sum(dim=0)
+        scale = (squares / total + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.world = world
+        variance = squares / max(total - 1, 1)
+        ctx.mark_non_differentiable(mean, variance)
+        return ((own - mean[:, None]) * (scale * weight)[:, None] + bias).to(x.dtype), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor, *_):
+        x, weight, mean, scale = ctx.saved_tensors
+        total = x.shape[1] * ctx.world.size
+        gradient = gradient.to(weight.dtype)
+        normal = (x.to(weight.dtype) - mean[:, None]) * scale[:, None]
+        sums = torch.stack([gradient.sum(dim=1), (gradient * normal).sum(dim=1)])
+        of_bias, of_weight = sums.sum(dim=1)  # of these rows; the program sums them with the other gradients
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            ctx.world.sum_([sums], "statistics")
+            mean_gradient, mean_product = (sums / total)[:, :, None]
+            of_x = ((gradient - mean_gradient - normal * mean_product) * (scale * weight)[:, None]).to(x.dtype)
+        return of_x, of_weight, of_bias, None, None
+
+
 class ViewNorm(nn.BatchNorm1d):
-    """nn.BatchNorm1d over all axes but the last, each of `views` equal parts of the batch by its own statistics."""
+    """nn.BatchNorm1d over all axes but the last, each of `views` equal parts of the batch by its own statistics.
+
+    world: the processes that share the batch; alone by default."""
+
+    world = World()
 
     def forward(self, x: Tensor, views: int = 1, updates: RunningUpdates | None = None) -> Tensor:
         """x (views * N, ..., F) -> the same shape. While training, statistics go to `updates` or, without it, at once
@@ -44,16 +93,25 @@ class ViewNorm(nn.BatchNorm1d):
             return y.reshape(x.shape)
         if flat.shape[0] % views:
             raise ValueError(f"{x.shape[0]} rows are not {views} equal views")
+        if self.world.size > 1:
+            stacked = flat.reshape(views, -1, flat.shape[-1])
+            y, means, variances = _WholeBatchNorm.apply(stacked, self.weight, self.bias, self.eps, self.world)
+            for mean, variance in zip(means, variances, strict=True):
+                self._see(mean, variance, updates)
+            return y.reshape(x.shape)
         parts = []
         for part in flat.chunk(views):
             mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
             # momentum 1 leaves the statistics of this view (variance unbiased) in the two buffers
             parts.append(F.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps))
-            if updates is None:
-                self.update_running(mean, variance)
-            else:
-                updates.add(self, mean, variance)
+            self._see(mean, variance, updates)
         return (parts[0] if views == 1 else torch.cat(parts)).reshape(x.shape)
+
+    def _see(self, mean: Tensor, variance: Tensor, updates: RunningUpdates | None) -> None:
+        if updates is None:
+            self.update_running(mean, variance)
+        else:
+            updates.add(self, mean, variance)
 
     @torch.no_grad()
     def update_running(self, mean: Tensor, variance: Tensor) -> None:

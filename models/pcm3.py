@@ -13,6 +13,9 @@ Query, masked and mixed are ready together and go through the encoder in one cal
 decoder reads the masked features twice, stacked as two views: as they are (the prediction loss trains decoder and
 encoder) and detached (the predicted view's contrast trains the decoder, and the encoder only through the pass that reads
 the predicted view). Both have equal values and both update the decoder's norm, as released.
+
+Among several processes (`set_world`) each has its rows of the batch: norms and keys are those of the whole batch, and the
+losses are this process's part of the whole batch's, so that their sum over the processes is what one process computes.
 """
 
 import contextlib
@@ -26,6 +29,7 @@ from models.decoder import FrameDecoder, frame_projection, project_frames
 from models.encoder import Encoder, EncoderConfig
 from models.norm import RunningUpdates
 from models.prompts import DOMAIN_PROMPTS, domain_prompt, place_offset, place_task_prompt, task_prompt
+from utils.distributed import World
 
 CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
 DOMAIN_OF_VIEW = {"query": "intra", "key": "intra", "mixed": "inter", "masked": "mask", "predicted": "predict"}
@@ -71,7 +75,10 @@ class PCM3Config:
 @dataclass
 class StepOutput:
     """loss: to go backward from; losses, top1: by name, detached, for logs; keys (N, dim): to enqueue after the step;
-    logits: by view, detached (N, 1 + K); predicted (N, T, F): the decoder's output, detached, or None."""
+    logits: by view, detached (N, 1 + K); predicted (N, T, F): the decoder's output, detached, or None.
+
+    Among several processes loss, losses and top1 are this process's part of the batch's (they add up to it), keys those
+    of the whole batch, logits and predicted those of this process's rows."""
 
     loss: Tensor
     losses: dict[str, Tensor]
@@ -98,6 +105,7 @@ class PCM3(nn.Module):
         self.register_buffer("queue", moco.new_queue(config.encoder.dim, config.queue_size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self.compute_dtype: torch.dtype | None = None
+        self.world = World()
 
     # -- the boxes ------------------------------------------------------------------------------------------------
 
@@ -108,6 +116,18 @@ class PCM3(nn.Module):
         for module in self.modules():
             if module is not self and hasattr(module, "compute_dtype"):
                 module.compute_dtype = dtype
+
+    def set_world(self, world: World) -> None:
+        """The processes that share each batch. ValueError for a batch norm that would see this process's rows only."""
+        for name, module in self.named_modules():
+            if hasattr(module, "world"):
+                module.world = world
+            elif world.size > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise ValueError(f"{name} ({type(module).__name__}) knows no other processes; use models.norm.ViewNorm")
+
+    def _part(self, mean: Tensor) -> Tensor:
+        """The mean over this process's rows -> its part of the mean over the whole batch."""
+        return mean / self.world.size if self.world.size > 1 else mean
 
     def _low_precision(self):
         if self.compute_dtype is None:
@@ -151,13 +171,13 @@ class PCM3(nn.Module):
 
     @torch.no_grad()
     def _keys(self, key: Tensor, places: Tensor) -> Tensor:
-        """Keys (N, dim) of the key view, by the slow encoder."""
+        """Keys (N, dim) of the key view, by the slow encoder; N of the whole batch, whatever this process's rows."""
         moco.momentum_update(self.encoder_q, self.encoder_k, self.config.key_momentum)
         updates = RunningUpdates()
         frames = self._encode(self.encoder_k, {"key": key}, updates)["key"]
         updates.commit()
         clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", places)
-        return self._project(self.encoder_k, clip)
+        return self.world.gather(self._project(self.encoder_k, clip), "keys")
 
     @torch.no_grad()
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
@@ -186,7 +206,7 @@ class PCM3(nn.Module):
         if needed:
             decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", places)
             predicted, for_view = self._predict(decoder_input, decoder_updates)
-            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden)
+            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, self.world)
         if "predicted" in contrasts:
             view = torch.where(batch.hidden, for_view, batch.masked)
             features.update(self._encode(self.encoder_q, {"predicted": view}, updates))
@@ -211,7 +231,7 @@ class PCM3(nn.Module):
             predicted=None if predicted is None else predicted.detach(),
         )
 
-    def _contrast(self, features: dict[str, Tensor], keys: Tensor, batch, places: Tensor):
+    def _contrast(self, features: dict[str, Tensor], all_keys: Tensor, batch, places: Tensor):
         """Contrast of each view and the distillation, all similarities to the queue from one product."""
         c = self.config
         if not c.contrasts:
@@ -221,7 +241,8 @@ class PCM3(nn.Module):
             for name in c.contrasts
         ]
         z = self._project(self.encoder_q, torch.cat(clips))
-        mixed_keys = nn.functional.normalize((1 - batch.share) * keys + batch.share * keys[batch.partner], dim=1)
+        keys = all_keys.chunk(self.world.size)[self.world.rank]
+        mixed_keys = nn.functional.normalize((1 - batch.share) * keys + batch.share * all_keys[batch.partner], dim=1)
         own_key = {name: mixed_keys if name == "mixed" else keys for name in CONTRASTS}
         n, v = len(keys), len(c.contrasts)
         similar = torch.cat([z, keys, mixed_keys]) @ self.queue
@@ -233,11 +254,11 @@ class PCM3(nn.Module):
             rows = slice(i * n, (i + 1) * n)
             positive = (z[rows] * own_key[name]).sum(dim=1)
             logits[name] = losses.contrast_logits(positive, similar[rows], c.contrast_t)
-            terms[f"contrast_{name}"] = losses.contrast(logits[name])
-            top1[name] = losses.contrast_top1(logits[name].detach())
+            terms[f"contrast_{name}"] = self._part(losses.contrast(logits[name]))
+            top1[name] = self._part(losses.contrast_top1(logits[name].detach()))
             student = similar[rows] if c.distillation else similar[rows].detach()
             distilled.append(losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk))
-        terms["distillation"] = sum(distilled)
+        terms["distillation"] = self._part(sum(distilled))
         return terms, logits, top1
 
     def enqueue(self, keys: Tensor) -> None:

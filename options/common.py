@@ -112,6 +112,24 @@ def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return g
 
 
+def add_processes(g) -> None:
+    """--timeout-minutes and --local_rank of the programs that torchrun may start several times."""
+    g.add_argument(
+        "--timeout-minutes",
+        type=positive,
+        default=30.0,
+        help="with several processes (torchrun): how long one waits for the others before the run ends with an error; more "
+        "where the first preparation of the clips takes longer, less to notice a process that hangs",
+    )
+    g.add_argument(
+        "--local_rank",
+        "--local-rank",
+        type=int,
+        default=-1,
+        help="accepted from older launchers; torchrun needs no flag",
+    )
+
+
 def add_random_encoder_group(p: argparse.ArgumentParser) -> None:
     """--hidden-size and --num-layers of the encoder that is evaluated without --pretrained."""
     g = p.add_argument_group("random encoder (without --pretrained)")

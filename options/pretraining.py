@@ -14,7 +14,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Pretrains a skeleton encoder with PCM3: prompted contrast with masked motion modeling.",
         "A small data set needs a small queue: keep --contrast-k well below the number of clips (a queue that holds every "
         "clip several times over contrasts a clip with itself). Status: 0 finished, 2 a mistake in what was given, 75 stopped "
-        "by a signal after saving (start again with --resume auto).",
+        "by a signal after saving (start again with --resume auto). Several GPUs or machines: torchrun --nproc_per_node=K "
+        "pretrain_moco_mask.py with the same flags computes what one process computes; --batch-size must be a multiple of K.",
     )
     common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on")
     _add_run_group(p)
@@ -25,13 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ablation_group(p)
     g = common.add_machine_group(p)
     g.add_argument("--seed", type=natural, default=42, help="every number drawn is a function of it and of the step")
-    g.add_argument(
-        "--local_rank",
-        "--local-rank",
-        type=int,
-        default=-1,
-        help="accepted from older launchers; torchrun needs no flag",
-    )
+    common.add_processes(g)
     return p
 
 
@@ -107,7 +102,12 @@ def _add_optimizer_group(p) -> None:
         help="sgd: the paper's; adamw learns more in few steps (short runs, small sets, transformers); give it --lr 0.001",
     )
     g.add_argument(
-        "-b", "--batch-size", type=number(int, low=3), default=128, metavar="N", help="clips a step, in total"
+        "-b",
+        "--batch-size",
+        type=number(int, low=3),
+        default=128,
+        metavar="N",
+        help="clips a step, of all processes together",
     )
     g.add_argument("--lr", "--learning-rate", dest="lr", type=positive, default=0.02, help="learning rate")
     g.add_argument(

@@ -34,19 +34,24 @@ def describe_os_error(error: OSError) -> str:
     return f"{os.fspath(name) if not isinstance(name, int) else 'a file'}: {reason}"
 
 
+def _who() -> str:
+    """Which of several processes speaks; nothing for a process by itself."""
+    return f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") not in ("", "1") else ""
+
+
 def run(main, argv=None) -> None:
     """Calls `main(argv)` and exits: with its return value (None = 0), or 2 and a sentence for a user's mistake."""
     try:
         status = main(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_who()}{error}", file=sys.stderr)
         status = EXIT_USER
     except BrokenPipeError:
         status = 1
     except OSError as error:
         if error.errno not in _OS_HINTS:
             raise
-        print(f"error: {describe_os_error(error)}", file=sys.stderr)
+        print(f"error: {_who()}{describe_os_error(error)}", file=sys.stderr)
         status = EXIT_USER
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -61,6 +61,25 @@ def _plain(value):
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+class QuietFolder:
+    """The run folder for processes beside the main one: nothing is printed or written."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def say(self, text: str = "", show: bool = True) -> None:
+        pass
+
+    def metrics(self, step: int, values: dict, **more) -> None:
+        pass
+
+    def write_json(self, name: str, value) -> Path:
+        return self.path / name
+
+    def close(self) -> None:
+        pass
+
+
 class RunFolder:
     """The folder of one run of one program. Raises UserError when it cannot be made or written to."""
 
