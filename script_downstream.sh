@@ -25,6 +25,9 @@ if [ -n "${QUICK:-}" ]; then
     pretrain=(--hidden-size 32 --decoder-hidden-size 32 --contrast-k 128 --batch-size 64 --epochs 1 --max-steps 3)
     linear+=(--epochs 2) finetune+=(--epochs 1) detection+=(--epochs 1) prediction+=(--epochs 1)
 fi
+# The published rate 0.01 is for PKU-MMD's 944 training videos; the demo set's 54 give a seventeenth of the steps in as many
+# epochs, and find three times as much at 0.1.
+if [ "$dataset" = demo ]; then detection+=(--lr 0.1); fi
 results=()
 
 run_task() { # name of the run folder, program, flags
