@@ -4,6 +4,7 @@
 
 The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, scores.npz (for
 ensemble.py) and classifier.pth of the last seed; with --occlusion and --early also curves, as data and pictures.
+Linear evaluation may run in several processes (torchrun), which share the encoding; the main one writes and prints.
 `engine.classify` holds the protocol and the checks it makes of itself, `engine.robustness` the further tests.
 """
 
@@ -27,13 +28,15 @@ from engine.labels import choose_labelled
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from feeder.evaluation import ClipViews
+from models.encoder import Encoder
 from utils import checkpoint as files
+from utils.distributed import World, connect
 from utils.errors import UserError, run
 from utils.files import atomic_write
 from utils.fusion import SCORES_FILE, write_scores
 from utils.metrics import confusion_matrix, per_class_accuracy, summarise
 from utils.plots import draw_confusion, draw_curves
-from utils.run_folder import RunFolder
+from utils.run_folder import QuietFolder, RunFolder
 
 
 def encoder_source(args) -> EncoderSource:
@@ -59,7 +62,13 @@ def occlusion_kinds(args) -> tuple[str, ...]:
 
 
 def run_seed(
-    args, dataset: Dataset, train: ClipViews, test: ClipViews, seed: int, folder: RunFolder
+    args,
+    dataset: Dataset,
+    train: ClipViews,
+    test: ClipViews,
+    seed: int,
+    folder: RunFolder | QuietFolder,
+    world: World,
 ) -> tuple[Outcome, dict[str, list[float]]]:
     """One seed, from a fresh encoder to its outcome and the curves (name -> shares) of the further tests."""
     encoder = encoder_source(args).ready(dataset, seed, train, resolve_precision(args.precision)[1])
@@ -72,12 +81,27 @@ def run_seed(
     def log(epoch: int, values: dict) -> None:
         folder.metrics(epoch, {f"seed{seed}/{name}": value for name, value in values.items()})
 
-    outcome = train_classifier(encoder, train, test, dataset.row.num_classes, recipe_of(args), seed, log)
+    outcome = train_classifier(encoder, train, test, dataset.row.num_classes, recipe_of(args), seed, log, world=world)
     folder.say(
         f"seed {seed}: {len(train)} training clips, last {100 * outcome.last['top1']:.2f} (top-5 "
         f"{100 * outcome.last['top5']:.2f}), best {100 * outcome.best['top1']:.2f} at epoch {outcome.best['epoch']}, "
         f"{time.monotonic() - start:.0f} s"
     )
+    curves = world.on_main(lambda: further_tests(args, dataset, train, test, seed, encoder, outcome, folder))
+    return outcome, curves or {}
+
+
+def further_tests(
+    args,
+    dataset: Dataset,
+    train: ClipViews,
+    test: ClipViews,
+    seed: int,
+    encoder: Encoder,
+    outcome: Outcome,
+    folder: RunFolder,
+) -> dict[str, list[float]]:
+    """Saves the trained classifier with its encoder, and returns the curves (name -> shares) of the further tests."""
     state = {
         "format": files.FORMAT,
         "config": {"encoder": encoder.config.to_dict()},
@@ -100,7 +124,7 @@ def run_seed(
     }
     if args.early:
         curves["early"] = early_curve(encoder, outcome.fc, test)
-    return outcome, curves
+    return curves
 
 
 def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, folder: RunFolder) -> dict:
@@ -177,28 +201,41 @@ def write_results(
     )
 
 
-def main(argv=None) -> int:
-    args = parse_args(argv)
-    set_threads(args.threads)
+def evaluate(args, world: World) -> None:
+    """Everything from the data to the results, by one of the processes of `world`."""
+    if world.size > 1 and args.mode != "linear":
+        raise UserError(
+            f"--mode {args.mode} is one process (its small batches gain nothing from {world.size}); start it with python, "
+            "not with torchrun"
+        )
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
-    dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
+    dataset = world.first_once(
+        lambda: find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
+    )
     first = encoder_source(args).load(dataset, args.seed[0])  # refuses a wrong file before anything is read or written
     if args.early:
         check_causal(first.encoder)
-    train, test = (
-        open_views(dataset, split, first.stream, device, dtype, args.clips, args.cache_dir)
-        for split in ("train", "val")
+    placement = "mapped" if args.clips == "auto" and world.size > 1 and device.type == "cpu" else args.clips
+    train, test = world.first_once(
+        lambda: [
+            open_views(dataset, split, first.stream, device, dtype, placement, args.cache_dir)
+            for split in ("train", "val")
+        ]
     )
-    folder = RunFolder(args.checkpoint_path, "action_classification", vars(args))
+    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "action_classification", vars(args)))
+    folder = folder or QuietFolder(args.checkpoint_path)
     try:
         folder.say(
             f"{args.mode} evaluation of {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream: "
-            f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}, {args.precision}"
+            f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}"
+            f"{f', {world.size} processes' if world.size > 1 else ''}, {args.precision}"
         )
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
-        runs = {seed: run_seed(args, dataset, train, test, seed, folder) for seed in args.seed}
+        runs = {seed: run_seed(args, dataset, train, test, seed, folder, world) for seed in args.seed}
+        if not world.is_main:
+            return
         outcomes = {seed: outcome for seed, (outcome, _) in runs.items()}
         curves = write_curves(args, {seed: curves for seed, (_, curves) in runs.items()}, test.stream, folder)
         write_results(args, dataset, test, first.source, outcomes, curves, folder)
@@ -213,6 +250,16 @@ def main(argv=None) -> int:
         raise
     finally:
         folder.close()
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    set_threads(args.threads)
+    world = connect(args.device, args.local_rank, args.timeout_minutes)
+    try:
+        evaluate(args, world)
+    finally:
+        world.close()
     return 0
 
 

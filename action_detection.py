@@ -30,6 +30,7 @@ from engine.evaluation import EncoderSource, result_head
 from engine.setup import Dataset, find_row, resolve_device, resolve_precision, set_threads
 from feeder.windows import STEPS, VideoWindows
 from utils import checkpoint as files
+from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise, summarise_runs
 from utils.pku_text import write_predictions
@@ -180,6 +181,7 @@ def write_results(args, dataset: Dataset, test, source: str, outcomes: dict[int,
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    refuse_several("action_detection.py")
     set_threads(args.threads)
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)

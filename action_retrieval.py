@@ -25,6 +25,7 @@ from tqdm import tqdm
 from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, open_views, result_head
 from engine.setup import find_dataset, resolve_device, resolve_precision, set_threads
+from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.features import Features, SplitFeatures, read_features, write_features
 from utils.metrics import confusion_matrix, per_class_accuracy, summarise
@@ -162,6 +163,7 @@ def evaluate(args, features, folder: RunFolder) -> None:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    refuse_several("action_retrieval.py")
     set_threads(args.threads)
     resolve_device(args.device)  # a device that is not there is refused first
     source = saved_features(args) if args.features else Encoding(args)

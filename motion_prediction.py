@@ -26,6 +26,7 @@ from engine.evaluation import RANDOM, EncoderSource, result_head
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from feeder.windows import FutureViews, long_enough
+from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise
 from utils.plots import draw_clips, draw_curves
@@ -157,6 +158,7 @@ def write_results(args, dataset, test, source, still, outcomes: dict, skipped: d
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    refuse_several("motion_prediction.py")
     set_threads(args.threads)
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)

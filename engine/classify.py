@@ -3,19 +3,24 @@
 Linear evaluation freezes the encoder, and checks it: exactly the classifier's two tensors are trained, and after the first
 epoch and at the end every parameter and buffer of the encoder is bit for bit what it was. The test split's features do not
 change then, so they are computed once; the training clips are cropped anew in every epoch, as the protocol says.
+
+Several processes share the encoding of a frozen encoder's clips, which is nearly all the work: each takes batches in turns,
+all get all features, and each trains the same classifier by itself. The numbers are those of one process.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from engine.encoders import clip_features, moved, snapshot
+from engine.encoders import ALONE, clip_features, encode_turn, in_turns, moved, snapshot
 from feeder.draws import epoch_order
 from feeder.evaluation import ClipViews, in_order, shuffled
 from models.encoder import Encoder
+from utils.distributed import World
 from utils.errors import UserError
 from utils.metrics import topk_accuracy
 
@@ -79,26 +84,28 @@ def train_classifier(
     seed: int,
     log=None,
     quiet=None,
+    world: World = ALONE,
 ) -> Outcome:
     """Trains fc (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end.
 
-    log(epoch, values): told of every epoch. Raises UserError when a loss is not finite, AssertionError when a frozen
-    encoder moved."""
+    log(epoch, values): told of every epoch; world: processes that share the encoding (frozen encoders only). Raises
+    UserError when a loss is not finite, AssertionError when a frozen encoder moved."""
     device = train.device
     fc = new_classifier(encoder.feature_size, num_classes, seed).to(device, train.dtype)
     encoder.requires_grad_(not recipe.frozen)
     trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
     optimizer = torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     before = snapshot(encoder) if recipe.frozen else None
-    fixed = clip_features(encoder, train, FEATURE_BATCH, quiet) if recipe.cached else None
-    test_features = clip_features(encoder, test, FEATURE_BATCH, quiet) if recipe.frozen else None
+    fixed = clip_features(encoder, train, FEATURE_BATCH, quiet, world) if recipe.cached else None
+    test_features = clip_features(encoder, test, FEATURE_BATCH, quiet, world) if recipe.frozen else None
     test_labels = test.clips.labels.cpu()
     history, best, scores, last = [], None, None, None
+    quiet = quiet if world.is_main else True
     bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
     for epoch in bar:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch)
-        loss = _train_epoch(encoder, fc, train, fixed, optimizer, recipe, seed, epoch)
+        loss = _train_epoch(encoder, fc, train, fixed, optimizer, recipe, seed, epoch, world)
         values = {"loss": loss, "lr": recipe.rate(epoch)}
         if recipe.frozen and epoch == 0:
             check_frozen(encoder, fc, before)
@@ -118,7 +125,9 @@ def train_classifier(
     return Outcome(last, best, scores, fc, history)
 
 
-def _train_epoch(encoder, fc, train: ClipViews, fixed, optimizer, recipe: Recipe, seed: int, epoch: int) -> float:
+def _train_epoch(
+    encoder, fc, train: ClipViews, fixed, optimizer, recipe: Recipe, seed: int, epoch: int, world: World
+) -> float:
     """One pass over the training clips; returns the mean loss."""
     total, count = 0.0, 0
     encoder.train(not recipe.frozen)
@@ -127,8 +136,9 @@ def _train_epoch(encoder, fc, train: ClipViews, fixed, optimizer, recipe: Recipe
             features = fixed[index].to(train.device)
         elif recipe.frozen:
             with torch.no_grad():
-                parts = [train.random_crop(part, seed, epoch, recipe.crop) for part in index.split(FEATURE_BATCH)]
-                features = torch.cat([encoder(part) for part in parts])
+                crop = partial(train.random_crop, seed=seed, epoch=epoch, crop=recipe.crop)
+                turns = in_turns(list(index.split(FEATURE_BATCH)), world.size)
+                features = torch.cat([part for turn in turns for part in encode_turn(encoder, turn, crop, world)])
         else:
             features = encoder(train.random_crop(index, seed, epoch, recipe.crop))
         loss = F.cross_entropy(fc(features), train.labels(index))

@@ -17,7 +17,8 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Trains a classifier on a pretrained encoder: linear evaluation, fine-tuning, or few labels.",
         "Prints last and best test accuracy and says which; the field mostly reports the best test epoch. Transfer to another "
-        "data set: give its name to --finetune-dataset.",
+        "data set: give its name to --finetune-dataset. Linear evaluation may run on several GPUs: torchrun --nproc_per_node=K "
+        "action_classification.py with the same flags gives the same numbers; the processes share the encoding.",
     )
     common.add_data_group(p, "--finetune-dataset", "ntu60", "to evaluate on")
     g = p.add_argument_group("evaluation")
@@ -100,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common.add_random_encoder_group(p)
     g = common.add_machine_group(p)
+    common.add_processes(g)
     g.add_argument(
         "--seed",
         type=natural,
