@@ -7,11 +7,9 @@ from options import classification, common, pretraining
 from options.common import natural
 
 GROUPS = ("views", "losses", "prompts", "mask_ratio")
-# Small, but long enough to leave a random encoder behind: with 8 epochs of batch 64 and the paper's key momentum of 0.999
-# every row of the demo set's table stayed below it.
-PRETRAIN = (
-    "--hidden-size 64 --decoder-hidden-size 64 --batch-size 32 --contrast-k 512 --topk 512 --contrast-m 0.99 --epochs 40"
-)
+# Small, for the demo set. The full method with these flags and one seed: held-out 1-NN 51.1 % after 24 epochs, a random encoder
+# of this size 33.1 %; all 40 epochs were not run. Much shorter runs (width 32, 112 steps) stayed below a random encoder.
+PRETRAIN = "--hidden-size 64 --decoder-hidden-size 64 --batch-size 32 --contrast-k 512 --topk 512 --contrast-m 0.99 --epochs 40"
 LINEAR = "--batch-size 256 --epochs 60 --schedule 30 50 --cache-features"
 
 
