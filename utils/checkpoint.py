@@ -33,10 +33,35 @@ def numbered(epoch: int) -> str:
     return f"checkpoint_{epoch:04d}.pth.tar"
 
 
+class _Remembering:
+    """A file that keeps the error of a write: torch's archive writer turns a full disk into a RuntimeError about
+    positions."""
+
+    def __init__(self, file):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def save(path, content: dict) -> None:
     """Writes a checkpoint whole or not at all."""
     with atomic_write(path) as file:
-        torch.save(content, file)
+        watched = _Remembering(file)
+        try:
+            torch.save(content, watched)
+        except RuntimeError:
+            if watched.error is None:
+                raise
+            raise watched.error from None
 
 
 def save_last(folder, content: dict) -> None:

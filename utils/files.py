@@ -114,6 +114,13 @@ def temporary_name(path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
+def remove_leftovers(folder) -> None:
+    """Removes temporary files that a killed process has left in a folder; for folders with one writer only."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def atomic_write(path, mode: str = "wb"):
     """A file object whose content appears under `path` once the block ends without an error, else not at all."""

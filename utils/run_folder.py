@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from utils.errors import UserError, describe_os_error
-from utils.files import atomic_write, load_json, write_json
+from utils.files import atomic_write, load_json, remove_leftovers, write_json
 
 
 def versions() -> dict:
@@ -61,6 +62,18 @@ def _plain(value):
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+def _leave_disk_errors_to_the_caller() -> None:
+    """TensorBoard writes in a thread of its own and raises what went wrong there again in the next call, where it becomes
+    a sentence; without this the thread would print a traceback of the same full disk as well."""
+    usual = threading.excepthook
+
+    def hook(arguments):
+        if not issubclass(arguments.exc_type, OSError):
+            usual(arguments)
+
+    threading.excepthook = hook
+
+
 class QuietFolder:
     """The run folder for processes beside the main one: nothing is printed or written."""
 
@@ -87,6 +100,7 @@ class RunFolder:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path)
             earlier = self._set_aside() if resumed_step is None else None
             self._log = open(self.path / "log.txt", "a", encoding="utf-8")
         except OSError as error:
@@ -167,6 +181,7 @@ class RunFolder:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            _leave_disk_errors_to_the_caller()
             purge = None if self._resumed_step is None else self._resumed_step + 1
             self._board = SummaryWriter(str(self.path), purge_step=purge, flush_secs=10)
         return self._board

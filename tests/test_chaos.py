@@ -1,0 +1,222 @@
+"""Nothing is lost: kills at any moment, full disks, folders that cannot be written to.
+
+The processes here are forked from a server that has imported everything once, because fifty starts of Python would take
+longer than the fifty runs. They run the program's own main and are killed as any process is.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from make_tiny import write_tiny_dataset
+from test_pretrain_program import QUEUE, SMALL, same
+
+import pretrain_moco_mask
+from utils import checkpoint as files
+from utils.errors import run
+
+KILLS = 60
+LIMIT_SECONDS = 300  # on a quiet machine it takes about a third
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_tiny_dataset(root, train=17, frames=120)
+    return root
+
+
+def command(data, run_folder, more=""):
+    return (
+        f"--data-root {data} --pre-dataset tiny --checkpoint-path {run_folder} {SMALL} {QUEUE} --epochs 100000 {more}"
+    )
+
+
+def program(arguments: str, log: str, file_limit: int | None = None) -> None:
+    """Runs pretraining in this process, its output into a file; file_limit: bytes that a file may have."""
+    torch.set_num_threads(1)
+    with open(log, "a") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    if file_limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    run(pretrain_moco_mask.main, arguments.split())
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts `program` in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_chaos"])
+
+    def begin(arguments: str, log, file_limit=None):
+        process = context.Process(target=program, args=(arguments, str(log), file_limit))
+        process.start()
+        return process
+
+    return begin
+
+
+def finish(process, seconds: float = 60) -> int:
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"still running after {seconds} s")
+    return process.exitcode
+
+
+def check_files(folder: Path) -> int:
+    """Every file of the run folder can be read; returns the step of the last checkpoint (0 without one)."""
+    for path in folder.glob("checkpoint_*"):
+        files.load(path)
+    if (folder / "arguments.json").exists():
+        json.loads((folder / "arguments.json").read_text())
+    if (folder / "metrics.jsonl").exists():
+        for line in (folder / "metrics.jsonl").read_text().splitlines()[:-1]:  # the last one may be cut short
+            json.loads(line)
+    found = files.load_latest(folder, note=pytest.fail)
+    return found[0]["step"] if found else 0
+
+
+def modified(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def test_killed_at_any_moment_and_resumed(data, tmp_path, start):
+    """KILLS times kill -9, half of them at any time after the start, half among steps and saves (each step is saved).
+    The last weights are bit for bit those of a run that was left alone."""
+    folder, log, chance = tmp_path / "run", tmp_path / "log", random.Random(7)
+    arguments = command(data, folder, "--resume auto --save-every-minutes 0 --save-fre 40 -p 1")
+    began, during_save, steps = time.monotonic(), 0, [0]
+    for kill in range(KILLS):
+        last = modified(folder / files.LAST)
+        process = start(arguments, log)
+        if kill % 2:
+            while modified(folder / files.LAST) == last:
+                assert process.is_alive() and time.monotonic() - began < LIMIT_SECONDS, log.read_text()[-2000:]
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0.0, 0.1))
+        else:
+            time.sleep(chance.uniform(0.0, 0.8))
+        process.kill()
+        assert finish(process) == -9, log.read_text()[-2000:]
+        during_save += any(folder.glob(".*.tmp"))
+        steps.append(check_files(folder))
+        assert steps[-1] >= steps[-2], "a later checkpoint is never lost"
+    assert during_save, "no kill hit a save: the test shows nothing about them"
+    assert steps[-1] >= KILLS // 2
+    more = f"--max-steps {steps[-1] + 3}"
+    assert finish(start(f"{arguments} {more}", log)) == 0, log.read_text()[-2000:]
+    assert not list(folder.glob(".*.tmp")), "what killed processes left is cleared away"
+    assert finish(start(command(data, tmp_path / "whole", more), log), 180) == 0
+    killed, whole = (files.load(tmp_path / name / files.LAST) for name in ("run", "whole"))
+    assert killed["step"] == whole["step"] and same(killed["state_dict"], whole["state_dict"])
+    for i, entry in whole["optimizer"]["state"].items():
+        assert torch.equal(entry["momentum_buffer"], killed["optimizer"]["state"][i]["momentum_buffer"])
+    logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert logged == sorted(set(logged)), "no step is logged twice"
+    assert "Traceback" not in log.read_text()
+    print(f"{KILLS} kills, {during_save} with a half-written file, {steps[-1]} steps, {time.monotonic() - began:.0f} s")
+
+
+def one_sentence(log: Path, *words: str) -> None:
+    text = log.read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in text, text
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("limit", [5_000, 300_000])
+def test_a_limit_of_the_size_of_files(data, tmp_path, start, limit):
+    """`ulimit -f`: no checkpoint can be written, or half of one."""
+    pytest.importorskip("resource")
+    folder = tmp_path / "run"
+    assert finish(start(command(data, folder, "--max-steps 2"), tmp_path / "before")) == 0
+    step = check_files(folder)
+    process = start(command(data, folder, "--resume auto --max-steps 6"), tmp_path / "out", limit)
+    assert finish(process) == 2
+    one_sentence(tmp_path / "out", "size limit")
+    assert check_files(folder) == step and not list(folder.glob(".*.tmp"))
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size: str):
+    """A file system of `size` at `path`; skips where that is not allowed."""
+    path.mkdir()
+    if shutil.which("mount") is None or os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True
+    ).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], capture_output=True)
+
+
+def test_a_full_disk(data, tmp_path, start):
+    """Room for two checkpoints and a half: the third, written beside last and previous, does not fit."""
+    assert finish(start(command(data, tmp_path / "probe", "--max-steps 1"), tmp_path / "log")) == 0
+    size = (tmp_path / "probe" / files.LAST).stat().st_size
+    with small_disk(tmp_path / "disk", f"{int(2.5 * size) // 1024}k") as disk:
+        folder = disk / "run"
+        process = start(command(data, folder, "--save-every-minutes 0"), tmp_path / "out")
+        assert finish(process) == 2
+        one_sentence(tmp_path / "out", "no space is left")
+        assert check_files(folder) > 0 and not list(folder.glob(".*.tmp"))
+        process = start(command(data, folder, "--resume auto --max-steps 1000"), tmp_path / "again")
+        assert finish(process) == 2
+        one_sentence(tmp_path / "again", "no space is left")
+        assert check_files(folder) > 0
+
+
+def test_a_disk_that_fills_up_while_training(data, tmp_path, start):
+    """Something else takes the last byte in the middle of the run: log, metrics or TensorBoard's file meet it first."""
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        folder = disk / "run"
+        process = start(command(data, folder, "-p 1"), tmp_path / "out")
+        limit = time.monotonic() + 60
+        while not (folder / "metrics.jsonl").exists() or (folder / "metrics.jsonl").stat().st_size < 2000:
+            assert process.is_alive() and time.monotonic() < limit, (tmp_path / "out").read_text()
+            time.sleep(0.02)
+        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 512)
+        assert finish(process) == 2
+        one_sentence(tmp_path / "out", "no space is left")
+
+
+def test_a_full_disk_for_packed_clips(tmp_path, start):
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        write_tiny_dataset(tmp_path / "data", train=17, frames=120)
+        process = start(command(tmp_path / "data", tmp_path / "run", f"--cache-dir {disk}/cache"), tmp_path / "out")
+        assert finish(process) == 2
+        one_sentence(tmp_path / "out", "no space is left")
+        assert not list(disk.glob("cache/*")) and not list(disk.glob("cache/.*tmp"))
+
+
+def test_a_read_only_folder(data, tmp_path, start):
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        folder = disk / "run"
+        assert finish(start(command(data, folder, "--max-steps 2"), tmp_path / "log")) == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for run_folder, more in ((folder, "--resume auto"), (folder, ""), (disk / "new", "")):
+            out = tmp_path / f"out{len(more)}{run_folder.name}"
+            assert finish(start(command(data, run_folder, more), out)) == 2
+            one_sentence(out, "read-only")
+        assert check_files(folder) == 2
