@@ -19,7 +19,7 @@ protocol=${PROTOCOL:-cross_subject}
 data_root=${DATA_ROOT:-data}
 runs=${RUNS:-runs/downstream}
 read -r -a seeds <<<"${SEEDS:-42}"
-read -r -a pretrain <<<"${PRETRAIN:---hidden-size 64 --decoder-hidden-size 64 --contrast-k 512 --batch-size 32 --epochs 40 --schedule 30}"
+read -r -a pretrain <<<"${PRETRAIN:---hidden-size 128 --num-layers 1 --decoder-hidden-size 64 --contrast-k 512 --topk 512 --contrast-m 0.99 --batch-size 64 --optimizer adamw --lr 0.003 --epochs 24 --schedule 20 --shear 0.5 --corruption 0.3}"
 linear=(--seed "${seeds[@]}") finetune=(--seed "${seeds[@]}") detection=(--seed "${seeds[@]}") prediction=(--seed "${seeds[@]}")
 if [ -n "${QUICK:-}" ]; then
     pretrain=(--hidden-size 32 --decoder-hidden-size 32 --contrast-k 128 --batch-size 64 --epochs 1 --max-steps 3)

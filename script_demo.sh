@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Everything once, small: environment, demo data, pretraining, evaluation beside a random encoder, a picture, one table.
+# Needs no data, no GPU and, once the environment is there, no network. What an earlier call finished is used again.
+#
+#   bash script_demo.sh
+#   RUNS        where the runs go (default runs/demo); remove it to start anew
+#   DATA_ROOT   where the demo data goes (default data)
+#   SEED        of everything that is drawn (default 42)
+set -euo pipefail
+cd "$(dirname "$0")"
+runs=${RUNS:-runs/demo}
+data_root=${DATA_ROOT:-data}
+seed=${SEED:-42}
+start=$SECONDS
+
+source ./script_environment.sh
+make_environment requirements.txt
+ready=$SECONDS
+
+echo "== demo data"
+python -m data_gen.demo --data-root "$data_root"
+
+# A small encoder and few steps: AdamW instead of SGD, a faster key encoder, a queue below the number of clips, milder views.
+size=(--hidden-size 128 --num-layers 1)
+checkpoint="$runs/pretrained/checkpoint_last.pth.tar"
+echo "== pretraining"
+if [ -e "$runs/pretrained/finished" ]; then
+    echo "there already: $checkpoint"
+else
+    python pretrain_moco_mask.py --data-root "$data_root" --pre-dataset demo --protocol cross_subject "${size[@]}" \
+        --decoder-hidden-size 64 --batch-size 64 --contrast-k 512 --topk 512 --contrast-m 0.99 --optimizer adamw --lr 0.003 \
+        --epochs 24 --schedule 20 --shear 0.5 --corruption 0.3 --print-freq 56 --save-every-minutes 1 --seed "$seed" \
+        --checkpoint-path "$runs/pretrained" --resume auto
+    touch "$runs/pretrained/finished"
+fi
+
+evaluate() { # name, program, flags
+    local name=$1 program=$2
+    shift 2
+    echo "== $name"
+    if [ -e "$runs/$name/result.json" ]; then
+        echo "there already: $runs/$name"
+        return
+    fi
+    python "$program" --data-root "$data_root" --finetune-dataset demo --protocol cross_subject --seed "$seed" \
+        --checkpoint-path "$runs/$name" "$@"
+}
+# the linear protocol with fewer epochs than the paper's 100
+fewer=(--epochs 40 --schedule 20 32)
+evaluate linear_pretrained action_classification.py --pretrained "$checkpoint" "${fewer[@]}"
+evaluate linear_random action_classification.py "${size[@]}" "${fewer[@]}"
+evaluate nearest_pretrained action_retrieval.py --pretrained "$checkpoint"
+evaluate nearest_random action_retrieval.py "${size[@]}"
+
+echo "== picture of seen, predicted and true clips"
+python visualize.py "$checkpoint" --data-root "$data_root" --output "$runs/prediction.png"
+
+echo
+python -m engine.table "$runs/linear_pretrained" "$runs/linear_random" "$runs/nearest_pretrained" "$runs/nearest_random"
+echo "demo finished in $((SECONDS - ready)) s (environment $((ready - start)) s); runs and the picture are in $runs"

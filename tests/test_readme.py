@@ -1,0 +1,68 @@
+"""What the README promises exists: every command parses, every file and module it names is there."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = [p for p in (ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "data_gen" / "README.md") if p.exists()]
+# program -> module of options that holds its parser, and the parser's function
+PARSERS = {
+    "pretrain_moco_mask.py": ("pretraining", "parse_args"),
+    "action_classification.py": ("classification", "parse_args"),
+    "action_retrieval.py": ("retrieval", "parse_args"),
+    "action_detection.py": ("detection", "parse_args"),
+    "motion_prediction.py": ("prediction", "parse_args"),
+    "visualize.py": ("visualize", "parse_args"),
+}
+
+
+def commands():
+    for path in TEXTS:
+        for line in re.findall(
+            r"(?:^ {4}|`)((?:CUDA_VISIBLE_DEVICES=\d )?(?:python|bash|torchrun) [^`\n#]+)", path.read_text(), re.M
+        ):
+            yield pytest.param(line.strip(), id=f"{path.parent.name}/{path.name}: {line.strip()[:70]}")
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_every_command_parses(command):
+    words = [w for w in shlex.split(command) if not re.match(r"[A-Z_]+=", w)]
+    if words[0] == "bash":
+        assert (ROOT / words[1]).is_file()
+        return
+    words = [w for w in words[1:] if not w.startswith("--nproc") and not w.startswith("--standalone")]
+    if words[0] == "-m":
+        assert (ROOT / (words[1].replace(".", "/") + ".py")).is_file()
+        return
+    assert (ROOT / words[0]).is_file(), words[0]
+    if words[0] not in PARSERS or "[" in command or "..." in command:
+        return
+    module, function = PARSERS[words[0]]
+    parse = getattr(importlib.import_module(f"options.{module}"), function)
+    try:
+        parse(words[1:])
+    except SystemExit as end:
+        assert end.code == 0 and {"-h", "--help"} & set(words), f"{command} does not parse"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_named_exists(path):
+    text = path.read_text()
+    names = set(re.findall(r"`((?:models|feeder|engine|options|utils|data_gen|tests|benchmarks)/[\w./-]*\w)`", text))
+    names |= set(re.findall(r"\]\(((?!http)[^)#]+)\)", text)) | set(re.findall(r"`(script_\w+\.sh|\w+\.py)`", text))
+    for name in names:
+        assert (ROOT / name).exists() or (path.parent / name).exists(), f"{path.name} names {name}"
+
+
+def test_flags_named_in_the_readme_exist():
+    """A flag in the text, outside of commands, belongs to some program."""
+    flags = set(re.findall(r"`(--[a-z][a-z_-]+)", (ROOT / "README.md").read_text()))
+    known = "\n".join(p.read_text() for folder in ("options", "data_gen") for p in (ROOT / folder).glob("*.py"))
+    for flag in flags:
+        plain = re.sub(r"^--no-", "--", flag)
+        view = re.fullmatch(r"--(query|masked|predicted|mixed)-view", plain)
+        assert view or f'"{plain}"' in known or f'"{flag}"' in known, flag
