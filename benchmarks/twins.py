@@ -1,7 +1,12 @@
 """Plain twins: the released way of computing, written straightforwardly, to measure and to test against."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.pcm3 import PCM3, PCM3Config
+from models.recurrent import ForwardGRU
 
 
 class FrameByFrameGRU(nn.Module):
@@ -44,3 +49,65 @@ class NativeGRU(FrameByFrameGRU):
                 last.append(h)
             x = torch.cat(outputs, dim=-1)
         return x, torch.cat(last)
+
+
+def frame_by_frame(model: PCM3) -> PCM3:
+    """The same model with every GRU called once a frame, as released; weights are kept."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ForwardGRU):
+                twin = FrameByFrameGRU(child.input_size, child.hidden_size, child.num_layers, child.directions)
+                twin.load_state_dict(child.state_dict())
+                setattr(parent, name, twin.requires_grad_(next(child.parameters()).requires_grad))
+    return model
+
+
+class PlainPCM3(PCM3):
+    """A training step computed the released way: a pass of the encoder for each view, two of the decoder, a copy of the
+    queue for each product with it. Same values, same names."""
+
+    def __init__(self, config: PCM3Config):
+        super().__init__(config)
+        frame_by_frame(self)
+
+    def _encode(self, encoder, views, updates):
+        out = {}
+        for name, x in views.items():
+            out |= super()._encode(encoder, {name: x}, updates)
+        return out
+
+    def _predict(self, features, updates):
+        predicted = self._decode(features, 1, updates)
+        return predicted, self._decode(features.detach(), 1, updates)
+
+    def _contrast(self, features, keys, batch, places):
+        queue = self.queue
+        self.queue = queue.clone()
+        try:
+            return super()._contrast(features, keys, batch, places)
+        finally:
+            self.queue = queue
+
+
+def plain_view(clip: np.ndarray, start: int, length: int, matrices: np.ndarray, frames: int) -> Tensor:
+    """One view of one stored clip (3, T, V, M), as a per-sample feeder makes it: crop, resize, transform. (frames, F)."""
+    _, _, joints, persons = clip.shape
+    x = torch.from_numpy(clip[:, start : start + length].copy())
+    x = x.permute(0, 2, 3, 1).reshape(1, 3 * joints * persons, length)
+    x = F.interpolate(x, frames, mode="linear", align_corners=False)
+    x = x.reshape(3, joints, persons, frames).numpy()
+    x = np.einsum("vdc,cvmt->tvdm", matrices, x)
+    return torch.from_numpy(np.ascontiguousarray(x)).reshape(frames, -1)
+
+
+def plain_views(clips: list[np.ndarray], draws) -> list[Tensor]:
+    """The three views (N, T, F) of a batch of stored clips, one sample after the other. draws: feeder.draws.StepDraws."""
+    return [
+        torch.stack(
+            [
+                plain_view(clip, draws.starts[v, i], draws.lengths[v, i], draws.matrices[v, i], 64)
+                for i, clip in enumerate(clips)
+            ]
+        )
+        for v in range(3)
+    ]

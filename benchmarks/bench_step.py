@@ -1,0 +1,119 @@
+"""Measures a whole training step: ours against the released way (benchmarks.twins.PlainPCM3), interleaved, as a ratio.
+
+    python benchmarks/bench_step.py --batch 16 --precision bf16
+
+prints one JSON line: seconds a step, clips/s, achieved FLOP/s of the matrix products, their share of the rate of a (batch *
+frames x hidden)(hidden x 3 hidden) product in the same precision and run, the ratio to the twin (which computes in float32, as
+released), and peak memory. The batch is drawn once and stays: the feeder has a benchmark of its own.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
+
+import torch
+
+from benchmarks import common
+from benchmarks.twins import PlainPCM3
+from models.encoder import EncoderConfig
+from models.pcm3 import PCM3, PCM3Config
+from utils.errors import UserError, run
+
+KINDS = {"ours": PCM3, "twin": PlainPCM3}
+PASSES = 4 * 3 + 1  # query, masked, predicted, mixed forward and backward; the key forward
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16, help="clips a step; the paper's run has 128")
+    parser.add_argument("--hidden", type=int, default=1024, help="width of a direction; the released encoder has 1024")
+    parser.add_argument("--layers", type=int, default=3, help="recurrent layers; the released encoder has 3")
+    parser.add_argument("--queue", type=int, default=16384, help="queue size")
+    parser.add_argument("--precision", choices=tuple(common.PRECISIONS), default="fp32", help="of our large products")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds; more where the machine is shared")
+    parser.add_argument("--only", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="which candidates to run")
+    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process each")
+    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
+    args = parser.parse_args(argv)
+    for name in ("batch", "hidden", "layers", "queue", "rounds"):
+        if getattr(args, name) < (4 if name == "batch" else 1):
+            raise UserError(f"--{name} {getattr(args, name)} is too small")
+    return args
+
+
+def random_batch(batch: int, device) -> SimpleNamespace:
+    """Views of random numbers with the shapes and meanings of feeder.batches.Batch."""
+    x = [torch.randn(batch, 64, 150, device=device) for _ in range(4)]
+    hidden = torch.rand(64, 150, device=device) < 0.5
+    partner = (torch.arange(batch, device=device) + 1) % batch
+    share, offsets = torch.tensor(0.3, device=device), torch.rand(6, device=device)
+    return SimpleNamespace(
+        query=x[0], key=x[1], target=x[2], masked=x[2].masked_fill(hidden, 0.0), mixed=x[3],
+        hidden=hidden, partner=partner, share=share, offsets=offsets,
+    )  # fmt: skip
+
+
+def build_step(kind: str, batch: int, hidden: int, layers: int, queue: int, precision: str, device: str):
+    """A function that does one training step of one candidate."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(hidden_size=hidden, num_layers=layers)
+    model = KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue)).to(device).train()
+    if kind == "ours" and precision == "bf16":
+        model.set_compute_dtype(torch.bfloat16)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4
+    )
+    views = random_batch(batch, device)
+
+    def step():
+        output = model(views)
+        optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        optimizer.step()
+        model.enqueue(output.keys)
+
+    return step
+
+
+def step_flop(batch: int, hidden: int, layers: int) -> float:
+    """Operations of the encoder's matrix products in a step; decoder, head and queue add a few per cent."""
+    widths = [150] + [2 * hidden] * (layers - 1)
+    return PASSES * sum(2 * common.product_flop(batch * 64, width + hidden, 3 * hidden) for width in widths)
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    device = common.choose_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    setting = (args.batch, args.hidden, args.layers, args.queue, args.precision, args.device)
+    candidates = {kind: build_step(kind, *setting) for kind in args.only}
+    reference = (args.batch * 64, args.hidden, 3 * args.hidden)
+    candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
+    seconds = common.interleave(candidates, args.rounds, device)
+    product_rate = common.product_flop(*reference) / statistics.median(seconds["product"])
+    flop = step_flop(args.batch, args.hidden, args.layers)
+    result = {key: getattr(args, key) for key in ("batch", "hidden", "layers", "queue", "precision", "rounds")}
+    result["product_gflops"] = round(product_rate / 1e9, 1)
+    for kind in args.only:
+        entry = common.summary(seconds[kind])
+        rate = flop / statistics.median(seconds[kind])
+        entry |= {"clips_per_s": round(args.batch / entry["median_s"], 2), "gflops": round(rate / 1e9, 1)}
+        entry["share_of_product"] = round(rate / product_rate, 3)
+        if not args.no_memory:
+            peak = common.peak_memory(build_step, kind, *setting, device=args.device)
+            entry["peak_mb"] = None if peak is None else round(peak / 2**20)
+        if kind != "ours" and "ours" in args.only:
+            entry["ours_faster"] = round(common.ratio(seconds[kind], seconds["ours"]), 2)
+        result[kind] = entry
+    common.report("step", result, device, args.save)
+
+
+if __name__ == "__main__":
+    run(main)
