@@ -9,7 +9,7 @@ checkpoint. Below the rows stand what needs no pretraining: a random encoder of 
 
 import sys
 
-from options.ablation import encoder_sizes, parse_args
+from options.ablation import encoder_words, parse_args
 
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
@@ -104,14 +104,13 @@ def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
     given = ["--pretrained", str(places["pretrain"] / LAST)]
     retrieval_seed = []
     if row == RANDOM:
-        hidden, layers = encoder_sizes(args.pretrain_flags)
-        given = ["--hidden-size", str(hidden), "--num-layers", str(layers)]
+        given = encoder_words(args.pretrain_flags)
         retrieval_seed = ["--seed", str(seed)]
     elif row == COORDINATES:
         given = ["--raw-joints"]
     else:
         flags = [*machine_flags(args, "--pre-dataset"), *args.pretrain_flags, *row.flags, "--seed", str(seed)]
-        encoder_sizes(flags)  # refuses wrong flags before anything runs
+        encoder_words(flags)  # refuses wrong flags before anything runs
         add("pretrain", "pretrain_moco_mask.py", *flags, "--resume", "auto")
     shared = machine_flags(args, "--finetune-dataset")
     if row != COORDINATES:

@@ -29,6 +29,7 @@ from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summ
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
+from options.backbones import encoder_flags
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
@@ -40,7 +41,7 @@ from utils.run_folder import QuietFolder, RunFolder
 
 
 def encoder_source(args) -> EncoderSource:
-    return EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
+    return EncoderSource(args.pretrained, args.stream, encoder_flags(args))
 
 
 def recipe_of(args) -> Recipe:

@@ -29,6 +29,7 @@ from engine.detection import (
 from engine.evaluation import EncoderSource, result_head
 from engine.setup import Dataset, find_row, resolve_device, resolve_precision, set_threads
 from feeder.windows import STEPS, VideoWindows
+from options.backbones import encoder_flags
 from utils import checkpoint as files
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
@@ -76,7 +77,7 @@ def find_videos(args) -> tuple[Dataset, Untrimmed, dict[str, list[int]]]:
 
 
 def encoder_source(args) -> EncoderSource:
-    return EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
+    return EncoderSource(args.pretrained, args.stream, encoder_flags(args))
 
 
 def recipe_of(args) -> DetectionRecipe:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, open_views, result_head
 from engine.setup import find_dataset, resolve_device, resolve_precision, set_threads
+from options.backbones import encoder_flags
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.features import Features, SplitFeatures, read_features, write_features
@@ -56,9 +57,7 @@ class Encoding:
         device, (dtype, self.compute_dtype) = resolve_device(args.device), resolve_precision(args.precision)
         self.data = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
         self.dataset, self.protocol = self.data.row.name, self.data.protocol
-        self.source = (
-            None if args.raw_joints else EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
-        )
+        self.source = None if args.raw_joints else EncoderSource(args.pretrained, args.stream, encoder_flags(args))
         self.encoder, self.stream = RAW, args.stream or "joint"
         if self.source is not None:
             loaded = self.source.load(self.data, args.seed[0])  # refuses a wrong file before anything is read

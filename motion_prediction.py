@@ -26,6 +26,7 @@ from engine.evaluation import RANDOM, EncoderSource, result_head
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from feeder.windows import FutureViews, long_enough
+from options.backbones import encoder_flags
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise
@@ -37,7 +38,7 @@ POSES = 6  # drawn of each row: the last observed one and five of the future
 
 def make_encoder(args, dataset: Dataset, mode: str, seed: int) -> LoadedEncoder:
     """A fresh encoder for a mode and seed; `scratch` has the sizes of the checkpoint where there is one."""
-    source = EncoderSource(args.pretrained, args.stream, args.hidden_size, args.num_layers)
+    source = EncoderSource(args.pretrained, args.stream, encoder_flags(args))
     loaded = source.load(dataset, seed)
     if args.pretrained and mode == "scratch":
         return replace(loaded, encoder=random_encoder(loaded.encoder.config, seed), source=RANDOM)

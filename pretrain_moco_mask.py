@@ -25,6 +25,7 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
+from engine.encoders import check_same_backbone, encoder_config, sizes_refused
 from engine.monitor import NeighbourMonitor, limited
 from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
@@ -33,8 +34,8 @@ from feeder.batches import Batches
 from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
-from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
+from options.backbones import SIZES, encoder_flags
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
@@ -44,8 +45,8 @@ from utils.run_folder import QuietFolder, RunFolder, versions
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "timeout_minutes skeleton_representation contrasts knn_every knn_clips".split()
-)
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips backbone".split()
+) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
 
 LAUNCHER_GRACE = 5.0  # seconds in which a launcher repeats the signal that its processes have had, see StopRequest
@@ -54,15 +55,7 @@ LAUNCHER_GRACE = 5.0  # seconds in which a launcher repeats the signal that its 
 def model_config(args, dataset: Dataset) -> PCM3Config:
     """The model that the arguments ask for."""
     return PCM3Config(
-        encoder=EncoderConfig(
-            layout=dataset.layout.name,
-            joints=dataset.layout.joints,
-            persons=dataset.row.persons,
-            hidden_size=args.hidden_size,
-            num_layers=args.num_layers,
-            dim=args.contrast_dim,
-            mlp=args.mlp,
-        ),
+        encoder=encoder_config(dataset, encoder_flags(args), dim=args.contrast_dim, mlp=args.mlp),
         queue_size=args.contrast_k,
         key_momentum=args.contrast_m,
         contrast_t=args.contrast_t,
@@ -176,6 +169,11 @@ def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch:
     }
 
 
+def check_same_encoder(model: PCM3, content: dict, path) -> None:
+    """Refuses weights of an encoder with another backbone or other sizes, naming both."""
+    check_same_backbone(files.find_encoder(content, path).config, model.config.encoder.to_dict(), path)
+
+
 def check_same_run(args, content: dict, path) -> None:
     """Refuses to resume with arguments that would make it another run, naming the first that differs."""
     for name, old in content.get("arguments", {}).items():
@@ -193,6 +191,7 @@ def restore(args, model: PCM3, optimizer, note) -> int:
     """Loads what --resume or --init-from name; returns the number of steps done."""
     if args.init_from:
         content = files.load(args.init_from)
+        check_same_encoder(model, content, args.init_from)
         state = files.state_dict_of(content, args.init_from)
         if state.get("queue") is not None and state["queue"].shape != model.queue.shape:
             note(f"--init-from: the queue has another size ({tuple(state['queue'].shape)}); it starts random")
@@ -211,6 +210,7 @@ def restore(args, model: PCM3, optimizer, note) -> int:
     else:
         content, path = files.load(args.resume), args.resume
         files.require(content, path, "state_dict", "optimizer", "step")
+    check_same_encoder(model, content, path)
     check_same_run(args, content, path)
     files.load_into(model, files.state_dict_of(content, path), path)
     files.load_optimizer_state(optimizer, model, content["optimizer"], path)
@@ -365,8 +365,8 @@ def introduce(args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batch
     several = f", {world.size} processes" if world.size > 1 else ""
     folder.say(
         f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
-        f"{batches.steps_per_epoch} steps an epoch, encoder {size:.1f} M parameters, {device}{several}, {args.precision}, "
-        f"torch {torch.__version__}"
+        f"{batches.steps_per_epoch} steps an epoch, {model.config.encoder.backbone} encoder {size:.1f} M parameters, "
+        f"{device}{several}, {args.precision}, torch {torch.__version__}"
     )
     queue_share = args.contrast_k / len(batches.clips)
     if queue_share > 0.75:
@@ -387,7 +387,9 @@ def pretrain(args, world: World) -> int:
     monitor = make_monitor(args, dataset, batches, world)
 
     torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later
-    model = PCM3(model_config(args, dataset)).to(device, dtype)
+    config = model_config(args, dataset)
+    with sizes_refused(config.encoder.backbone):
+        model = PCM3(config).to(device, dtype)
     model.set_compute_dtype(compute_dtype)
     model.set_world(world)
     optimizer = make_optimizer(args, model)

@@ -2,7 +2,8 @@
 
 The encoder is taken without head and prompts. Its sizes come from the file; the data set must fit them."""
 
-from dataclasses import dataclass, fields
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from tqdm import tqdm
 
 from engine.setup import Dataset
 from feeder.evaluation import ClipViews, in_order
-from models.encoder import Encoder, EncoderConfig
+from models.encoder import SIZES, Encoder, EncoderConfig
+from models.norm import ViewNorm
 from utils import checkpoint as files
 from utils.distributed import World
 from utils.errors import UserError
@@ -28,11 +30,40 @@ class LoadedEncoder:
     source: str
 
 
-def load_encoder(path: str, dataset: Dataset, stream: str | None = None) -> LoadedEncoder:
+@contextmanager
+def sizes_refused(backbone: str):
+    """Turns a backbone's ValueError, of sizes that it cannot have, into a UserError that names it."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"--backbone {backbone}: {error}") from None
+
+
+def encoder_config(dataset: Dataset, given: dict, **head) -> EncoderConfig:
+    """The configuration of a new encoder. given: backbone and sizes that were asked for, by name; head: dim and mlp.
+
+    UserError for a backbone that is not known, and for sizes that it does not have."""
+    layout, persons = dataset.layout, dataset.row.persons
+    with sizes_refused(given.get("backbone", "gru")):
+        return EncoderConfig(layout=layout.name, joints=layout.joints, persons=persons, **given, **head)
+
+
+def check_same_backbone(found: dict, asked: dict, path) -> None:
+    """UserError, with both values, when an encoder has another backbone or size than asked for; None asks for nothing.
+
+    found: what the file says of its encoder; asked: by the same names."""
+    for name in ("backbone", *SIZES):
+        has, wanted = found.get(name), asked.get(name)
+        if has is not None and wanted is not None and has != wanted:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"checkpoint {path}: its encoder has {flag} {has}, and {flag} {wanted} was asked for")
+
+
+def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: dict | None = None) -> LoadedEncoder:
     """The query encoder of a checkpoint: ours, released, or a relative's.
 
-    stream: asked for by the user, or None for that of the file. UserError when the file holds no encoder, the data set's
-    frames do not fit it, or the stream contradicts the file."""
+    stream: asked for by the user, or None for that of the file; asked: backbone and sizes, likewise. UserError when the
+    file holds no encoder, the data set's frames do not fit it, or stream, backbone or sizes contradict the file."""
     content = files.load(path)
     found = files.find_encoder(content, path)
     sizes = dict(found.config)
@@ -47,9 +78,10 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None) -> Load
     if layout is not None and layout != dataset.layout.name:
         raise UserError(f"checkpoint {path}: trained on layout {layout}, {dataset.row.name} has {dataset.layout.name}")
     sizes |= {"layout": dataset.layout.name, "joints": joints, "persons": persons}
-    known = {f.name for f in fields(EncoderConfig)}
     try:
-        encoder = Encoder(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), head=False)
+        config = EncoderConfig.from_dict(sizes)
+        check_same_backbone(config.to_dict(), asked or {}, path)
+        encoder = Encoder(config, head=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"checkpoint {path}: {error}") from None
     files.load_into(encoder, found.state, path)
@@ -65,15 +97,33 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None) -> Load
 @torch.no_grad()
 def fit_norm(encoder: Encoder, batches) -> None:
     """Sets the input norm's running statistics to those of all frames of `batches` of inputs (n, T, F), for a random
-    encoder, which has seen no data."""
-    count, mean, square = 0, 0.0, 0.0
+    encoder, which has seen no data; then those of norms inside of the backbone to what they see of the first batch."""
+    count, mean, square, first = 0, 0.0, 0.0, None
     for x in batches:
+        first = x if first is None else first
         x = x.flatten(0, 1).double()
         count, mean, square = count + len(x), mean + x.sum(0), square + x.square().sum(0)
     mean = mean / count
     variance = (square / count - mean.square()).clamp_min(0) * count / max(count - 1, 1)
     encoder.input_norm.running_mean.copy_(mean)
     encoder.input_norm.running_var.copy_(variance)
+    inside = [module for module in encoder.encoder.modules() if isinstance(module, ViewNorm)]
+    if inside:
+        _fit_inside(encoder, first, inside)
+
+
+def _fit_inside(encoder: Encoder, x: torch.Tensor, norms: list[ViewNorm]) -> None:
+    """One pass of x (n, T, F) in which the norms of the backbone take over its statistics; the encoder's mode stays."""
+    kept = [norm.momentum for norm in norms]
+    was_training = encoder.training
+    encoder.eval()
+    encoder.encoder.train()
+    for norm in norms:
+        norm.momentum = 1.0
+    encoder.frames(x)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    encoder.train(was_training)
 
 
 def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None:
@@ -82,8 +132,8 @@ def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None
 
 
 def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:
-    """An encoder with random weights from a seed, in eval mode, without head."""
-    with torch.random.fork_rng(devices=[]):
+    """An encoder with random weights from a seed, in eval mode, without head. UserError for sizes it cannot have."""
+    with sizes_refused(sizes.backbone), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(sizes, head=False).eval()
 

@@ -4,36 +4,30 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.encoders import LoadedEncoder, fit_input_norm, load_encoder, random_encoder
+from engine.encoders import LoadedEncoder, encoder_config, fit_input_norm, load_encoder, random_encoder
 from engine.setup import Dataset
 from feeder.evaluation import ClipViews
-from models.encoder import Encoder, EncoderConfig
+from models.encoder import Encoder
 
 RANDOM = "random encoder (no --pretrained given)"
 
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where the encoder of an evaluation comes from. pretrained: a checkpoint, or '' for a random encoder of hidden_size
-    and num_layers; stream: asked for, or None for that of the checkpoint (joint for a random encoder)."""
+    """Where the encoder of an evaluation comes from. pretrained: a checkpoint, or '' for a random encoder; stream: asked
+    for, or None for that of the checkpoint (joint for a random encoder); asked: backbone and sizes that were given, by
+    name, of the random encoder, or to be held against the checkpoint's."""
 
     pretrained: str
     stream: str | None
-    hidden_size: int
-    num_layers: int
+    asked: dict
 
     def load(self, dataset: Dataset, seed: int) -> LoadedEncoder:
         """A fresh copy for a seed, on the CPU; UserError when the file does not fit the data set."""
         if self.pretrained:
-            return load_encoder(self.pretrained, dataset, self.stream)
-        sizes = EncoderConfig(
-            layout=dataset.layout.name,
-            joints=dataset.layout.joints,
-            persons=dataset.row.persons,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-        )
-        return LoadedEncoder(random_encoder(sizes, seed), self.stream or "joint", RANDOM)
+            return load_encoder(self.pretrained, dataset, self.stream, self.asked)
+        config = encoder_config(dataset, self.asked)
+        return LoadedEncoder(random_encoder(config, seed), self.stream or "joint", RANDOM)
 
     def ready(self, dataset: Dataset, seed: int, train: ClipViews, compute_dtype: torch.dtype | None) -> Encoder:
         """A fresh copy for a seed, where the clips are rendered; a random one gets the input statistics of `train`."""

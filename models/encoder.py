@@ -1,51 +1,91 @@
 """An encoder: input norm, backbone, projection head.
 
-`Encoder.frames` is the contract of every backbone: (N, T, F) -> (N, T, D); `clip` pools to (N, D); `project` is the head
-that only pretraining uses. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
+`Encoder.frames` gives features of every frame, (N, T, F) -> (N, T, D); `clip` pools to (N, D); `project` is the head
+that only pretraining uses. The backbone between is one of models.backbones. Module names are those of the released
+files: `input_norm`, `encoder.gru`, `fc`.
 
 `EncoderConfig` says everything that is needed to build one; checkpoints carry it, so that they rebuild themselves.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.gru import GRUBackbone
+from models.backbones import BACKBONES
 from models.norm import RunningUpdates, ViewNorm
 
-BACKBONES = ("gru",)
 PROMPT_PLACES = ("before_norm", "after_norm")
+SIZES = (
+    "hidden_size",
+    "num_layers",
+    "width",
+    "depth",
+    "heads",
+    "mlp_ratio",
+    "patch_frames",
+    "tokens",
+    "attention",
+    "causal",
+)
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """backbone: which; layout, joints, persons: what a frame is, F = joints * 3 * persons; hidden_size, num_layers: of
-    the backbone; dim: of the projection; mlp: whether the head has a hidden layer (as released)."""
+    """backbone: a name of models.backbones; layout, joints, persons: what a frame is, F = joints * 3 * persons; dim: of the
+    projection; mlp: whether the head has a hidden layer (as released).
+
+    The others, SIZES, are those of the backbone: what it reads and is None becomes its default; what it does not read
+    stays None, and ValueError if it is given. ValueError for a backbone that is not known."""
 
     backbone: str = "gru"
     layout: str = "kinect_v2_25"
     joints: int = 25
     persons: int = 2
-    hidden_size: int = 1024
-    num_layers: int = 3
+    hidden_size: int | None = None
+    num_layers: int | None = None
     dim: int = 128
     mlp: bool = True
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    mlp_ratio: float | None = None
+    patch_frames: int | None = None
+    tokens: str | None = None
+    attention: str | None = None
+    causal: bool | None = None
+
+    def __post_init__(self):
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone {self.backbone!r} is not known; known: {', '.join(BACKBONES)}")
+        reads = BACKBONES[self.backbone].sizes
+        for name in SIZES:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, reads.get(name))
+            elif name not in reads:
+                own = ", ".join(reads) or "none"
+                raise ValueError(f"the {self.backbone} backbone has no {name}; its sizes are: {own}")
 
     @property
     def input_size(self) -> int:
         return self.joints * 3 * self.persons
 
+    @property
+    def sizes(self) -> dict:
+        """What the backbone reads, by name."""
+        return {name: getattr(self, name) for name in BACKBONES[self.backbone].sizes}
+
     def to_dict(self) -> dict:
         return asdict(self)
 
-
-def build_backbone(config: EncoderConfig) -> nn.Module:
-    """The backbone that the configuration names; ValueError for a name that is not in BACKBONES."""
-    if config.backbone == "gru":
-        return GRUBackbone(config.input_size, config.hidden_size, config.num_layers)
-    raise ValueError(f"backbone {config.backbone!r} is not known; known: {', '.join(BACKBONES)}")
+    @classmethod
+    def from_dict(cls, values: dict) -> "EncoderConfig":
+        """The configuration that `to_dict` wrote, of this version or an older one; ValueError for a field not known."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"its encoder has a setting {unknown[0]!r} that this version does not know")
+        return cls(**values)
 
 
 def projection_head(features: int, dim: int, mlp: bool = True) -> nn.Module:
@@ -62,7 +102,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.input_norm = ViewNorm(config.input_size)
-        self.encoder = build_backbone(config)
+        self.encoder = BACKBONES[config.backbone].build(config)
         if head:
             self.fc = projection_head(self.feature_size, config.dim, config.mlp)
 
@@ -98,7 +138,7 @@ class Encoder(nn.Module):
         x = self.input_norm(x, views, updates)
         if prompt is not None and place == "after_norm":
             x = x + prompt
-        return self.encoder(x)
+        return self.encoder(x, views, updates)
 
     def clip(self, frames: Tensor) -> Tensor:
         """(N, T, D) -> (N, D)."""

@@ -5,10 +5,11 @@ the features of every prefix, and a stream can be encoded frame by frame."""
 
 from torch import Tensor, nn
 
+from models.backbone import Backbone
 from models.recurrent import ForwardGRU
 
 
-class GRUBackbone(nn.Module):
+class GRUBackbone(Backbone):
     """(N, T, F) -> frame features (N, T, D), D = 2 * hidden_size. Parameters are named `gru.*`, as released."""
 
     causal = True
@@ -21,10 +22,6 @@ class GRUBackbone(nn.Module):
             if parameter.dim() == 2:  # biases keep the framework's default, as released
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
         """x (N, T, F) -> (N, T, D)."""
         return self.gru(x)[0]
-
-    def pool(self, frames: Tensor) -> Tensor:
-        """(N, T, D) -> the clip feature (N, D): the last frame's."""
-        return frames[:, -1]

@@ -66,9 +66,10 @@ class PCM3Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> "PCM3Config":
-        """The configuration that `to_dict` wrote; TypeError for fields that are not known."""
+        """The configuration that `to_dict` wrote; TypeError or ValueError for fields
+        that are not known."""
         values = dict(values)
-        encoder = EncoderConfig(**values.pop("encoder"))
+        encoder = EncoderConfig.from_dict(values.pop("encoder"))
         return cls(encoder=encoder, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

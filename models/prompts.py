@@ -3,7 +3,8 @@
 Domain prompts are learned offsets of the encoder's input that tell it which kind of view it reads: p_intra (query and
 key), p_inter (mixed), p_mask, p_predict. Task prompts are learned offsets of features that tell the two tasks apart:
 p_cl (before the projection head), p_mp (before the decoder). A task prompt is short: two halves of D/16 numbers; a place
-is drawn for each use, and one half is added there in each half of the feature.
+is drawn for each use, and one half is added there in each half of the feature. That is so for every backbone: the halves
+are those of the channels (of the GRUs: the two of its last layer), and D must be a multiple of 16.
 
 Names of the parameters are the released ones; the paper's names stand in DOMAIN_PROMPTS and TASK_PROMPTS.
 """
@@ -21,7 +22,10 @@ def domain_prompt(input_size: int) -> nn.Parameter:
 
 
 def task_prompt(feature_size: int) -> nn.Parameter:
-    """A learned offset of a part of the feature, (1, D / 8): a half for each half of the feature."""
+    """A learned offset of a part of the feature, (1, D / 8): a half for each half of the feature. ValueError
+    unless D is a multiple of 16."""
+    if feature_size < 16 or feature_size % 16:
+        raise ValueError(f"task prompts need a feature size that is a multiple of 16, got {feature_size}")
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, feature_size // 8)))
 
 

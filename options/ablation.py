@@ -4,6 +4,7 @@ import argparse
 import shlex
 
 from options import classification, common, pretraining
+from options.backbones import as_words, encoder_flags
 from options.common import natural
 
 GROUPS = ("views", "losses", "prompts", "mask_ratio")
@@ -80,7 +81,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def encoder_sizes(flags: list[str]) -> tuple[int, int]:
-    """Width and number of layers that pretraining with these flags has; exits with its message for a wrong flag."""
-    parsed = pretraining.parse_args(flags)
-    return parsed.hidden_size, parsed.num_layers
+def encoder_words(flags: list[str]) -> list[str]:
+    """Backbone and sizes among the flags of a pretraining, as words; exits with its message for a wrong flag."""
+    return as_words(encoder_flags(pretraining.parse_args(flags)))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from options import common
+from options import backbones, common
 from options.common import natural, non_negative, number, positive, positive_int
 
 # what each mode trains with unless told otherwise: lr, batch size, epochs, epochs at which the rate drops
@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="accuracy after 10, 20, ... 100 %% of the frames, from one pass of a causal encoder; early.json and early.png",
     )
-    common.add_random_encoder_group(p)
+    backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
     common.add_processes(g)
     g.add_argument(

@@ -56,7 +56,7 @@ def number(kind, low=None, high=None, above=None):
 
 
 positive_int = number(int, low=1)
-natural = number(int, low=0)
+natural = number(int, low=0, high=2**63 - 1)  # what a seed can be
 share = number(float, low=0.0, high=1.0)
 non_negative = number(float, low=0.0)
 positive = number(float, above=0.0)
@@ -89,7 +89,7 @@ def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str) ->
     g.add_argument(
         "-j",
         "--workers",
-        type=natural,
+        type=number(int, low=0, high=256),
         default=1,
         metavar="N",
         help="threads that render coming batches; 1 is enough, rendering takes a hundredth of a step; 0 renders in the "
@@ -128,13 +128,6 @@ def add_processes(g) -> None:
         default=-1,
         help="accepted from older launchers; torchrun needs no flag",
     )
-
-
-def add_random_encoder_group(p: argparse.ArgumentParser) -> None:
-    """--hidden-size and --num-layers of the encoder that is evaluated without --pretrained."""
-    g = p.add_argument_group("random encoder (without --pretrained)")
-    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
-    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
 
 
 def add_representation(g, flag: str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 
-from options import common
+from options import backbones, common
 from options.common import natural, non_negative, number, positive, positive_int
 
 
@@ -172,9 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="windows that go through the encoder at once in the test; less takes less memory and gives the same result",
     )
-    g = p.add_argument_group("random encoder (without --pretrained)")
-    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
-    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+    backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
     g.add_argument(
         "--seed",

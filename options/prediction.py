@@ -2,8 +2,8 @@
 
 import argparse
 
-from options import common
-from options.common import natural, number, positive, positive_int
+from options import backbones, common
+from options.common import natural, positive, positive_int
 
 MODES = ("frozen", "tuned", "scratch")
 
@@ -76,9 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--schedule", type=natural, nargs="*", default=[80], metavar="EPOCH", help="epochs at which the rates drop x0.1"
     )
     g.add_argument("--decoder-size", type=positive_int, default=256, help="hidden size of the decoder's GRU")
-    g = p.add_argument_group("random encoder (without --pretrained)")
-    g.add_argument("--hidden-size", type=number(int, low=16), default=1024, help="of each GRU")
-    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers")
+    backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
     g.add_argument(
         "--seed",

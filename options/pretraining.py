@@ -2,7 +2,7 @@
 
 import argparse
 
-from options import common
+from options import backbones, common
 from options.common import natural, non_negative, number, positive, positive_int, share
 
 EXPERIMENTS = ("PCM3_wprompt", "PCM3_woprompt")
@@ -15,7 +15,11 @@ def build_parser() -> argparse.ArgumentParser:
         "A small data set needs a small queue: keep --contrast-k well below the number of clips (a queue that holds every "
         "clip several times over contrasts a clip with itself). Status: 0 finished, 2 a mistake in what was given, 75 stopped "
         "by a signal after saving (start again with --resume auto). Several GPUs or machines: torchrun --nproc_per_node=K "
-        "pretrain_moco_mask.py with the same flags computes what one process computes; --batch-size must be a multiple of K.",
+        "pretrain_moco_mask.py with the same flags computes what one process computes; --batch-size must be a multiple of K. "
+        "Transformers and the graph network want AdamW, a warm-up and a cosine instead of the paper's SGD: --backbone "
+        "transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size 256; for a "
+        "set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr 0.001 --wd "
+        "0.05 --warmup-epochs 2 --cos --epochs 24.",
     )
     common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on")
     _add_run_group(p)
@@ -136,13 +140,7 @@ def _add_model_group(p) -> None:
     g.add_argument(
         "--use-bone-feeder", action="store_true", help="with --stream bone: take it before crop and transform"
     )
-    g.add_argument(
-        "--hidden-size",
-        type=number(int, low=16),
-        default=1024,
-        help="of each GRU, a multiple of 16; the feature has twice as many numbers; 256 trains in minutes on a CPU",
-    )
-    g.add_argument("--num-layers", type=positive_int, default=3, help="recurrent layers of the encoder")
+    backbones.add_backbone_flags(g)
     g.add_argument("--decoder-hidden-size", type=positive_int, default=512, help="width of the masked-motion decoder")
     g.add_argument("--contrast-dim", type=positive_int, default=128, help="size of the embedding that is contrasted")
     g.add_argument(
@@ -259,8 +257,6 @@ def parse_args(argv=None) -> argparse.Namespace:
         if getattr(args, name) is None:
             setattr(args, name, value)
     args.contrasts = tuple(name for name in CONTRASTS if getattr(args, f"{name}_view"))
-    if args.hidden_size % 16:
-        p.error(f"--hidden-size must be a multiple of 16 (the task prompts need it), got {args.hidden_size}")
     if args.batch_size > args.contrast_k:
         p.error(f"--batch-size {args.batch_size} does not fit in the queue of --contrast-k {args.contrast_k}")
     for flag in ("crop", "mix_parts", "mix_length"):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from options import common
+from options import backbones, common
 from options.common import natural, positive_int
 
 DEFAULT_DATASET, DEFAULT_PROTOCOL, DEFAULT_SEED = "ntu60", "cross_subject", 42
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--checkpoint-path", default="runs/retrieval", metavar="FOLDER", help="run folder: log and result.json"
     )
-    common.add_random_encoder_group(p)
+    backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
     g.add_argument(
         "--seed",

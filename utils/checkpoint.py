@@ -230,7 +230,6 @@ def _sizes_of_gru(state: dict[str, Tensor], path) -> dict:
         "backbone": "gru",
         "hidden_size": state["encoder.gru.weight_hh_l0"].shape[1],
         "num_layers": layers,
-        "input_size": state["input_norm.weight"].shape[0],
     }
 
 

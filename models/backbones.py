@@ -1,0 +1,61 @@
+"""The registry of backbones: a row for each.
+
+To add one's own: a class that keeps the contract of models.backbone in a file, and a row here (or, from outside, an
+assignment to BACKBONES before the program's main is called, as examples/own_backbone.py does). Then `--backbone NAME`
+works in every program, and its checkpoints rebuild themselves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from models.bigru import BidirectionalGRU
+from models.gru import GRUBackbone
+from models.st_transformer import SpaceTimeTransformer
+from models.stgcn import GraphNetwork
+from models.transformer import Transformer
+from utils.skeleton import get_layout
+
+
+@dataclass(frozen=True)
+class BackboneRow:
+    """build: configuration (models.encoder.EncoderConfig) -> the module; sizes: fields of the configuration that it reads,
+    with their defaults. A field that is not named here may not be given for this backbone."""
+
+    build: Callable[..., nn.Module]
+    sizes: dict[str, object] = field(default_factory=dict)
+
+
+def _st_transformer(c) -> SpaceTimeTransformer:
+    return SpaceTimeTransformer(
+        get_layout(c.layout),
+        c.persons,
+        c.width,
+        c.depth,
+        c.heads,
+        c.mlp_ratio,
+        c.patch_frames,
+        c.tokens,
+        c.attention,
+        c.causal,
+    )
+
+
+RECURRENT = {"hidden_size": 1024, "num_layers": 3}
+ATTENTIVE = {"width": 256, "depth": 8, "heads": 8, "mlp_ratio": 4.0, "causal": False}
+
+BACKBONES: dict[str, BackboneRow] = {
+    "gru": BackboneRow(lambda c: GRUBackbone(c.input_size, c.hidden_size, c.num_layers), RECURRENT),
+    "bigru": BackboneRow(lambda c: BidirectionalGRU(c.input_size, c.hidden_size, c.num_layers), RECURRENT),
+    "transformer": BackboneRow(
+        lambda c: Transformer(c.input_size, c.width, c.depth, c.heads, c.mlp_ratio, c.causal),
+        {**ATTENTIVE, "width": 512, "depth": 6},
+    ),
+    "st_transformer": BackboneRow(
+        _st_transformer, {**ATTENTIVE, "patch_frames": 4, "tokens": "joints", "attention": "factorised"}
+    ),
+    "stgcn": BackboneRow(
+        lambda c: GraphNetwork(get_layout(c.layout), c.persons, c.width, c.depth), {"width": 256, "depth": 10}
+    ),
+}

@@ -1,0 +1,35 @@
+"""A transformer over frames: one token for each frame, all joints and persons in it; pre-norm blocks.
+
+Attention over 64 tokens is cheap: nearly all of the work are the products of the blocks. With `causal` frame t sees frames
+up to t only (at most 64 of them in each block, see models.attention), the clip feature is the last frame's, and early
+recognition and one-pass detection work as with the GRU; without it every frame sees the whole clip, and the clip feature
+is the mean over the frames."""
+
+from torch import Tensor, nn
+
+from models.attention import STEPS, Block, TimePositions, initialise
+from models.backbone import Backbone, check_width
+
+
+class Transformer(Backbone):
+    """(N, T, F) -> frame features (N, T, D), D = width. ValueError for a width that 16 or the heads do not divide."""
+
+    def __init__(self, input_size: int, width: int, depth: int, heads: int, mlp_ratio: float, causal: bool):
+        super().__init__()
+        check_width(width, 16, heads)
+        self.causal, self.feature_size = causal, width
+        self.embed = nn.Linear(input_size, width)
+        self.time = None if causal else TimePositions(STEPS, width)
+        reach = STEPS if causal else None
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, reach) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        initialise(self)
+
+    def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
+        with self.low_precision(x):
+            tokens = self.embed(x).to(x.dtype)
+            if self.time is not None:
+                tokens = tokens + self.time(x.shape[1])
+            for block in self.blocks:
+                tokens = block(tokens)
+            return self.norm(tokens).to(x.dtype)

@@ -1,0 +1,141 @@
+"""Flags that choose the encoder's backbone and its sizes, shared by pretraining and by every program with a random encoder.
+
+Which backbones there are, which sizes each reads, and their defaults, stand in models.backbones, which these flags cannot
+import (help must be instant); a test holds that the texts here agree. Flags not given are None and become the defaults of
+the backbone; a size that the backbone does not have is refused when the encoder is built.
+"""
+
+import argparse
+
+from options.common import number, positive, positive_int
+
+SIZES = (
+    "hidden_size",
+    "num_layers",
+    "width",
+    "depth",
+    "heads",
+    "mlp_ratio",
+    "patch_frames",
+    "tokens",
+    "attention",
+    "causal",
+)
+
+
+def multiple_of_16(text: str) -> int:
+    """An argparse type: a whole number that 16 divides."""
+    value = number(int, low=16)(text)
+    if value % 16:
+        raise argparse.ArgumentTypeError(f"expected a multiple of 16 (the task prompts need it), got {text}")
+    return value
+
+
+def add_backbone_flags(g) -> None:
+    """--backbone and the sizes."""
+    g.add_argument(
+        "--backbone",
+        default=None,
+        metavar="NAME",
+        help="gru (the paper's, and the default: two forward-running GRUs a layer), bigru (truly bidirectional), transformer "
+        "(a token for each frame), st_transformer (a token for each joint and group of frames), stgcn (spatial-temporal "
+        "graph convolution), or one of your own",
+    )
+    g.add_argument(
+        "--hidden-size",
+        type=multiple_of_16,
+        default=None,
+        metavar="N",
+        help="gru, bigru: numbers of each GRU, a multiple of 16; the feature has twice as many; 1024 if not given; 256 trains "
+        "in minutes on a CPU",
+    )
+    g.add_argument(
+        "--num-layers",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="gru, bigru: recurrent layers; 3 if not given",
+    )
+    g.add_argument(
+        "--width",
+        type=multiple_of_16,
+        default=None,
+        metavar="N",
+        help="transformer, st_transformer, stgcn: numbers of a token, or channels of the last blocks, and of the feature; a "
+        "multiple of 16 and of --heads; if not given 512 (transformer) or 256; half trains about three times as fast",
+    )
+    g.add_argument(
+        "--depth",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="transformer, st_transformer, stgcn: blocks, one after the other; if not given 6, 8 and 10; fewer for small sets",
+    )
+    g.add_argument(
+        "--heads",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="transformer, st_transformer: heads of the attention; 8 if not given; usually 32 to 64 numbers of the width each",
+    )
+    g.add_argument(
+        "--mlp-ratio",
+        type=positive,
+        default=None,
+        metavar="X",
+        help="transformer, st_transformer: width of the feed-forward part, as a multiple of --width; 4 if not given; 2 halves "
+        "most of the work",
+    )
+    g.add_argument(
+        "--patch-frames",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="st_transformer: frames that a token spans; 4 if not given; more is cheaper and coarser in time",
+    )
+    g.add_argument(
+        "--tokens",
+        choices=("joints", "parts"),
+        default=None,
+        help="st_transformer: a token for each joint (if not given) or for each of the five body parts, which is five times "
+        "cheaper",
+    )
+    g.add_argument(
+        "--attention",
+        choices=("factorised", "joint"),
+        default=None,
+        help="st_transformer: over the joints, then over time (if not given); or over all tokens of a person at once, which "
+        "costs the square of their number",
+    )
+    g.add_argument(
+        "--causal",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="transformer, st_transformer: each frame sees only itself and those before, as in the gru; the clip feature is "
+        "then the last frame's instead of the mean. Needed by early recognition and by detection in one pass; without it "
+        "(if not given) features see the whole clip",
+    )
+
+
+def add_random_encoder_group(p: argparse.ArgumentParser) -> None:
+    """Backbone and sizes of the encoder that is evaluated without --pretrained."""
+    add_backbone_flags(
+        p.add_argument_group(
+            "random encoder (without --pretrained)",
+            "With --pretrained they may be left out: a checkpoint knows its own; what contradicts it is refused.",
+        )
+    )
+
+
+def encoder_flags(args: argparse.Namespace) -> dict:
+    """The backbone and the sizes that were given, by name."""
+    return {name: value for name in ("backbone", *SIZES) if (value := getattr(args, name)) is not None}
+
+
+def as_words(given: dict) -> list[str]:
+    """What `encoder_flags` returned, as words of a command line."""
+    words = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return words
