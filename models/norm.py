@@ -115,7 +115,12 @@ class ViewNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def update_running(self, mean: Tensor, variance: Tensor) -> None:
-        """One update of the running statistics with a view's mean and unbiased variance."""
+        """One update of the running statistics with a view's mean and unbiased variance.
+
+        Numbers that are not finite are left out: they come from a step that is left out as well (or ends the run), and one
+        of them would stay in the running statistics, and in every later evaluation, for ever."""
+        mean = torch.where(mean.isfinite(), mean, self.running_mean)
+        variance = torch.where(variance.isfinite(), variance, self.running_var)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
         self.num_batches_tracked.add_(1)

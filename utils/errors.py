@@ -34,6 +34,12 @@ def describe_os_error(error: OSError) -> str:
     return f"{os.fspath(name) if not isinstance(name, int) else 'a file'}: {reason}"
 
 
+def _no_memory(error: Exception) -> bool:
+    """Whether Python, or torch on the CPU or a GPU (which raise a RuntimeError), has run out of memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def _who() -> str:
     """Which of several processes speaks; nothing for a process by itself."""
     return f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") not in ("", "1") else ""
@@ -52,6 +58,15 @@ def run(main, argv=None) -> None:
         if error.errno not in _OS_HINTS:
             raise
         print(f"error: {_who()}{describe_os_error(error)}", file=sys.stderr)
+        status = EXIT_USER
+    except (MemoryError, RuntimeError) as error:
+        if not _no_memory(error):
+            raise
+        what = str(error).strip().splitlines()[0][:150] if str(error).strip() else "of this machine"
+        print(
+            f"error: {_who()}not enough memory ({what}); give smaller sizes, such as --batch-size or --hidden-size",
+            file=sys.stderr,
+        )
         status = EXIT_USER
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

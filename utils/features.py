@@ -6,6 +6,7 @@ An .npz archive, not compressed (features do not compress):
     classes (K,) text                     encoder, stream, dataset, protocol       text: where they come from
 """
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def read_features(path) -> Features:
     except UserError:
         raise
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # a damaged archive names a place before its beginning
             raise
         raise UserError(f"{path}: not a readable features file ({str(error)[:120]})") from None
     except Exception as error:  # a hostile or cut archive can raise almost anything from inside the readers

@@ -11,8 +11,10 @@ import contextlib
 import hashlib
 import io
 import json
+import mmap
 import os
 import pickle
+import pickletools
 import secrets
 from pathlib import Path
 
@@ -59,6 +61,48 @@ class _SafeUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+_ARGUMENT_BYTES = {ord(op.code): 0 if op.arg is None else op.arg.n for op in pickletools.opcodes}
+_LENGTH_BYTES = {  # arguments that begin with their own length
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_LINES = {ord("c"): 2, ord("i"): 2}  # GLOBAL and INST are followed by two lines, other line arguments by one
+_PUT, _LONG_PUT, _STOP = ord("p"), ord("r"), ord(".")
+
+
+def _refuse_memory_bombs(file) -> None:
+    """UserError when the pickle stores under a number that its size cannot justify. Python's unpickler keeps what is
+    stored in a table as long as the largest number, so that six bytes can ask for many gigabytes."""
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = 0
+        while at < size:
+            code = data[at]
+            at += 1
+            length = _ARGUMENT_BYTES.get(code)
+            if length is None or code == _STOP:
+                return  # the end, or no opcode: the unpickler says so
+            number = 0
+            if length >= 0:
+                number = int.from_bytes(data[at : at + 4], "little") if code == _LONG_PUT else 0
+                at += length
+            elif length in _LENGTH_BYTES:
+                at += _LENGTH_BYTES[length] + int.from_bytes(data[at : at + _LENGTH_BYTES[length]], "little")
+            else:
+                for _ in range(_LINES.get(code, 1)):
+                    end = data.find(b"\n", at)
+                    if end < 0:
+                        return
+                    line, at = data[at : min(end, at + 20)].strip(), end + 1
+                number = int(line) if code == _PUT and line.isdigit() else 0
+            if number > size:
+                raise UserError("it stores things under numbers that only a damaged or malicious file holds")
+
+
 def load_pickle(path) -> object:
     """The object in a pickle of plain data (lists, dicts, numbers, strings, numpy arrays).
 
@@ -67,6 +111,7 @@ def load_pickle(path) -> object:
     path = Path(path)
     try:
         with open(path, "rb") as file:
+            _refuse_memory_bombs(file)
             return _SafeUnpickler(file, encoding="latin1").load()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
@@ -79,7 +124,8 @@ def load_pickle(path) -> object:
             f"{path}: the pickle asks for more memory than there is; it is damaged or not a data file"
         ) from None
     except Exception as error:  # a hostile or cut pickle can raise almost anything from inside the C unpickler
-        raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {str(error)[:120]})") from None
+        what = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {what})") from None
 
 
 def load_json(path) -> object:

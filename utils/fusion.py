@@ -13,6 +13,7 @@ clips are halved by a checksum of their names, the weights are chosen on the fir
 halves are the same on every machine; both are test clips, with the same subjects, which the report must say.
 """
 
+import errno
 import hashlib
 import itertools
 import math
@@ -125,7 +126,7 @@ def read_scores(path) -> Scores:
     except UserError:
         raise
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # a damaged archive names a place before its beginning
             raise
         raise UserError(f"{path}: not a readable scores file ({str(error)[:120]})") from None
     except Exception as error:  # a hostile or cut archive can raise almost anything from inside the readers
