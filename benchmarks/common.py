@@ -81,7 +81,8 @@ def product_flop(rows: int, inner: int, columns: int) -> float:
     return 2.0 * rows * inner * columns
 
 
-def _status_bytes(field: str) -> int | None:
+def status_bytes(field: str) -> int | None:
+    """Bytes of a field of /proc/self/status, such as VmRSS; None where there is no such file."""
     try:
         text = Path("/proc/self/status").read_text()
     except OSError:
@@ -99,9 +100,9 @@ def _child(pipe, build, arguments, device, threads):
         step()
         pipe.send(torch.cuda.max_memory_allocated() - before)
     else:
-        before = _status_bytes("VmRSS")
+        before = status_bytes("VmRSS")
         step()
-        after = _status_bytes("VmHWM")
+        after = status_bytes("VmHWM")
         pipe.send(None if before is None or after is None else max(0, after - before))
     pipe.close()
 

@@ -212,6 +212,15 @@ def test_the_last_checkpoint_falls_back(tmp_path):
     assert not list(tmp_path.glob(".*tmp"))
 
 
+def test_a_kill_between_the_two_names_leaves_no_third(tmp_path):
+    """Killed after the old file has got its second name and before the new one is there, then saved again."""
+    files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": 1})
+    os.link(tmp_path / files.LAST, tmp_path / files.PREVIOUS)
+    files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": 2})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [files.LAST, files.PREVIOUS]
+    assert files.load(tmp_path / files.PREVIOUS)["step"] == 1
+
+
 def test_a_failed_write_loses_nothing(tmp_path, monkeypatch):
     files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": 1})
 

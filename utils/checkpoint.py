@@ -74,6 +74,7 @@ def save_last(folder, content: dict) -> None:
         try:
             os.link(last, temporary)
             os.replace(temporary, previous)
+            temporary.unlink(missing_ok=True)  # a rename between two names of one file (after a kill) leaves both
         except OSError:  # a file system without hard links
             temporary.unlink(missing_ok=True)
             os.replace(last, previous)
