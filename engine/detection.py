@@ -93,7 +93,7 @@ def check_causal(encoder: Encoder) -> None:
     if not encoder.causal:
         raise UserError(
             f"--mode sequence runs the encoder over a video once and needs a causal one; the {encoder.config.backbone} "
-            "backbone sees the future; give --mode tuned or frozen"
+            "backbone sees the future; give --mode tuned or frozen, or pretrain a transformer with --causal"
         )
 
 

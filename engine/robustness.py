@@ -62,7 +62,7 @@ def check_causal(encoder: Encoder) -> None:
     if not encoder.causal:
         raise UserError(
             f"--early needs a causal encoder; the {encoder.config.backbone} backbone sees all frames at once, so one pass "
-            "does not tell what it would know early; leave --early out"
+            "does not tell what it would know early; leave --early out, or pretrain a transformer with --causal"
         )
 
 

@@ -13,6 +13,7 @@ from programs import call, refused
 import action_classification
 import action_retrieval
 import pretrain_moco_mask
+import visualize
 from engine.encoders import fit_norm, random_encoder
 from models.attention import Attention
 from models.backbones import BACKBONES
@@ -291,6 +292,8 @@ def test_a_backbone_through_the_programs(data, tmp_path, name):
     assert whole["config"]["encoder"]["backbone"] == VARIANTS[name]["backbone"]
     assert all(torch.equal(value, part["state_dict"][key]) for key, value in whole["state_dict"].items())
     checkpoint = f"--pretrained {tmp_path}/whole/{files.LAST}"
+    drawn = visualize.load_model(tmp_path / "whole" / files.LAST)[0]
+    assert drawn.encoder_q.config == EncoderConfig.from_dict(whole["config"]["encoder"])
     early = "--early" if name in CAUSAL else ""
     ran = evaluate(
         action_classification.main, data, tmp_path / "linear", f"--epochs 1 --cache-features {early} {checkpoint}"
