@@ -29,6 +29,18 @@ SIZES = (
     "attention",
     "causal",
 )
+LARGEST = {"num_layers": 256, "depth": 256}  # of numbers that a file or a user may give; 65536 where nothing is said
+
+
+def check_size(name: str, value, default) -> None:
+    """ValueError unless a size has the type of its default and, if a number, is above 0 and not absurd."""
+    kind, largest = type(default), LARGEST.get(name, 65536)
+    if kind is float and type(value) is int:
+        kind = int
+    if type(value) is not kind:
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    if kind in (int, float) and not 0 < value <= largest:
+        raise ValueError(f"{name} must be above 0 and at most {largest}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class EncoderConfig:
     projection; mlp: whether the head has a hidden layer (as released).
 
     The others, SIZES, are those of the backbone: what it reads and is None becomes its default; what it does not read
-    stays None, and ValueError if it is given. ValueError for a backbone that is not known."""
+    stays None, and ValueError if it is given. ValueError for a backbone that is not known and for sizes out of range."""
 
     backbone: str = "gru"
     layout: str = "kinect_v2_25"
@@ -66,6 +78,8 @@ class EncoderConfig:
             elif name not in reads:
                 own = ", ".join(reads) or "none"
                 raise ValueError(f"the {self.backbone} backbone has no {name}; its sizes are: {own}")
+            else:
+                check_size(name, getattr(self, name), reads[name])
 
     @property
     def input_size(self) -> int:
