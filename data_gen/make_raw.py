@@ -179,7 +179,7 @@ def make_ctrgcn(
     for split, count in (("train", train), ("test", test)):
         x = np.zeros((count, 300, 2, 25, 3), dtype=np.float32)
         for k in range(count):
-            length = 300 if k % 5 == 4 else 25 + k
+            length = 300 if k % 5 == 4 else 25 + k % 275
             x[k, :length, 0] = person(seed, 100 * len(arrays) + 2 * k, length)
             if k % 2:
                 x[k, :length, 1] = person(seed, 100 * len(arrays) + 2 * k + 1, length)

@@ -19,7 +19,8 @@ MOST_NAMES = 130  # class names beyond this many are not legible at any size; th
 MOST_NUMBERS = 25  # classes up to which the share is also written into each cell
 
 
-def _new_figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """An empty figure of that size in inches, on the Agg canvas."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -38,7 +39,8 @@ def check_picture_path(path) -> Path:
     return path
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
+    """Writes the figure whole or not at all, in the format of the path's ending; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
@@ -87,7 +89,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
     extent = [np.ptp(clip[[across, vertical]], axis=(1, 2, 3)).max() for clip in clips if clip.shape[1]]
     half = 0.55 * max(max(extent, default=1.0), 1e-6)
 
-    figure = _new_figure(1.1 * poses + 0.6, 1.35 * len(clips) + 0.2)
+    figure = new_figure(1.1 * poses + 0.6, 1.35 * len(clips) + 0.2)
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.03)
     grid = figure.subplots(len(clips), poses, squeeze=False)
     for row, clip, points, title in zip(grid, clips, drawn, titles, strict=True):
@@ -106,7 +108,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
                     _draw_person(axes, figure_of.T, layout, colours)
         # outside the layout, or a long title would widen the first column
         row[0].text(0, 1.03, title, fontsize=7, transform=row[0].transAxes).set_in_layout(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(path, matrix, names) -> None:
@@ -122,7 +124,7 @@ def draw_confusion(path, matrix, names) -> None:
     total = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
     side = float(np.clip(0.17 * K + 3.0, 4.5, 24.0))
-    figure = _new_figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(picture, ax=axes, label="share of the true class", fraction=0.04, pad=0.01)
@@ -135,7 +137,7 @@ def draw_confusion(path, matrix, names) -> None:
         for i, j in np.argwhere(share >= 0.005):
             colour = "white" if share[i, j] > 0.5 else "black"
             axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6, color=colour)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
@@ -145,7 +147,7 @@ def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: s
     path = check_picture_path(path)
     if not curves:
         raise ValueError("expected at least one curve")
-    figure = _new_figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     for label, (x, y) in curves.items():
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -156,4 +158,4 @@ def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: s
     axes.grid(alpha=0.3)
     if len(curves) > 1 or "" not in curves:
         axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)

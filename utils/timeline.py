@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.plots import _new_figure, _save, check_picture_path
+from utils.plots import check_picture_path, new_figure, save_figure
 
 
 def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> None:
@@ -19,7 +19,7 @@ def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> No
     classes = sorted({int(c) for c in [*truth[:, 0], *found[:, 0]]})
     palette = colormaps["tab20"]
     colour = {c: palette((c - 1) % 20) for c in classes}
-    figure = _new_figure(11.0, 2.2 + 0.16 * (len(classes) // 6))
+    figure = new_figure(11.0, 2.2 + 0.16 * (len(classes) // 6))
     axes = figure.subplots()
     for row, segments, height in ((1, truth, 0.8), (0, found, 0.8)):
         for c, start, end, score in segments:
@@ -34,4 +34,4 @@ def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> No
     if classes:
         patches = [Patch(color=colour[c], label=names[c - 1]) for c in classes]
         axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncol=6, fontsize=7, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
