@@ -5,6 +5,10 @@ away from it), then convolves each joint over nine frames. Channels are width/4,
 every second frame is left out. The frames that remain are averaged over joints and persons and interpolated back to T;
 features see frames before and after, so they are not causal.
 
+Each joint has a learned offset of its coordinates. It tells joints apart, and it keeps a person who is absent from a whole
+batch, whose coordinates the input norm turns into zeros, off the kink of the first ReLU, where nothing but rounding would
+decide whether there is a gradient.
+
 The norms are ViewNorms: of several views in one call each is normalised by itself (see models.norm). Arrays are
 (N, T, V, C), so that channels, which norms and products work on, lie innermost; for the convolution the same memory is
 torch's channels-last format.
@@ -82,6 +86,7 @@ class GraphNetwork(Backbone):
         super().__init__()
         check_width(width, 16)
         self.feature_size, self.joints, self.persons = width, layout.joints, persons
+        self.place = nn.Parameter(torch.randn(layout.joints, 3) * 0.02)
         graph = neighbours(layout.parents)
         blocks, inputs, stage = [], 3, 0
         for number in range(depth):
@@ -93,7 +98,7 @@ class GraphNetwork(Backbone):
 
     def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
         n, frames, _ = x.shape
-        y = apart(x, self.joints, self.persons)  # the views stay outermost
+        y = apart(x, self.joints, self.persons) + self.place  # the views stay outermost
         with self.low_precision(x):
             for block in self.blocks:
                 y = block(y, views, updates)

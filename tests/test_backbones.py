@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from make_tiny import write_tiny_dataset
+from processes import Processes
 from programs import call, refused
 
 import action_classification
@@ -238,6 +239,10 @@ def test_a_configuration_of_an_older_version():
         ({"backbone": "transformer", "width": 48, "heads": 5}, "multiple of 5"),
         ({"backbone": "stgcn", "width": 40}, "multiple of 16"),
         ({"backbone": "st_transformer", "width": 32, "tokens": "hands"}, "'hands'"),
+        ({"backbone": "st_transformer", "tokens": 3}, "tokens must be of type str"),
+        ({"backbone": "transformer", "heads": 0}, "heads must be above 0"),
+        ({"backbone": "stgcn", "depth": 10**9}, "at most 256"),
+        ({"hidden_size": "16"}, "hidden_size must be of type int"),
     ],
 )
 def test_sizes_that_cannot_be(sizes, words):
@@ -321,6 +326,20 @@ def test_another_layout_and_low_precision(data, tmp_path, name):
     checkpoint = f"--pretrained {tmp_path}/run/{files.LAST} --precision bf16"
     ran = evaluate(action_retrieval.main, data, tmp_path / "search", checkpoint, "alone")
     assert ran.status == 0, ran.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stgcn", "causal transformer"])
+def test_two_processes_are_one(data, tmp_path, name):
+    """Norms inside of a backbone too are over the whole batch."""
+    more = f"{words(name)} --max-steps 6 --precision fp64 --optimizer sgd --lr 0.02"
+    assert pretrain(data, tmp_path / "one", more).status == 0
+    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/two {RUN} --epochs 2 --warmup-epochs 1 --cos"
+    for ended in Processes(2, "pretrain_moco_mask.py", f"{command} {more}").wait():
+        assert ended.status == 0, ended.err
+    one, two = (files.load(tmp_path / run / files.LAST)["state_dict"] for run in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-7, atol=1e-9, msg=key)
 
 
 def test_another_backbone_is_refused(data, tmp_path):
