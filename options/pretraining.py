@@ -16,8 +16,8 @@ def build_parser() -> argparse.ArgumentParser:
         "clip several times over contrasts a clip with itself). Status: 0 finished, 2 a mistake in what was given, 75 stopped "
         "by a signal after saving (start again with --resume auto). Several GPUs or machines: torchrun --nproc_per_node=K "
         "pretrain_moco_mask.py with the same flags computes what one process computes; --batch-size must be a multiple of K. "
-        "Transformers and the graph network want AdamW, a warm-up and a cosine instead of the paper's SGD; points to start from: --backbone "
-        "transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size 256; for a "
+        "Transformers and the graph network want AdamW, a warm-up and a cosine instead of the paper's SGD; points to start "
+        "from: --backbone transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size 256; for a "
         "set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr 0.001 --wd "
         "0.05 --warmup-epochs 2 --cos --epochs 24.",
     )
