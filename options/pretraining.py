@@ -17,9 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
         "by a signal after saving (start again with --resume auto). Several GPUs or machines: torchrun --nproc_per_node=K "
         "pretrain_moco_mask.py with the same flags computes what one process computes; --batch-size must be a multiple of K. "
         "Transformers and the graph network want AdamW, a warm-up and a cosine instead of the paper's SGD; points to start "
-        "from: --backbone transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size 256; for a "
-        "set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr 0.001 --wd "
-        "0.05 --warmup-epochs 2 --cos --epochs 24.",
+        "from: --backbone transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size "
+        "256; for a set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr "
+        "0.001 --wd 0.05 --warmup-epochs 2 --cos --epochs 24.",
     )
     common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on")
     _add_run_group(p)
