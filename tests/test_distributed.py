@@ -32,7 +32,8 @@ def data(tmp_path_factory):
 
 
 def command(data, run, more=""):
-    return f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {QUEUE} --epochs 100000 {more}"
+    sizes = SMALL.replace("--hidden-size 16 --num-layers 2 ", "") if "--backbone" in more else SMALL
+    return f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {sizes} {QUEUE} --epochs 100000 {more}"
 
 
 def distance(a: dict, b: dict) -> float:
@@ -79,6 +80,8 @@ MIXINGS = {"cutmix": "1 0 0", "resizemix": "0 1 0", "mixup": "0 0 1"}
         "--domain-prompt after_norm --stream bone --topk 5",
         "--no-masked-view --no-predicted-view --prediction-weight 0",
         "--no-query-view --no-domain-prompts --mask-per-sample",
+        "--knn-every 2 --knn-clips 9 --save-every-minutes 0",
+        "--backbone stgcn --width 16 --depth 2",  # norms within the backbone, whose views are stacked
     ],
 )
 def test_any_number_of_processes_is_one(data, tmp_path, size, more):
