@@ -7,7 +7,9 @@ import pretrain_moco_mask
 import visualize
 from utils import checkpoint as files
 
-SMALL = "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 2 --threads 1"
+SMALL = (
+    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 2 --threads 1"
+)
 
 
 def pretrained(tmp_path, more=""):
