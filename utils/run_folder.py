@@ -163,6 +163,7 @@ class RunFolder:
         """Prints a line (unless not shown), past a running bar, and keeps it in log.txt."""
         if show:
             tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()  # a log that is followed through a pipe shows it at once
         self._log.write(text + "\n")
         self._log.flush()
 
