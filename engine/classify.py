@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from engine.encoders import ALONE, clip_features, encode_turn, in_turns, moved, snapshot
 from feeder.draws import epoch_order
-from feeder.evaluation import ClipViews, in_order, shuffled
+from feeder.evaluation import ClipViews, shuffled
 from models.encoder import Encoder
 from utils.distributed import World
 from utils.errors import UserError
@@ -161,8 +161,3 @@ def check_frozen(encoder: Encoder, fc: nn.Linear, before: dict[str, Tensor]) -> 
     assert all(p.requires_grad for p in fc.parameters()), "the classifier is frozen"
     changed = moved(encoder, before)
     assert not changed, f"frozen, but moved: {changed}"
-
-
-def all_indices(views: ClipViews, batch: int = FEATURE_BATCH) -> list[Tensor]:
-    """Indices of every clip, in batches that fit one encoder call."""
-    return in_order(len(views), batch)

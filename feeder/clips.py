@@ -1,7 +1,7 @@
 """Packed clips: all valid frames of a split in one `(F, C, M, V)` array with offsets, made once.
 
 The array format stores every clip padded to 300 frames and (C, T, V, M), so that one frame of one clip is 150 numbers in
-150 places. Packed, a frame is one contiguous row of 600 bytes, padding is gone (NTU-60 x-view: 6.8 GB -> about 1.9 GB),
+150 places. Packed, a frame is one contiguous row of 600 bytes, padding is gone (NTU-60 x-view: 6.8 GB, an estimated 1.9 GB packed),
 and any crop of any clip is a gather of rows. The packed array is cached beside the source (or in `--cache-dir`), keyed by
 size and time of the source files and a checksum of labels and frame counts, and opened as a memory map.
 

@@ -92,7 +92,7 @@ def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str) ->
         type=number(int, low=0, high=256),
         default=1,
         metavar="N",
-        help="threads that render coming batches; 1 is enough, rendering takes a hundredth of a step; 0 renders in the "
+        help="threads that render coming batches; 1 is usually enough (the log shows the data time of a step); 0 renders in the "
         "training loop; not used when the clips are on the device; never changes a result",
     )
 
