@@ -28,9 +28,10 @@ from engine.setup import Dataset, find_dataset, resolve_device, resolve_precisio
 from feeder.windows import FutureViews, long_enough
 from options.backbones import encoder_flags
 from utils.distributed import refuse_several
+from utils.drawing import draw_clips
 from utils.errors import UserError, run
 from utils.metrics import summarise
-from utils.plots import draw_clips, draw_curves
+from utils.plots import draw_curves
 from utils.run_folder import RunFolder
 
 POSES = 6  # drawn of each row: the last observed one and five of the future

@@ -24,9 +24,10 @@ import numpy as np
 from data_gen.build import coordinates_checksum
 from options.datasets import DATASETS, DescriptionError, from_description
 from utils.arrays import SPLITS, Split, open_split, split_files
+from utils.drawing import draw_clips
 from utils.errors import UserError, run
 from utils.files import load_json
-from utils.plots import check_picture_path, draw_clips
+from utils.plots import check_picture_path
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
 BONE_FRAMES = 16  # frames of a clip in which bones are measured

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from utils.drawing import draw_clips
 from utils.errors import UserError
-from utils.plots import check_picture_path, draw_clips, draw_confusion, draw_curves
+from utils.plots import check_picture_path, draw_confusion, draw_curves
 from utils.skeleton import LAYOUTS
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -1,8 +1,9 @@
-"""Pictures: stick figures, confusion matrices and curves, written as files and never shown on a screen.
+"""Pictures with axes: confusion matrices, curves and embeddings, written as files and never shown on a screen.
 
 matplotlib is imported inside the functions, so that a program that draws nothing does not pay for it, and is used
 through `Figure` on the Agg canvas: no display, no global state. A picture is written under a temporary name and
 renamed; its format follows the ending of its name (.png, .pdf or .svg). The parent folder is made when it is missing.
+Stick figures are in utils.drawing.
 """
 
 from pathlib import Path
@@ -13,8 +14,6 @@ from utils.errors import UserError
 from utils.files import atomic_write
 
 FORMATS = (".png", ".pdf", ".svg")
-PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
-SECOND_PERSON = "#b0a0c8"  # every further person is drawn in this one colour, behind person 1
 MOST_NAMES = 130  # class names beyond this many are not legible at any size; they are left out
 MOST_NUMBERS = 25  # classes up to which the share is also written into each cell
 
@@ -44,71 +43,6 @@ def save_figure(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
-
-
-def _upright_axes(clips, layout) -> tuple[int, int, float]:
-    """(horizontal axis, vertical axis, sign) of the view: the coordinate along which the spine runs in
-    most clips is drawn upwards, z after normalisation, y in a sensor's own coordinates; x is drawn to the right."""
-    spines = [clip[:, 0, layout.up[1], 0] - clip[:, 0, layout.up[0], 0] for clip in clips if clip.shape[1]]
-    spine = np.sum([s / max(float(np.linalg.norm(s)), 1e-9) for s in spines], axis=0) if spines else np.array([0, 0, 1])
-    vertical = 1 + int(np.argmax(np.abs(spine[1:])))
-    return 0, vertical, -1.0 if spine[vertical] < 0 else 1.0
-
-
-def _part_of_joint(layout) -> list[int]:
-    return [next(k for k, part in enumerate(layout.parts) if joint in part) for joint in range(layout.joints)]
-
-
-def _draw_person(axes, points: np.ndarray, layout, colours) -> None:
-    """points (V, 2): a line from every joint to its parent. Joints at exactly zero of an empty person are no joints."""
-    for joint, parent in enumerate(layout.parents):
-        if joint != parent:
-            x, y = points[[joint, parent]].T
-            axes.plot(x, y, color=colours[joint], linewidth=1.6, solid_capstyle="round")
-
-
-def draw_clips(path, clips, layout, titles=None, poses: int = 8) -> None:
-    """Draws a sheet of stick figures: a row for each clip, `poses` frames of it from its first (left) to its last.
-
-    path: .png, .pdf or .svg; clips: sequence of arrays (3, t, V, M) of valid frames only, any unit (a joint that is not a
-    number is left out of the drawing); layout: the
-    Layout (parents say which joints are joined, parts give the colours); titles: one string a clip. All rows share
-    one scale, so that a clip in millimetres among metres is seen at once. x is to the right: a normalised body is seen from behind.
-    Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
-    path = check_picture_path(path)
-    clips = [np.asarray(clip, dtype=np.float64) for clip in clips]
-    titles = [""] * len(clips) if titles is None else list(titles)
-    if not clips or len(titles) != len(clips):
-        raise ValueError(f"expected at least one clip and a title each, found {len(clips)} and {len(titles)}")
-    for clip in clips:
-        if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints:
-            raise ValueError(f"expected clips (3, t, {layout.joints}, M), found {clip.shape}")
-    drawn, clips = clips, [np.where(np.isfinite(clip), clip, 0.0) for clip in clips]
-    across, vertical, sign = _upright_axes(clips, layout)
-    parts = _part_of_joint(layout)
-    extent = [np.ptp(clip[[across, vertical]], axis=(1, 2, 3)).max() for clip in clips if clip.shape[1]]
-    half = 0.55 * max(max(extent, default=1.0), 1e-6)
-
-    figure = new_figure(1.1 * poses + 0.6, 1.35 * len(clips) + 0.2)
-    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.03)
-    grid = figure.subplots(len(clips), poses, squeeze=False)
-    for row, clip, points, title in zip(grid, clips, drawn, titles, strict=True):
-        frames = np.linspace(0, max(clip.shape[1] - 1, 0), poses).round().astype(int)
-        view = clip[[across, vertical]] * np.array([1.0, sign])[:, None, None, None]
-        shown = view[:, np.any(clip != 0, axis=(0, 2, 3))] if clip.shape[1] else view
-        middle = (shown.min(axis=(1, 2, 3)) + shown.max(axis=(1, 2, 3))) / 2 if shown.size else np.zeros(2)
-        for axes, frame in zip(row, frames, strict=True):
-            axes.set(xlim=middle[0] + np.array([-half, half]), ylim=middle[1] + np.array([-half, half]))
-            axes.set(xticks=[], yticks=[], aspect="equal")
-            axes.set_xlabel(str(frame), fontsize=6, labelpad=1)
-            for person in reversed(range(clip.shape[3])) if clip.shape[1] else ():
-                if np.any(clip[:, frame, :, person]):
-                    colours = [PART_COLOURS[k] if person == 0 else SECOND_PERSON for k in parts]
-                    figure_of = points[[across, vertical], frame, :, person] * np.array([1.0, sign])[:, None]
-                    _draw_person(axes, figure_of.T, layout, colours)
-        # outside the layout, or a long title would widen the first column
-        row[0].text(0, 1.03, title, fontsize=7, transform=row[0].transAxes).set_in_layout(False)
-    save_figure(figure, path)
 
 
 def draw_confusion(path, matrix, names) -> None:
@@ -158,4 +92,57 @@ def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: s
     axes.grid(alpha=0.3)
     if len(curves) > 1 or "" not in curves:
         axes.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_curve_panels(path, panels: dict, xlabel: str = "", title: str = "") -> None:
+    """Draws panels {name: {label: (x, y)}} of lines beside each other, three in a row; the lines of a panel share an axis.
+
+    Raises UserError for another ending, ValueError without a panel."""
+    path = check_picture_path(path)
+    if not panels:
+        raise ValueError("expected at least one panel")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(4.4 * columns, 2.9 * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (name, curves) in zip(grid.flat, panels.items(), strict=False):
+        for label, (x, y) in curves.items():
+            y = np.array(y, dtype=np.float64)  # None is not a number
+            axes.plot(x, np.where(np.isfinite(y), y, np.nan), label=label, marker="o" if len(y) < 25 else None, ms=2.5)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel(xlabel, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    save_figure(figure, path)
+
+
+def draw_embedding(path, panels: dict, labels, names) -> None:
+    """Draws points by class: panels {title: points (N, 2)} beside each other, labels (N,) whole numbers, names: K classes.
+
+    Beyond 20 classes colours repeat with another mark. Raises UserError for another ending, ValueError when points and
+    labels differ in number."""
+    path = check_picture_path(path)
+    labels = np.asarray(labels)
+    from matplotlib import colormaps
+
+    shown = np.unique(labels)
+    figure = new_figure(5.2 * len(panels), 5.0 + 0.2 * -(-min(len(shown), MOST_NAMES) // (4 * len(panels))))
+    marks = "osv^DP*X"
+    for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        points = np.asarray(points)
+        if points.shape != (len(labels), 2):
+            raise ValueError(f"expected points ({len(labels)}, 2), found {points.shape}")
+        for k in shown:
+            of_class, style = points[labels == k], marks[int(k) // 20 % len(marks)]
+            axes.scatter(*of_class.T, s=14, marker=style, color=colormaps["tab20"](int(k) % 20), label=names[int(k)])
+        axes.set(xticks=[], yticks=[], title=title)
+    if len(shown) <= MOST_NAMES:
+        handles, texts = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside lower center", ncols=4 * len(panels), fontsize=7, frameon=False)
     save_figure(figure, path)

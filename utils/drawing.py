@@ -1,0 +1,262 @@
+"""Stick figures: clips as strips (pictures) and as animations (GIF; MP4 where ffmpeg is installed).
+
+A `Stage` decides once how clips are looked at: which coordinate is up, how far the bodies are turned, one scale for all,
+so that a clip in millimetres among metres is seen at once. Strip and animation then only put lines where it says.
+
+A clip's `paint` gives every joint of every frame a colour (t, V, M, 3) in 0..1; a line from a joint to its parent has the
+colour of the joint, and a colour that is not a number leaves the line out. Without paint, body parts have their colours.
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import atomic_write, temporary_name
+from utils.plots import FORMATS, check_picture_path, new_figure, save_figure
+
+ANIMATIONS = (".gif", ".mp4")
+PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
+SECOND_PERSON = "#b0a0c8"  # every further person is drawn in this one colour, behind person 1
+PANEL = 240  # longer side of an animated panel in pixels
+INK = (60, 64, 72)  # of the titles
+
+
+def rgb(colour: str) -> np.ndarray:
+    """'#rrggbb' -> (3,) in 0..1."""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+
+
+def part_paint(layout, frames: int, persons: int) -> np.ndarray:
+    """Paint (frames, V, persons, 3): person 1 by body part, the others in SECOND_PERSON."""
+    paint = np.empty((frames, layout.joints, persons, 3))
+    paint[:] = rgb(SECOND_PERSON)
+    for part, colour in zip(layout.parts, PART_COLOURS, strict=True):
+        paint[:, list(part), 0] = rgb(colour)
+    return paint
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is drawn. views: for each clip (t, V, M, 2), across and up, its middle at (0, 0), a person who is not there not
+    a number; paints: for each clip (t, V, M, 3); half: (2,) half the width and height of everybody's box; layout."""
+
+    views: list[np.ndarray]
+    paints: list[np.ndarray]
+    half: np.ndarray
+    layout: object
+
+    def lines(self, i: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lines (n, 2 ends, 2) of a frame of clip i and their colours (n, 3), those of person 1 last (in front)."""
+        view, paint = self.views[i][frame], self.paints[i][frame]
+        joints = np.array([j for j, parent in enumerate(self.layout.parents) if j != parent])
+        parents = np.array(self.layout.parents)[joints]
+        ends = np.stack([view[joints], view[parents]], axis=2)[:, ::-1]  # (V', M, 2 ends, 2)
+        colours = paint[joints][:, ::-1]
+        ends, colours = ends.swapaxes(0, 1).reshape(-1, 2, 2), colours.swapaxes(0, 1).reshape(-1, 3)
+        shown = np.isfinite(ends).all(axis=(1, 2)) & np.isfinite(colours).all(axis=1)
+        return ends[shown], colours[shown]
+
+
+def upright(clips, layout) -> tuple[int, float]:
+    """(vertical axis, sign) of the view: the coordinate along which the spine runs in most clips is drawn upwards, z after
+    normalisation, y in a sensor's own coordinates. clips: (3, t, V, M), finite."""
+    spines = [clip[:, 0, layout.up[1], 0] - clip[:, 0, layout.up[0], 0] for clip in clips if clip.shape[1]]
+    spine = np.sum([s / max(float(np.linalg.norm(s)), 1e-9) for s in spines], axis=0) if spines else np.array([0, 0, 1])
+    vertical = 1 + int(np.argmax(np.abs(spine[1:])))
+    return vertical, -1.0 if spine[vertical] < 0 else 1.0
+
+
+def set_stage(clips, layout, paints=None, turn: float = 0.0) -> Stage:
+    """How clips are looked at. clips: arrays (3, t, V, M), joints that are not a number are left out; paints: see the
+    module's text, None = body parts; turn: degrees about the upright axis (0: x to the right, a normalised body is then
+    seen from behind). ValueError for a clip of another shape, or none."""
+    clips = [np.asarray(clip, dtype=np.float64) for clip in clips]
+    if not clips:
+        raise ValueError("expected at least one clip, found none")
+    for clip in clips:
+        if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints:
+            raise ValueError(f"expected clips (3, t, {layout.joints}, M), found {clip.shape}")
+    vertical, sign = upright([np.where(np.isfinite(clip), clip, 0.0) for clip in clips], layout)
+    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    views, half = [], np.full(2, 1e-6)
+    for clip in clips:
+        there = np.isfinite(clip).all(axis=0) & (np.nan_to_num(clip) != 0).any(axis=(0, 2))[:, None]  # (t, V, M)
+        view = np.stack([cos * clip[0] - sin * clip[3 - vertical], sign * clip[vertical]], axis=-1)  # (t, V, M, 2)
+        view = np.where(there[..., None], view, np.nan)
+        if there.any():
+            low, high = np.nanmin(view, axis=(0, 1, 2)), np.nanmax(view, axis=(0, 1, 2))
+            view, half = view - (low + high) / 2, np.maximum(half, 0.55 * (high - low))
+        views.append(view)
+    half = np.maximum(half, 0.35 * half[::-1])  # a very thin box leaves no room for titles and numbers
+    given = [None] * len(clips) if paints is None else list(paints)
+    whole = [
+        part_paint(layout, clip.shape[1], clip.shape[3]) if paint is None else np.asarray(paint)
+        for clip, paint in zip(clips, given, strict=True)
+    ]
+    return Stage(views, whole, half, layout)
+
+
+def _titles(titles, number: int) -> list[str]:
+    titles = [""] * number if titles is None else list(titles)
+    if len(titles) != number:
+        raise ValueError(f"expected a title for each of {number} clips, found {len(titles)}")
+    return titles
+
+
+def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0):
+    """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below.
+
+    Arguments and errors are those of `set_stage`; titles: one string a clip, above its row."""
+    from matplotlib.collections import LineCollection
+
+    stage = set_stage(clips, layout, paints, turn)
+    titles = _titles(titles, len(stage.views))
+    width, height = 2 * stage.half
+    row_height = 1.22 * height  # with room for the title and the numbers
+    inches = 1.05 / max(width, 0.62 * height)  # of one unit of the data
+    figure = new_figure(max(width * inches * poses, 3.2), row_height * inches * len(titles))
+    axes = figure.subplots()
+    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
+    segments, colours = [], []
+    for row, (view, title) in enumerate(zip(stage.views, titles, strict=True)):
+        middle = -(row + 0.5) * row_height
+        axes.text(0.04 * height, middle + 0.6 * height, title, fontsize=7, va="top", weight="bold", color="#3c4048")
+        for column, frame in enumerate(np.linspace(0, max(len(view) - 1, 0), poses).round().astype(int)):
+            x = (column + 0.5) * width
+            axes.text(x, middle - 0.6 * height, str(frame), fontsize=6, ha="center", va="bottom", color="#8a8f99")
+            if len(view):
+                ends, colour = stage.lines(row, frame)
+                segments.extend(ends + np.array([x, middle]))
+                colours.extend(colour)
+    axes.add_collection(LineCollection(segments, colors=colours or None, linewidths=1.6, capstyle="round"))
+    axes.set(xlim=(0, poses * width), ylim=(-len(titles) * row_height, 0), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def draw_clips(path, clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0) -> None:
+    """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
+
+    Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
+    path = check_picture_path(path)
+    save_figure(strip_figure(clips, layout, titles, poses, paints, turn), path)
+
+
+# -- animations -----------------------------------------------------------------------------------------------------
+
+
+def check_drawing_path(path) -> Path:
+    """`path` as a Path; UserError unless it ends in .png, .pdf, .svg (a strip), .gif or .mp4 (an animation) and, for .mp4,
+    ffmpeg is there."""
+    path = Path(path)
+    if path.suffix.lower() not in ANIMATIONS:
+        if path.suffix.lower() not in FORMATS:
+            raise UserError(f"{path}: a drawing's name must end in {', '.join(FORMATS + ANIMATIONS)}")
+        return check_picture_path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of an animation, such as {path / 'clip.gif'}")
+    if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
+        raise UserError(f"{path}: .mp4 needs the program ffmpeg, which is not on the PATH; install it, or give .gif")
+    return path
+
+
+def animation_frames(clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3):
+    """Yields pictures (PIL images, RGB) of all clips beside each other, `columns` in a row, as long as the longest clip; a
+    shorter one stays at its last frame. Arguments and errors are those of `set_stage`."""
+    stage = set_stage(clips, layout, paints, turn)
+    titles = _titles(titles, len(stage.views))
+    columns = min(columns, len(titles))
+    fine = 2  # drawn larger and shrunk, because PIL's lines have no smooth edges
+    scale = fine * PANEL / (2 * stage.half.max())
+    width, height = (max(int(2 * h * scale / fine), PANEL // 2) for h in stage.half)
+    bar = 24
+    rows = -(-len(titles) // columns)
+    size = [n + n % 2 for n in (columns * width, rows * (height + bar))]  # video wants even numbers
+    corners = [((i % columns) * width, (i // columns) * (height + bar)) for i in range(len(titles))]
+    ground = _ground(size, fine, titles, corners, width)
+    for frame in range(max(len(view) for view in stage.views)):
+        yield _frame(ground, stage, frame, corners, (width, height), bar, scale, fine, size)
+
+
+def _ground(size, fine: int, titles, corners, width: int):
+    """An empty frame with the titles, `fine` times the size."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12 * fine)
+    ground = Image.new("RGB", (size[0] * fine, size[1] * fine), "white")
+    draw = ImageDraw.Draw(ground)
+    for title, (x, y) in zip(titles, corners, strict=True):
+        while title and draw.textlength(title, font=font) > (width - 12) * fine:
+            title = title[:-2].rstrip("…") + "…" if len(title) > 2 else ""
+        draw.text(((x + 8) * fine, (y + 5) * fine), title, INK, font=font)
+    return ground
+
+
+def _frame(ground, stage: Stage, frame: int, corners, panel, bar: int, scale: float, fine: int, size):
+    from PIL import Image, ImageDraw
+
+    picture = ground.copy()
+    draw = ImageDraw.Draw(picture)
+    for i, (x, y) in enumerate(corners):
+        if not len(stage.views[i]):
+            continue
+        middle = np.array([x + panel[0] / 2, y + bar + panel[1] / 2]) * fine
+        ends, colours = stage.lines(i, min(frame, len(stage.views[i]) - 1))
+        ends = middle + ends * np.array([scale, -scale])
+        for (start, end), colour in zip(ends, (255 * colours).astype(int), strict=True):
+            draw.line([*start, *end], tuple(colour), width=3 * fine)
+            for px, py in (start, end):  # round caps
+                r = 1.5 * fine - 0.5
+                draw.ellipse([px - r, py - r, px + r, py + r], tuple(colour))
+    return picture.resize(tuple(size), Image.Resampling.BOX)
+
+
+def draw_animation(
+    path, clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, fps: float = 30
+) -> int:
+    """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
+
+    Raises UserError for another ending or without ffmpeg, ValueError as `set_stage` and for clips without a frame."""
+    path = check_drawing_path(path)
+    if path.suffix.lower() not in ANIMATIONS:
+        raise ValueError(f"{path}: an animation ends in {', '.join(ANIMATIONS)}")
+    frames = list(animation_frames(clips, layout, titles, paints, turn, columns))
+    if not frames:
+        raise ValueError("clips without a frame cannot be animated")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".gif":
+        _write_gif(path, frames, fps)
+    else:
+        _write_mp4(path, frames, fps)
+    return len(frames)
+
+
+def _write_gif(path: Path, frames, fps: float) -> None:
+    """A GIF counts in hundredths of a second: each frame ends at the hundredth that is nearest to its time."""
+    ends = np.round(100 * np.arange(len(frames) + 1) / fps)
+    durations = [int(10 * max(d, 2)) for d in np.diff(ends)]  # viewers slow down what is faster than 2 hundredths
+    palette = frames[0].quantize(128)
+    still = [frame.quantize(palette=palette, dither=0) for frame in frames]
+    with atomic_write(path) as file:
+        still[0].save(file, format="GIF", save_all=True, append_images=still[1:], duration=durations, loop=0)
+
+
+def _write_mp4(path: Path, frames, fps: float) -> None:
+    temporary = temporary_name(path)
+    size = "x".join(map(str, frames[0].size))
+    command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps:g}"]
+    command += ["-i", "-", "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", str(temporary)]
+    try:
+        ran = subprocess.run(command, input=b"".join(f.tobytes() for f in frames), capture_output=True)
+        if ran.returncode:
+            lines = ran.stderr.decode(errors="replace").strip().splitlines()
+            raise UserError(f"{path}: ffmpeg could not write it ({lines[-1] if lines else 'no reason given'})")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
