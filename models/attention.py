@@ -62,6 +62,16 @@ class Attention(nn.Module):
             parts.append(F.scaled_dot_product_attention(q[:, :, start:stop], keys, values, attn_mask=bias.to(q.dtype)))
         return torch.cat(parts, dim=2)
 
+    def step(self, x: Tensor, past: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of a causal attention. x (B, width); past (2, B, heads, reach - 1, width / heads): keys and values of the
+        steps before, the last one last; seen (): how many of them there were. -> y (B, width) and the past of the next step."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        known = torch.cat([past, torch.stack([k, v])[:, :, :, None]], dim=3)
+        back = torch.arange(known.shape[3] - 1, -1, -1, device=x.device)
+        bias = self.distance.flip(1).masked_fill(back > seen, float("-inf"))
+        y = F.scaled_dot_product_attention(q[:, :, None], known[0], known[1], attn_mask=bias[:, None].to(q.dtype))
+        return self.out(y.flatten(1)), known[:, :, :, 1:]
+
 
 class FeedForward(nn.Sequential):
     """Linear, GELU, Linear."""
@@ -83,6 +93,12 @@ class Block(nn.Module):
         """x (B, L, width) -> the same shape."""
         x = x + self.attention(self.norm_attention(x), per_step)
         return x + self.mlp(self.norm_mlp(x))
+
+    def step(self, x: Tensor, past: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of a causal block, x (B, width) -> the same shape; see Attention.step."""
+        y, past = self.attention.step(self.norm_attention(x), past, seen)
+        x = x + y
+        return x + self.mlp(self.norm_mlp(x)), past
 
 
 def initialise(module: nn.Module) -> None:

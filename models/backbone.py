@@ -7,6 +7,9 @@ because a task prompt is two halves of D/16 numbers (see models.prompts); nothin
 `causal` says whether frame t's feature depends on frames 0..t only. Then the clip feature is the last frame's, so that
 one pass gives the clip feature of every beginning of the clip; otherwise it is the mean over the frames.
 
+A causal backbone may also be stepped (`streams`): `first_state` gives the state before the first frame, `step` takes one frame
+and the state and gives the frame's feature and the next state; the features are those of one pass over all frames.
+
 `views` and `updates` are for batch norms inside a backbone, which must be ViewNorms and be handed both (models.norm);
 a backbone without batch norm ignores them. `compute_dtype` is set to bfloat16 for the large products, or to None.
 """
@@ -24,6 +27,7 @@ class Backbone(nn.Module):
 
     feature_size: int
     causal: bool = False
+    streams: bool = False
     compute_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor, views: int = 1, updates: RunningUpdates | None = None) -> Tensor:
@@ -33,6 +37,14 @@ class Backbone(nn.Module):
     def pool(self, frames: Tensor) -> Tensor:
         """(N, T, D) -> the clip feature (N, D): the last frame's if causal, else the mean."""
         return frames[:, -1] if self.causal else frames.mean(dim=1)
+
+    def first_state(self, n: int) -> tuple[Tensor, ...]:
+        """The state of n clips before their first frame."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be stepped frame by frame")
+
+    def step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One frame x (N, F) of each clip and the state -> its feature (N, D), then the next state, as `first_state` gave it."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be stepped frame by frame")
 
     def low_precision(self, x: Tensor):
         """The context in which products have compute_dtype; weights and the results that are added up keep x's type."""

@@ -129,6 +129,19 @@ class Encoder(nn.Module):
         """Whether frame t's feature depends on frames 0..t only."""
         return self.encoder.causal
 
+    @property
+    def streams(self) -> bool:
+        """Whether `first_state` and `step` work."""
+        return getattr(self.encoder, "streams", False)
+
+    def first_state(self, n: int) -> tuple[Tensor, ...]:
+        """The state of n clips before their first frame; batch norms must be in eval mode for `step`."""
+        return self.encoder.first_state(n)
+
+    def step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One frame x (N, F) of each clip and the state -> its feature (N, D), as `frames` gives it, and the next state."""
+        return self.encoder.step(self.input_norm(x), *state)
+
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
         """bf16 operands for the large products of the backbone, or None for the input's own type."""
         for module in self.modules():

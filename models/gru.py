@@ -13,6 +13,7 @@ class GRUBackbone(Backbone):
     """(N, T, F) -> frame features (N, T, D), D = 2 * hidden_size. Parameters are named `gru.*`, as released."""
 
     causal = True
+    streams = True
 
     def __init__(self, input_size: int, hidden_size: int = 1024, num_layers: int = 3):
         super().__init__()
@@ -25,3 +26,11 @@ class GRUBackbone(Backbone):
     def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
         """x (N, T, F) -> (N, T, D)."""
         return self.gru(x)[0]
+
+    def first_state(self, n: int) -> tuple[Tensor]:
+        """The state (layers * directions, n, hidden_size)."""
+        weight = self.gru.weight_hh_l0
+        return (weight.new_zeros(self.gru.num_layers * self.gru.directions, n, self.gru.hidden_size),)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gru.step(x, state)

@@ -30,6 +30,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 INPUT_ROWS = 256  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
 GRADIENT_ROWS = 1024  # rows of one weight-gradient product: more is no faster, and holds more gate gradients
@@ -309,9 +310,31 @@ class ForwardGRU(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # compute_dtype alone decides
             return self._run(x, state)
 
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One frame: x (N, F), state (num_layers*directions, N, H) -> outputs (N, directions*H) and the state after it.
+
+        Plain operations only, with products in x's type: what a stream needs (nothing is packed for one frame) and what
+        can be exported."""
+        H, states = self.hidden_size, []
+        for layer in range(self.num_layers):
+            for suffix in ("", "_reverse")[: self.directions]:
+                w_ih, w_hh, b_ih, b_hh = (
+                    getattr(self, f"{name}_l{layer}{suffix}")
+                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                )
+                h = state[len(states)]
+                of_x, of_h = F.linear(x, w_ih, b_ih), F.linear(h, w_hh, b_hh)
+                r, z = torch.sigmoid(of_x[:, : 2 * H] + of_h[:, : 2 * H]).chunk(2, dim=1)
+                n = torch.tanh(of_x[:, 2 * H :] + r * of_h[:, 2 * H :])
+                states.append(n + z * (h - n))
+            x = torch.cat(states[-self.directions :], dim=1)
+        return x, torch.stack(states)
+
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         compute_dtype = self.compute_dtype or x.dtype
-        run = _layer_on_cpu if x.device.type == "cpu" else _native_layer
+        # a program that is exported holds torch's own operator: an autograd function cannot be written to a file
+        own = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        run = _layer_on_cpu if own else _native_layer
         x, last = x.transpose(0, 1), []
         for layer, h0 in enumerate(state.split(self.directions)):
             names = self._names[4 * self.directions * layer : 4 * self.directions * (layer + 1)]

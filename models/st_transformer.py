@@ -110,7 +110,7 @@ class SpaceTimeTransformer(Backbone):
             return groups[:, frame // self.patch]
         if self.start is None:
             return groups
-        known = torch.cat([self.start.expand(len(groups), 1, -1).to(groups.dtype), groups], dim=1)
+        known = torch.cat([self.start.expand(groups.shape[0], 1, -1).to(groups.dtype), groups], dim=1)
         return known[:, (frame + 1) // self.patch]
 
     def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
