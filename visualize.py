@@ -1,10 +1,16 @@
-"""Draws what a pretrained model predicts of clips it has not seen.
+"""Draws clips of a data set, what a pretrained model sees and predicts, its features, or the curves of a run.
 
-    python visualize.py runs/joint/checkpoint_last.pth.tar --output prediction.png
+    python visualize.py demo --output clips.png                       # strips of clips; clips.gif: moving
+    python visualize.py runs/joint/checkpoint_last.pth.tar            # seen, predicted and true
+    python visualize.py runs/joint/checkpoint_last.pth.tar --show views
+    python visualize.py runs/joint/checkpoint_last.pth.tar --show features
+    python visualize.py runs/joint                                    # curves of its metrics.jsonl
 
-For each clip three strips: what the model saw (hidden body parts are missing), what it predicts (visible parts are copied,
-hidden ones come from the decoder), and the true clip. The line printed at the end gives the error over the hidden
-coordinates beside that of predicting zero.
+prediction: what the model saw (hidden body parts are missing), what it predicts (what was hidden is orange), and the true
+clip (it is green). The line printed at the end gives the error over the hidden coordinates beside that of predicting zero.
+It is the same measure as the training log's `prediction`, on unsheared centre crops, and is made in the same way: the norms
+take the statistics of a batch of masked clips. The running statistics of eval mode, which are means over masked and whole
+views, give about twice the error (see engine.pictures).
 """
 
 import sys
@@ -14,86 +20,184 @@ from options.visualize import parse_args
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
-import numpy as np
+from pathlib import Path
+
 import torch
 
-from engine.setup import find_dataset
-from feeder.draws import MASK, epoch_order, uniforms
+from engine import pictures
+from engine.encoders import clip_features, load_encoder
+from engine.monitor import limited
+from engine.pictures import load_model, one_of_each_class
+from engine.report_runs import METRICS, curve_panels, read_metrics
+from engine.setup import Dataset, find_dataset
+from feeder.batches import Batches
 from feeder.evaluation import ClipViews
-from feeder.masks import expand_hidden, hidden_map, mask_view
-from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
+from utils.drawing import check_drawing_path
 from utils.errors import UserError, run
-from utils.plots import check_picture_path, draw_clips
+from utils.plots import check_picture_path, draw_curve_panels, draw_embedding
+
+STILL = ("features", "curves")  # what is no clip cannot move
+VIEWS_BATCH = 32  # clips of the step whose views are shown; partners of the mixing come from among them
 
 
-def load_model(path) -> tuple[PCM3, dict]:
-    """The pretraining model of one of our checkpoints, in eval mode, and the arguments it was trained with."""
-    content = files.load(path)
-    if not isinstance(content.get("config"), dict) or "queue_size" not in content["config"]:
+def what_to_show(args) -> str:
+    """--show, or what the source is for; UserError when it is nothing that is known."""
+    source = Path(args.source)
+    if args.show:
+        return args.show
+    if source.is_file():
+        return "prediction"
+    if (source / METRICS).is_file():
+        return "curves"
+    if source.exists() and source.parts != (source.name,):
+        raise UserError(f"{source}: neither a checkpoint file nor a run folder (no {METRICS} in it)")
+    if source.suffix in (".tar", ".pth", ".pt"):
+        raise UserError(f"checkpoint {source}: there is no such file")
+    return "clips"
+
+
+def checkpoint_path(args) -> Path:
+    """The checkpoint that the source names: the file, or the last one of a run folder."""
+    source = Path(args.source)
+    return source / files.LAST if source.is_dir() else source
+
+
+def open_split(args, trained: dict, split: str, path=None) -> tuple[Dataset, ClipViews]:
+    """The data set and the views of a split. trained: arguments of a checkpoint, {} for a data set by name."""
+    name, protocol = args.dataset or trained.get("pre_dataset"), args.protocol or trained.get("protocol")
+    if not isinstance(name, str) or not isinstance(protocol, str):
+        raise UserError(f"checkpoint {path}: it does not say its data set; give --dataset and --protocol")
+    split = args.split or split
+    dataset = find_dataset(args.data_root, name, protocol, (split,))
+    stream = trained.get("stream", "joint")
+    return dataset, ClipViews(dataset.clips(split), torch.tensor(dataset.layout.parents), stream)
+
+
+def chosen_clips(args, views: ClipViews) -> torch.Tensor:
+    """Indices of --names, or of --clips clips of different classes."""
+    if args.names is None:
+        return one_of_each_class(views, args.clips, args.seed)
+    place = {name: i for i, name in enumerate(views.clips.names)}
+    missing = [name for name in args.names if name not in place]
+    if missing:
         raise UserError(
-            f"checkpoint {path}: it does not say how its model is built; give a file of pretrain_moco_mask.py"
+            f"{views.clips.source}: no clip {missing[0]!r}; its names are like {', '.join(views.clips.names[:3])}"
         )
+    return torch.tensor([place[name] for name in args.names])
+
+
+def save(args, panels, dataset: Dataset, columns: int) -> None:
+    pictures.save_panels(args.output, panels, dataset.layout, args.poses, args.turn, columns, args.fps)
+
+
+def show_clips(args) -> str:
+    source = Path(args.source)
+    trained = {"pre_dataset": args.source, "protocol": "cross_subject"}
+    if source.is_file():
+        content = files.load(source).get("arguments")
+        trained = {k: v for k, v in (content if isinstance(content, dict) else {}).items() if k != "stream"}
+    dataset, views = open_split(args, trained, "val", source)
+    chosen = chosen_clips(args, views)
+    panels = pictures.clip_panels(views, chosen, dataset.row.classes)
+    save(args, panels, dataset, 3)
+    frames = views.clips.num_frame[chosen].tolist()
+    return f"{len(panels)} clips of {dataset.row.name}, {', '.join(map(str, frames))} frames"
+
+
+def show_prediction(args) -> str:
+    path = checkpoint_path(args)
+    model, trained = load_model(path)
+    dataset, views = open_split(args, trained, "val", path)
+    pictures.check_drawable(model, trained, dataset, path)
+    found = pictures.predict_clips(model, views, chosen_clips(args, views), dataset.layout, args.seed)
+    save(args, pictures.prediction_panels(found, views, dataset.layout, dataset.row.classes), dataset, 3)
+    return (
+        f"{len(found.clips)} clips of {dataset.row.name}; squared error of hidden coordinates {found.error:.4f}, of "
+        f"predicting zero {found.zero:.4f} ({found.measured} {args.split or 'val'} clips, norms by their statistics, as in "
+        "training)"
+    )
+
+
+def show_views(args) -> str:
+    path = checkpoint_path(args)
+    model, trained = load_model(path)
+    dataset, views = open_split(args, trained, "train", path)
+    pictures.check_drawable(model, trained, dataset, path)
+    settings, layout = pictures.settings_of(trained, path), dataset.layout
+    size = min(VIEWS_BATCH, len(views))
+    if size < 3:
+        raise UserError(f"{views.clips.source}: mixing needs at least 3 clips, there are {size}")
+    batches = Batches(views.clips, size, args.seed, settings, layout.parts, layout.parents)
+    panels, mixing = pictures.view_panels(batches, args.step, args.clips, layout, dataset.row.classes)
+    save(args, panels, dataset, 4)
+    return f"views of {len(panels) // 4} clips of {dataset.row.name}, step {args.step}; mixing: {mixing}"
+
+
+def show_features(args) -> str:
+    path = checkpoint_path(args)
+    found = files.find_encoder(files.load(path), path)
+    dataset, views = open_split(args, found.arguments, "val", path)
+    loaded = load_encoder(str(path), dataset)
+    views = limited(ClipViews(views.clips, views.parents, loaded.stream), args.points)
+    features = clip_features(loaded.encoder, views)
+    if not features.isfinite().all():
+        raise UserError(f"checkpoint {path}: its features are not finite; its training has diverged")
+    points, share = pictures.principal_components(features, 2)
+    if points.shape[1] < 2:
+        raise UserError(f"{views.clips.source}: {len(views)} clips have no plane to be drawn in; at least 3 are needed")
+    panels = {f"principal components ({100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance)": points}
+    if args.tsne:
+        points, why = tsne(features, args.perplexity, args.seed)
+        if points is None:
+            print(f"t-SNE is left out: {why}")
+        else:
+            panels[f"t-SNE (perplexity {args.perplexity:g})"] = points
+    draw_embedding(args.output, panels, views.clips.labels, dataset.row.classes)
+    return (
+        f"features of {len(views)} clips of {dataset.row.name}, {features.shape[1]} numbers each, {len(panels)} views"
+    )
+
+
+def tsne(features: torch.Tensor, perplexity: float, seed: int):
+    """(points (N, 2), '') by scikit-learn's t-SNE of the first 50 principal components, or (None, why not)."""
     try:
-        model = PCM3(PCM3Config.from_dict(content["config"]))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {path}: its model cannot be built ({error})") from None
-    files.load_into(model, files.state_dict_of(content, path), path)
-    return model.float().eval(), content.get("arguments", {})
+        from sklearn.manifold import TSNE
+    except ImportError:
+        return None, "scikit-learn is not installed; pip install scikit-learn, or give --no-tsne"
+    if len(features) <= perplexity:
+        return (
+            None,
+            f"{len(features)} clips are too few for a perplexity of {perplexity:g}; give a smaller --perplexity",
+        )
+    x = pictures.principal_components(features, 50)[0].float().numpy()
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(x), ""
 
 
-def one_of_each_class(views: ClipViews, count: int, seed: int) -> torch.Tensor:
-    """Indices of `count` clips, of different classes as long as there are any."""
-    order = epoch_order(seed, 0, len(views))
-    labels = views.clips.labels.numpy()[order]
-    # the first clip of every class comes before the second of any
-    rank = np.array([int((labels[:i] == label).sum()) for i, label in enumerate(labels)])
-    return torch.from_numpy(order[np.argsort(rank, kind="stable")[:count]].copy())
+def show_curves(args) -> str:
+    panels = curve_panels(read_metrics(args.source))
+    if not panels:
+        raise UserError(f"{args.source}: its metrics hold no number to draw")
+    draw_curve_panels(args.output, panels, "step" if "total loss" in panels else "epoch", str(args.source))
+    points = max(len(x) for panel in panels.values() for x, _ in panel.values())
+    return f"{len(panels)} panels of {args.source}, up to {points} points a curve"
 
 
-def as_clip(x: torch.Tensor, joints: int, persons: int) -> np.ndarray:
-    """(T, V * C * M) -> (3, T, V, M)."""
-    return x.reshape(len(x), joints, 3, persons).permute(2, 0, 1, 3).numpy()
+SHOW = {
+    "clips": show_clips,
+    "prediction": show_prediction,
+    "views": show_views,
+    "features": show_features,
+    "curves": show_curves,
+}
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    check_picture_path(args.output)
-    model, trained = load_model(args.checkpoint)
-    name, protocol = args.dataset or trained.get("pre_dataset"), args.protocol or trained.get("protocol")
-    if trained.get("stream", "joint") != "joint":
-        raise UserError(
-            f"checkpoint {args.checkpoint}: only the joint stream can be drawn, it was trained on {trained['stream']}"
-        )
-    dataset = find_dataset(args.data_root, name, protocol, ("val",))
-    layout, persons = dataset.layout, dataset.row.persons
-    config = model.config.encoder
-    if (config.layout, config.persons) != (layout.name, persons):
-        raise UserError(
-            f"checkpoint {args.checkpoint} was trained on {config.layout} with {config.persons} persons, "
-            f"{name} has {layout.name} with {persons}"
-        )
-    views = ClipViews(dataset.clips("val"), torch.tensor(layout.parents))
-    chosen = one_of_each_class(views, args.clips, args.seed)
-    true = views.centre(chosen)
-    u = uniforms(args.seed, MASK, 0, (len(chosen), 8, len(layout.parts)))
-    hidden = expand_hidden(torch.from_numpy(hidden_map(u, layout.parts, layout.joints, true.shape[1], 0.6)), persons)
-    masked = mask_view(true, hidden)
-    predicted = torch.where(hidden, model.predict_hidden(masked), masked)
-    clips, titles = [], []
-    for i, index in enumerate(chosen.tolist()):
-        what = dataset.row.classes[int(views.clips.labels[index])]
-        shown = masked[i].masked_fill(hidden[i], float("nan"))
-        for kind, x in (("seen", shown), ("predicted", predicted[i]), ("true", true[i])):
-            clips.append(as_clip(x, layout.joints, persons))
-            titles.append(f"{what}: {kind}")
-    draw_clips(args.output, clips, layout, titles, args.poses)
-    error = (predicted - true)[hidden].square().mean().item()
-    zero = true[hidden].square().mean().item()
-    print(
-        f"{args.output}: {len(chosen)} clips of {name}; squared error of hidden coordinates {error:.4f}, "
-        f"of predicting zero {zero:.4f}"
-    )
+    args.show = what_to_show(args)
+    args.output = args.output or f"{args.show}.png"
+    (check_picture_path if args.show in STILL else check_drawing_path)(args.output)
+    print(f"{args.output}: {SHOW[args.show](args)}")
     return 0
 
 

@@ -1,0 +1,280 @@
+"""What a pretraining model sees and predicts, as panels to draw: for visualize.py, report.py and TensorBoard.
+
+A `Panel` is a clip with a title and colours. `clip_panels` shows clips as they are, `view_panels` the four views of a
+training step, `prediction_panels` what a model makes of hidden body parts.
+
+Predictions are made as in training: with the norms' statistics of a batch of masked clips (`STATISTICS_CLIPS`). The running
+statistics that eval mode would take are means over query, masked, predicted and mixed views, of which only one is masked;
+with them the error over hidden coordinates is about twice that of training (0.048 and 0.021 on the demo set's test clips).
+Downstream tasks, which read whole clips, are not affected by what a masked clip needs.
+"""
+
+import contextlib
+import shutil
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.encoders import clip_features
+from engine.monitor import evaluating, limited
+from engine.setup import Dataset
+from feeder.batches import Batches
+from feeder.draws import MASK, ViewSettings, epoch_order, uniforms
+from feeder.evaluation import ClipViews
+from feeder.masks import expand_hidden, hidden_map, mask_view
+from feeder.views import render
+from models.norm import ViewNorm
+from models.pcm3 import PCM3, PCM3Config
+from utils import checkpoint as files
+from utils.distributed import World
+from utils.drawing import ANIMATIONS, SECOND_PERSON, draw_animation, draw_clips, rgb, strip_figure
+from utils.errors import UserError
+from utils.skeleton import Layout
+
+SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
+STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
+BOARD_DIMENSIONS = 64  # of the features in TensorBoard's projector, which are written as text
+
+
+@dataclass(frozen=True)
+class Panel:
+    """clip (3, t, V, M); paint (t, V, M, 3) or None, see utils.drawing."""
+
+    title: str
+    clip: np.ndarray
+    paint: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """clips (n,): indices; true, predicted: (n, T, V * 3 * M); hidden: the same shape, True = hidden; error, zero: mean
+    squared error over the hidden coordinates of all `measured` clips, of the model and of predicting zero."""
+
+    clips: Tensor
+    true: Tensor
+    predicted: Tensor
+    hidden: Tensor
+    error: float
+    zero: float
+    measured: int
+
+
+def load_model(path) -> tuple[PCM3, dict]:
+    """The pretraining model of one of our checkpoints, in eval mode, and the arguments it was trained with.
+
+    UserError when the file is none, or its model cannot be built."""
+    content = files.load(path)
+    if not isinstance(content.get("config"), dict) or "queue_size" not in content["config"]:
+        raise UserError(
+            f"checkpoint {path}: it does not say how its model is built; give a file of pretrain_moco_mask.py"
+        )
+    try:
+        model = PCM3(PCM3Config.from_dict(content["config"]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint {path}: its model cannot be built ({error})") from None
+    files.load_into(model, files.state_dict_of(content, path), path)
+    arguments = content.get("arguments")
+    return model.float().eval(), arguments if isinstance(arguments, dict) else {}
+
+
+def check_drawable(model: PCM3, trained: dict, dataset: Dataset, path) -> None:
+    """UserError unless the model reads joints of the data set's layout and number of persons."""
+    if trained.get("stream", "joint") != "joint":
+        raise UserError(f"checkpoint {path}: only the joint stream can be drawn, it was trained on {trained['stream']}")
+    config, layout, persons = model.config.encoder, dataset.layout, dataset.row.persons
+    if (config.layout, config.persons) != (layout.name, persons):
+        raise UserError(
+            f"checkpoint {path} was trained on {config.layout} with {config.persons} persons, "
+            f"{dataset.row.name} has {layout.name} with {persons}"
+        )
+
+
+def one_of_each_class(views: ClipViews, count: int, seed: int) -> Tensor:
+    """Indices of `count` clips, of different classes as long as there are any."""
+    order = epoch_order(seed, 0, len(views))
+    labels = views.clips.labels.cpu().numpy()[order]
+    rank, met = np.empty(len(labels), dtype=np.int64), {}
+    for i, label in enumerate(labels.tolist()):  # the first clip of every class comes before the second of any
+        rank[i] = met[label] = met.get(label, -1) + 1
+    return torch.from_numpy(order[np.argsort(rank, kind="stable")[:count]].copy())
+
+
+def as_clip(x: Tensor, joints: int, persons: int) -> np.ndarray:
+    """(T, V * C * M) -> (3, T, V, M)."""
+    return x.reshape(len(x), joints, 3, persons).permute(2, 0, 1, 3).cpu().float().numpy()
+
+
+def raw_clip(views: ClipViews, index: int) -> np.ndarray:
+    """All valid frames of a clip at their own rate, (3, t, V, M)."""
+    clips, one = views.clips, torch.tensor([index])
+    first, length = (x[one.to(x.device)].to(clips.frames.device) for x in (clips.offsets, clips.num_frame))
+    x = render(clips.frames, first, length, None, int(length))  # resized to the length that it has: as it is
+    return as_clip(x[0], clips.joints, clips.persons)
+
+
+def clip_panels(views: ClipViews, indices: Tensor, classes) -> list[Panel]:
+    """Clips as they were prepared, under class and name."""
+    labels, names = views.clips.labels, views.clips.names
+    return [Panel(f"{classes[int(labels[i])]} ({names[i]})", raw_clip(views, i)) for i in indices.tolist()]
+
+
+# -- the views of a step ----------------------------------------------------------------------------------------------
+
+
+def settings_of(trained: dict, path) -> ViewSettings:
+    """How the run of a checkpoint drew its views, from its arguments; UserError when they do not say."""
+    names = ("corruption", "corrupt_share", "shear", "mask_ratio", "mask_segments", "mask_per_sample")
+    try:
+        given = {name: type(getattr(ViewSettings(), name))(trained[name]) for name in names}
+        mix = replace(
+            ViewSettings().mix,
+            length=tuple(map(int, trained["mix_length"])),
+            parts=tuple(map(int, trained["mix_parts"])),
+            probabilities=tuple(map(float, trained["mix_probabilities"])),
+        )
+        settings = ViewSettings(crop=tuple(map(float, trained["crop"])), mix=mix, **given)
+        if not 1 <= settings.mask_segments <= settings.frames or not 0 <= settings.mask_ratio <= 1:
+            raise ValueError(f"mask of {settings.mask_segments} segments, ratio {settings.mask_ratio}")
+        return settings
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {path}: it does not say how its views were drawn ({error})") from None
+
+
+def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndarray:
+    """Paint (T, V, M, 3) of a map (T, V) in 0..1: `zero` at 0, `one` at 1, between them between. Further persons are paler."""
+    colour = rgb(zero) + share[..., None] * (rgb(one) - rgb(zero))
+    return np.stack([colour if m == 0 else 0.55 * colour + 0.45 for m in range(persons)], axis=2)
+
+
+def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes) -> tuple[list[Panel], str]:
+    """The query, key, masked and mixed views of `count` clips of a training step, four panels each, and the step's mixing
+    in words. In the mixed view every joint has the colour of the clip that it comes from."""
+    batch, mix = batches[step], batches.draws(step).mix
+    persons, labels = batches.clips.persons, batches.clips.labels
+    panels = []
+    for i in range(min(count, batches.batch_size)):
+        clip, partner = (classes[int(labels[int(batch.clips[j])])] for j in (i, int(batch.partner[i])))
+        hidden = batch.hidden if batch.hidden.ndim == 2 else batch.hidden[i]
+        hidden = as_clip(hidden, layout.joints, persons).any(axis=0)
+        for name in ("query", "key", "masked", "mixed"):
+            x = as_clip(getattr(batch, name)[i], layout.joints, persons)
+            paint = joint_paint(mix.weight if name == "mixed" else np.zeros(x.shape[1:3]), persons, SEEN, PARTNER)
+            title = f"{clip}: {name}"
+            if name == "masked":
+                paint[either_end(hidden, layout)] = np.nan
+            elif name == "mixed":
+                title += f" with {partner} (red)"
+            panels.append(Panel(title, x, paint))
+    return panels, f"{mix.mode}, share of the partner {mix.share:.2f}"
+
+
+# -- predictions ------------------------------------------------------------------------------------------------------
+
+
+def either_end(hidden: np.ndarray, layout: Layout) -> np.ndarray:
+    """Joints (T, V, M) whose line to the parent has a hidden end."""
+    return hidden | hidden[:, list(layout.parents)]
+
+
+@contextlib.contextmanager
+def batch_statistics(model: PCM3):
+    """The model in eval mode but for its norms, which take the statistics of what they read, as in training, and of this
+    process alone. Afterwards everything is as before, running statistics too."""
+    norms = [module for module in model.modules() if isinstance(module, ViewNorm)]
+    kept = [(norm.world, {name: value.clone() for name, value in norm.named_buffers()}) for norm in norms]
+    with evaluating(model):
+        for norm in norms:
+            norm.train()
+            norm.world = World()
+        try:
+            yield
+        finally:
+            for norm, (world, values) in zip(norms, kept, strict=True):
+                norm.world = world
+                for name, value in norm.named_buffers():
+                    value.copy_(values[name])
+
+
+@torch.no_grad()
+def predict_clips(model: PCM3, views: ClipViews, chosen: Tensor, layout: Layout, seed: int, ratio=0.6) -> Prediction:
+    """Predicts hidden body parts of the centre crops of chosen clips, with the statistics of at least STATISTICS_CLIPS
+    clips (or all there are), over which the errors are too. seed: of what is hidden, and of the clips beside the chosen."""
+    more = [i for i in epoch_order(seed, 1, len(views)).tolist() if i not in set(chosen.tolist())]
+    index = torch.cat([chosen, torch.tensor(more[: max(0, STATISTICS_CLIPS - len(chosen))], dtype=torch.long)])
+    true = views.centre(index)
+    u = uniforms(seed, MASK, 0, (len(index), 8, len(layout.parts)))
+    hidden = torch.from_numpy(hidden_map(u, layout.parts, layout.joints, true.shape[1], ratio)).to(true.device)
+    hidden = expand_hidden(hidden, views.clips.persons)
+    masked = mask_view(true, hidden)
+    with batch_statistics(model):
+        predicted = torch.where(hidden, model.predict_hidden(masked), masked)
+    error, zero = ((x - true)[hidden].square().mean().item() for x in (predicted, masked))
+    n = len(chosen)
+    return Prediction(chosen, true[:n], predicted[:n], hidden[:n], error, zero, len(index))
+
+
+def prediction_panels(found: Prediction, views: ClipViews, layout: Layout, classes) -> list[Panel]:
+    """Three panels a clip: seen (hidden parts are missing), predicted (what was hidden is orange), true (it is green)."""
+    persons, panels = views.clips.persons, []
+    for i, index in enumerate(found.clips.tolist()):
+        what = classes[int(views.clips.labels[index])]
+        hidden = either_end(as_clip(found.hidden[i], layout.joints, persons).any(axis=0), layout)
+        for kind, x, colour in (
+            ("seen", found.true[i], None),
+            ("predicted", found.predicted[i], PREDICTED),
+            ("true", found.true[i], TRUE),
+        ):
+            paint = np.empty((*hidden.shape, 3))
+            paint[:] = rgb(SECOND_PERSON)
+            paint[:, :, 0] = rgb(SEEN)
+            paint[hidden] = np.nan if colour is None else rgb(colour)
+            panels.append(Panel(f"{what}: {kind}", as_clip(x, layout.joints, persons), paint))
+    return panels
+
+
+def save_panels(path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float) -> None:
+    """A strip a panel (.png, .pdf, .svg), or all of them moving beside each other (.gif, .mp4)."""
+    clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
+    if str(path).lower().endswith(ANIMATIONS):
+        draw_animation(path, clips, layout, titles, paints, turn, columns, fps)
+    else:
+        draw_clips(path, clips, layout, titles, poses, paints, turn)
+
+
+# -- features -----------------------------------------------------------------------------------------------------------
+
+
+def principal_components(features: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Features (N, D) on their first principal axes (N, d), and the share of the variance along each (d,); d = dimensions,
+    or fewer where N or D are smaller. The sign of an axis is such that its largest entry is positive."""
+    x = features.double() - features.double().mean(dim=0)
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    sign = vt.gather(1, vt.abs().argmax(dim=1, keepdim=True)).sign().flatten()
+    share = s.square() / s.square().sum().clamp_min(1e-30)
+    return (u * s * sign)[:, :dimensions], share[:dimensions]
+
+
+# -- TensorBoard, at the end of a training ------------------------------------------------------------------------------
+
+
+def show_on_board(folder, model: PCM3, views: ClipViews, layout: Layout, classes, step: int, clips: int, points: int):
+    """Gives TensorBoard a picture of what the model predicts of `clips` clips (joint stream only), and the clip features of
+    at most `points` clips, on their first principal axes, for the projector. Labels only name the points.
+
+    folder: a RunFolder. The model is left as it was."""
+    if views.stream == "joint":
+        found = predict_clips(model, views, one_of_each_class(views, clips, 0), layout, 0)
+        panels = prediction_panels(found, views, layout, classes)
+        parts = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
+        shown, titles, paints = parts
+        folder.board.add_figure("prediction", strip_figure(shown, layout, titles, 10, paints, 30.0), step)
+    few = limited(views, points)
+    with evaluating(model):
+        features = clip_features(model.encoder_q, few, quiet=True)
+    names = [classes[int(k)] for k in few.clips.labels]
+    shutil.rmtree(folder.path / f"{step:05d}", ignore_errors=True)  # of an earlier end of the same run at this step
+    (folder.path / "projector_config.pbtxt").unlink(missing_ok=True)
+    kept = principal_components(features, BOARD_DIMENSIONS)[0].float()
+    folder.board.add_embedding(kept, metadata=names, global_step=step, tag="clip_features")
