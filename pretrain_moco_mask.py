@@ -45,7 +45,7 @@ from utils.run_folder import QuietFolder, RunFolder, versions
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "timeout_minutes skeleton_representation contrasts knn_every knn_clips backbone".split()
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips backbone recompute".split()
 ) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
 
@@ -93,6 +93,12 @@ def view_settings(args) -> ViewSettings:
 def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches:
     """This process's rows of the batches of the training split; UserError when it cannot fill one."""
     rows = world.rows(args.batch_size)
+    own = rows.stop - rows.start
+    if own % args.grad_accum:
+        raise UserError(
+            f"--grad-accum {args.grad_accum} does not divide the {own} clips a step of each process (--batch-size "
+            f"{args.batch_size}); give a number that does, such as {math.gcd(own, args.grad_accum)}"
+        )
     clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
     if len(clips) < args.batch_size:
         raise UserError(
@@ -118,6 +124,17 @@ def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches
 def placement_of(args, device, world: World) -> str:
     """Where packed clips live. Processes that share a machine's memory share one map of the file, unless told otherwise."""
     return "mapped" if args.clips == "auto" and world.size > 1 and device.type == "cpu" else args.clips
+
+
+def set_recompute(model: PCM3, pieces: int) -> None:
+    """What --recompute asks for; UserError for a backbone that cannot."""
+    try:
+        model.set_recompute(pieces)
+    except ValueError as error:
+        backbone = model.config.encoder.backbone
+        raise UserError(
+            f"--recompute with --backbone {backbone}: {error}; --grad-accum needs less memory too"
+        ) from None
 
 
 def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> NeighbourMonitor | None:
@@ -218,22 +235,81 @@ def restore(args, model: PCM3, optimizer, note) -> int:
     return int(content["step"])
 
 
-class Running:
-    """Means since the last line of the log, added up on the device so that a step need not wait for it."""
+class Course:
+    """Clock, log and files of the run around its steps.
 
-    def __init__(self):
+    Means since the last line of the log are added up on the device, so that a step need not wait for them."""
+
+    def __init__(self, args, model: PCM3, optimizer, batches: Batches, monitor, folder, world: World):
+        self.args, self.model, self.optimizer, self.monitor = args, model, optimizer, monitor
+        self.folder, self.world, self.per_epoch = folder, world, batches.steps_per_epoch
+        self.last_step = min(args.epochs * self.per_epoch, args.max_steps or math.inf)
         self.sums: dict[str, torch.Tensor] = {}
-        self.count = 0
+        self.count, self.skipped, self.data_seconds = 0, 0, 0.0
+        self.saved_at = self.logged_at = time.monotonic()
 
-    def add(self, values: dict[str, torch.Tensor]) -> None:
-        for name, value in values.items():
+    def timed(self, stream):
+        """The batches of the stream; the time waited for each is added up."""
+        while True:
+            started = time.perf_counter()
+            batch = next(stream, None)
+            self.data_seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+    def wishes(self, stop: StopRequest) -> list[bool]:
+        """Whether this process wishes to stop, and to save, after the step."""
+        return [stop.received is not None, time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes]
+
+    def see(self, output, gradient_norm) -> None:
+        """Adds a step's losses to the means of the next line."""
+        top1 = {f"top1_{name}": value for name, value in output.top1.items()}
+        for name, value in {**output.losses, **top1, "gradient_norm": gradient_norm}.items():
             self.sums[name] = self.sums.get(name, 0) + value
         self.count += 1
 
-    def means(self) -> dict[str, float]:
-        out = {name: float(total) / max(self.count, 1) for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return out
+    def log(self, step: int, bar) -> None:
+        """Writes the means of the steps since the last line; the log's own line at epochs' ends and every --print-freq."""
+        epoch, position = divmod(step - 1, self.per_epoch)
+        count = max(self.count, 1)
+        values = {name: float(total) / count for name, total in self.sums.items()}  # waits for the device
+        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        values["seconds_per_step"] = (time.monotonic() - self.logged_at) / count
+        values["data_seconds_per_step"] = self.data_seconds / count
+        values["skipped"] = self.skipped
+        self.folder.metrics(step, values, epoch=epoch)
+        bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
+        if position == self.per_epoch - 1 or step % self.args.print_freq == 0:
+            report(self.folder, epoch, step, values)
+        self.sums, self.count, self.data_seconds, self.logged_at = {}, 0, 0.0, time.monotonic()
+
+    def end_epoch(self, epoch: int, step: int) -> None:
+        """The numbered checkpoint and the held-out 1-NN of an epoch, where they are due."""
+        args, started = self.args, time.monotonic()
+        if epoch % args.save_fre == 0 or epoch == args.epochs - 1:
+            content = checkpoint_content(args, self.model, self.optimizer, step, self.per_epoch)
+            self.world.on_main(partial(files.save, self.folder.path / files.numbered(epoch), content))
+        if self.monitor is not None and (epoch + 1) % args.knn_every == 0:
+            accuracy = self.monitor(self.model.encoder_q)
+            self.folder.metrics(step, {"knn_top1": accuracy}, epoch=epoch)
+            self.folder.say(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
+        self.logged_at += time.monotonic() - started  # not a part of the steps' time
+
+    def save(self, step: int) -> None:
+        """Writes checkpoint_last."""
+        content = checkpoint_content(self.args, self.model, self.optimizer, step, self.per_epoch)
+        self.world.on_main(lambda: files.save_last(self.args.checkpoint_path, content))
+        self.saved_at = time.monotonic()
+
+    def stopped(self, step: int, stop: StopRequest) -> int:
+        """Says so; returns the exit status."""
+        who = stop.received or "a signal to another process"
+        self.folder.say(f"stopped by {who} after step {step}; go on with the same command and --resume auto")
+        if self.world.size > 1:
+            self.world.barrier()
+            stop.ignore_from_now_on()
+        return EXIT_STOPPED
 
 
 def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, skipped: int, say) -> None:
@@ -251,13 +327,12 @@ def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, s
     say(f"{message}; left out ({skipped} of at most {args.nonfinite_limit})")
 
 
-def train_step(model: PCM3, optimizer, batch, world: World, wishes: list[bool]) -> tuple:
-    """One step: forward, loss, backward, step, queue.
+def train_step(model: PCM3, optimizer, batch, parts: int, world: World, wishes: list[bool]) -> tuple:
+    """One step: forward and backward (in `parts`, one after the other), step, queue.
 
     Returns (output, gradient norm, whether all was finite, wishes of any process)."""
-    output = model(batch)
     optimizer.zero_grad(set_to_none=True)
-    output.loss.backward()
+    output = model.backward_in_parts(batch, parts)
     output, wishes = sum_up(world, model, output, wishes)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -272,84 +347,45 @@ def train(
     args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFolder | QuietFolder, world: World, step: int
 ) -> int:
     """The loop from `step` on; returns the exit status."""
-    per_epoch = batches.steps_per_epoch
-    last_step = args.epochs * per_epoch
-    if args.max_steps is not None:
-        last_step = min(last_step, args.max_steps)
-    running, skipped, saved_at, logged_at = Running(), 0, time.monotonic(), time.monotonic()
-    data_time, waited_from, first_step = 0.0, time.perf_counter(), step
+    course, first_step = Course(args, model, optimizer, batches, monitor, folder, world), step
+    quiet = None if world.is_main else True
     model.train()
-
-    def save(done: int) -> None:
-        nonlocal saved_at
-        world.on_main(
-            lambda: files.save_last(args.checkpoint_path, checkpoint_content(args, model, optimizer, done, per_epoch))
-        )
-        saved_at = time.monotonic()
-
-    def wishes() -> list[bool]:
-        """Whether this process wishes to stop, and to save, after the step."""
-        return [stop.received is not None, time.monotonic() - saved_at >= 60 * args.save_every_minutes]
-
     world.traffic.clear()
     with (
         StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop,
-        tqdm(
-            total=last_step, initial=step, unit="step", dynamic_ncols=True, disable=None if world.is_main else True
-        ) as bar,
+        tqdm(total=course.last_step, initial=step, unit="step", dynamic_ncols=True, disable=quiet) as bar,
     ):
-        for batch in batches.stream(step, last_step, args.workers):
-            data_time += time.perf_counter() - waited_from
-            epoch, position = divmod(step, per_epoch)
+        for batch in course.timed(batches.stream(step, course.last_step, args.workers)):
+            epoch, position = divmod(step, course.per_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, epoch, position, per_epoch)
-            output, norm, finite, agreed = train_step(model, optimizer, batch, world, wishes())
-            stopping, saving = agreed if world.size > 1 else wishes()
+                group["lr"] = learning_rate(args, epoch, position, course.per_epoch)
+            output, norm, finite, agreed = train_step(
+                model, optimizer, batch, args.grad_accum, world, course.wishes(stop)
+            )
+            stopping, saving = agreed if world.size > 1 else course.wishes(stop)
             if finite:
-                top1 = {f"top1_{name}": value for name, value in output.top1.items()}
-                running.add({**output.losses, **top1, "gradient_norm": norm})
+                course.see(output, norm)
             else:
-                skipped += 1
-                refuse_nonfinite(args, batches, step, output, norm, skipped, folder.say)
+                course.skipped += 1
+                refuse_nonfinite(args, batches, step, output, norm, course.skipped, folder.say)
             step += 1
             bar.update()
             if world.size > 1 and step == first_step + 1:
                 folder.say(traffic_of(world))
-
-            if step % args.print_freq == 0 or step == last_step or position == per_epoch - 1:
-                count, seconds = max(running.count, 1), time.monotonic() - logged_at
-                values = running.means()
-                rates = {"lr": optimizer.param_groups[0]["lr"], "seconds_per_step": seconds / count}
-                values |= rates | {"data_seconds_per_step": data_time / count, "skipped": skipped}
-                folder.metrics(step, values, epoch=epoch)
-                bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
-                if position == per_epoch - 1 or step % args.print_freq == 0:
-                    report(args, folder, epoch, step, values)
-                data_time, logged_at = 0.0, time.monotonic()
-            if position == per_epoch - 1 and (epoch % args.save_fre == 0 or epoch == args.epochs - 1):
-                content = checkpoint_content(args, model, optimizer, step, per_epoch)
-                world.on_main(partial(files.save, folder.path / files.numbered(epoch), content))
-            if monitor is not None and position == per_epoch - 1 and (epoch + 1) % args.knn_every == 0:
-                started = time.monotonic()
-                accuracy = monitor(model.encoder_q)
-                folder.metrics(step, {"knn_top1": accuracy}, epoch=epoch)
-                folder.say(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
-                logged_at += time.monotonic() - started  # not a part of the steps' time
-            if stopping or (saving and step < last_step):
-                save(step)
+            ends_epoch = position == course.per_epoch - 1
+            if step % args.print_freq == 0 or step == course.last_step or ends_epoch:
+                course.log(step, bar)
+            if ends_epoch:
+                course.end_epoch(epoch, step)
+            if stopping or (saving and step < course.last_step):
+                course.save(step)
             if stopping:
-                who = stop.received or "a signal to another process"
-                folder.say(f"stopped by {who} after step {step}; go on with the same command and --resume auto")
-                if world.size > 1:
-                    world.barrier()
-                    stop.ignore_from_now_on()
-                return EXIT_STOPPED
-            waited_from = time.perf_counter()
-        save(step)
+                return course.stopped(step, stop)
+        course.save(step)
     return 0
 
 
-def report(args, folder: RunFolder, epoch: int, step: int, values: dict) -> None:
+def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict) -> None:
     """A line of the log: every loss under its name."""
     names = [n for n in values if n.startswith("contrast_") or n in ("distillation", "prediction", "total")]
     line = " ".join(f"{n.replace('contrast_', '')} {values[n]:.3f}" for n in names)
@@ -392,6 +428,7 @@ def pretrain(args, world: World) -> int:
         model = PCM3(config).to(device, dtype)
     model.set_compute_dtype(compute_dtype)
     model.set_world(world)
+    set_recompute(model, args.recompute)
     optimizer = make_optimizer(args, model)
     notes: list[str] = []
     done = world.tell(world.on_main(lambda: restore(args, model, optimizer, notes.append)))

@@ -80,11 +80,11 @@ class PlainPCM3(PCM3):
         predicted = self._decode(features, 1, updates)
         return predicted, self._decode(features.detach(), 1, updates)
 
-    def _contrast(self, features, keys, batch, places):
+    def _contrast(self, *arguments):
         queue = self.queue
         self.queue = queue.clone()
         try:
-            return super()._contrast(features, keys, batch, places)
+            return super()._contrast(*arguments)
         finally:
             self.queue = queue
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from models.backbones import BACKBONES
 from models.norm import RunningUpdates, ViewNorm
@@ -112,6 +113,10 @@ def projection_head(features: int, dim: int, mlp: bool = True) -> nn.Module:
 class Encoder(nn.Module):
     """Input norm, backbone and head. `head=False` builds the encoder of downstream tasks, without `fc`."""
 
+    recompute = (
+        0  # pieces of a view whose activations are computed again in the backward pass; 0 = kept, see `_in_pieces`
+    )
+
     def __init__(self, config: EncoderConfig, head: bool = True):
         super().__init__()
         self.config = config
@@ -165,7 +170,16 @@ class Encoder(nn.Module):
         x = self.input_norm(x, views, updates)
         if prompt is not None and place == "after_norm":
             x = x + prompt
+        if self.recompute and torch.is_grad_enabled():
+            return self._in_pieces(x, -(-len(x) // (views * self.recompute)))
         return self.encoder(x, views, updates)
+
+    def _in_pieces(self, x: Tensor, rows: int) -> Tensor:
+        """The backbone on `rows` rows at a time, of which only input and output are kept: what lies between is computed
+        again, piece by piece, in the backward pass. The numbers are those of the whole, because the rows of a backbone
+        without batch norm do not know each other; the input norm, whose statistics are the whole batch's, is before."""
+        pieces = [checkpoint(self.encoder, p, use_reentrant=False, preserve_rng_state=False) for p in x.split(rows)]
+        return torch.cat(pieces)
 
     def clip(self, frames: Tensor) -> Tensor:
         """(N, T, D) -> (N, D)."""

@@ -1,16 +1,12 @@
 """The losses of a step (paper sections 3.1 to 3.3), each a function of named tensors.
 
-K queue entries; `similar` are cosine similarities to the queue (N, K), `positive` to the view's own key (N,). Among several
-processes, N rows are those of this process; PCM3 turns means into this process's part of the whole batch's mean.
+K queue entries; `similar` are cosine similarities to the queue (N, K), `positive` to the view's own key (N,). N rows may be
+only some of the batch (those of a process, or of a part); PCM3 turns means into their part of the whole batch's mean.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from utils.distributed import World
-
-ALONE = World()
 
 
 def contrast_logits(positive: Tensor, similar: Tensor, temperature: float) -> Tensor:
@@ -40,11 +36,15 @@ def distillation(student: Tensor, teacher: Tensor, student_t: float, teacher_t: 
     return F.kl_div(F.log_softmax(student / student_t, dim=1), target, reduction="batchmean")
 
 
-def prediction(predicted: Tensor, target: Tensor, hidden: Tensor, world: World = ALONE) -> Tensor:
+def hidden_number(hidden: Tensor, like: Tensor) -> Tensor:
+    """How many coordinates are hidden, (), of the type of `like` (N, T, F). hidden (T, F) or (N, T, F) bool."""
+    return hidden.to(like.dtype).expand_as(like).sum()
+
+
+def prediction(predicted: Tensor, target: Tensor, hidden: Tensor, number: Tensor | None = None) -> Tensor:
     """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool.
 
-    Among the processes of `world` this one's part of it: the number of hidden coordinates is that of the whole batch."""
+    number (): of the hidden coordinates of the whole batch, where these are only some of its rows; the result is then
+    their part of the whole batch's mean."""
     weight = hidden.to(predicted.dtype).expand_as(predicted)
-    number = weight.sum()
-    world.sum_([number], "loss denominator")
-    return ((predicted - target).square() * weight).sum() / number
+    return ((predicted - target).square() * weight).sum() / (weight.sum() if number is None else number)

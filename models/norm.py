@@ -26,17 +26,38 @@ class RunningUpdates:
     """Statistics of the views of one step, to be applied to the running ones later, in a chosen order."""
 
     def __init__(self):
-        self._pending: dict[ViewNorm, list[tuple[Tensor, Tensor]]] = {}
+        self._pending: dict[ViewNorm, list[tuple[Tensor, Tensor, int]]] = {}
 
-    def add(self, norm: "ViewNorm", mean: Tensor, variance: Tensor) -> None:
-        self._pending.setdefault(norm, []).append((mean, variance))
+    def add(self, norm: "ViewNorm", mean: Tensor, variance: Tensor, count: int) -> None:
+        """mean and unbiased variance of `count` rows."""
+        self._pending.setdefault(norm, []).append((mean, variance, count))
+
+    @classmethod
+    def pooled(cls, parts: list["RunningUpdates"]) -> "RunningUpdates":
+        """The updates of a batch that went through in parts: of each view the statistics of all parts' rows together."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = cls()
+        for norm in parts[0]._pending:
+            for of_view in zip(*(part._pending[norm] for part in parts), strict=True):
+                whole.add(norm, *pool_statistics(*zip(*of_view, strict=True)))
+        return whole
 
     def commit(self, order=None) -> None:
         """Updates the running statistics. order: indices of the views in the order of calls (default: that order)."""
         for norm, statistics in self._pending.items():
             for i in range(len(statistics)) if order is None else order:
-                norm.update_running(*statistics[i])
+                mean, variance, _ = statistics[i]
+                norm.update_running(mean, variance)
         self._pending.clear()
+
+
+def pool_statistics(means, variances, counts) -> tuple[Tensor, Tensor, int]:
+    """Mean, unbiased variance and number of the rows of several groups, of which each is given the same way."""
+    total = sum(counts)
+    mean = sum(m * n for m, n in zip(means, counts, strict=True)) / total
+    squares = sum(v * (n - 1) + n * (m - mean).square() for m, v, n in zip(means, variances, counts, strict=True))
+    return mean, squares / max(total - 1, 1), total
 
 
 class _WholeBatchNorm(torch.autograd.Function):
@@ -97,21 +118,21 @@ class ViewNorm(nn.BatchNorm1d):
             stacked = flat.reshape(views, -1, flat.shape[-1])
             y, means, variances = _WholeBatchNorm.apply(stacked, self.weight, self.bias, self.eps, self.world)
             for mean, variance in zip(means, variances, strict=True):
-                self._see(mean, variance, updates)
+                self._see(mean, variance, stacked.shape[1] * self.world.size, updates)
             return y.reshape(x.shape)
         parts = []
         for part in flat.chunk(views):
             mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
             # momentum 1 leaves the statistics of this view (variance unbiased) in the two buffers
             parts.append(F.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps))
-            self._see(mean, variance, updates)
+            self._see(mean, variance, len(part), updates)
         return (parts[0] if views == 1 else torch.cat(parts)).reshape(x.shape)
 
-    def _see(self, mean: Tensor, variance: Tensor, updates: RunningUpdates | None) -> None:
+    def _see(self, mean: Tensor, variance: Tensor, count: int, updates: RunningUpdates | None) -> None:
         if updates is None:
             self.update_running(mean, variance)
         else:
-            updates.add(self, mean, variance)
+            updates.add(self, mean, variance, count)
 
     @torch.no_grad()
     def update_running(self, mean: Tensor, variance: Tensor) -> None:

@@ -16,10 +16,18 @@ the predicted view). Both have equal values and both update the decoder's norm, 
 
 Among several processes (`set_world`) each has its rows of the batch: norms and keys are those of the whole batch, and the
 losses are this process's part of the whole batch's, so that their sum over the processes is what one process computes.
+
+Two ways to need less memory. `backward_in_parts` goes forward and backward on one part of the rows after the other. Keys (and
+with them those of the mixing partners), queue, the number of hidden coordinates and the running statistics are those of
+the whole batch; what differs from one pass is that the batch statistics, by which the input norm, the decoder's norm and
+any norm within the backbone normalise in training, are those of a part (of all processes together). `set_recompute`
+differs in nothing: batch statistics stay the whole batch's, and the backbone's activations are computed a second time
+instead of kept.
 """
 
 import contextlib
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +35,7 @@ from torch import Tensor, nn
 from models import losses, moco
 from models.decoder import FrameDecoder, frame_projection, project_frames
 from models.encoder import Encoder, EncoderConfig
-from models.norm import RunningUpdates
+from models.norm import RunningUpdates, ViewNorm
 from models.prompts import DOMAIN_PROMPTS, domain_prompt, place_offset, place_task_prompt, task_prompt
 from utils.distributed import World
 
@@ -89,6 +97,53 @@ class StepOutput:
     predicted: Tensor | None
 
 
+@dataclass
+class StepUpdates:
+    """Running statistics that wait for the end of the step: of the encoder, to be updated in `order` of its views, and of the
+    decoder."""
+
+    encoder: RunningUpdates
+    decoder: RunningUpdates
+    order: list[int]
+
+    @classmethod
+    def pooled(cls, parts: list["StepUpdates"]) -> "StepUpdates":
+        """Those of the whole batch, from its parts."""
+        encoder, decoder = (RunningUpdates.pooled([getattr(p, who) for p in parts]) for who in ("encoder", "decoder"))
+        return cls(encoder, decoder, parts[0].order)
+
+    def commit(self) -> None:
+        self.encoder.commit(self.order)
+        self.decoder.commit()
+
+
+def rows_of(batch, rows: slice) -> SimpleNamespace:
+    """A part of a batch: these rows of what has rows, and all of what belongs to the whole batch."""
+    part = {name: getattr(batch, name)[rows] for name in ("query", "target", "masked", "mixed", "partner")}
+    hidden = batch.hidden[rows] if batch.hidden.ndim == 3 else batch.hidden
+    return SimpleNamespace(**part, hidden=hidden, share=batch.share, offsets=batch.offsets)
+
+
+def joined(outputs: list[StepOutput]) -> StepOutput:
+    """The output of the whole batch, from those of its parts (part k of K has the rows k, k + K, ...), without a graph."""
+
+    def added(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: sum(v[name] for v in values) for name in values[0]}
+
+    def in_order(rows: list[Tensor]) -> Tensor:
+        return torch.stack(rows, dim=1).flatten(0, 1)
+
+    predicted = [o.predicted for o in outputs if o.predicted is not None]
+    return StepOutput(
+        loss=sum(o.loss.detach() for o in outputs),
+        losses=added([o.losses for o in outputs]),
+        top1=added([o.top1 for o in outputs]),
+        keys=outputs[0].keys,
+        logits={name: in_order([o.logits[name] for o in outputs]) for name in outputs[0].logits},
+        predicted=in_order(predicted) if predicted else None,
+    )
+
+
 class PCM3(nn.Module):
     """The pretraining model. Names of parameters and buffers are those of the released files."""
 
@@ -126,9 +181,12 @@ class PCM3(nn.Module):
             elif world.size > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise ValueError(f"{name} ({type(module).__name__}) knows no other processes; use models.norm.ViewNorm")
 
-    def _part(self, mean: Tensor) -> Tensor:
-        """The mean over this process's rows -> its part of the mean over the whole batch."""
-        return mean / self.world.size if self.world.size > 1 else mean
+    def set_recompute(self, pieces: int) -> None:
+        """Keeps of the encoder's passes only input and output and computes the rest again in the backward pass, each view in
+        `pieces` pieces; 0 keeps everything. ValueError for a backbone with batch norms, which need all rows at once."""
+        if pieces and any(isinstance(module, ViewNorm) for module in self.encoder_q.encoder.modules()):
+            raise ValueError("the backbone has batch norms within, whose statistics need all rows of a view at once")
+        self.encoder_q.recompute = pieces
 
     def _low_precision(self):
         if self.compute_dtype is None:
@@ -171,8 +229,9 @@ class PCM3(nn.Module):
             return encoder.project(clips).to(self.queue.dtype)
 
     @torch.no_grad()
-    def _keys(self, key: Tensor, places: Tensor) -> Tensor:
+    def _keys(self, key: Tensor, offsets: Tensor) -> Tensor:
         """Keys (N, dim) of the key view, by the slow encoder; N of the whole batch, whatever this process's rows."""
+        places = place_offset(offsets, self.encoder_q.feature_size)
         moco.momentum_update(self.encoder_q, self.encoder_k, self.config.key_momentum)
         updates = RunningUpdates()
         frames = self._encode(self.encoder_k, {"key": key}, updates)["key"]
@@ -192,9 +251,41 @@ class PCM3(nn.Module):
     def forward(self, batch) -> StepOutput:
         """One step up to the loss. batch: an object with query, key, target, masked, mixed (N, T, F); hidden (T, F) or
         (N, T, F) bool, True = hidden; partner (N,); share (); offsets (6,) uniforms (see feeder.batches.Batch)."""
+        keys = self._keys(batch.key, batch.offsets)
+        output, updates = self._losses(batch, slice(None), keys, self._hidden_number(batch))
+        updates.commit()
+        return output
+
+    def backward_in_parts(self, batch, parts: int) -> StepOutput:
+        """One step up to the gradients, in `parts` equal parts of this process's rows, one after the other (the module's
+        text says what differs from one pass). Gradients are added to those that are there. Part k of K has the rows k,
+        k + K, ..., so that it has the same clips however many processes share the batch. ValueError for rows that cannot
+        be divided."""
+        if len(batch.key) % parts:
+            raise ValueError(f"{len(batch.key)} rows are not {parts} equal parts")
+        keys, number = self._keys(batch.key, batch.offsets), self._hidden_number(batch)
+        outputs, updates = [], []
+        for part in range(parts):
+            output, seen = self._losses(batch, slice(part, None, parts), keys, number)
+            output.loss.backward()
+            outputs.append(output)
+            updates.append(seen)
+        StepUpdates.pooled(updates).commit()
+        return joined(outputs)
+
+    def _hidden_number(self, batch) -> Tensor:
+        """How many coordinates are hidden in the whole batch."""
+        number = losses.hidden_number(batch.hidden, batch.target)
+        self.world.sum_([number], "loss denominator")
+        return number
+
+    def _losses(self, batch, rows: slice, all_keys: Tensor, number: Tensor) -> tuple[StepOutput, "StepUpdates"]:
+        """The figure for some rows of this process's batch; all_keys, number: of the whole batch. Losses are these rows'
+        part of the whole batch's; running statistics are left to the caller."""
         contrasts = self.config.contrasts
         places = place_offset(batch.offsets, self.encoder_q.feature_size)
-        keys = self._keys(batch.key, places)
+        keys = all_keys[self.world.rank * len(batch.key) :][: len(batch.key)][rows]
+        batch = rows_of(batch, rows)
 
         # 1. features of the views that are ready
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
@@ -207,32 +298,32 @@ class PCM3(nn.Module):
         if needed:
             decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", places)
             predicted, for_view = self._predict(decoder_input, decoder_updates)
-            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, self.world)
+            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, number)
         if "predicted" in contrasts:
             view = torch.where(batch.hidden, for_view, batch.masked)
             features.update(self._encode(self.encoder_q, {"predicted": view}, updates))
         seen = list(features)
-        updates.commit([seen.index(name) for name in CONTRASTS if name in seen])
-        decoder_updates.commit()
+        order = [seen.index(name) for name in CONTRASTS if name in seen]
 
         # 4. embeddings, 5. losses
-        contrast_terms, logits, top1 = self._contrast(features, keys, batch, places)
+        contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, places)
         terms = {**contrast_terms, **terms}
         total = sum(terms[f"contrast_{name}"] for name in contrasts)
         if self.config.distillation and contrasts:
             total = total + self.config.cmd_weight * terms["distillation"]
         if self.config.prediction_weight > 0:
             total = total + self.config.prediction_weight * terms["prediction"]
-        return StepOutput(
+        output = StepOutput(
             loss=total,
             losses={name: value.detach() for name, value in {**terms, "total": total}.items()},
             top1=top1,
-            keys=keys,
+            keys=all_keys,
             logits={name: value.detach() for name, value in logits.items()},
             predicted=None if predicted is None else predicted.detach(),
         )
+        return output, StepUpdates(updates, decoder_updates, order)
 
-    def _contrast(self, features: dict[str, Tensor], all_keys: Tensor, batch, places: Tensor):
+    def _contrast(self, features: dict[str, Tensor], keys: Tensor, all_keys: Tensor, batch, places: Tensor):
         """Contrast of each view and the distillation, all similarities to the queue from one product."""
         c = self.config
         if not c.contrasts:
@@ -242,10 +333,10 @@ class PCM3(nn.Module):
             for name in c.contrasts
         ]
         z = self._project(self.encoder_q, torch.cat(clips))
-        keys = all_keys.chunk(self.world.size)[self.world.rank]
+        n, v = len(keys), len(c.contrasts)
         mixed_keys = nn.functional.normalize((1 - batch.share) * keys + batch.share * all_keys[batch.partner], dim=1)
         own_key = {name: mixed_keys if name == "mixed" else keys for name in CONTRASTS}
-        n, v = len(keys), len(c.contrasts)
+        times = len(all_keys) / n  # rows of the whole batch for one of these: a mean over these is that much too large
         similar = torch.cat([z, keys, mixed_keys]) @ self.queue
         teacher = {
             name: similar[(v + 1) * n :] if name == "mixed" else similar[v * n : (v + 1) * n] for name in CONTRASTS
@@ -255,11 +346,11 @@ class PCM3(nn.Module):
             rows = slice(i * n, (i + 1) * n)
             positive = (z[rows] * own_key[name]).sum(dim=1)
             logits[name] = losses.contrast_logits(positive, similar[rows], c.contrast_t)
-            terms[f"contrast_{name}"] = self._part(losses.contrast(logits[name]))
-            top1[name] = self._part(losses.contrast_top1(logits[name].detach()))
+            terms[f"contrast_{name}"] = losses.contrast(logits[name]) / times
+            top1[name] = losses.contrast_top1(logits[name].detach()) / times
             student = similar[rows] if c.distillation else similar[rows].detach()
             distilled.append(losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk))
-        terms["distillation"] = self._part(sum(distilled))
+        terms["distillation"] = sum(distilled) / times
         return terms, logits, top1
 
     def enqueue(self, keys: Tensor) -> None:

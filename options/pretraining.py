@@ -30,8 +30,31 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ablation_group(p)
     g = common.add_machine_group(p)
     g.add_argument("--seed", type=natural, default=42, help="every number drawn is a function of it and of the step")
+    _add_memory_flags(g)
     common.add_processes(g)
     return p
+
+
+def _add_memory_flags(g) -> None:
+    g.add_argument(
+        "--recompute",
+        type=number(int, low=0, high=65536),
+        default=0,
+        metavar="K",
+        help="for small cards: keep no activations of the encoder, compute them again in the backward pass, each view in K "
+        "pieces; the numbers are the same (but for rounding), a step takes about a third longer; 0 = off; usually 1 to 8, "
+        "more pieces need less memory; not for stgcn, whose batch norms need all rows at once",
+    )
+    g.add_argument(
+        "--grad-accum",
+        type=positive_int,
+        default=1,
+        metavar="K",
+        help="for small cards: go through a batch in K parts of --batch-size / K clips and add up their gradients, one "
+        "optimizer step for all; keys of the whole batch, those of the mixing partners among them, are made first and join "
+        "the queue once; but the norms take batch statistics of a part, so K is part of the recipe and --recompute, which "
+        "changes nothing, comes first; 1 = off, usually 2 to 8",
+    )
 
 
 def _add_run_group(p) -> None:

@@ -66,6 +66,13 @@ def test_two_processes_are_one(data, tmp_path):
     assert not list((tmp_path / "many").glob(".*tmp"))
 
 
+@pytest.mark.slow
+def test_two_processes_are_one_in_parts(data, tmp_path):
+    """A part has the same clips, whoever computes them."""
+    more = "--grad-accum 2 --recompute 1 --mask-per-sample"
+    equal_after(data, tmp_path, 2, more, 20)
+
+
 MIXINGS = {"cutmix": "1 0 0", "resizemix": "0 1 0", "mixup": "0 0 1"}
 
 
@@ -80,6 +87,7 @@ MIXINGS = {"cutmix": "1 0 0", "resizemix": "0 1 0", "mixup": "0 0 1"}
         "--domain-prompt after_norm --stream bone --topk 5",
         "--no-masked-view --no-predicted-view --prediction-weight 0",
         "--no-query-view --no-domain-prompts --mask-per-sample",
+        "--grad-accum 1 --recompute 2",
         "--knn-every 2 --knn-clips 9 --save-every-minutes 0",
         "--backbone stgcn --width 16 --depth 2",  # norms within the backbone, whose views are stacked
     ],

@@ -1,0 +1,182 @@
+"""--grad-accum and --recompute: less memory for the same step, or for one that differs in a stated way."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from programs import call, refused
+from test_pretrain_program import data, lines, pretrain, same, weights  # noqa: F401 (data is a fixture)
+
+import pretrain_moco_mask
+from models.encoder import EncoderConfig
+from models.norm import RunningUpdates, ViewNorm
+from models.pcm3 import CONTRASTS, PCM3, PCM3Config
+from utils import checkpoint as files
+
+ROWS, FRAMES, FEATURES = 8, 16, 150
+
+
+def model(backbone="gru", contrasts=CONTRASTS, **more) -> PCM3:
+    torch.manual_seed(0)
+    sizes = {"gru": {"hidden_size": 16, "num_layers": 2}, "bigru": {"hidden_size": 16, "num_layers": 2}}
+    sizes = sizes.get(backbone, {"width": 16, "depth": 2} | ({"heads": 2} if backbone != "stgcn" else {}))
+    encoder = EncoderConfig(backbone=backbone, **sizes)
+    config = PCM3Config(encoder=encoder, queue_size=20, topk=20, decoder_hidden_size=8, contrasts=contrasts, **more)
+    return PCM3(config).double().train()
+
+
+def a_batch(per_sample: bool) -> SimpleNamespace:
+    draw = torch.Generator().manual_seed(1)
+    x = [torch.randn(ROWS, FRAMES, FEATURES, generator=draw, dtype=torch.float64) for _ in range(4)]
+    hidden = torch.rand(*([ROWS] * per_sample), FRAMES, FEATURES, generator=draw) < 0.5
+    return SimpleNamespace(
+        query=x[0], key=x[1], target=x[2], masked=x[2].masked_fill(hidden, 0.0), mixed=x[3],
+        hidden=hidden, partner=torch.randperm(ROWS, generator=draw), share=torch.tensor(0.3, dtype=torch.float64),
+        offsets=torch.rand(6, generator=draw, dtype=torch.float64),
+    )  # fmt: skip
+
+
+def step(pcm3: PCM3, batch, parts: int = 1):
+    """Output, gradients and buffers after a step in parts."""
+    output = pcm3.backward_in_parts(batch, parts)
+    pcm3.enqueue(output.keys)
+    gradients = {name: p.grad for name, p in pcm3.named_parameters() if p.grad is not None}
+    return output, gradients, dict(pcm3.named_buffers())
+
+
+def close(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def compare(one, two):
+    for a, b in zip((vars(one[0]), *one[1:]), (vars(two[0]), *two[1:]), strict=True):
+        assert list(a) == list(b)
+        for name in a:
+            close(a[name], b[name])
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("contrasts", [CONTRASTS, ("mixed",), ()])
+def test_parts_give_the_whole_where_norms_are_fixed(parts, per_sample, contrasts):
+    """Losses, gradients, logits in their order, keys and queue."""
+    results = []
+    for k in (1, parts):
+        pcm3 = model(contrasts=contrasts)
+        for module in pcm3.modules():
+            if isinstance(module, ViewNorm):
+                module.eval()
+        results.append(step(pcm3, a_batch(per_sample), k))
+    compare(*results)
+    assert results[0][2]["queue_ptr"].item() == ROWS
+
+
+def test_one_part_is_forward_and_backward():
+    whole, parts = model(), model()
+    batch = a_batch(True)
+    output = whole(batch)
+    output.loss.backward()
+    whole.enqueue(output.keys)
+    found, gradients, buffers = step(parts, batch)
+    assert torch.equal(found.loss, output.loss) and same(buffers, dict(whole.named_buffers()))
+    assert all(torch.equal(p.grad, gradients[name]) for name, p in whole.named_parameters() if p.grad is not None)
+
+
+def test_with_batch_statistics_parts_differ_and_running_statistics_do_not():
+    """What the texts say: a part's own statistics normalise, the whole batch's are remembered. The predicted view is left
+    out, because what it shows depends on the decoder's norm."""
+    contrasts = ("query", "masked", "mixed")
+    (one, first, buffers), (two, second, others) = (step(model(contrasts=contrasts), a_batch(False), k) for k in (1, 4))
+    close(one.keys, two.keys)
+    for name in buffers:
+        if "input_norm" in name or "queue" in name:
+            close(buffers[name], others[name])
+    name = "encoder_q.encoder.gru.weight_hh_l0"
+    assert (first[name] - second[name]).norm() > 1e-3 * first[name].norm()
+
+
+def test_pooled_statistics_are_those_of_all_rows():
+    x = torch.randn(12, 5, dtype=torch.float64) * 3 + 7
+    norm, whole = ViewNorm(5).double(), ViewNorm(5).double()
+    parts = []
+    for rows in x.split((2, 4, 6)):
+        parts.append(RunningUpdates())
+        norm(rows, 1, parts[-1])
+    RunningUpdates.pooled(parts).commit()
+    whole(x)
+    close(norm.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 8, 50])
+@pytest.mark.parametrize("backbone", ["gru", "bigru", "transformer"])
+def test_recomputing_changes_no_number(backbone, pieces):
+    """Running statistics, updated once, among them; pieces that do not divide the rows, and more pieces than rows."""
+    kept, again = model(backbone), model(backbone)
+    again.set_recompute(pieces)
+    compare(step(kept, a_batch(False)), step(again, a_batch(False)))
+
+
+def test_recomputing_in_parts():
+    kept, again = model(), model()
+    again.set_recompute(2)
+    compare(step(kept, a_batch(True), 2), step(again, a_batch(True), 2))
+
+
+def test_recomputing_keeps_less():
+    """Bytes that the graph holds at the end of the forward pass."""
+
+    def held(pieces):
+        pcm3, sizes = model(), {}
+        pcm3.set_recompute(pieces)
+
+        def pack(t):
+            sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            output = pcm3(a_batch(False))
+        del output
+        return sum(sizes.values())
+
+    assert held(2) < 0.6 * held(0)
+
+
+def test_a_backbone_with_batch_norms_is_not_recomputed():
+    with pytest.raises(ValueError, match="batch norms within"):
+        model("stgcn").set_recompute(1)
+    model("stgcn").set_recompute(0)
+
+
+def test_rows_that_cannot_be_divided():
+    with pytest.raises(ValueError, match="8 rows are not 3 equal parts"):
+        model().backward_in_parts(a_batch(False), 3)
+
+
+@pytest.mark.parametrize("more", ["--grad-accum 2", "--recompute 3", "--grad-accum 2 --recompute 1 --precision bf16"])
+def test_resuming_with_less_memory_is_never_having_stopped(data, tmp_path, more):  # noqa: F811
+    assert pretrain(data, tmp_path / "whole", more + " --max-steps 5").status == 0
+    assert pretrain(data, tmp_path / "part", more + " --max-steps 3").status == 0
+    assert pretrain(data, tmp_path / "part", more + " --max-steps 5 --resume auto").status == 0
+    assert same(*(weights(tmp_path / name / files.LAST) for name in ("whole", "part")))
+
+
+def test_a_run_may_go_on_recomputing_but_not_in_other_parts(data, tmp_path):  # noqa: F811
+    assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
+    assert pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto --recompute 2").status == 0
+    refused(pretrain(data, tmp_path / "run", "--resume auto --grad-accum 2"), "--grad-accum 1, now it is 2")
+
+
+def test_recomputing_writes_the_same_log(data, tmp_path):  # noqa: F811
+    for name, more in (("kept", ""), ("again", "--recompute 2")):
+        ran = pretrain(data, tmp_path / name, f"{more} --max-steps 4 --precision fp64 -p 1")
+        assert ran.status == 0, ran.err
+    for left, right in zip(lines(tmp_path / "kept"), lines(tmp_path / "again"), strict=True):
+        timeless = [n for n in left if "seconds" not in n]
+        assert {n: left[n] for n in timeless} == pytest.approx({n: right[n] for n in timeless}, rel=1e-9)
+
+
+def test_mistakes_are_one_sentence(data, tmp_path):  # noqa: F811
+    refused(pretrain(data, tmp_path / "a", "--grad-accum 3"), "--grad-accum 3 does not divide the 4 clips")
+    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/b --batch-size 4 --contrast-k 12 --device cpu"
+    ran = call(pretrain_moco_mask.main, command + " --backbone stgcn --width 16 --depth 2 --recompute 1")
+    refused(ran, "--recompute with --backbone stgcn", "--grad-accum")
