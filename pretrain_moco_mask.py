@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
 from engine.monitor import NeighbourMonitor, limited
+from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
 from engine.signals import EXIT_STOPPED, StopRequest
@@ -45,7 +46,7 @@ from utils.run_folder import QuietFolder, RunFolder, versions
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "timeout_minutes skeleton_representation contrasts knn_every knn_clips backbone recompute".split()
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute".split()
 ) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
 
@@ -443,6 +444,9 @@ def pretrain(args, world: World) -> int:
         introduce(args, folder, model, batches, device, world)
         status = train(args, model, optimizer, batches, monitor, folder, world, step)
         if status == 0:
+            if args.pictures and world.is_main:
+                held_out = monitor and monitor.queries
+                show_at_the_end(args.pictures, args.stream, folder, model, dataset, batches, held_out)
             folder.say(f"done: {folder.path / files.LAST}")
         return status
     except UserError as error:

@@ -35,6 +35,7 @@ from utils.skeleton import Layout
 
 SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
 STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
+BOARD_CLIPS = 300  # whose features TensorBoard gets
 BOARD_DIMENSIONS = 64  # of the features in TensorBoard's projector, which are written as text
 
 
@@ -259,22 +260,38 @@ def principal_components(features: Tensor, dimensions: int) -> tuple[Tensor, Ten
 # -- TensorBoard, at the end of a training ------------------------------------------------------------------------------
 
 
-def show_on_board(folder, model: PCM3, views: ClipViews, layout: Layout, classes, step: int, clips: int, points: int):
-    """Gives TensorBoard a picture of what the model predicts of `clips` clips (joint stream only), and the clip features of
-    at most `points` clips, on their first principal axes, for the projector. Labels only name the points.
+def show_at_the_end(
+    count: int, stream: str, folder, model: PCM3, dataset: Dataset, batches: Batches, held_out: ClipViews | None
+) -> None:
+    """Gives TensorBoard pictures of a finished training, of held-out clips or, where there are none, of training clips: what
+    the model predicts of `count` clips (joint stream only), and clip features for the projector. Labels only name points.
 
-    folder: a RunFolder. The model is left as it was."""
-    if views.stream == "joint":
-        found = predict_clips(model, views, one_of_each_class(views, clips, 0), layout, 0)
-        panels = prediction_panels(found, views, layout, classes)
-        parts = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
-        shown, titles, paints = parts
-        folder.board.add_figure("prediction", strip_figure(shown, layout, titles, 10, paints, 30.0), step)
-    few = limited(views, points)
+    folder: the RunFolder. What goes wrong is said and left out: the checkpoint is written already, and a picture is no
+    reason to end a training with an error."""
+    layout, classes = dataset.layout, dataset.row.classes
+    try:
+        views = held_out or ClipViews(
+            batches.clips, torch.tensor(layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype
+        )
+        if stream == "joint":
+            found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0)
+            panels = prediction_panels(found, views, layout, classes)
+            clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
+            folder.board.add_figure("prediction", strip_figure(clips, layout, titles, 10, paints, 30.0))
+        add_features(folder, model, limited(views, BOARD_CLIPS), classes)
+        folder.say(
+            f"pictures of the prediction and the features of {views.clips.source}: tensorboard --logdir {folder.path}"
+        )
+    except Exception as error:
+        what = " ".join(str(error).split())[:200]
+        folder.say(f"note: the pictures for TensorBoard could not be made ({type(error).__name__}: {what})")
+
+
+def add_features(folder, model: PCM3, views: ClipViews, classes) -> None:
+    """The clip features of a few clips, on their first principal axes, for TensorBoard's projector."""
     with evaluating(model):
-        features = clip_features(model.encoder_q, few, quiet=True)
-    names = [classes[int(k)] for k in few.clips.labels]
-    shutil.rmtree(folder.path / f"{step:05d}", ignore_errors=True)  # of an earlier end of the same run at this step
-    (folder.path / "projector_config.pbtxt").unlink(missing_ok=True)
+        features = clip_features(model.encoder_q, views, quiet=True)
     kept = principal_components(features, BOARD_DIMENSIONS)[0].float()
-    folder.board.add_embedding(kept, metadata=names, global_step=step, tag="clip_features")
+    names = [" ".join(classes[int(k)].split()) or "?" for k in views.clips.labels]  # a line each
+    shutil.rmtree(folder.path / "00000" / "clip_features", ignore_errors=True)  # of an earlier end of this run
+    folder.board.add_embedding(kept, metadata=names, tag="clip_features")

@@ -106,6 +106,14 @@ def _add_run_group(p) -> None:
         help="with --knn-every: at most N clips of each split, the same ones every time; 0 = all; some thousands are enough",
     )
     g.add_argument(
+        "--pictures",
+        type=natural,
+        default=4,
+        metavar="N",
+        help="at the end, show in TensorBoard what the model predicts of hidden body parts of N clips, and the features of up "
+        "to 300 clips in its projector; takes seconds; 0 = none",
+    )
+    g.add_argument(
         "--on-nonfinite",
         choices=("stop", "skip"),
         default="stop",

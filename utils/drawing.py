@@ -174,7 +174,7 @@ def animation_frames(clips, layout, titles=None, paints=None, turn: float = 0.0,
     fine = 2  # drawn larger and shrunk, because PIL's lines have no smooth edges
     scale = fine * PANEL / (2 * stage.half.max())
     width, height = (max(int(2 * h * scale / fine), PANEL // 2) for h in stage.half)
-    bar = 24
+    bar = 40  # of two lines of title
     rows = -(-len(titles) // columns)
     size = [n + n % 2 for n in (columns * width, rows * (height + bar))]  # video wants even numbers
     corners = [((i % columns) * width, (i // columns) * (height + bar)) for i in range(len(titles))]
@@ -192,10 +192,23 @@ def _ground(size, fine: int, titles, corners, width: int):
     ground = Image.new("RGB", (size[0] * fine, size[1] * fine), "white")
     draw = ImageDraw.Draw(ground)
     for title, (x, y) in zip(titles, corners, strict=True):
-        while title and draw.textlength(title, font=font) > (width - 12) * fine:
-            title = title[:-2].rstrip("…") + "…" if len(title) > 2 else ""
-        draw.text(((x + 8) * fine, (y + 5) * fine), title, INK, font=font)
+        lines = two_lines(title, lambda text: draw.textlength(text, font=font) <= (width - 12) * fine)
+        draw.multiline_text(((x + 8) * fine, (y + 5) * fine), "\n".join(lines), INK, font=font)
     return ground
+
+
+def two_lines(text: str, fits) -> list[str]:
+    """The words of a text in at most two lines that fit; what is too long ends in an ellipsis."""
+    lines, words = [], text.split()
+    while words and len(lines) < 2:
+        number = max((n for n in range(1, len(words) + 1) if fits(" ".join(words[:n]))), default=1)
+        line, words = " ".join(words[:number]), words[number:]
+        if len(lines) == 1 and words or not fits(line):
+            while len(line) > 1 and not fits(line + "…"):
+                line = line[:-1]
+            line += "…"
+        lines.append(line)
+    return lines
 
 
 def _frame(ground, stage: Stage, frame: int, corners, panel, bar: int, scale: float, fine: int, size):
@@ -241,10 +254,25 @@ def _write_gif(path: Path, frames, fps: float) -> None:
     """A GIF counts in hundredths of a second: each frame ends at the hundredth that is nearest to its time."""
     ends = np.round(100 * np.arange(len(frames) + 1) / fps)
     durations = [int(10 * max(d, 2)) for d in np.diff(ends)]  # viewers slow down what is faster than 2 hundredths
-    palette = frames[0].quantize(128)
+    palette = _palette(frames)
     still = [frame.quantize(palette=palette, dither=0) for frame in frames]
     with atomic_write(path) as file:
         still[0].save(file, format="GIF", save_all=True, append_images=still[1:], duration=durations, loop=0)
+
+
+def _palette(frames):
+    """128 colours of frames from all over the animation, white among them."""
+    from PIL import Image
+
+    some = frames[:: max(len(frames) // 8, 1)]
+    width, height = some[0].size
+    together = Image.new("RGB", (width, height * len(some)))
+    for i, frame in enumerate(some):
+        together.paste(frame, (0, i * height))
+    colours = together.quantize(127).getpalette()[: 3 * 127]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*colours, *[255] * (3 * 128 - len(colours))])
+    return palette
 
 
 def _write_mp4(path: Path, frames, fps: float) -> None:
