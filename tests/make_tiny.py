@@ -1,11 +1,13 @@
-"""Tiny prepared data sets for tests: random walks that differ a little by class, in the format of the real ones."""
+"""Tiny prepared data sets for tests, in the format of the real ones: clips whose joints swing, whole videos with actions."""
 
 from pathlib import Path
 
 import numpy as np
 
+from data_gen.untrimmed import write_untrimmed
 from utils.arrays import SplitWriter, publish
 from utils.files import write_json
+from utils.skeleton import get_layout
 
 
 def tiny_clip(rng: np.random.Generator, label: int, frames: int, joints: int = 25, persons: int = 2) -> np.ndarray:
@@ -64,3 +66,39 @@ def write_tiny_dataset(
             },
         )
     return folder
+
+
+def tiny_video(number: int, classes: int, joints: int, persons: int) -> tuple[np.ndarray, list]:
+    """About 150 frames (T, C, V, M) of a body that moves some joints, those of the action's class, and rests in between."""
+    rng = np.random.default_rng(number)
+    pose = np.random.default_rng(99).normal(0, 0.4, (3, joints, persons))
+    frames, moving = 140 + 3 * number, joints // classes
+    x = np.repeat(pose[None], frames, axis=0) + rng.normal(0, 0.005, (frames, 3, joints, persons))
+    segments = []
+    for k, start in enumerate((12, 84)):
+        label = (number + k) % classes
+        t = np.arange(36)
+        part = slice(moving * label, moving * (label + 1))
+        x[start : start + 36, :, part] += (0.4 + 0.2 * np.sin(t / 3))[:, None, None, None]
+        segments.append([label, start, start + 36])
+    x[..., 1:] = 0
+    return x.astype(np.float32), segments
+
+
+def write_tiny_videos(folder, classes: int, layout: str, persons: int, count: int = 9) -> None:
+    """`untrimmed/` under a data set's folder, two thirds of the videos for training; a dataset.json where there is none."""
+    names = [f"{i:04d}-M" for i in range(count)]
+    cut = 2 * count // 3
+    joints = get_layout(layout).joints
+    write_untrimmed(
+        folder / "untrimmed",
+        ((name, *tiny_video(i, classes, joints, persons)) for i, name in enumerate(names)),
+        layout=get_layout(layout),
+        persons=persons,
+        num_classes=classes,
+        protocols={"xsub": {"train": names[:cut], "val": names[cut:]}},
+        source="tests",
+    )
+    if not (folder / "dataset.json").exists():
+        about = {"classes": classes, "layout": layout, "persons": persons, "protocols": {"cross_subject": "xsub"}}
+        write_json(folder / "dataset.json", about)

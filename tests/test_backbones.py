@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_tiny import write_tiny_dataset
+from make_tiny import write_tiny_dataset, write_tiny_videos
 from processes import Processes
 from programs import call, refused
 
 import action_classification
+import action_detection
 import action_retrieval
+import motion_prediction
 import pretrain_moco_mask
 import visualize
 from engine.encoders import fit_norm, random_encoder
@@ -267,6 +269,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     write_tiny_dataset(root, train=12, val=6, frames=120)
     write_tiny_dataset(root, "alone", train=12, val=6, frames=120, layout="sbu_15", joints=15, persons=1)
+    write_tiny_videos(root / "alone", 4, "sbu_15", persons=1, count=6)
     return root
 
 
@@ -316,6 +319,28 @@ def test_a_backbone_through_the_programs(data, tmp_path, name):
         action_classification.main, data, tmp_path / "tuned", f"--mode finetune --epochs 1 {more} --batch-size 4"
     )
     assert tuned.status == 0, tuned.err
+
+
+@pytest.mark.parametrize("name", ["bigru", "transformer", "causal transformer", "st_transformer", "stgcn"])
+def test_detection_and_motion_prediction(data, tmp_path, name):
+    """Windows of 32 and 16 frames and 20 observed ones: lengths other than the pretraining's 64; one pass needs a causal one."""
+    more = words(name)
+    assert pretrain(data, tmp_path / "run", more + " --max-steps 1", "alone").status == 0
+    checkpoint = f"--pretrained {tmp_path}/run/{files.LAST}"
+    for mode in ("tuned", "frozen", "sequence"):
+        flags = f"--mode {mode} --epochs 1 --windows 2 --timelines 0 --test-batch 64 {checkpoint}"
+        ran = evaluate(action_detection.main, data, tmp_path / mode, flags, "alone")
+        if mode == "sequence" and name not in CAUSAL:
+            refused(ran, "causal")
+        else:
+            assert ran.status == 0, ran.err
+            assert (tmp_path / mode / "result.json").is_file()
+    flags = f"--observe 20 --predict 5 --horizons 1 5 --epochs 1 --decoder-size 16 --pictures 0 {checkpoint}"
+    ran = evaluate(
+        motion_prediction.main, data, tmp_path / "future", f"{flags} --encoder-mode frozen tuned scratch", "alone"
+    )
+    assert ran.status == 0, ran.err
+    assert ran.out.splitlines()[-1].startswith("scratch")
 
 
 @pytest.mark.parametrize("name", ["bigru", "causal joint", "stgcn"])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from make_tiny import write_tiny_videos
 from programs import call, refused
 
 import action_detection
 from data_gen.normalise import normalise
-from data_gen.untrimmed import write_untrimmed
 from engine.detection import (
     DetectionRecipe,
     check_causal,
@@ -27,7 +27,6 @@ from feeder.windows import VideoWindows, window_rows
 from models.encoder import EncoderConfig
 from utils.detection import detection_table, stack_videos
 from utils.errors import UserError
-from utils.files import write_json
 from utils.pku_text import read_predictions
 from utils.skeleton import get_layout
 from utils.untrimmed import open_untrimmed
@@ -36,37 +35,10 @@ CLASSES = 3
 LAYOUT = get_layout("sbu_15")
 
 
-def tiny_video(number: int) -> tuple[np.ndarray, list]:
-    """About 150 frames of a body that moves some joints, those of the action's class, and rests in between."""
-    rng = np.random.default_rng(number)
-    pose = np.random.default_rng(99).normal(0, 0.4, (3, LAYOUT.joints, 2))
-    frames = 140 + 3 * number
-    x = np.repeat(pose[None], frames, axis=0) + rng.normal(0, 0.005, (frames, 3, LAYOUT.joints, 2))
-    segments = []
-    for k, start in enumerate((12, 84)):
-        label = (number + k) % CLASSES
-        t = np.arange(36)
-        x[start : start + 36, :, 5 * label : 5 * label + 5] += (0.4 + 0.2 * np.sin(t / 3))[:, None, None, None]
-        segments.append([label, start, start + 36])
-    x[..., 1] = 0
-    return x.astype(np.float32), segments
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    names = [f"{i:04d}-M" for i in range(9)]
-    write_untrimmed(
-        root / "tiny" / "untrimmed",
-        ((name, *tiny_video(i)) for i, name in enumerate(names)),
-        layout=LAYOUT,
-        persons=2,
-        num_classes=CLASSES,
-        protocols={"xsub": {"train": names[:6], "val": names[6:]}},
-        source="tests",
-    )
-    about = {"classes": CLASSES, "layout": LAYOUT.name, "persons": 2, "protocols": {"cross_subject": "xsub"}}
-    write_json(root / "tiny" / "dataset.json", about)
+    write_tiny_videos(root / "tiny", CLASSES, LAYOUT.name, persons=2)
     return root
 
 
