@@ -16,6 +16,7 @@ from models.norm import ViewNorm
 from utils import checkpoint as files
 from utils.distributed import World
 from utils.errors import UserError
+from utils.skeleton import LAYOUTS, Layout, get_layout
 
 ALONE = World()
 
@@ -64,20 +65,53 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: 
 
     stream: asked for by the user, or None for that of the file; asked: backbone and sizes, likewise. UserError when the
     file holds no encoder, the data set's frames do not fit it, or stream, backbone or sizes contradict the file."""
-    content = files.load(path)
-    found = files.find_encoder(content, path)
-    sizes = dict(found.config)
+    found = files.find_encoder(files.load(path), path)
     joints, persons = dataset.layout.joints, dataset.row.persons
-    inputs = found.state["input_norm.weight"].shape[0]
+    inputs = input_size(found)
     if inputs != joints * 3 * persons:
         raise UserError(
             f"checkpoint {path}: its encoder reads {inputs} numbers a frame, {dataset.row.name} has {joints * 3 * persons} "
             f"({joints} joints x 3 x {persons} persons); use a checkpoint of the same layout and number of persons"
         )
-    layout = sizes.get("layout")
-    if layout is not None and layout != dataset.layout.name:
-        raise UserError(f"checkpoint {path}: trained on layout {layout}, {dataset.row.name} has {dataset.layout.name}")
-    sizes |= {"layout": dataset.layout.name, "joints": joints, "persons": persons}
+    trained_on = found.config.get("layout")
+    if trained_on is not None and trained_on != dataset.layout.name:
+        raise UserError(
+            f"checkpoint {path}: trained on layout {trained_on}, {dataset.row.name} has {dataset.layout.name}"
+        )
+    return build_encoder(found, path, dataset.layout, persons, stream, asked)
+
+
+def input_size(found: files.FoundEncoder) -> int:
+    """F, the numbers of a frame that an encoder reads."""
+    return found.state["input_norm.weight"].numel()
+
+
+def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons: int | None = None):
+    """The joint layout and the number of persons of an encoder's frames, for use without a data set.
+
+    layout, persons: given by the user. A file of ours says both; of others, the size of a frame tells them apart among the
+    layouts that are known, with one or two persons. UserError when what is given contradicts the file, or nothing fits."""
+    inputs, said = input_size(found), found.config.get("layout")
+    if layout is not None and said is not None and layout != said:
+        raise UserError(f"checkpoint {path}: trained on layout {said}, and {layout} was asked for; leave it out")
+    wanted = [get_layout(layout or said)] if layout or said else list(LAYOUTS.values())
+    for one in wanted:
+        for number in (persons,) if persons else (found.config.get("persons"), 2, 1):
+            if number and inputs == one.joints * 3 * number:
+                return one, number
+    shown = ", ".join(f"{one.name} ({one.joints} joints)" for one in wanted)
+    what = f"{persons} persons" if persons else "1 or 2 persons"
+    raise UserError(
+        f"checkpoint {path}: its encoder reads {inputs} numbers a frame, which is joints x 3 x {what} of no layout of "
+        f"{shown}; give its layout and number of persons"
+    )
+
+
+def build_encoder(
+    found: files.FoundEncoder, path, layout: Layout, persons: int, stream: str | None, asked: dict | None
+) -> LoadedEncoder:
+    """The encoder found in a file, for frames that fit it; raises as `load_encoder`."""
+    sizes = found.config | {"layout": layout.name, "joints": layout.joints, "persons": persons}
     try:
         config = EncoderConfig.from_dict(sizes)
         check_same_backbone(config.to_dict(), asked or {}, path)

@@ -1,0 +1,288 @@
+"""Features of anybody's clips in Python, from any checkpoint:
+
+    import numpy as np
+    from engine.features import load
+
+    encoder = load("checkpoint_last.pth.tar")              # ours, a released one, a relative's, a bare encoder
+    clip = np.load("clip.npy")                             # (T, V, C) or (T, V, C, M), metres, any T
+    features = encoder.clip_features([clip])               # (1, D): one feature for each clip
+    frames = encoder.frame_features(clip)                  # (T, D): one feature for each frame
+
+Joint layout, number of persons and stream are those of the checkpoint. Coordinates are raw: what the preparation of a data
+set does to a clip is done here (data_gen.normalise), then what evaluation does (centre 95 %, resized to 64 frames), so that
+a clip has the feature that it has as part of a prepared data set. Beyond the 300 frames that such a set stores, all of the
+clip counts.
+
+Frame features are those of the frames as they are, at the rate they come at, neither cropped nor resized. There a frame
+number must keep its meaning, so that nothing is moved to close gaps: frames are centred one by one, and all are turned by
+the first frame that shows person 1; frames before that one count as empty. This is what a stream can know, and
+`start_stream()` gives the same features frame by frame, for the encoders that can be stepped.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_gen.normalise import STEPS, normalise, parse_steps
+from engine.encoders import LoadedEncoder, build_encoder, frame_of
+from engine.setup import resolve_device
+from feeder.clips import PackedClips
+from feeder.evaluation import ClipViews
+from feeder.views import take_stream
+from feeder.windows import normalise_windows, orientation
+from models.encoder import Encoder
+from utils import checkpoint as files
+from utils.errors import UserError
+from utils.skeleton import Layout
+
+BATCH = 64  # clips encoded at once: what is held in memory beside the features
+STREAM_HINT = "use the gru backbone, or a transformer pretrained with --causal"
+
+
+def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarray:
+    """Somebody's array -> a clip (3, T, V, M) float32, absent persons zero.
+
+    array: (T, V, 3), (T, V, 3, M) or (M, T, V, 3), of numpy, torch or lists, at most `persons` persons. UserError, with
+    `name`, for another shape, for what are no numbers, and for numbers that are not finite."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{name}: expected numbers, found {array.dtype}")
+    shape, joints = array.shape, layout.joints
+    if len(shape) == 3 and shape[1:] == (joints, 3):
+        array = array[..., None]
+    elif len(shape) == 4 and shape[2:] == (joints, 3):
+        array = np.moveaxis(array, 0, -1)
+    elif not (len(shape) == 4 and shape[1:3] == (joints, 3)):
+        raise UserError(
+            f"{name}: expected coordinates (T, {joints}, 3), (T, {joints}, 3, M) or (M, T, {joints}, 3) of joint layout "
+            f"{layout.name}, found {shape}"
+        )
+    if not array.shape[0]:
+        raise UserError(f"{name}: it has no frame")
+    if array.shape[3] > persons:
+        raise UserError(
+            f"{name}: it has {array.shape[3]} persons, the encoder reads at most {persons}; choose who counts"
+        )
+    clip = np.zeros((3, len(array), joints, persons), dtype=np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused below
+        clip[..., : array.shape[3]] = array.transpose(2, 0, 1, 3)
+    if not np.isfinite(clip).all():
+        frame = int(np.flatnonzero(~np.isfinite(clip).all(axis=(0, 2, 3)))[0])
+        raise UserError(f"{name}: a coordinate of frame {frame} (counted from 0) is not a finite number")
+    return clip
+
+
+class SkeletonEncoder:
+    """An encoder with all that comes before it. encoder: the module, in eval mode, on `device`; layout, persons: of a
+    frame; stream: joint, bone or motion, made here of joints; source: the file, for messages; steps: of the normalisation."""
+
+    def __init__(
+        self,
+        loaded: LoadedEncoder,
+        layout: Layout,
+        persons: int,
+        steps=STEPS,
+        device: torch.device | None = None,
+    ):
+        device = device or torch.device("cpu")
+        self.encoder: Encoder = loaded.encoder.to(device).eval().requires_grad_(False)
+        self.stream, self.source, self.steps, self.device = loaded.stream, loaded.source, tuple(steps), device
+        self.layout, self.persons = layout, persons
+        self._parents = torch.tensor(layout.parents)
+
+    @property
+    def feature_size(self) -> int:
+        """D."""
+        return self.encoder.feature_size
+
+    # -- clips --------------------------------------------------------------------------------------------------------
+
+    def clip_features(self, clips: Iterable, batch: int = BATCH) -> np.ndarray:
+        """Clip features (N, D) float32 of raw clips of any lengths, one by one as `as_clip` takes them; a generator is read
+        batch by batch. UserError names a clip that cannot be read by its number, from 0."""
+        parts = list(self.clip_batches(clips, batch))
+        return np.concatenate(parts) if parts else np.zeros((0, self.feature_size), np.float32)
+
+    def clip_batches(
+        self, clips: Iterable, batch: int = BATCH, names: Iterable[str] | None = None
+    ) -> Iterator[np.ndarray]:
+        """The same as a generator of batches (n, D), which holds one batch of clips at a time. names: for messages."""
+        clips = iter(clips)
+        names = iter(names) if names is not None else (f"clip {i}" for i in count())
+        while part := [self._prepared(clip, next(names)) for clip in islice(clips, batch)]:
+            yield self._encode(part)
+
+    def _prepared(self, clip, name: str) -> np.ndarray:
+        """A raw clip -> (3, T, V, M) as a prepared data set holds it."""
+        return normalise(as_clip(clip, self.layout, self.persons, name), self.layout, self.steps)
+
+    @torch.inference_mode()
+    def _encode(self, clips: list[np.ndarray]) -> np.ndarray:
+        lengths = torch.tensor([clip.shape[1] for clip in clips])
+        packed = PackedClips(
+            frames=torch.from_numpy(np.concatenate([clip.transpose(1, 2, 0, 3) for clip in clips])),
+            offsets=lengths.cumsum(0) - lengths,
+            num_frame=lengths,
+            labels=torch.zeros(len(clips), dtype=torch.long),
+            names=("",) * len(clips),
+            dropped=(),
+            source="clips given in Python",
+        )
+        views = ClipViews(packed, self._parents, self.stream, device=self.device)
+        return self.encoder(views.centre(torch.arange(len(clips)))).float().cpu().numpy()
+
+    # -- frames -------------------------------------------------------------------------------------------------------
+
+    def frame_features(self, clip, name: str = "clip", prepared: bool = False) -> np.ndarray:
+        """Frame features (T, D) float32 of one raw clip, as `as_clip` takes it, at its own frame rate (module docstring).
+
+        prepared: the coordinates are normalised already, and stay as they are."""
+        frames = torch.from_numpy(as_clip(clip, self.layout, self.persons, name)).permute(1, 0, 2, 3)  # (T, C, V, M)
+        if not prepared:
+            frames, _ = self._turned(frames, None)
+        with torch.inference_mode():
+            x = self._flat(frames).to(self.device)
+            return self.encoder.frames(x[None])[0].float().cpu().numpy()
+
+    def _turned(self, frames: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Frames (T, C, V, M) centred and turned, without moving any; also the rotation (1, 3, 3), None while person 1 has
+        not been seen. Frames before that become empty. rotation: known from earlier frames."""
+        steps = tuple(step for step in self.steps if step != "fill")
+        if not steps:
+            return frames, rotation
+        frames = normalise_windows(frames[None], self.layout, tuple(s for s in steps if s == "centre"))
+        if rotation is None:
+            seen = (frames[0, ..., 0] != 0).flatten(1).any(1)
+            if not seen.any():
+                return torch.zeros_like(frames[0]), None
+            rotation = orientation(frames, self.layout, steps)
+            frames = frames * (torch.arange(len(seen)) >= seen.int().argmax())[None, :, None, None, None]
+        turns = tuple(step for step in steps if step != "centre")
+        return normalise_windows(frames, self.layout, turns, rotation)[0], rotation
+
+    def _flat(self, frames: Tensor) -> Tensor:
+        """Frames (T, C, V, M) -> the encoder's input (T, F), of its stream."""
+        return take_stream(frames.transpose(1, 2), self.stream, self._parents).flatten(1)
+
+    # -- streams ------------------------------------------------------------------------------------------------------
+
+    def start_stream(self) -> "FeatureStream":
+        """A new stream: frame in, feature out. UserError when the encoder sees the future."""
+        if not self.encoder.streams:
+            raise UserError(
+                f"{self.source}: the {self.encoder.config.backbone} backbone as it was trained cannot be run frame by frame; "
+                f"{STREAM_HINT}"
+            )
+        return FeatureStream(self)
+
+
+class FeatureStream:
+    """Features of a stream that never needs to end: `step` takes a frame and gives its feature, at the cost of one frame.
+
+    The features are those of `frame_features` of all frames so far. The motion of a frame is known with the next frame: on
+    the motion stream `step` gives the feature of the frame before, None for the first, and `finish` that of the last."""
+
+    def __init__(self, owner: SkeletonEncoder):
+        self.owner = owner
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew, as if no frame had come."""
+        self._state = self.owner.encoder.first_state(1)
+        self._rotation: Tensor | None = None
+        self._before: Tensor | None = None
+
+    def step(self, frame, name: str = "frame") -> np.ndarray | None:
+        """frame (V, 3), (V, 3, M) or (M, V, 3), raw; zeros for joints and persons that are not seen -> feature (D,).
+
+        UserError, with `name`, for a frame that cannot be read; the stream is then as it was before."""
+        array = np.asarray(frame)
+        if array.ndim not in (2, 3):
+            raise UserError(f"{name}: expected a frame (V, 3), (V, 3, M) or (M, V, 3), found {array.shape}")
+        persons_first = array.ndim == 3 and array.shape[1:] == (self.owner.layout.joints, 3)
+        clip = as_clip(array[:, None] if persons_first else array[None], self.owner.layout, self.owner.persons, name)
+        turned, self._rotation = self.owner._turned(torch.from_numpy(clip).permute(1, 0, 2, 3), self._rotation)
+        if self.owner.stream != "motion":
+            return self._encode(turned)
+        before, self._before = self._before, turned
+        return None if before is None else self._encode(torch.cat([before, turned]))
+
+    def finish(self) -> np.ndarray | None:
+        """The feature that is still owed: that of the last frame on the motion stream, else None. Begins anew."""
+        last = None if self._before is None else self._encode(self._before)
+        self.reset()
+        return last
+
+    @torch.inference_mode()
+    def _encode(self, frames: Tensor) -> np.ndarray:
+        """Steps by the first of `frames` (1 or 2, C, V, M)."""
+        x = self.owner._flat(frames)[:1].to(self.owner.device)
+        feature, *self._state = self.owner.encoder.step(x, *self._state)
+        return feature[0].float().cpu().numpy()
+
+
+def load(
+    path,
+    stream: str | None = None,
+    layout: str | None = None,
+    persons: int | None = None,
+    normalise: str = "all",
+    device: str = "auto",
+) -> SkeletonEncoder:
+    """The encoder of a checkpoint, with all that comes before it.
+
+    path: of ours, a released file, a relative's (CMD, HaLP, skeleton-contrast), a bare encoder, or classifier.pth of an
+    action_classification run. stream: joint, bone or motion, for files that do not say it (joint if not given); layout,
+    persons: of a frame, for files that do not say it and where the size of a frame leaves it open; normalise: all, none,
+    or some of fill,centre,spine,shoulders, as the data of the pretraining had been; device: auto, cpu or cuda.
+
+    UserError, in one sentence, when the file holds no encoder or what is given contradicts it."""
+    steps, where = parse_steps(normalise), resolve_device(device)
+    if stream not in (None, "joint", "bone", "motion"):
+        raise UserError(f"stream {stream!r} is not known; give joint, bone or motion")
+    return _loaded(files.load(path), path, stream, layout, persons, steps, where)
+
+
+def _loaded(content: dict, path, stream, layout, persons, steps, device) -> SkeletonEncoder:
+    found = files.find_encoder(content, path)
+    of_frame, number = frame_of(found, path, layout, persons)
+    loaded = build_encoder(found, path, of_frame, number, stream, None)
+    return SkeletonEncoder(loaded, of_frame, number, steps, device)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """encoder; fc: the trained linear layer, D -> K; classes: K names; trained_on: data set and protocol, '' when unknown."""
+
+    encoder: SkeletonEncoder
+    fc: torch.nn.Linear
+    classes: tuple[str, ...]
+    trained_on: str = ""
+
+    @torch.inference_mode()
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Features (..., D) -> class probabilities (..., K)."""
+        x = torch.as_tensor(features, device=self.encoder.device)
+        return self.fc(x).softmax(dim=-1).cpu().numpy()
+
+
+def load_classifier(path, normalise: str = "all", device: str = "auto") -> Classifier:
+    """The classifier that action_classification.py wrote (classifier.pth of its run folder) with its encoder.
+
+    UserError when the file holds none, or its sizes do not fit each other."""
+    content = files.load(path)
+    fc, classes = content.get("fc"), content.get("classes")
+    if not (isinstance(fc, dict) and isinstance(classes, list) and isinstance(fc.get("weight"), Tensor)):
+        raise UserError(
+            f"{path}: it holds no classifier; give classifier.pth of a run folder of action_classification.py"
+        )
+    encoder = _loaded(content, path, None, None, None, parse_steps(normalise), resolve_device(device))
+    linear = torch.nn.Linear(encoder.feature_size, len(classes))
+    files.load_into(linear, fc, path)
+    told = content.get("arguments", {})
+    trained_on = " ".join(str(told[k]) for k in ("dataset", "protocol") if k in told)
+    return Classifier(encoder, linear.to(encoder.device).requires_grad_(False), tuple(map(str, classes)), trained_on)
