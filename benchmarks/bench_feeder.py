@@ -44,7 +44,7 @@ def random_clips(count: int) -> tuple[np.ndarray, PackedClips]:
     stored = np.zeros((count, 3, 300, 25, 2), np.float32)
     for i, n in enumerate(lengths):
         stored[i, :, :n] = rng.normal(size=(3, n, 25, 2))
-    rows = np.concatenate([stored[i, :, :n].transpose(1, 0, 3, 2) for i, n in enumerate(lengths)])
+    rows = np.ascontiguousarray(np.concatenate([stored[i, :, :n].transpose(1, 2, 0, 3) for i, n in enumerate(lengths)]))
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     packed = PackedClips(
         torch.from_numpy(rows), torch.from_numpy(offsets), torch.from_numpy(lengths), torch.zeros(count, dtype=torch.long),

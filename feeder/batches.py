@@ -6,6 +6,8 @@ a GPU, rendered there in place. A process among several gives its `rows`: draws 
 for these rows, and the mixing partners, which other processes hold, are rendered here from the packed clips.
 """
 
+import sys
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -19,6 +21,9 @@ from feeder.draws import StepDraws, ViewSettings, draw_step
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
 from feeder.views import render
+
+_PROBE = [np.empty(1)]
+_FREE = sys.getrefcount(_PROBE[0])  # of an array that only a list holds, as Python counts it
 
 
 @dataclass
@@ -50,28 +55,26 @@ class Batch:
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
 
-def assemble(query, partner_view, key, target, draws: StepDraws, rows: slice, clips, persons: int) -> Batch:
-    """A batch from the three views of its rows, the query views of their mixing partners, and the draws."""
-    device = query.device
+class Buffers:
+    """Arrays that are used again once nobody holds them. Fresh memory costs the system a fault and zeros for every page,
+    which was more than half of the time of a batch.
 
-    def put(a, dtype=None) -> Tensor:
-        return torch.as_tensor(a, dtype=dtype).to(device, non_blocking=True)
+    An array is free when no tensor made from it is left; NumPy counts that, so that a batch may be kept for as long as one
+    likes. Arrays that are never free at the same time add up to the batches that are alive together."""
 
-    hidden = draws.hidden[rows] if draws.hidden.ndim == 3 else draws.hidden
-    hidden = expand_hidden(put(hidden), persons)
-    mix = draws.mix
-    return Batch(
-        query=query,
-        key=key,
-        target=target,
-        masked=mask_view(target, hidden),
-        mixed=mix_views(query, partner_view, put(mix.weight, query.dtype), put(mix.index)),
-        hidden=hidden,
-        partner=put(mix.partner[rows]),
-        share=put(mix.share, query.dtype),
-        offsets=put(draws.offsets, query.dtype),
-        clips=put(clips),
-    )
+    def __init__(self):
+        self.arrays: dict[tuple, list[np.ndarray]] = {}
+        self.lock = threading.Lock()
+
+    def empty(self, *shape: int) -> Tensor:
+        """A float32 tensor of this shape with any content."""
+        with self.lock:
+            kept = self.arrays.setdefault(shape, [])
+            for place in range(len(kept)):
+                if sys.getrefcount(kept[place]) == _FREE:
+                    return torch.from_numpy(kept[place])
+            kept.append(np.empty(shape, np.float32))
+            return torch.from_numpy(kept[-1])
 
 
 class Batches:
@@ -96,6 +99,8 @@ class Batches:
         self.device, self.dtype = torch.device(device), dtype
         self.parents = torch.as_tensor(parents, device=clips.frames.device)
         self.num_frame = clips.num_frame.cpu().numpy()
+        plain = clips.frames.device.type == "cpu" and clips.frames.dtype == torch.float32
+        self.buffers = Buffers() if plain else None
         self.rows = rows if rows is not None else slice(0, batch_size)
 
     @property
@@ -105,6 +110,10 @@ class Batches:
     def draws(self, step: int) -> StepDraws:
         """The draws of a step for the whole batch."""
         return draw_step(self.seed, step, self.batch_size, self.num_frame, self.parts, self.clips.joints, self.settings)
+
+    def _empty(self, *shape: int) -> Tensor:
+        """An uninitialised tensor like the clips' frames."""
+        return self.buffers.empty(*shape) if self.buffers is not None else self.clips.frames.new_empty(shape)
 
     def _render(self, draws: StepDraws, view: int, samples: np.ndarray) -> Tensor:
         where = self.clips.frames.device
@@ -118,26 +127,48 @@ class Batches:
             self.settings.frames,
             self.stream_name,
             self.parents,
+            self._empty,
         )
+
+    def views(self, draws: StepDraws) -> tuple[Tensor, Tensor, Tensor]:
+        """The query views of this process's rows, and after them of mixing partners that other processes hold; the key
+        and the target views of the rows."""
+        samples = np.arange(self.batch_size)[self.rows]
+        others = np.setdiff1d(draws.mix.partner[samples], samples)
+        query = self._render(draws, 0, np.concatenate([samples, others]))
+        return query, self._render(draws, 1, samples), self._render(draws, 2, samples)
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, where the clips are (not yet moved to the training device)."""
         draws = self.draws(step)
         samples = np.arange(self.batch_size)[self.rows]
-        partners = draws.mix.partner[samples]
-        every, place = np.unique(np.concatenate([samples, partners]), return_inverse=True)
-        query_of_all = self._render(draws, 0, every)
-        place = torch.as_tensor(place, device=query_of_all.device)
-        own = np.array_equal(every, samples)
-        return assemble(
-            query=query_of_all if own else query_of_all[place[: len(samples)]],
-            partner_view=query_of_all[place[len(samples) :]],
-            key=self._render(draws, 1, samples),
-            target=self._render(draws, 2, samples),
-            draws=draws,
-            rows=self.rows,
-            clips=draws.clips[samples],
-            persons=self.clips.persons,
+        query, key, target = self.views(draws)
+        device = key.device
+
+        def put(a, dtype=None) -> Tensor:
+            return torch.as_tensor(a, dtype=dtype).to(device, non_blocking=True)
+
+        hidden = draws.hidden[self.rows] if draws.hidden.ndim == 3 else draws.hidden
+        hidden = expand_hidden(put(hidden), self.clips.persons)
+        mix = draws.mix
+        partner = mix.partner[samples]
+        places = np.full(self.batch_size, -1)  # where the query view of a sample lies
+        places[samples] = np.arange(len(samples))
+        others = np.setdiff1d(partner, samples)
+        places[others] = len(samples) + np.arange(len(others))
+        own = query[: len(samples)]
+        weight, index = put(mix.weight, key.dtype), put(mix.index)
+        return Batch(
+            query=own,
+            key=key,
+            target=target,
+            masked=mask_view(target, hidden, self._empty(*target.shape)),
+            mixed=mix_views(own, query, weight, index, put(places[partner]), self._empty(*own.shape)),
+            hidden=hidden,
+            partner=put(partner),
+            share=put(mix.share, key.dtype),
+            offsets=put(draws.offsets, key.dtype),
+            clips=put(draws.clips[samples]),
         )
 
     def stream(self, start: int, stop: int, workers: int = 1):

@@ -1,9 +1,10 @@
-"""Packed clips: all valid frames of a split in one `(F, C, M, V)` array with offsets, made once.
+"""Packed clips: all valid frames of a split in one `(F, V, C, M)` array with offsets, made once.
 
 The array format stores every clip padded to 300 frames and (C, T, V, M), so that one frame of one clip is 150 numbers in
-150 places. Packed, a frame is one contiguous row of 600 bytes, padding is gone (NTU-60 x-view: 6.8 GB, an estimated 1.9 GB packed),
-and any crop of any clip is a gather of rows. The packed array is cached beside the source (or in `--cache-dir`), keyed by
-size and time of the source files and a checksum of labels and frame counts, and opened as a memory map.
+three places. Packed, a frame is one contiguous row of 600 bytes in the order that the encoder reads, and padding is gone
+(NTU-60 x-view: 6.8 GB, an estimated 1.9 GB packed): any crop of any clip is a gather of rows. The packed array is cached
+beside the source (or in `--cache-dir`), keyed by size and time of the source files and a checksum of labels and frame
+counts, and opened as a memory map.
 
 Where it lives while training is `placement`: `mapped` (the page cache decides), `memory`, `device`; `auto` takes the
 device when it is no CPU and the clips fit in half of its free memory, else memory when they fit in half of what is free,
@@ -27,13 +28,13 @@ from utils.arrays import Split, fingerprint, open_split, split_files
 from utils.errors import UserError
 from utils.files import temporary_name
 
-PACK_VERSION = 1
+PACK_VERSION = 2  # raised when the order of a packed frame changes, so that older caches are made again
 PLACEMENTS = ("auto", "device", "memory", "mapped")
 
 
 @dataclass(frozen=True)
 class PackedClips:
-    """frames (F, C, M, V) float32; offsets (N,): first row of each clip; num_frame (N,); labels (N,); names: N strings;
+    """frames (F, V, C, M) float32; offsets (N,): first row of each clip; num_frame (N,); labels (N,); names: N strings;
     dropped: names of clips without frames, which are not packed; source: the folder and split, for messages."""
 
     frames: Tensor
@@ -49,11 +50,11 @@ class PackedClips:
 
     @property
     def persons(self) -> int:
-        return self.frames.shape[2]
+        return self.frames.shape[3]
 
     @property
     def joints(self) -> int:
-        return self.frames.shape[3]
+        return self.frames.shape[1]
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +125,7 @@ def _cache_key(split: Split) -> str:
 
 
 def _fill(split: Split, offsets: np.ndarray, out: np.ndarray, quiet: bool) -> None:
-    """Copies the valid frames of every kept clip into out (F, C, M, V); refuses NaN and infinities, with the name."""
+    """Copies the valid frames of every kept clip into out (F, V, C, M); refuses NaN and infinities, with the name."""
     bar = tqdm(split.kept, desc=f"packing {split.split}", unit="clip", disable=quiet or len(split.kept) < 2000)
     for k, i in enumerate(bar):
         n = split.num_frame[i]
@@ -135,7 +136,7 @@ def _fill(split: Split, offsets: np.ndarray, out: np.ndarray, quiet: bool) -> No
                 f"{split.folder}: clip {split.names[i]} of {split.split} has a coordinate that is not finite "
                 f"(frame {frame}); prepare the data again without it"
             )
-        out[offsets[k] : offsets[k] + n] = clip.transpose(1, 0, 3, 2)
+        out[offsets[k] : offsets[k] + n] = clip.transpose(1, 2, 0, 3)
 
 
 def _pack(split: Split, offsets: np.ndarray, shape, cache_dir: Path | None, quiet: bool) -> np.ndarray:
@@ -186,7 +187,7 @@ def load_clips(
     opened = open_split(folder, split, joints, persons, num_classes)
     num_frame = opened.num_frame[opened.kept]
     offsets = np.concatenate([[0], np.cumsum(num_frame)])
-    shape = (int(offsets[-1]), 3, persons, joints)
+    shape = (int(offsets[-1]), joints, 3, persons)
     packed = _pack(opened, offsets, shape, cache_dir, quiet)
     if opened.dropped and not quiet:
         shown = ", ".join(opened.dropped[:5]) + (", ..." if len(opened.dropped) > 5 else "")

@@ -11,6 +11,7 @@ functions of (frames, draws); see views.py, masks.py and mixing.py.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -92,18 +93,30 @@ def draw_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corruptibl
     without repetition become zero or, with the same probability, x B for a row vector x, that is B^T x.
     Returns float32 (..., V, 3, 3)."""
     shape = u.shape[:-1]
-    shear = np.empty((*shape, 9))
+    shear = np.empty((*shape, 9), np.float32)
     shear[..., ::4] = 1.0
     shear[..., [1, 2, 3, 5, 6, 7]] = settings.shear * (2 * u[..., 1:7] - 1)
-    shear = shear.reshape(*shape, 1, 3, 3)
-    jitter = settings.jitter * (2 * u[..., 8:17] - 1).reshape(*shape, 1, 3, 3).swapaxes(-1, -2)
-    jitter = np.where((u[..., 7] < settings.corrupt_zero)[..., None, None, None], 0.0, jitter)
+    out = np.empty((*shape, joints, 3, 3), np.float32)
+    out[:] = shear.reshape(*shape, 1, 3, 3)
+    rows = np.nonzero(corruptible & (u[..., 0] < settings.corruption))
+    u = u[rows]  # (R, 17 + V): of the corrupted ones
+    jitter = settings.jitter * (2 * u[:, 8:17] - 1).reshape(-1, 3, 3).swapaxes(1, 2)
+    jitter[u[:, 7] < settings.corrupt_zero] = 0.0
     number = round(settings.corrupt_share * joints)
-    chosen = np.zeros((*shape, joints), dtype=bool)
-    np.put_along_axis(chosen, np.argsort(u[..., 17:], axis=-1, kind="stable")[..., :number], True, axis=-1)
-    corrupted = np.where(chosen[..., None, None], jitter, np.eye(3))
-    corrupt = (corruptible & (u[..., 0] < settings.corruption))[..., None, None, None]
-    return np.where(corrupt, corrupted, shear).astype(np.float32)
+    chosen = np.argsort(u[:, 17:], axis=-1, kind="stable")[:, :number]
+    corrupted = np.empty((len(u), joints, 3, 3), np.float32)
+    corrupted[:] = np.eye(3)
+    corrupted[np.arange(len(u))[:, None], chosen] = jitter[:, None]
+    out[rows] = corrupted
+    return out
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
+    """`epoch_order`, kept for the steps of the epoch: sorting 40,000 numbers takes longer than rendering 50 clips."""
+    order = epoch_order(seed, epoch, num_clips)
+    order.setflags(write=False)
+    return order
 
 
 def draw_step(
@@ -114,7 +127,7 @@ def draw_step(
     An epoch is floor(clips / batch_size) steps (the last, smaller batch is dropped, as released)."""
     per_epoch = len(num_frame) // batch_size
     epoch, position = divmod(step, per_epoch)
-    clips = epoch_order(seed, epoch, len(num_frame))[position * batch_size : (position + 1) * batch_size]
+    clips = _order(seed, epoch, len(num_frame))[position * batch_size : (position + 1) * batch_size].copy()
     u = uniforms(seed, VIEWS, step, (3, batch_size, 19 + joints))
     starts, lengths = draw_crop(u[..., 0], u[..., 1], num_frame[clips], settings.crop, settings.frames)
     corruptible = np.array([True, True, False])[:, None]  # the target view is always sheared

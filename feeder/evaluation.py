@@ -40,10 +40,9 @@ class ClipViews:
         """`centre` with joints of all persons zeroed before the stream is taken: a bone to a hidden joint is then wrong too,
         as it is when a camera misses the joint. hidden (n, T, V) bool, True = hidden; with none hidden, `centre` exactly."""
         x = replace(self, stream="joint", dtype=self.clips.frames.dtype).centre(index)
-        x = x.reshape(len(x), self.frames, self.clips.joints, 3, self.clips.persons).permute(0, 1, 3, 4, 2)
-        x = x.masked_fill(hidden.to(x.device)[:, :, None, None], 0.0)
-        x = take_stream(x, self.stream, self.parents.to(x.device))
-        return x.permute(0, 1, 4, 2, 3).reshape(len(x), self.frames, -1).to(self.dtype)
+        x = x.reshape(len(x), self.frames, self.clips.joints, 3, self.clips.persons)
+        x = x.masked_fill(hidden.to(x.device)[..., None, None], 0.0)
+        return take_stream(x, self.stream, self.parents.to(x.device)).flatten(2).to(self.dtype)
 
     def random_crop(self, index: Tensor, seed: int, epoch: int, crop=(0.5, 1.0)) -> Tensor:
         """A crop of U(0.5, 1) of each clip, at least T frames: a function of (seed, epoch, clip)."""

@@ -9,8 +9,10 @@ the device: the mode lives in the maps only, so the step can be captured in a gr
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
+CPU_BLOCK = 32  # clips whose partners are gathered at a time, so that they stay in the cache
 CUTMIX, RESIZEMIX, MIXUP = "cutmix", "resizemix", "mixup"
 
 
@@ -74,10 +76,25 @@ def draw_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, se
     return MixDraw(mode, partner, weight, index, share)
 
 
-def mix_views(x: Tensor, partner: Tensor, weight: Tensor, index: Tensor) -> Tensor:
-    """x (1 - w) + partner[index] w. x, partner (N, T, F) with F = V * 3 * M; weight (T, V); index (T,).
+def mix_views(
+    x: Tensor,
+    views: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    partner: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """x (1 - w) + views[partner, index] w. x (N, T, F) with F = V * 3 * M; views (K, T, F): among which the partners are;
+    partner (N,): which, by default row i for sample i; weight (T, V); index (T,); out: where to write.
 
     Where w is 0 or 1 the result is exactly one of the two."""
-    w = weight.repeat_interleave(x.shape[-1] // weight.shape[-1], dim=-1)
-    other = partner.index_select(1, index)
-    return x * (1 - w) + other * w
+    (n, size, width), rows = x.shape, views.flatten(0, 1)
+    w = weight.repeat_interleave(width // weight.shape[-1], dim=-1)
+    partner = torch.arange(n, device=x.device) if partner is None else partner
+    out = torch.empty_like(x) if out is None else out
+    block = CPU_BLOCK if x.device.type == "cpu" else n
+    for low in range(0, n, block):
+        part = slice(low, low + block)
+        other = rows.index_select(0, (partner[part, None] * size + index).view(-1))
+        torch.lerp(x[part], other.view(-1, size, width), w, out=out[part])
+    return out

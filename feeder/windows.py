@@ -137,7 +137,7 @@ class VideoWindows:
         x = normalise_windows(x, self.layout, self.steps, rotation)
         if self.stream != "joint":
             parents = torch.tensor(self.layout.parents, device=x.device)
-            x = take_stream(x.transpose(-1, -2), self.stream, parents).transpose(-1, -2)
+            return take_stream(x.transpose(2, 3), self.stream, parents).flatten(2)
         return x.transpose(2, 3).flatten(2)
 
     def draw(self, seed: int, epoch: int, number: int, strides: tuple[int, int]) -> np.ndarray:
@@ -224,10 +224,10 @@ class FutureViews:
         where = self.clips.frames.device
         first = self.clips.offsets[index.to(self.clips.offsets.device)].to(where) + torch.from_numpy(start).to(where)
         rows = first[:, None] + torch.arange(self.observe + self.predict, device=where)
-        x = self.clips.frames[rows]  # (n, T, C, M, V)
-        joints = x[..., 0, :].transpose(-1, -2).to(self.device, self.dtype)  # person 1: (n, T, V, C)
+        x = self.clips.frames[rows]  # (n, T, V, C, M)
+        joints = x[..., 0].to(self.device, self.dtype)  # person 1: (n, T, V, C)
         x = take_stream(x[:, : self.observe], self.stream, self.parents.to(where))
-        observed = x.permute(0, 1, 4, 2, 3).flatten(2).to(self.device, self.dtype)
+        observed = x.flatten(2).to(self.device, self.dtype)
         return observed, joints[:, self.observe - 1], joints[:, self.observe :]
 
     def _room(self, index: Tensor) -> np.ndarray:

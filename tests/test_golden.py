@@ -198,8 +198,8 @@ def test_golden_queue(step):
 
 
 def pack(clip: np.ndarray) -> torch.Tensor:
-    """(C, T, V, M) -> packed frames (T, C, M, V)."""
-    return torch.from_numpy(np.ascontiguousarray(clip.transpose(1, 0, 3, 2)))
+    """(C, T, V, M) -> packed frames (T, V, C, M)."""
+    return torch.from_numpy(np.ascontiguousarray(clip.transpose(1, 2, 0, 3)))
 
 
 def unpack(x: torch.Tensor) -> np.ndarray:
@@ -228,8 +228,8 @@ def test_golden_transforms(transform):
         matrices[:] = g["shear"]
     else:
         matrices[:, g["joints"]] = g["jitter"].T
-    x = torch.from_numpy(g["resized"][:1].transpose(0, 2, 1, 4, 3).copy())  # (1, T, C, M, V)
-    out = apply_matrices(x, torch.from_numpy(matrices).float()).numpy()[0].transpose(1, 0, 3, 2)
+    x = torch.from_numpy(g["resized"][:1].transpose(0, 2, 3, 1, 4).copy())  # (1, T, V, C, M)
+    out = apply_matrices(x, torch.from_numpy(matrices).float()).numpy()[0].transpose(2, 0, 1, 3)
     np.testing.assert_allclose(out, g[{"shear": "sheared", "jitter": "jittered"}[transform]], atol=1e-5)
 
 
@@ -237,4 +237,4 @@ def test_golden_transforms(transform):
 def test_golden_streams(stream):
     g = np.load(FOLDER / "streams.npz")
     out = take_stream(pack(g["clip"]), stream, torch.tensor(KINECT_V2.parents))
-    np.testing.assert_allclose(out.numpy().transpose(1, 0, 3, 2), g[stream], atol=1e-6)
+    np.testing.assert_allclose(out.numpy().transpose(2, 0, 1, 3), g[stream], atol=1e-6)

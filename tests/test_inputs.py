@@ -182,9 +182,9 @@ def test_packed_clips_are_cached_and_remade_when_the_source_changes(folder):
     b = load_clips(folder, "train", 25, 2, 4)
     np.testing.assert_allclose(b.frames, 2 * a.frames)
     assert len(list((folder / ".packed").glob("*.npy"))) == 1
-    i = 3  # packed rows are the clip's frames, joints innermost
+    i = 3  # packed rows are the clip's frames, (V, C, M)
     rows = b.frames[b.offsets[i] : b.offsets[i] + b.num_frame[i]].numpy()
-    np.testing.assert_array_equal(rows.transpose(1, 0, 3, 2), (data * 2)[i, :, : b.num_frame[i]])
+    np.testing.assert_array_equal(rows.transpose(2, 0, 1, 3), (data * 2)[i, :, : b.num_frame[i]])
 
 
 def test_a_damaged_cache_is_made_again(folder):

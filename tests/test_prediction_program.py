@@ -39,7 +39,7 @@ def tiny_clips(lengths=(16, 30, 40, 22, 18, 27), seed=0) -> PackedClips:
         t = np.arange(n)[:, None, None]
         pose, phase = rng.normal(0, 0.4, (3, 15)), rng.uniform(0, 6)
         person = pose + 0.2 * np.sin(t / 4 + phase) * np.sign(pose)
-        frames.append(np.stack([person, rng.normal(0, 1, person.shape)], axis=2))  # (n, C, M, V)
+        frames.append(np.stack([person, rng.normal(0, 1, person.shape)], axis=2).transpose(0, 3, 1, 2))  # (n, V, C, M)
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     return PackedClips(
         torch.from_numpy(np.concatenate(frames).astype(np.float32)),
@@ -71,18 +71,18 @@ def test_the_test_cut_against_a_loop(stream):
     assert observed.shape == (6, OBSERVE, 90) and pose.shape == (6, 15, 3) and future.shape == (6, PREDICT, 15, 3)
     for i in range(6):
         low, n = int(views.clips.offsets[i]), int(views.clips.num_frame[i])
-        clip = views.clips.frames[low : low + n].numpy()  # (n, C, M, V)
+        clip = views.clips.frames[low : low + n].numpy()  # (n, V, C, M)
         start = (n - OBSERVE - PREDICT) // 2
         for t in range(PREDICT):
-            assert np.array_equal(future[i, t].numpy(), clip[start + OBSERVE + t, :, 0].T)
-        assert np.array_equal(pose[i].numpy(), clip[start + OBSERVE - 1, :, 0].T)
+            assert np.array_equal(future[i, t].numpy(), clip[start + OBSERVE + t, ..., 0])
+        assert np.array_equal(pose[i].numpy(), clip[start + OBSERVE - 1, ..., 0])
         for t in range(OBSERVE):
             frame = clip[start + t]
             if stream == "bone":
-                frame = frame - frame[..., list(LAYOUT.parents)]
+                frame = frame - frame[list(LAYOUT.parents)]
             elif stream == "motion":  # the last observed frame's motion would show the future
                 frame = clip[start + t + 1] - frame if t + 1 < OBSERVE else 0 * frame
-            expected = frame.transpose(2, 0, 1).reshape(-1)
+            expected = frame.reshape(-1)
             np.testing.assert_allclose(observed[i, t].numpy(), expected, atol=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_training_cuts_stay_within_their_clip_and_follow_from_the_seed():
     views = tiny_views()
     frames = views.clips.frames
     frames[:, 0, 0, 0] = torch.repeat_interleave(torch.arange(6.0), views.clips.num_frame)  # the clip's number
-    frames[:, 1, 0, 0] = torch.cat([torch.arange(int(n)) for n in views.clips.num_frame]).float()
+    frames[:, 0, 1, 0] = torch.cat([torch.arange(int(n)) for n in views.clips.num_frame]).float()
     starts = {i: set() for i in range(6)}
     for epoch in range(60):
         _, pose, future = views.train(torch.arange(6), 7, epoch)
@@ -130,8 +130,8 @@ def test_zero_velocity_is_exact():
     """A walk of 3 mm a frame along one axis: the repeated pose is 3 h mm away after h frames."""
     clips = tiny_clips()
     walk = torch.cat([torch.arange(int(n)) for n in clips.num_frame]).float()
-    clips.frames[:, :, 0] = 1.0
-    clips.frames[:, 1, 0] += 0.003 * walk[:, None]
+    clips.frames[..., 0] = 1.0
+    clips.frames[:, :, 1, 0] += 0.003 * walk[:, None]
     assert zero_velocity(tiny_views(clips)).tolist() == pytest.approx(
         [3.0 * h for h in range(1, PREDICT + 1)], rel=1e-4
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from feeder.batches import Batches
+from feeder.batches import Batches, Buffers
 from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
 from feeder.masks import expand_hidden, mask_view
@@ -18,7 +18,7 @@ def random_clips(count=9, persons=2, seed=0) -> PackedClips:
     lengths = rng.integers(1, 130, count)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return PackedClips(
-        frames=torch.from_numpy(rng.normal(size=(offsets[-1], 3, persons, 25)).astype(np.float32)),
+        frames=torch.from_numpy(rng.normal(size=(offsets[-1], 25, 3, persons)).astype(np.float32)),
         offsets=torch.from_numpy(offsets[:-1]),
         num_frame=torch.from_numpy(lengths),
         labels=torch.zeros(count, dtype=torch.long),
@@ -31,16 +31,16 @@ def random_clips(count=9, persons=2, seed=0) -> PackedClips:
 def slow_view(clips, clip, start, length, matrices, frames, stream):
     """(T, V, C, M) by the definition."""
     low = int(clips.offsets[clip]) + start
-    x = clips.frames[low : low + length].numpy().astype(np.float64)  # (L, C, M, V)
-    out = np.zeros((frames, 25, 3, x.shape[2]))
+    x = clips.frames[low : low + length].numpy().astype(np.float64)  # (L, V, C, M)
+    out = np.zeros((frames, 25, 3, x.shape[3]))
     for t in range(frames):
         source = max((t + 0.5) * length / frames - 0.5, 0)
         lower = int(source)
         upper = min(lower + 1, length - 1)
         frame = x[lower] * (1 - (source - lower)) + x[upper] * (source - lower)
         for v in range(25):
-            for m in range(x.shape[2]):
-                out[t, v, :, m] = matrices[v] @ frame[:, m, v]
+            for m in range(x.shape[3]):
+                out[t, v, :, m] = matrices[v] @ frame[v, :, m]
     if stream == "bone":
         return out - out[:, list(KINECT_V2.parents)]
     if stream == "motion":
@@ -110,3 +110,31 @@ def test_only_the_first_person_is_hidden():
 def test_centre_crop(n):
     start, length = centre_crop(torch.tensor([n]))
     assert start.item() == int(0.05 * n / 2 + 1e-12) and length.item() == n - 2 * start.item() > 0
+
+
+def test_buffers_are_used_again_only_when_nobody_holds_them():
+    buffers = Buffers()
+    a = buffers.empty(4, 3)
+    part = a[1:].view(-1)[2:]  # a view of a view holds the memory too
+    address = a.data_ptr()
+    del a
+    assert buffers.empty(4, 3).data_ptr() != address
+    del part
+    again = [buffers.empty(4, 3) for _ in range(2)]
+    assert address in [t.data_ptr() for t in again] and again[0].data_ptr() != again[1].data_ptr()
+    assert len(buffers.arrays[4, 3]) == 2
+
+
+def test_old_content_of_a_buffer_does_not_matter():
+    clips = random_clips(12)
+    first = Batches(clips, 8, 1, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents)
+    expected = first[0]
+    second = Batches(clips, 8, 1, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents)
+    second[0]
+    for arrays in second.buffers.arrays.values():
+        for array in arrays:
+            array.fill(np.nan)
+    batch = second[0]
+    assert all(
+        torch.equal(getattr(batch, k), getattr(expected, k)) for k in ("query", "key", "target", "masked", "mixed")
+    )
