@@ -1,0 +1,158 @@
+"""Writes the features of a folder of clips, or of a prepared data set.
+
+    python extract_features.py --pretrained checkpoint_last.pth.tar --input my_clips/ --output features/
+
+features.npy (N, D) float32 has a row for each line of names.txt; with --frames there is also frames/NAME.npy (T, D) for each
+clip. source.json says which encoder made them. Clips are read, encoded and written batch by batch, so that memory holds one
+batch, whatever their number. Everything is written under a hidden name and gets its own when it is whole.
+"""
+
+import sys
+
+from options.extract import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data_gen.build import building_folder
+from data_gen.from_arrays import ArrayClips
+from data_gen.from_files import reading_archive
+from engine.features import SkeletonEncoder, load
+from engine.setup import find_dataset, resolve_device, set_threads
+from feeder.evaluation import ClipViews, in_order
+from utils.errors import UserError, run
+from utils.files import write_json
+
+
+class RawClips:
+    """The clips of a folder of .npy files or of an .npz, by name."""
+
+    def __init__(self, encoder: SkeletonEncoder, source: str):
+        self.encoder, self.source, self.labels = encoder, source, None
+        path = Path(source)
+        if path.is_dir():
+            self.names = sorted(p.stem for p in path.glob("*.npy") if not p.name.startswith("."))
+        elif zipfile.is_zipfile(path):
+            with reading_archive(path), zipfile.ZipFile(path) as archive:
+                self.names = sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
+        else:
+            raise UserError(f"--input {path}: expected a folder of .npy files, or an .npz file")
+        if not self.names:
+            raise UserError(f"--input {path}: there is no .npy array in it")
+        self.read = ArrayClips(str(path)).read
+
+    def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
+        return self.encoder.clip_batches(map(self.read, self.names), batch, map(self._place, self.names))
+
+    def frame_features(self, i: int) -> np.ndarray:
+        return self.encoder.frame_features(self.read(self.names[i]), self._place(self.names[i]))
+
+    def _place(self, name: str) -> str:
+        return str(Path(self.source) / f"{name}.npy")
+
+
+class PreparedClips:
+    """The clips of a split of a prepared data set."""
+
+    def __init__(self, encoder: SkeletonEncoder, data_root, name: str, protocol: str, split: str):
+        dataset = find_dataset(data_root, name, protocol, (split,))
+        has = (dataset.layout.name, dataset.row.persons)
+        if has != (encoder.layout.name, encoder.persons):
+            raise UserError(
+                f"{encoder.source}: the encoder reads {encoder.layout.name} with {encoder.persons} persons, {name} has "
+                f"{has[0]} with {has[1]}; use a checkpoint of the same layout and number of persons"
+            )
+        self.encoder, self.clips = encoder, dataset.clips(split)
+        self.names, self.labels = list(self.clips.names), self.clips.labels.numpy()
+
+    @torch.inference_mode()
+    def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
+        parents = torch.tensor(self.encoder.layout.parents)
+        views = ClipViews(self.clips, parents, self.encoder.stream, device=self.encoder.device)
+        for index in in_order(len(views), batch):
+            yield self.encoder.encoder(views.centre(index)).float().cpu().numpy()
+
+    def frame_features(self, i: int) -> np.ndarray:
+        low = int(self.clips.offsets[i])
+        frames = self.clips.frames[low : low + int(self.clips.num_frame[i])]
+        return self.encoder.frame_features(frames, self.names[i], prepared=True)
+
+
+def check_names(names: list[str], frames: bool) -> None:
+    """UserError unless names can be lines of a file and, with frames, names of files."""
+    for name in names:
+        if "\n" in name or (frames and (not name or name.startswith(".") or set(name) & set("/\\\0"))):
+            raise UserError(f"clip {name!r}: its name cannot be {'a file name' if frames else 'a line'}; rename it")
+
+
+def write_features(folder: Path, clips, feature_size: int, batch: int) -> None:
+    """features.npy, row by row, names.txt and, where there are labels, labels.npy."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips.names), feature_size)}
+    bar = tqdm(total=len(clips.names), desc="clips", unit="clip", disable=None, leave=False)
+    with open(folder / "features.npy", "wb") as file, bar:
+        np.lib.format.write_array_header_1_0(file, header)
+        for features in clips.clip_batches(batch):
+            file.write(np.ascontiguousarray(features, dtype="<f4").tobytes())
+            bar.update(len(features))
+    (folder / "names.txt").write_text("".join(f"{name}\n" for name in clips.names), encoding="utf-8")
+    if clips.labels is not None:
+        np.save(folder / "labels.npy", clips.labels)
+
+
+def write_frames(folder: Path, clips) -> int:
+    """folder/NAME.npy for each clip; returns the number of frames."""
+    folder.mkdir()
+    total = 0
+    for i, name in enumerate(tqdm(clips.names, desc="frames", unit="clip", disable=None, leave=False)):
+        features = clips.frame_features(i)
+        np.save(folder / f"{name}.npy", features)
+        total += len(features)
+    return total
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    set_threads(args.threads)
+    output = Path(args.output)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"--output {output}: it is there already; remove it, or give another folder")
+    resolve_device(args.device)
+    encoder = load(args.pretrained, args.stream, args.layout, args.persons, args.normalise, args.device)
+    if args.dataset:
+        clips = PreparedClips(encoder, args.data_root, args.dataset, args.protocol, args.split)
+    else:
+        clips = RawClips(encoder, args.input)
+    check_names(clips.names, args.frames)
+    begun = time.monotonic()
+    with building_folder(output.absolute()) as temporary:
+        whole = temporary / "whole"
+        whole.mkdir()
+        write_features(whole, clips, encoder.feature_size, args.batch_size)
+        frames = write_frames(whole / "frames", clips) if args.frames else 0
+        about = {"encoder": encoder.source, "backbone": encoder.encoder.config.backbone, "stream": encoder.stream}
+        about |= {"layout": encoder.layout.name, "persons": encoder.persons, "dimensions": encoder.feature_size}
+        about |= {"clips": args.input or f"{args.dataset} {args.protocol} {args.split}"}
+        about |= {"normalisation": "of the data set" if args.dataset else list(encoder.steps)}
+        write_json(whole / "source.json", about)
+        os.replace(whole, output)
+    shown = f" and {frames} frames" if args.frames else ""
+    print(
+        f"{output}: features of {len(clips.names)} clips{shown}, {encoder.feature_size} numbers each, of {encoder.source}; "
+        f"{time.monotonic() - begun:.1f} s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])
