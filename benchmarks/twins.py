@@ -1,9 +1,12 @@
 """Plain twins: the released way of computing, written straightforwardly, to measure and to test against."""
 
+import random
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import ForwardGRU
@@ -89,25 +92,60 @@ class PlainPCM3(PCM3):
             self.queue = queue
 
 
-def plain_view(clip: np.ndarray, start: int, length: int, matrices: np.ndarray, frames: int) -> Tensor:
-    """One view of one stored clip (3, T, V, M), as a per-sample feeder makes it: crop, resize, transform. (frames, F)."""
-    _, _, joints, persons = clip.shape
-    x = torch.from_numpy(clip[:, start : start + length].copy())
-    x = x.permute(0, 2, 3, 1).reshape(1, 3 * joints * persons, length)
-    x = F.interpolate(x, frames, mode="linear", align_corners=False)
-    x = x.reshape(3, joints, persons, frames).numpy()
-    x = np.einsum("vdc,cvmt->tvdm", matrices, x)
-    return torch.from_numpy(np.ascontiguousarray(x)).reshape(frames, -1)
+class PlainFeeder:
+    """The released way of making views: one sample after the other, in the order of steps of the released feeder.
 
+    For a sample: read the whole stored clip (3, 300, V, M); then, three times: copy it, draw a crop and slice it, make it a
+    tensor of (1, C * V * M, L, 1), resize that bilinearly to (T, 1), bring it back to (3, T, V, M), draw the transform, copy,
+    apply it (a shear is a product of all coordinates with a float64 matrix; corruption puts zeros, or such a product, in place
+    of 15 joints), convert to float32. For a batch: collate the samples as a DataLoader does. The transposition to the encoder's
+    (N, T, V * C * M), which the release does in the training step, and the transport out of a worker process are left out."""
 
-def plain_views(clips: list[np.ndarray], draws) -> list[Tensor]:
-    """The three views (N, T, F) of a batch of stored clips, one sample after the other. draws: feeder.draws.StepDraws."""
-    return [
-        torch.stack(
-            [
-                plain_view(clip, draws.starts[v, i], draws.lengths[v, i], draws.matrices[v, i], 64)
-                for i, clip in enumerate(clips)
-            ]
-        )
-        for v in range(3)
-    ]
+    def __init__(self, clips: np.ndarray, num_frame: np.ndarray, seed: int, frames: int = 64):
+        self.clips, self.num_frame, self.frames = clips, num_frame, frames
+        self.random = random.Random(seed)
+
+    def crop(self, clip: np.ndarray, n: int) -> tuple[np.ndarray, int, int]:
+        """A drawn crop, resized to (3, T, V, M), its start and its length."""
+        clip = clip.copy()
+        channels, _, joints, persons = clip.shape
+        share = 0.1 + 0.9 * self.random.random()
+        length = min(max(int(n * share), 64), n)
+        start = self.random.randint(0, n - length)
+        x = torch.tensor(clip[:, start : start + length])
+        x = x.permute(0, 2, 3, 1).reshape(1, channels * joints * persons, length, 1)
+        x = F.interpolate(x, (self.frames, 1), mode="bilinear", align_corners=False)
+        x = x.reshape(channels, joints, persons, self.frames).permute(0, 3, 1, 2).contiguous()
+        return x.numpy(), start, length
+
+    def transform(self, x: np.ndarray, corruptible: bool) -> tuple[np.ndarray, np.ndarray]:
+        """A drawn transform of x (3, T, V, M), and its matrices (V, 3, 3)."""
+        joints, uniform = x.shape[2], self.random.uniform
+        if not (corruptible and self.random.random() < 0.5):
+            shear = np.array([[1.0 if i == j else uniform(-1, 1) for j in range(3)] for i in range(3)])
+            moved = np.dot(x.copy().transpose(1, 2, 3, 0), shear.T)
+            return moved.transpose(3, 0, 1, 2), np.tile(shear, (joints, 1, 1))
+        out, matrices = x.copy(), np.tile(np.eye(3), (joints, 1, 1))
+        zero = self.random.random() < 0.5
+        chosen = self.random.sample(range(joints), 15)
+        matrix = np.zeros((3, 3)) if zero else np.array([[uniform(-1, 1) for _ in range(3)] for _ in range(3)])
+        if zero:
+            out[:, :, chosen] = 0
+        else:
+            out[:, :, chosen] = np.dot(out[:, :, chosen].transpose(1, 2, 3, 0), matrix).transpose(3, 0, 1, 2)
+        matrices[chosen] = matrix.T
+        return out, matrices
+
+    def sample(self, index: int) -> list[tuple]:
+        """Query, key and target (3, T, V, M) of a clip, each with its start, length and matrices."""
+        clip = np.array(self.clips[index])
+        views = []
+        for corruptible in (True, True, False):
+            x, start, length = self.crop(clip, int(self.num_frame[index]))
+            x, matrices = self.transform(x, corruptible)
+            views.append((x.astype(np.float32), start, length, matrices))
+        return views
+
+    def batch(self, indices) -> list[Tensor]:
+        """The three views (N, 3, T, V, M) of a batch."""
+        return default_collate([tuple(x for x, *_ in self.sample(i)) for i in indices])
