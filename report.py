@@ -50,6 +50,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     output = check_output(args.output)
     runs = [read_run(name, path) for name, path in find_runs(args.runs)]
+    runs.sort(key=lambda one: one.program != "pretrain_moco_mask")  # what the evaluations evaluate comes first
     store = ClipStore(args.data_root)
     hardest, predicted = {}, {}
     for i, one in enumerate(runs):

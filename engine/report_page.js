@@ -96,7 +96,7 @@
       });
       c.textAlign = "center";
       c.textBaseline = "top";
-      ticks(x0, x1, Math.max(2, Math.floor(width / 90))).forEach((x) => c.fillText(short(x), px(x), height - bottom + 6));
+      ticks(x0, x1, Math.max(2, Math.floor(width / 60))).forEach((x) => c.fillText(short(x), px(x), height - bottom + 6));
       c.lineWidth = 1.8;
       c.lineJoin = "round";
       panel.series.forEach((s, i) => {
@@ -185,7 +185,7 @@
       c.fillStyle = colour("heat");
       for (let i = 0; i < K; i++) for (let j = 0; j < K; j++) {
         if (!counts[i][j]) continue;
-        c.globalAlpha = 0.08 + 0.92 * counts[i][j] / sums[i];
+        c.globalAlpha = Math.min(1, 0.08 + 0.92 * counts[i][j] / sums[i]); // more than 1 would be ignored
         c.fillRect(left + j * cell, 4 + i * cell, Math.max(cell - (cell > 6 ? 1 : 0), 0.5), Math.max(cell - (cell > 6 ? 1 : 0), 0.5));
       }
       c.globalAlpha = 1;
@@ -216,7 +216,7 @@
       if (i < 0 || j < 0 || i >= K || j >= K) { leave(); return; }
       chosen = [i, j];
       draw();
-      const share = sums[i] ? " (" + short(100 * counts[i][j] / sums[i]) + " %)" : "";
+      const share = sums[i] ? " (" + (100 * counts[i][j] / sums[i]).toFixed(1) + " %)" : "";
       const said = i === j ? "recognised" : "taken for " + names[j];
       showTip(event, names[i] + "\n" + said + ": " + counts[i][j] + " of " + sums[i] + share);
     }

@@ -229,6 +229,7 @@ def run_card(i: int, run: RunRecord, charts: list[dict], confusion, hardest: lis
     about = [ABOUT.get(run.program, run.program or str(result.get("task", "") or "result"))]
     data = result.get("dataset") or run.arguments.get("pre_dataset")
     about += [f"{data} {result.get('protocol') or run.arguments.get('protocol') or ''}"] if data else []
+    about += [f"{result['encoder']}, {result.get('stream', '')} stream"] if result.get("encoder") else []
     about += [str(run.starts[-1].get("time", ""))] if run.starts else []
     shapes = "".join(
         f"<figure><figcaption>{text(panel['title'])}</figcaption><canvas class=chart data-chart='{i},{j}' tabindex=0></canvas>"

@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write, temporary_name
-from utils.plots import FORMATS, check_picture_path, new_figure, save_figure
+from utils.plots import FORMATS, check_picture_path, literal, new_figure, save_figure
 
 ANIMATIONS = (".gif", ".mp4")
 PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
@@ -125,7 +125,15 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     segments, colours = [], []
     for row, (view, title) in enumerate(zip(stage.views, titles, strict=True)):
         middle = -(row + 0.5) * row_height
-        axes.text(0.04 * height, middle + 0.6 * height, title, fontsize=7, va="top", weight="bold", color="#3c4048")
+        axes.text(
+            0.04 * height,
+            middle + 0.6 * height,
+            literal(title, 120),
+            fontsize=7,
+            va="top",
+            weight="bold",
+            color="#3c4048",
+        )
         for column, frame in enumerate(np.linspace(0, max(len(view) - 1, 0), poses).round().astype(int)):
             x = (column + 0.5) * width
             axes.text(x, middle - 0.6 * height, str(frame), fontsize=6, ha="center", va="bottom", color="#8a8f99")

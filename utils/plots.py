@@ -38,6 +38,12 @@ def check_picture_path(path) -> Path:
     return path
 
 
+def literal(text: str, most: int = 40) -> str:
+    """A text of somebody's for matplotlib: not longer than `most` characters, and a dollar sign begins no formula."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure, path: Path) -> None:
     """Writes the figure whole or not at all, in the format of the path's ending; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +71,9 @@ def draw_confusion(path, matrix, names) -> None:
     axes.set(xlabel="predicted class", ylabel="true class")
     if K <= MOST_NAMES:
         size = float(np.clip(110.0 / K, 5.0, 9.0))
-        axes.set_xticks(range(K), names, rotation=90, fontsize=size)
-        axes.set_yticks(range(K), names, fontsize=size)
+        shown = list(map(literal, names))
+        axes.set_xticks(range(K), shown, rotation=90, fontsize=size)
+        axes.set_yticks(range(K), shown, fontsize=size)
     if K <= MOST_NUMBERS:
         for i, j in np.argwhere(share >= 0.005):
             colour = "white" if share[i, j] > 0.5 else "black"
@@ -111,14 +118,20 @@ def draw_curve_panels(path, panels: dict, xlabel: str = "", title: str = "") -> 
     for axes, (name, curves) in zip(grid.flat, panels.items(), strict=False):
         for label, (x, y) in curves.items():
             y = np.array(y, dtype=np.float64)  # None is not a number
-            axes.plot(x, np.where(np.isfinite(y), y, np.nan), label=label, marker="o" if len(y) < 25 else None, ms=2.5)
-        axes.set_title(name, fontsize=9)
+            axes.plot(
+                x,
+                np.where(np.isfinite(y), y, np.nan),
+                label=literal(label),
+                marker="o" if len(y) < 25 else None,
+                ms=2.5,
+            )
+        axes.set_title(literal(name, 60), fontsize=9)
         axes.set_xlabel(xlabel, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(fontsize=7)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(literal(title, 120), fontsize=9)
     save_figure(figure, path)
 
 
@@ -140,8 +153,10 @@ def draw_embedding(path, panels: dict, labels, names) -> None:
             raise ValueError(f"expected points ({len(labels)}, 2), found {points.shape}")
         for k in shown:
             of_class, style = points[labels == k], marks[int(k) // 20 % len(marks)]
-            axes.scatter(*of_class.T, s=14, marker=style, color=colormaps["tab20"](int(k) % 20), label=names[int(k)])
-        axes.set(xticks=[], yticks=[], title=title)
+            axes.scatter(
+                *of_class.T, s=14, marker=style, color=colormaps["tab20"](int(k) % 20), label=literal(names[int(k)])
+            )
+        axes.set(xticks=[], yticks=[], title=literal(title, 90))
     if len(shown) <= MOST_NAMES:
         handles, texts = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=4 * len(panels), fontsize=7, frameon=False)

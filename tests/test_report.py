@@ -1,0 +1,317 @@
+"""The report: one page with everything in it, true to the files, safe with any text, and alive in a browser."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Page, find_browser
+from make_tiny import write_tiny_dataset
+from programs import call, refused
+
+import action_classification
+import pretrain_moco_mask
+import report
+from engine.report_page import script_json, text, thinned
+from engine.report_runs import curve_panels, find_runs, read_metrics
+from engine.table import rows_of
+from utils.errors import UserError
+from utils.files import load_json, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+HOSTILE = "</script><script>hurt()</script><b title='x' onload=\"hurt()\">&amp; ]]> é"
+CLASSES = ["action 0", HOSTILE, "action 2", "action 3"]
+SIZE = "--hidden-size 16 --num-layers 1"
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.search(r"<script type=application/json id=report-data>(.*?)</script>", page, re.S).group(1))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A pretraining, a linear evaluation, and the result files of the other tasks, below one folder."""
+    root = tmp_path_factory.mktemp("report")
+    write_tiny_dataset(root, frames=90)
+    description = load_json(root / "tiny" / "dataset.json")
+    write_json(root / "tiny" / "dataset.json", {**description, "classes": CLASSES})
+    folder = root / "runs"
+    common = f"--data-root {root} --threads 1 {SIZE}"
+    ran = call(
+        pretrain_moco_mask.main,
+        f"{common} --pre-dataset tiny --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 12 --print-freq 2 "
+        f"--pictures 0 --checkpoint-path {folder}/pretrained",
+    )
+    assert ran.status == 0, ran.err
+    ran = call(
+        action_classification.main,
+        f"--data-root {root} --threads 1 --finetune-dataset tiny --pretrained {folder}/pretrained/checkpoint_last.pth.tar "
+        f"--epochs 2 --batch-size 8 --schedule 1 --early --checkpoint-path {folder}/linear",
+    )
+    assert ran.status == 0, ran.err
+    (folder / "prediction").mkdir()
+    one = {"mean": 41.0, "std": None, "count": 1}
+    write_json(
+        folder / "prediction" / "result.json",
+        {
+            "task": "motion_prediction",
+            "dataset": "tiny",
+            "zero_velocity": {"mpjpe_mm@2": 50.0},
+            "summary": {"last": {"frozen": {"mpjpe_mm@2": one}}},
+            "seeds": {"frozen": {"1": {"last": [40.0, 42.0]}}},
+        },
+    )
+    rows = [{"name": "weights 0.5 0.5", "weights": [0.5, 0.5], "top1": 0.5, "top5": 1.0}]
+    write_json(folder / "fused.json", {"clips": 12, "sources": ["a", "b"], "streams": ["joint", "bone"], "rows": rows})
+    (folder / "earlier-20200101-000000").mkdir()
+    write_json(folder / "earlier-20200101-000000" / "result.json", {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page_path(runs):
+    path = runs.parent / "out" / "report.html"
+    ran = call(report.main, f"{runs} --output {path} --hardest 4 --clips 1 --predictions 2")
+    assert ran.status == 0, ran.err
+    assert "4 runs, 3 results, 6 moving figures" in ran.out and "note:" not in ran.out, ran.out
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(page_path):
+    return page_path.read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Tags that are open and their addresses; fails where one closes that is not open."""
+
+    VOID = {"meta", "link", "img", "br", "input"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.addresses, self.handlers = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href")]
+        self.handlers += [k for k, _ in attrs if k.startswith("on")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+
+def test_the_page_stands_alone_and_no_text_becomes_a_tag(page):
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.open and tags.seen.count("script") == 2 and tags.seen.count("article") == 4
+    assert not tags.handlers and "hurt()</script>" not in page
+    assert all(a.startswith(("data:", "#")) for a in tags.addresses)
+    assert "default-src 'none'" in page
+    assert "<script" not in script_json(HOSTILE) and json.loads(script_json(HOSTILE)) == HOSTILE
+    assert "<" not in text(HOSTILE) and '"' not in text(HOSTILE) and "'" not in text(HOSTILE)
+    assert "innerHTML" not in (ROOT / "engine" / "report_page.js").read_text()
+
+
+def test_the_page_says_what_the_files_say(runs, page):
+    data = data_of(page)
+    for name in ("linear", "prediction", "fused"):
+        file = runs / f"{name}.json" if name == "fused" else runs / name / "result.json"
+        for row in rows_of(name, load_json(file)):
+            assert f"<td>{text(row[4])}</td><td>{text(row[5])}</td>" in page, row
+    assert "pretrained" in page.split("<article")[1][:200]  # the pretraining comes first
+    for flag in ("--contrast-k", "--hidden-size", "--finetune-dataset"):
+        assert f"<th scope=row>{flag}</th>" in page
+    first, last = data["charts"][0], read_metrics(runs / "pretrained")[-1]
+    total = next(panel for panel in first if panel["title"] == "total loss")["series"][0]
+    assert total["x"][-1] == last["step"] == 12 and total["y"][-1] == pytest.approx(last["total"], rel=1e-4)
+    contrasts = next(panel for panel in first if panel["title"] == "contrast losses")["series"]
+    assert [s["label"] for s in contrasts] == ["query", "masked", "predicted", "mixed"]
+    titles = [panel["title"] for charts in data["charts"] for panel in charts]
+    assert "error in mm by predicted frame" in titles and any(t.startswith("top-1 %: early") for t in titles)
+    found = [m for m in data["matrices"] if m]
+    assert len(found) == 1 and found[0]["names"] == CLASSES
+    assert found[0]["counts"] == np.load(runs / "linear" / "confusion.npy").tolist()
+
+
+def unpack(stage, frames, joints=25):
+    raw = np.frombuffer(base64.b64decode(stage["data"]), "<i2").reshape(frames, stage["persons"], joints, 3)
+    return np.where(raw == -32768, np.nan, raw * stage["scale"])
+
+
+def test_moving_figures_are_the_clips(runs, page):
+    data = data_of(page)
+    split = runs.parent / "tiny" / "xsub"
+    clips, counts = np.load(split / "val_data_joint.npy"), np.minimum(np.load(split / "val_num_frame.npy"), 90)
+    plain = {k: c for k, c in data["clips"].items() if len(c["stages"]) == 1}
+    assert len(plain) == 4
+    for key, clip in plain.items():
+        i = int(key.rpartition("_")[2])
+        assert clip["frames"] == counts[i] and clip["fps"] == 30
+        true = clips[i, :, : counts[i]]  # (3, t, V, M)
+        found = unpack(clip["stages"][0], clip["frames"])
+        assert found.shape[1] == (2 if true[..., 1].any() else 1)
+        right = np.nan_to_num(found[..., 0]).transpose(0, 2, 1)  # (t, V, M)
+        assert np.abs(right - true[0][..., : right.shape[2]]).max() < 1e-3
+    for clip in (c for c in data["clips"].values() if len(c["stages"]) == 3):
+        hidden = np.frombuffer(base64.b64decode(clip["hidden"]), np.uint8).reshape(64, 25).astype(bool)
+        assert 0.4 < hidden.mean() < 0.95
+        seen, predicted, true = (unpack(stage, 64)[:, 0] for stage in clip["stages"])
+        assert np.array_equal(seen, true) and np.abs(predicted - true)[~hidden].max() < 1e-3
+        assert np.abs(predicted - true)[hidden].max() > 1e-2
+
+
+def test_the_script_works_in_node(page, tmp_path):
+    """Play, pause, drag, hover and legend, on a page of plain objects."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    clips = [m.replace("&#x27;", "'") for m in re.findall(r"data-clip='([^']*)'", page)]
+    clips.sort(key=lambda key: "tiny/" not in key)  # a whole clip first, predictions last
+    content = {"data": data_of(page), "charts": re.findall(r"data-chart='([^']*)'", page), "clips": clips}
+    content["matrices"] = re.findall(r"data-matrix='([^']*)'", page)
+    (tmp_path / "page.json").write_text(json.dumps(content))
+    command = [node, ROOT / "tests" / "fake_page.js", ROOT / "engine" / "report_page.js", tmp_path / "page.json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    out = json.loads(ran.stdout)
+    assert out["buttons"] == ["Pause", "Play", "Play all", "Play"]
+    assert out["moved"][0] < out["moved"][1] and out["paused"][0] == out["paused"][1]
+    assert 3 < out["from_three"] < 20
+    assert out["turned"] and out["lines"] in (24, 48)
+    assert {"--part0", "--part4"} <= set(out["colours"][0][0])
+    seen, predicted, true = map(set, out["colours"][-1])
+    assert "--predicted" in predicted - true - seen and "--true" in true - predicted - seen and "--seen" in seen
+    assert all(said is None or said.startswith("at ") for said in out["chart"]) and any(
+        "query: " in s for s in out["chart"]
+    )
+    assert out["legend"] == [4, "false"] and "masked: " in out["without"] and "query: " not in out["without"]
+    counts = np.array(next(m for m in content["data"]["matrices"] if m)["counts"])
+    assert out["cell"].startswith(f"{HOSTILE}\ntaken for action 0: {counts[1, 0]} of {counts[1].sum()} (")
+    assert out["outside"] is None and not out["wrong"] and all(0 < a <= 1 for a in out["alphas"])
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium on the PATH and no PCM3_BROWSER")
+def test_the_page_in_a_browser(page_path, tmp_path):
+    """Opened and clicked through: figures move and stop, values show, nothing is asked of a network, nothing fails."""
+
+    def canvas():
+        return page.js("document.querySelector('.player canvas').toDataURL()")
+
+    def says(wanted, seconds=5.0):
+        end = time.monotonic() + seconds
+        while not (
+            said := page.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+        ):
+            assert time.monotonic() < end, f"no tip with {wanted}"
+            time.sleep(0.02)
+        assert wanted in said, said
+
+    def changes(seconds=5.0):
+        first, end = canvas(), time.monotonic() + seconds
+        while canvas() == first:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+    (tmp_path / "profile").mkdir()
+    with Page(find_browser(), tmp_path / "profile") as page:
+        page.open(page_path.as_uri())
+        page.at(".player")
+        assert changes(), "figures move by themselves"
+        page.click(".player button")
+        assert page.js("document.querySelector('.player button').textContent") == "Play"
+        still = canvas()
+        assert not changes(0.3)
+        x, y = page.at(".player canvas")
+        page.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
+        page.mouse("mouseMoved", x + 40, y, button="left", buttons=1)
+        page.mouse("mouseReleased", x + 40, y, button="left", clickCount=1)
+        assert canvas() != still, "a dragged figure turns"
+        page.click(".player button")
+        assert changes()
+        page.click("#all")
+        assert page.js("[...document.querySelectorAll('.player button')].every(b => b.textContent === 'Play')")
+        page.hover(".chart")
+        says("at ")
+        page.hover("[data-matrix]", 0.6, 0.3)
+        says(" of ")
+        page.click(".legend button")
+        assert page.js("document.querySelector('.legend button').getAttribute('aria-pressed')") == "false"
+        page.click("details summary")
+        assert page.js(
+            "document.querySelector('details').open && document.querySelector('.arguments').clientHeight > 100"
+        )
+        assert page.js("document.title") == "runs" and page.js("typeof hurt") == "undefined"
+        assert HOSTILE in page.js("document.querySelector('.bars').textContent")
+        page.resize(390, 844, mobile=True)
+        assert page.js("document.documentElement.scrollWidth") <= 390, "nothing is wider than a phone"
+        page.picture(tmp_path / "phone.png")
+        assert (tmp_path / "phone.png").stat().st_size > 5000
+        assert not page.errors and page.requests == [page_path.as_uri()]
+
+
+def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    here = tmp_path / "runs"
+    (here / "linear" / "confusion.npy").write_bytes(b"\x93NUMPY nonsense")
+    (here / "linear" / "scores.npz").write_bytes(b"no scores")
+    (here / "prediction" / "result.json").write_text('{"task": "motion_prediction", "summary": {}, "seeds": 3}')
+    (here / "pretrained" / "checkpoint_last.pth.tar").write_bytes(b"no checkpoint")
+    with open(here / "pretrained" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 13, "total": NaN}\n[1]\n{"step": "x"}\nhalf a li')
+    (here / "odd").mkdir()
+    (here / "odd" / "result.json").write_text("[1, 2]")
+    (here / "odd" / "arguments.json").write_text('{"<b>": ')
+    ran = call(report.main, f"{here} --output {tmp_path}/r.html")
+    assert ran.status == 0, ran.err
+    for words in ("not a readable array", "scores", "lacks what motion_prediction", "checkpoint", "odd: "):
+        assert any(words in line for line in ran.out.splitlines() if line.startswith("note: ")), (words, ran.out)
+    tags = Tags()
+    tags.feed((tmp_path / "r.html").read_text())
+    assert not tags.open and tags.seen.count("article") == 5
+
+
+def test_without_its_data_a_run_is_still_reported(runs, tmp_path):
+    ran = call(report.main, f"{runs} --output {tmp_path}/r.html --data-root {tmp_path}/nowhere")
+    assert ran.status == 0 and "0 moving figures" in ran.out and "is not known" in ran.out
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_wrong_calls(runs, tmp_path):
+    refused(call(report.main, f"{tmp_path}/none"), "there is no such folder")
+    refused(call(report.main, f"{tmp_path}"), "no run in it")
+    refused(call(report.main, f"{runs} --output {tmp_path}/report.pdf"), ".html")
+    refused(call(report.main, f"{runs} --output {tmp_path}"), ".html")
+
+
+def test_runs_are_found_once_and_under_their_names(runs):
+    found = find_runs([runs, runs / "linear"])
+    assert [name for name, _ in found] == ["fused", "linear", "prediction", "pretrained"]
+    assert find_runs([runs / "fused.json"]) == [("fused", runs / "fused.json")]
+
+
+def test_curves_are_grouped_and_gaps_stay(tmp_path):
+    lines = [
+        {"step": i, "contrast_query": 1.0, "contrast_mixed": None, "seed1/loss": i, "seed2/loss": 2, "skipped": 0}
+        for i in (1, 2)
+    ]
+    lines[1]["contrast_mixed"] = 3.0
+    panels = curve_panels(lines)
+    assert panels["contrast losses"] == {"query": ([1, 2], [1.0, 1.0]), "mixed": ([1, 2], [None, 3.0])}
+    assert list(panels["loss"]) == ["seed1", "seed2"] and "skipped" not in panels
+    (tmp_path / "metrics.jsonl").write_text("nothing\n")
+    with pytest.raises(UserError, match="no record"):
+        read_metrics(tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        read_metrics(tmp_path / "none")
+    x, y = thinned(list(range(5000)), [1.23456789] * 5000)
+    assert len(x) == len(y) == 600 and x[0] == 0 and x[-1] == 4999 and y[0] == 1.2346
