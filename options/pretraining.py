@@ -108,7 +108,7 @@ def _add_run_group(p) -> None:
     g.add_argument(
         "--pictures",
         type=natural,
-        default=4,
+        default=2,
         metavar="N",
         help="at the end, show in TensorBoard what the model predicts of hidden body parts of N clips, and the features of up "
         "to 300 clips in its projector; takes seconds; 0 = none",
