@@ -1,0 +1,45 @@
+"""Says what a checkpoint holds, and writes it in another format.
+
+    python convert_checkpoint.py checkpoint.pth.tar                                          # what is it?
+    python convert_checkpoint.py checkpoint_0450.pth.tar --to ours --output ours.pth.tar     # a released one
+    python convert_checkpoint.py runs/joint/checkpoint_last.pth.tar --to encoder --output encoder.pth
+
+`engine.convert` says what each format holds.
+"""
+
+import sys
+
+from options.convert import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+from pathlib import Path
+
+from engine.convert import Source, converted
+from utils import checkpoint as files
+from utils.errors import run
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    source = Source(args.checkpoint, args.stream, args.layout, args.persons)
+    print(f"{args.checkpoint}, {Path(args.checkpoint).stat().st_size / 1e6:.1f} MB")
+    print("\n".join(f"  {line}" for line in source.described()))
+    if args.to is None:
+        return 0
+    content = converted(source, args.to)
+    output = Path(args.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files.save(output, content)
+    left = [k for k in ("optimizer",) if source.content.get(k)]
+    print(
+        f"{output}: {args.to} format, {len(content['state_dict'])} tensors, {output.stat().st_size / 1e6:.1f} MB"
+        + ("; the optimizer is left out, so it can be used but not resumed" if left else "")
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])
