@@ -1,0 +1,172 @@
+"""Classifies a stream of skeletons frame by frame, as a sensor sends them.
+
+    python live_demo.py runs/linear/classifier.pth --dataset demo                  # test clips play the sensor, 30 a second
+    my_sensor | python live_demo.py runs/linear/classifier.pth --stdin json
+
+Each frame is one step of the encoder: frame in, feature out, and the trained classifier on the feature. On a terminal a line
+is rewritten with the most probable class so far; elsewhere a line is printed when that class changes. The last lines say how
+many frames a second were possible, and which share of the time between two frames that is.
+
+A classifier is trained on clips of 64 frames, made from whatever length a clip had; a stream comes at the sensor's rate, and
+its first frames say little. So the class of a sequence is that of its end.
+"""
+
+import sys
+
+from options.live import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from engine.features import Classifier, load_classifier
+from engine.setup import find_dataset, set_threads
+from feeder.draws import epoch_order
+from utils.errors import UserError, run
+
+
+def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
+    """Test clips as (name, true class, frames (V, 3, M)), at the sensor's rate."""
+    dataset = find_dataset(args.data_root, args.dataset, args.protocol, ("val",))
+    if (dataset.layout.name, dataset.row.persons) != (found.encoder.layout.name, found.encoder.persons):
+        raise UserError(
+            f"{args.classifier}: its encoder reads {found.encoder.layout.name} with {found.encoder.persons} persons, "
+            f"{args.dataset} has {dataset.layout.name} with {dataset.row.persons}"
+        )
+    clips = dataset.clips("val")
+    for i in epoch_order(args.seed, 0, len(clips))[: args.clips].tolist():
+        low, true = int(clips.offsets[i]), dataset.row.classes[int(clips.labels[i])]
+        frames = clips.frames[low : low + int(clips.num_frame[i])].numpy()
+        yield clips.names[i], true, at_rate(frames, args.rate)
+
+
+def at_rate(frames, rate: float) -> Iterator[np.ndarray]:
+    """The frames, not before their time; rate 0: at once."""
+    begun = time.monotonic()
+    for i, frame in enumerate(frames):
+        if rate:
+            time.sleep(max(0.0, begun + i / rate - time.monotonic()))
+        yield frame
+
+
+def parse_line(line: str, kind: str, joints: int) -> np.ndarray:
+    """A frame (V, 3) or (M, V, 3) from a line; UserError when it is none."""
+    try:
+        if kind == "json":
+            return np.asarray(json.loads(line), dtype=np.float32)
+        numbers = np.array([float(word) for word in line.split(",")], dtype=np.float32)
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"it is no {kind} of numbers: {line.strip()[:60]!r}") from None
+    if len(numbers) % (3 * joints):
+        raise UserError(f"{len(numbers)} numbers are not x,y,z of {joints} joints a person")
+    return numbers.reshape(-1, joints, 3)
+
+
+def received(lines, kind: str, joints: int) -> Iterator[tuple[str, None, Iterator[np.ndarray]]]:
+    """Sequences from lines of text; an empty line ends one. UserError names the line."""
+    lines = enumerate(lines, 1)
+
+    def until_empty(first):
+        number, line = first
+        while line.strip():
+            try:
+                yield parse_line(line, kind, joints)
+            except UserError as error:
+                raise UserError(f"standard input, line {number}: {error}") from None
+            number, line = next(lines, (number, ""))
+
+    sequence = 0
+    for first in lines:
+        if first[1].strip():
+            sequence += 1
+            yield f"sequence {sequence}", None, until_empty(first)
+
+
+class Display:
+    """One line that is rewritten on a terminal; elsewhere a line for each new class."""
+
+    def __init__(self, out):
+        self.out, self.rewrite, self.shown = out, out.isatty(), None
+
+    def show(self, frame: int, name: str, share: float, seconds: float) -> None:
+        text = f"  frame {frame:4d}  {name:<30.30}  {100 * share:3.0f} %  {1e3 * seconds:5.1f} ms"
+        if self.rewrite:
+            self.out.write(f"\r{text}")
+        elif name != self.shown:
+            self.out.write(f"{text}\n")
+        self.shown = name
+        self.out.flush()
+
+    def end(self, text: str) -> None:
+        self.out.write(("\n" if self.rewrite and self.shown else "") + text + "\n")
+        self.out.flush()
+        self.shown = None
+
+
+def follow(found: Classifier, stream, frames, display: Display, costs: list[float]) -> tuple[str, float] | None:
+    """One sequence: shows the class so far after every frame; returns the last (class, probability), None without frames.
+
+    costs: gets the seconds of each frame, from its arrival to its class."""
+    stream.reset()
+    last = None
+    for number, frame in enumerate(frames, 1):
+        begun = time.perf_counter()
+        feature = stream.step(frame, f"frame {number}")
+        if feature is not None:
+            p = found.probabilities(feature)
+            last = (found.classes[int(p.argmax())], float(p.max()))
+        costs.append(time.perf_counter() - begun)
+        if last is not None:
+            display.show(number, *last, costs[-1])
+    feature = stream.finish()
+    if feature is not None:
+        p = found.probabilities(feature)
+        last = (found.classes[int(p.argmax())], float(p.max()))
+    return last
+
+
+def cost_in_words(costs: list[float], rate: float) -> str:
+    """Frames per second, and the share of the time between two frames of the sensor."""
+    mean, slow = float(np.mean(costs)), float(np.quantile(costs, 0.99))
+    between = 1 / (rate or 30.0)
+    return (
+        f"{len(costs)} frames, {1 / mean:.0f} a second possible: {1e3 * mean:.2f} ms each (99 % below {1e3 * slow:.2f} ms), "
+        f"{100 * mean / between:.0f} % of the {1e3 * between:.0f} ms between two frames"
+    )
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    set_threads(args.threads)
+    found = load_classifier(args.classifier, "none" if args.dataset else args.normalise, args.device)
+    stream = found.encoder.start_stream()
+    joints = found.encoder.layout.joints
+    print(
+        f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, {found.encoder.device}"
+    )
+    sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints)
+    display, costs, right, judged = Display(sys.stdout), [], 0, 0
+    for name, true, frames in sequences:
+        last = follow(found, stream, frames, display, costs)
+        if last is None:
+            continue
+        truth = "" if true is None else f" (true: {true})"
+        display.end(f"{name}: {last[0]}, {100 * last[1]:.0f} %{truth}")
+        judged += true is not None
+        right += true == last[0]
+    if not costs:
+        raise UserError("no frame came; --stdin reads a frame a line")
+    if judged:
+        print(f"{right} of {judged} clips right at their end")
+    print(cost_in_words(costs, args.rate))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

@@ -1,0 +1,69 @@
+"""Flags of live_demo.py."""
+
+import argparse
+
+from options import common
+from options.common import natural, non_negative, positive_int
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Classifies a stream of skeletons frame by frame, as a sensor sends them: the most probable class so far, and what each "
+        "frame costs.",
+        "The encoder keeps its state from frame to frame, so that a frame costs the same however long the stream. It needs one "
+        "that sees no future: gru, or a transformer pretrained with --causal.",
+    )
+    g = p.add_argument_group("classifier")
+    g.add_argument(
+        "classifier",
+        help="classifier.pth of a run folder of action_classification.py (linear evaluation or fine-tuning)",
+    )
+    g.add_argument(
+        "--normalise",
+        default="all",
+        metavar="STEPS",
+        help="what is done to the coordinates of --stdin: all (usual), none, or some of centre,spine,shoulders with commas "
+        "between; as the data of the pretraining had been",
+    )
+    g = p.add_argument_group("stream")
+    g.add_argument(
+        "--dataset",
+        default="",
+        metavar="NAME",
+        help="a prepared data set whose test clips play the sensor, one after the other",
+    )
+    g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
+    g.add_argument("--protocol", default="cross_subject", help="of --dataset")
+    g.add_argument("--clips", type=positive_int, default=5, metavar="N", help="clips of --dataset, drawn by --seed")
+    g.add_argument("--seed", type=natural, default=0, help="chooses the clips")
+    g.add_argument(
+        "--stdin",
+        choices=("json", "csv"),
+        default=None,
+        help="instead of --dataset: a frame a line on standard input, raw coordinates in metres. json: nested lists (V, 3) or "
+        "(M, V, 3); csv: x,y,z of each joint, person after person. An empty line begins a new sequence",
+    )
+    g.add_argument(
+        "--rate",
+        type=non_negative,
+        default=30.0,
+        metavar="HZ",
+        help="frames a second at which --dataset plays, and against which the cost of a frame is held; 30 is a Kinect; 0 plays as "
+        "fast as it goes",
+    )
+    g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
+    g.add_argument(
+        "--threads",
+        type=positive_int,
+        default=None,
+        help="CPU threads; default: as torch chooses; 1 is often quickest for a small encoder",
+    )
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    p = build_parser()
+    args = p.parse_args(argv)
+    if bool(args.dataset) == bool(args.stdin):
+        p.error("give either --dataset (test clips play the sensor) or --stdin json (or csv)")
+    return args

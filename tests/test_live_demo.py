@@ -1,0 +1,96 @@
+"""The live demo: the class it ends with is that of the features of all frames; what it says of its cost is what it took."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from make_checkpoint import CAUSAL, write_classifier
+from make_tiny import write_tiny_dataset
+from programs import call, refused
+
+import live_demo
+from engine.features import load_classifier
+from engine.setup import find_dataset
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return write_classifier(tmp_path_factory.mktemp("c") / "classifier.pth", trained={"dataset": "tiny"})
+
+
+def test_test_clips_play_the_sensor(tmp_path, classifier):
+    write_tiny_dataset(tmp_path, frames=90)
+    ran = call(live_demo.main, f"{classifier} --dataset tiny --data-root {tmp_path} --clips 3 --rate 0 --device cpu")
+    assert ran.status == 0, ran.err
+    clips = find_dataset(tmp_path, "tiny", "cross_subject", ("val",)).clips("val")
+    found, total = load_classifier(classifier, "none", "cpu"), 0
+    ends = re.findall(r"^(val_\d+): (action \d), (\d+) % \(true: (action \d)\)$", ran.out, re.M)
+    assert len(ends) == 3
+    for name, said, share, true in ends:
+        i = clips.names.index(name)
+        frames = clips.frames[int(clips.offsets[i]) :][: int(clips.num_frame[i])]
+        p = found.probabilities(found.encoder.frame_features(frames))[-1]
+        assert said == found.classes[p.argmax()] and abs(int(share) - 100 * p.max()) <= 1
+        assert true == f"action {int(clips.labels[i])}"
+        total += len(frames)
+    right = sum(said == true for _, said, _, true in ends)
+    assert f"{right} of 3 clips right" in ran.out and f"{total} frames, " in ran.out.splitlines()[-1]
+    assert "of the 33 ms between two frames" in ran.out
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_lines_of_joints(monkeypatch, classifier, kind):
+    clips = [RNG.normal(size=(2, n, 25, 3)).astype(np.float32) for n in (7, 12)]
+    lines = []
+    for clip in clips:
+        for frame in clip.transpose(1, 0, 2, 3):
+            lines.append(json.dumps(frame.tolist()) if kind == "json" else ",".join(map(repr, frame.ravel().tolist())))
+        lines += ["", ""]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    ran = call(live_demo.main, f"{classifier} --stdin {kind} --device cpu")
+    assert ran.status == 0, ran.err
+    found = load_classifier(classifier, device="cpu")
+    for i, clip in enumerate(clips, 1):
+        p = found.probabilities(found.encoder.frame_features(clip))[-1]
+        assert f"sequence {i}: {found.classes[p.argmax()]}, {100 * p.max():.0f} %" in ran.out
+    assert "sequence 3" not in ran.out and "19 frames" in ran.out
+
+
+def test_it_waits_for_the_sensor():
+    import time
+
+    begun = time.monotonic()
+    assert len(list(live_demo.at_rate(np.zeros((7, 1)), 60.0))) == 7
+    assert time.monotonic() - begun >= 0.099
+
+
+def test_cost_in_words():
+    text = live_demo.cost_in_words([0.01] * 99 + [0.02], 30.0)
+    assert "100 frames, 99 a second possible: 10.10 ms" in text and "30 % of the 33 ms" in text
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        ("", "no frame came"),
+        ("1,2,3", "line 1"),
+        (",".join(["0"] * 75) + "\n" + ",".join(["x"] * 75), "line 2"),
+        (",".join(["nan"] * 75), "frame 1"),
+        (",".join(["1"] * 225), "3 persons"),
+    ],
+)
+def test_bad_lines(monkeypatch, classifier, lines, words):
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    refused(call(live_demo.main, f"{classifier} --stdin csv --device cpu"), words)
+
+
+def test_mistakes(tmp_path, classifier):
+    refused(call(live_demo.main, f"{classifier}"), "either --dataset")
+    path = write_classifier(tmp_path / "c.pth", **{**CAUSAL, "causal": False})
+    refused(call(live_demo.main, f"{path} --stdin csv"), "frame by frame")
+    write_tiny_dataset(tmp_path, persons=1, frames=90)
+    refused(call(live_demo.main, f"{classifier} --dataset tiny --data-root {tmp_path}"), "2 persons")
