@@ -122,7 +122,7 @@ def is_fusion(path: Path) -> bool:
     return isinstance(content, dict) and isinstance(content.get("rows"), list) and "sources" in content
 
 
-def find_runs(given) -> list[tuple[str, Path]]:
+def find_runs(given: list) -> list[tuple[str, Path]]:
     """(name, run folder or result file) of everything at and below the given paths, in order; folders of earlier runs
     (`earlier-DATE`) and hidden ones are left out. UserError when a path holds no run, or all hold too many."""
     found: dict[Path, str] = {}
@@ -130,7 +130,7 @@ def find_runs(given) -> list[tuple[str, Path]]:
         if path.is_file() and path.suffix == ".json":
             here = {path: path.stem}
         elif path.is_dir():
-            here = {p: name for p, name in _below(path, path.resolve().name, DEPTH)}
+            here = {p: _name(p, path, len(given) > 1) for p in _below(path, DEPTH)}
         else:
             raise UserError(f"{path}: {'not a run folder' if path.exists() else 'there is no such folder'}")
         if not here:
@@ -141,16 +141,24 @@ def find_runs(given) -> list[tuple[str, Path]]:
     return [(name, path) for path, name in found.items()]
 
 
-def _below(folder: Path, name: str, depth: int):
+def _name(run: Path, given: Path, several: bool) -> str:
+    """A run's path below the given folder, which comes before it where several are given."""
+    root, name = given.resolve().name, run.relative_to(given).as_posix()
+    name = name.removesuffix(".json") if run.is_file() else name
+    return root if name == "." else f"{root}/{name}" if several else name
+
+
+def _below(folder: Path, depth: int):
+    """Run folders and result files of ensemble.py at and below a folder."""
     if is_run(folder):
-        yield folder, name
+        yield folder
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "earlier-")):
             continue
         if path.is_dir() and depth:
-            yield from _below(path, path.name if not is_run(folder) else f"{name}/{path.name}", depth - 1)
+            yield from _below(path, depth - 1)
         elif path.is_file() and is_fusion(path):
-            yield path, path.stem
+            yield path
 
 
 def read_run(name: str, path: Path) -> RunRecord:

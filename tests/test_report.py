@@ -294,8 +294,11 @@ def test_wrong_calls(runs, tmp_path):
 
 
 def test_runs_are_found_once_and_under_their_names(runs):
-    found = find_runs([runs, runs / "linear"])
-    assert [name for name, _ in found] == ["fused", "linear", "prediction", "pretrained"]
+    names = ["fused", "linear", "prediction", "pretrained"]
+    assert [name for name, _ in find_runs([runs])] == names
+    assert [name for name, _ in find_runs([runs, runs / "linear"])] == [f"runs/{name}" for name in names]
+    assert [name for name, _ in find_runs([runs.parent / "tiny" / "..", runs])][0] == "report0/runs/fused"
+    assert find_runs([runs / "linear"]) == [("linear", runs / "linear")]
     assert find_runs([runs / "fused.json"]) == [("fused", runs / "fused.json")]
 
 
