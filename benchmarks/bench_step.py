@@ -10,6 +10,7 @@ released), and peak memory. The batch is drawn once and stays: the feeder has a 
 import argparse
 import statistics
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +22,10 @@ from benchmarks import common
 from benchmarks.twins import PlainPCM3
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
+from models.recurrent import RUNS, ForwardGRU
 from utils.errors import UserError, run
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 KINDS = {"ours": PCM3, "twin": PlainPCM3}
 PASSES = 4 * 3 + 1  # query, masked, predicted, mixed forward and backward; the key forward
 
@@ -36,7 +39,31 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=tuple(common.PRECISIONS), default="fp32", help="of our large products")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
+    parser.add_argument(
+        "--clock",
+        choices=tuple(CLOCKS),
+        default="wall",
+        help="wall, or processor (with --threads 1, on a busy machine)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds; more where the machine is shared")
+    parser.add_argument(
+        "--recurrent",
+        nargs="+",
+        choices=("auto", *RUNS),
+        default=["auto"],
+        help="how our recurrent layers run; several compare",
+    )
+    parser.add_argument(
+        "--parts", type=int, nargs="+", default=[1], metavar="K", help="as --grad-accum; several compare"
+    )
+    parser.add_argument(
+        "--recompute",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="K",
+        help="as --recompute of the program; several compare",
+    )
     parser.add_argument("--only", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="which candidates to run")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process each")
     parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
@@ -44,13 +71,17 @@ def parse_args(argv=None) -> argparse.Namespace:
     for name in ("batch", "hidden", "layers", "queue", "rounds"):
         if getattr(args, name) < (4 if name == "batch" else 1):
             raise UserError(f"--{name} {getattr(args, name)} is too small")
+    if any(parts < 1 or args.batch % parts for parts in args.parts):
+        raise UserError(f"--parts {args.parts}: expected numbers that divide the batch of {args.batch}")
+    if min(args.recompute) < 0:
+        raise UserError(f"--recompute {args.recompute}: expected 0 or more")
     return args
 
 
-def random_batch(batch: int, device) -> SimpleNamespace:
+def random_batch(batch: int, device, frames: int = 64) -> SimpleNamespace:
     """Views of random numbers with the shapes and meanings of feeder.batches.Batch."""
-    x = [torch.randn(batch, 64, 150, device=device) for _ in range(4)]
-    hidden = torch.rand(64, 150, device=device) < 0.5
+    x = [torch.randn(batch, frames, 150, device=device) for _ in range(4)]
+    hidden = torch.rand(frames, 150, device=device) < 0.5
     partner = (torch.arange(batch, device=device) + 1) % batch
     share, offsets = torch.tensor(0.3, device=device), torch.rand(6, device=device)
     return SimpleNamespace(
@@ -59,22 +90,36 @@ def random_batch(batch: int, device) -> SimpleNamespace:
     )  # fmt: skip
 
 
-def build_step(kind: str, batch: int, hidden: int, layers: int, queue: int, precision: str, device: str):
+def build_step(
+    kind: str,
+    batch: int,
+    hidden: int,
+    layers: int,
+    queue: int,
+    precision: str,
+    device: str,
+    recurrent: str = "auto",
+    parts: int = 1,
+    recompute: int = 0,
+):
     """A function that does one training step of one candidate."""
     torch.manual_seed(0)
     encoder = EncoderConfig(hidden_size=hidden, num_layers=layers)
     model = KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue)).to(device).train()
-    if kind == "ours" and precision == "bf16":
-        model.set_compute_dtype(torch.bfloat16)
+    if kind == "ours":
+        model.set_recompute(recompute)
+        model.set_compute_dtype(torch.bfloat16 if precision == "bf16" else None)
+        for module in model.modules():
+            if isinstance(module, ForwardGRU):
+                module.implementation = recurrent
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4
     )
     views = random_batch(batch, device)
 
     def step():
-        output = model(views)
         optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()
+        output = model.backward_in_parts(views, parts)
         optimizer.step()
         model.enqueue(output.keys)
 
@@ -87,31 +132,48 @@ def step_flop(batch: int, hidden: int, layers: int) -> float:
     return PASSES * sum(2 * common.product_flop(batch * 64, width + hidden, 3 * hidden) for width in widths)
 
 
+def candidates_of(args) -> dict[str, tuple]:
+    """Arguments of `build_step` by name: the twin, and ours in every way that is asked for."""
+    setting = (args.batch, args.hidden, args.layers, args.queue, args.precision, args.device)
+    found = {"twin": ("twin", *setting)} if "twin" in args.only else {}
+    for recurrent in args.recurrent if "ours" in args.only else ():
+        for parts in args.parts:
+            for recompute in args.recompute:
+                name = "ours" + f"_{recurrent}" * (recurrent != "auto") + f"_parts{parts}" * (parts > 1)
+                found[name + f"_recompute{recompute}" * (recompute > 0)] = (
+                    "ours",
+                    *setting,
+                    recurrent,
+                    parts,
+                    recompute,
+                )
+    return found
+
+
 def main(argv=None) -> None:
     args = parse_args(argv)
     device = common.choose_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    setting = (args.batch, args.hidden, args.layers, args.queue, args.precision, args.device)
-    candidates = {kind: build_step(kind, *setting) for kind in args.only}
+    candidates = {name: build_step(*how) for name, how in candidates_of(args).items()}
     reference = (args.batch * 64, args.hidden, 3 * args.hidden)
     candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
-    seconds = common.interleave(candidates, args.rounds, device)
+    seconds = common.interleave(candidates, args.rounds, device, clock=CLOCKS[args.clock])
     product_rate = common.product_flop(*reference) / statistics.median(seconds["product"])
     flop = step_flop(args.batch, args.hidden, args.layers)
-    result = {key: getattr(args, key) for key in ("batch", "hidden", "layers", "queue", "precision", "rounds")}
+    result = {key: getattr(args, key) for key in ("batch", "hidden", "layers", "queue", "precision", "rounds", "clock")}
     result["product_gflops"] = round(product_rate / 1e9, 1)
-    for kind in args.only:
-        entry = common.summary(seconds[kind])
-        rate = flop / statistics.median(seconds[kind])
+    for name, how in candidates_of(args).items():
+        entry = common.summary(seconds[name])
+        rate = flop / statistics.median(seconds[name])
         entry |= {"clips_per_s": round(args.batch / entry["median_s"], 2), "gflops": round(rate / 1e9, 1)}
         entry["share_of_product"] = round(rate / product_rate, 3)
         if not args.no_memory:
-            peak = common.peak_memory(build_step, kind, *setting, device=args.device)
+            peak = common.peak_memory(build_step, *how, device=args.device)
             entry["peak_mb"] = None if peak is None else round(peak / 2**20)
-        if kind != "ours" and "ours" in args.only:
-            entry["ours_faster"] = round(common.ratio(seconds[kind], seconds["ours"]), 2)
-        result[kind] = entry
+        if name == "twin" and "ours" in seconds:
+            entry["ours_faster"] = round(common.ratio(seconds["twin"], seconds["ours"]), 2)
+        result[name] = entry
     common.report("step", result, device, args.save)
 
 

@@ -114,7 +114,7 @@ class Encoder(nn.Module):
     """Input norm, backbone and head. `head=False` builds the encoder of downstream tasks, without `fc`."""
 
     recompute = (
-        0  # pieces of a view whose activations are computed again in the backward pass; 0 = kept, see `_in_pieces`
+        0  # pieces of a view, each computed again in the backward pass instead of kept; 0 = off, see `_in_pieces`
     )
 
     def __init__(self, config: EncoderConfig, head: bool = True):

@@ -50,6 +50,11 @@ def _packed_products_work(dtype: torch.dtype) -> bool:
         return False
 
 
+def _use_onednn(x: Tensor) -> bool:
+    """Whether oneDNN multiplies tensors like x: those on a CPU only."""
+    return x.device.type == "cpu" and _packed_products_work(x.dtype)
+
+
 def _multiply(x: Tensor, weight: Tensor) -> Tensor:
     """x (rows, K) times weight (M, K), packed or not, transposed -> (rows, M), by oneDNN."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
@@ -57,7 +62,7 @@ def _multiply(x: Tensor, weight: Tensor) -> Tensor:
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """x (rows, K) times weight (M, K) transposed -> (rows, M); oneDNN, where it works, is faster than torch.mm."""
-    if _packed_products_work(x.dtype):
+    if _use_onednn(x):
         return _multiply(x, weight)
     return torch.mm(x, weight.t())
 
@@ -67,16 +72,19 @@ class _FrameProduct:
 
     def __init__(self, weights: list[Tensor], rows: int, frames: int, dtype: torch.dtype):
         directions, (wide, inner) = len(weights), weights[0].shape
-        self.out = torch.empty(directions, rows, wide, dtype=dtype)  # of the state's type, used again every frame
+        device = weights[0].device
+        self.out = torch.empty(
+            directions, rows, wide, dtype=dtype, device=device
+        )  # of the state's type, used again every frame
         compute_dtype = weights[0].dtype
         hidden = min(wide, inner)
         self.packed, self.scratch = None, None
-        if hidden >= PACKED_FROM and frames >= PACKED_FRAMES and _packed_products_work(compute_dtype):
+        if hidden >= PACKED_FROM and frames >= PACKED_FRAMES and _use_onednn(weights[0]):
             self.packed = [torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows) for weight in weights]
             return
         self.stacked = torch.stack(weights).transpose(1, 2)
         if compute_dtype != dtype:
-            self.scratch = torch.empty(directions, rows, wide, dtype=compute_dtype)
+            self.scratch = torch.empty(directions, rows, wide, dtype=compute_dtype, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (D, N, K) -> (D, N, M); the result is overwritten by the next call."""
@@ -184,7 +192,7 @@ def _backward_layer(x, states, gates, candidates, weights, grad_outputs, grad_la
     dh = grad_last.contiguous().clone() if grad_last is not None else x.new_zeros(directions, clips, H)
     blocks = _blocks(frames, GRADIENT_ROWS, clips)
     factors = x.new_empty(directions, clips, 4, H)
-    buffer = torch.empty(directions, blocks[0][1], clips, 4 * H, dtype=compute_dtype)
+    buffer = x.new_empty(directions, blocks[0][1], clips, 4 * H, dtype=compute_dtype)
     grad_x = x.new_empty(frames, clips, x.shape[2]) if want_grad_x else None
     grad_weights = [torch.empty_like(w) for w in weights]
     by_direction = states.view(frames + 1, clips, directions, H).permute(2, 0, 1, 3)
@@ -262,6 +270,8 @@ class ForwardGRU(nn.Module):
     `_reverse`, then the next layer, whose input is directions*H wide. Initialised as `nn.GRU`: uniform, 1/sqrt(H).
 
     compute_dtype: type of the operands of matrix products, None for that of x; an attribute, to be changed at any time.
+    implementation: "own" (the loop over frames in an autograd function), "cudnn" (torch's GRU once per layer and direction:
+    cuDNN on a CUDA device, torch's native one elsewhere) or "auto" (own on a CPU, cudnn elsewhere); an attribute as well.
     Raises ValueError for sizes below 1, another number of directions, or inputs of other shapes or type than this."""
 
     def __init__(self, input_size, hidden_size, num_layers, directions=2, compute_dtype: torch.dtype | None = None):
@@ -274,6 +284,7 @@ class ForwardGRU(nn.Module):
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.directions = num_layers, directions
         self.compute_dtype = compute_dtype
+        self.implementation = "auto"
         self._names = []
         for layer in range(num_layers):
             width = input_size if layer == 0 else directions * hidden_size
@@ -334,7 +345,7 @@ class ForwardGRU(nn.Module):
         compute_dtype = self.compute_dtype or x.dtype
         # a program that is exported holds torch's own operator: an autograd function cannot be written to a file
         own = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        run = _layer_on_cpu if own else _native_layer
+        run = _own_layer if own else _native_layer
         x, last = x.transpose(0, 1), []
         for layer, h0 in enumerate(state.split(self.directions)):
             names = self._names[4 * self.directions * layer : 4 * self.directions * (layer + 1)]
@@ -343,7 +354,7 @@ class ForwardGRU(nn.Module):
         return x.transpose(0, 1), torch.cat(last)
 
 
-def _layer_on_cpu(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, Tensor]:
+def _own_layer(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, Tensor]:
     """One layer through the autograd function, or, where no gradient can be wanted, without keeping anything."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, h0, *weights)):
         return _Layer.apply(x, h0, compute_dtype, *weights)
@@ -351,3 +362,6 @@ def _layer_on_cpu(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: T
     states, _, _ = _run_layer(x, h0, weights, compute_dtype, keep=False)
     last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
     return states[1:], last
+
+
+RUNS = {"own": _own_layer, "cudnn": _native_layer}

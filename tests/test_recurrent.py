@@ -119,12 +119,33 @@ def test_native_path_of_other_devices_equals_frame_by_frame():
     compare(ours, gru, 3, 6, torch.float64, 1e-10, run)
 
 
+@pytest.mark.parametrize("name", recurrent.RUNS)
+def test_a_chosen_implementation_equals_frame_by_frame(name):
+    """own and cudnn (here torch's native GRU), chosen as a CUDA device or a benchmark chooses them."""
+    ours, gru = pair(5, 8, 2, 2)
+    ours.implementation = name
+    compare(ours, gru, 3, 6, torch.float64, 1e-10)
+
+
+def test_each_device_has_its_implementation(monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        recurrent, "RUNS", {n: lambda *a, n=n: called.append(n) or (a[0], a[1]) for n in recurrent.RUNS}
+    )
+    ours, _ = pair(5, 8, 1, 2, torch.float32)
+    ours(torch.randn(1, 2, 5))
+    ours.to("meta")(torch.randn(1, 2, 5, device="meta"))  # any device that is not a CPU
+    assert called == ["own", "cudnn"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_equals_cpu():
+@pytest.mark.parametrize("name", recurrent.RUNS)
+def test_cuda_equals_cpu(name):
     ours, _ = pair(10, 64, 3, 2, torch.float32)
     x = torch.randn(4, 16, 10)
     expected = ours(x)[0]
+    ours.implementation = name
     with torch.backends.cudnn.flags(allow_tf32=False):
         found = ours.to("cuda")(x.to("cuda"))[0]
     torch.testing.assert_close(found.to("cpu"), expected, rtol=1e-4, atol=1e-5)

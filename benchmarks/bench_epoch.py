@@ -1,0 +1,128 @@
+"""Trains on synthetic data of NTU-60's size, end to end, and says how long the whole run of 451 epochs would take.
+
+    python benchmarks/bench_epoch.py --device cuda --precision bf16
+    python benchmarks/bench_epoch.py --clips 200 --batch 8 --hidden 64 --layers 1 --steps 6    # tries the script on a CPU
+
+Packed clips of random numbers, as many and as long as those of NTU-60 cross-view, go through the feeder, the model and the
+optimizer as the program runs them: draws, views, forward, backward, step, queue, and the wait for a finite loss. One JSON
+line: seconds a step, the time waited for data and its share, the seconds of an epoch and hours of the whole run computed
+from them (arithmetic, not a run of that length), where the clips lived, and peak memory on CUDA."""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
+
+import torch
+
+from benchmarks import common
+from engine.setup import resolve_precision
+from feeder.batches import Batches
+from feeder.clips import PackedClips
+from feeder.draws import ViewSettings
+from models.encoder import EncoderConfig
+from models.pcm3 import PCM3, PCM3Config
+from options.common import PRECISIONS, number, positive_int
+from pretrain_moco_mask import train_step
+from utils.distributed import World
+from utils.errors import UserError, run
+from utils.skeleton import KINECT_V2
+
+WARM = 3  # first steps, which are not measured
+MEAN_FRAMES = 80  # of a synthetic clip; drawn between a half and one and a half of it
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--clips", type=positive_int, default=37646, help="training clips; NTU-60 cross-view has 37,646"
+    )
+    parser.add_argument("--epochs", type=positive_int, default=451, help="of the run whose time is computed")
+    parser.add_argument("--batch", type=number(int, low=3), default=128, help="clips a step")
+    parser.add_argument("--hidden", type=positive_int, default=1024, help="width of a direction, a multiple of 16")
+    parser.add_argument("--layers", type=positive_int, default=3, help="recurrent layers")
+    parser.add_argument("--queue", type=positive_int, default=16384, help="queue size")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="as of the program")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--placement", choices=("auto", "device", "memory"), default="auto", help="as --clips of the program"
+    )
+    parser.add_argument(
+        "--workers", type=number(int, low=0), default=1, help="threads that render, where the device does not"
+    )
+    parser.add_argument(
+        "--threads", type=number(int, low=0), default=0, help="processor threads; 0 leaves torch's choice"
+    )
+    parser.add_argument("--steps", type=number(int, low=1), default=100, help=f"measured steps, after {WARM} others")
+    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
+    args = parser.parse_args(argv)
+    if args.batch > min(args.clips, args.queue):
+        raise UserError(
+            f"--batch {args.batch} needs as many --clips ({args.clips}) and as large a --queue ({args.queue})"
+        )
+    return args
+
+
+def synthetic_clips(count: int) -> PackedClips:
+    """Clips of random numbers; two thirds have one person, as most of NTU's have."""
+    draw = torch.Generator().manual_seed(0)
+    length = torch.randint(MEAN_FRAMES // 2, 3 * MEAN_FRAMES // 2, (count,), generator=draw)
+    frames = torch.empty(int(length.sum()), 25, 3, 2).uniform_(-1, 1, generator=draw)
+    offsets = length.cumsum(0) - length
+    owner = torch.repeat_interleave(torch.arange(count), length)
+    frames[owner % 3 != 0, ..., 1] = 0
+    names = tuple(f"made_{i}" for i in range(count))
+    return PackedClips(frames, offsets, length, torch.zeros(count, dtype=torch.long), names, (), "synthetic clips")
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    device = common.choose_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    dtype, compute_dtype = resolve_precision(args.precision)
+    clips = synthetic_clips(args.clips).to(device, args.placement)
+    batches = Batches(
+        clips, args.batch, 0, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents, device=device, dtype=dtype
+    )
+    torch.manual_seed(0)
+    encoder = EncoderConfig(hidden_size=args.hidden, num_layers=args.layers)
+    model = PCM3(PCM3Config(encoder=encoder, queue_size=args.queue, topk=args.queue)).to(device, dtype).train()
+    model.set_compute_dtype(compute_dtype)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4)
+    steps, waits = [], []
+    stream = batches.stream(0, WARM + args.steps, args.workers)
+    for step in range(WARM + args.steps):
+        common.synchronise(device)
+        started = time.perf_counter()
+        batch = next(stream)
+        common.synchronise(device)  # rendering on the device counts as waiting for data
+        ready = time.perf_counter()
+        train_step(model, optimizer, batch, 1, World(), [])
+        common.synchronise(device)
+        if step >= WARM:
+            steps.append(time.perf_counter() - started)
+            waits.append(ready - started)
+    median = statistics.median(steps)
+    epoch = median * batches.steps_per_epoch
+    result = {key: getattr(args, key) for key in ("clips", "batch", "hidden", "layers", "queue", "precision", "steps")}
+    result |= common.summary(steps) | {
+        "data_s": round(statistics.median(waits), 5),
+        "data_share": round(sum(waits) / sum(steps), 4),
+        "clips_on": str(clips.frames.device),
+        "clips_mb": round(clips.nbytes / 2**20),
+        "steps_an_epoch": batches.steps_per_epoch,
+        "epoch_s": round(epoch, 1),
+        f"hours_of_{args.epochs}_epochs_computed": round(epoch * args.epochs / 3600, 3),
+    }
+    if device.type == "cuda":
+        result["peak_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    common.report("epoch", result, device, args.save)
+
+
+if __name__ == "__main__":
+    run(main)
