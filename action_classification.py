@@ -186,6 +186,8 @@ def write_results(
         for which in ("last", "best")
     }
     features = "centre crop, cached" if args.cache_features else "exact protocol, fresh crops"
+    if args.precision not in ("fp32", "fp64"):
+        features += f", {args.precision} products"
     head = result_head(f"classification/{args.mode}", dataset.row.name, dataset.protocol, source, test.stream, features)
     by_class = [None if math.isnan(share) else share for share in accuracy]
     folder.write_json(
@@ -234,6 +236,8 @@ def evaluate(args, world: World) -> None:
         )
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
+        if args.precision not in ("fp32", "fp64"):
+            folder.say(f"products in {args.precision}, not the exact protocol of float32; the result says so")
         runs = {seed: run_seed(args, dataset, train, test, seed, folder, world) for seed in args.seed}
         if not world.is_main:
             return

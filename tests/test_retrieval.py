@@ -97,9 +97,9 @@ def test_chunks_do_not_change_the_answer_and_bound_the_pairs(monkeypatch):
     shapes = []
     original = retrieval._similarity
 
-    def watched(queries, gallery, chunk, device):
+    def watched(queries, gallery, scale, chunk, device):
         shapes.append((len(queries), chunk))
-        return original(queries, gallery, chunk, device)
+        return original(queries, gallery, scale, chunk, device)
 
     monkeypatch.setattr(retrieval, "_similarity", watched)
     budget = 12000

@@ -28,6 +28,7 @@ from utils.errors import UserError
 
 DEFAULT_BUDGET = 256 * 2**20
 _BYTES_PER_PAIR = 56  # similarity, its sorted copy, int64 order and labels, matches, counts; measured with a margin
+_BYTES_UNRANKED = 24  # the same where only the nearest are looked for: similarity, matches, counts
 _MAX_CHUNK = 4096
 
 
@@ -59,11 +60,21 @@ def _unit(features: torch.Tensor, device) -> torch.Tensor:
     return F.normalize(features.to(device=device, dtype=torch.float32), dim=1)
 
 
-def _similarity(queries: torch.Tensor, gallery: torch.Tensor, chunk: int, device) -> torch.Tensor:
-    """Cosines (q, G) of a chunk of unit queries (q, D) with the raw gallery (G, D), taken `chunk` items at a time."""
+def _inverse_norms(gallery: torch.Tensor, chunk: int, device) -> torch.Tensor:
+    """1 / length of each item (G,), on the device; of a row of zeros a large number, whose product with 0 is 0."""
+    norms = [part.to(device=device, dtype=torch.float32).norm(dim=1) for part in gallery.split(chunk)]
+    return torch.cat(norms).clamp_min(1e-12).reciprocal()
+
+
+def _similarity(queries: torch.Tensor, gallery: torch.Tensor, scale: torch.Tensor, chunk: int, device) -> torch.Tensor:
+    """Cosines (q, G) of a chunk of unit queries (q, D) with the raw gallery (G, D), taken `chunk` items at a time.
+
+    scale (G,): one over the lengths. Scaling a column of products is cheaper than a unit copy of the gallery for every
+    chunk of queries."""
     out = torch.empty(len(queries), len(gallery), device=device)
     for start in range(0, len(gallery), chunk):
-        out[:, start : start + chunk] = queries @ _unit(gallery[start : start + chunk], device).T
+        part = gallery[start : start + chunk].to(device=device, dtype=torch.float32)
+        torch.mul(queries @ part.T, scale[start : start + chunk], out=out[:, start : start + chunk])
     return out
 
 
@@ -149,7 +160,8 @@ def retrieve(
     _check_finite(gallery, "gallery")
     device = torch.device(device) if device is not None else queries.device
     gallery_labels, query_labels = gallery_labels.to(device), query_labels.cpu()
-    query_chunk = max(1, min(_MAX_CHUNK, budget // (_BYTES_PER_PAIR * len(gallery))))
+    pair = _BYTES_PER_PAIR if mean_average_precision else _BYTES_UNRANKED
+    query_chunk = max(1, min(_MAX_CHUNK, budget // (pair * len(gallery))))
     gallery_chunk = max(1, min(_MAX_CHUNK, budget // (8 * gallery.shape[1])))
     most = max(ks + recall_ks, default=1)
 
@@ -157,10 +169,11 @@ def retrieve(
     found = dict.fromkeys(recall_ks, 0)
     precisions = []
     with _full_precision():
+        scale = _inverse_norms(gallery, gallery_chunk, device)
         for start in progress(range(0, len(queries), query_chunk)):
             labels = query_labels[start : start + query_chunk].to(device)
             chunk = _unit(queries[start : start + query_chunk], device)
-            similarity = _similarity(chunk, gallery, gallery_chunk, device)
+            similarity = _similarity(chunk, gallery, scale, gallery_chunk, device)
             neighbours = gallery_labels[nearest(similarity, most)]
             for k in ks:
                 predicted[k].append(vote(neighbours[:, :k]).cpu())

@@ -1,0 +1,84 @@
+"""Measures k-NN with frozen features, chunked: time, share of the machine's matrix-product rate, growth of memory.
+
+    python benchmarks/bench_retrieval.py --queries 2000 --gallery 40000 --width 2048
+
+prints one JSON line. Features are random; the whole similarity matrix is never held. NTU-60 cross-subject is about 16,500
+queries against 40,000 clips: the time grows linearly with the queries, `for_16500_queries_s` says how far.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
+
+import torch
+
+from benchmarks import common
+from utils.errors import UserError, run
+from utils.retrieval import retrieve
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=2000, help="test clips")
+    parser.add_argument("--gallery", type=int, default=40000, help="training clips")
+    parser.add_argument("--width", type=int, default=2048, help="numbers of a feature")
+    parser.add_argument(
+        "--map", action="store_true", help="also mean average precision, which sorts the gallery per query"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--rounds", type=int, default=1, help="measured rounds")
+    parser.add_argument(
+        "--clock", choices=("wall", "processor"), default="wall", help="processor: of this process, for a busy machine"
+    )
+    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
+    args = parser.parse_args(argv)
+    if min(args.queries, args.gallery, args.width, args.rounds) < 1:
+        raise UserError("--queries, --gallery, --width and --rounds: expected 1 or more")
+    return args
+
+
+def build(queries: int, gallery: int, width: int, device: str, precision: bool):
+    """A candidate: retrieval of random features of 60 classes."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, width, generator=generator) for n in (queries, gallery))
+    labels = torch.arange(max(queries, gallery)) % 60
+    return lambda: retrieve(
+        a, labels[:queries], b, labels[:gallery], ks=(1,), mean_average_precision=precision, device=device
+    )
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    device = common.choose_device(args.device)
+    sizes = (args.queries, args.gallery, args.width)
+    work = build(*sizes, args.device, args.map)
+    shape = (256, args.width, 4096)
+    clock = time.process_time if args.clock == "processor" else time.perf_counter
+    product = common.product(*shape, torch.float32, device)
+    product()  # the first call is slower
+    candidates = {"product": product, "retrieval": work}
+    seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock)
+    rate = common.product_flop(*shape) / min(seconds["product"])
+    entry = common.summary(seconds["retrieval"])
+    flop = common.product_flop(*sizes)
+    peak = common.peak_memory(build, *sizes, args.device, args.map, device=args.device)
+    result = (
+        dict(zip(("queries", "gallery", "width"), sizes, strict=True)) | {"map": args.map, "clock": args.clock} | entry
+    )
+    result |= {
+        "gflop_per_s": round(flop / entry["median_s"] / 1e9, 1),
+        "share_of_product_rate": round(flop / entry["median_s"] / rate, 3),
+        "for_16500_queries_s": round(entry["median_s"] * 16500 / args.queries, 1),
+        "peak_mb": None if peak is None else round(peak / 1e6, 1),
+        "whole_matrix_mb": round(4e-6 * args.queries * args.gallery, 1),
+    }
+    common.report("retrieval", result, device, args.save)
+
+
+if __name__ == "__main__":
+    run(main)
