@@ -96,7 +96,7 @@
       });
       c.textAlign = "center";
       c.textBaseline = "top";
-      ticks(x0, x1, Math.max(2, Math.floor(width / 60))).forEach((x) => c.fillText(short(x), px(x), height - bottom + 6));
+      ticks(x0, x1, Math.max(2, Math.floor(width / 60))).filter(Number.isInteger).forEach((x) => c.fillText(short(x), px(x), height - bottom + 6));
       c.lineWidth = 1.8;
       c.lineJoin = "round";
       panel.series.forEach((s, i) => {

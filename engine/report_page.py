@@ -261,7 +261,7 @@ def run_card(i: int, run: RunRecord, charts: list[dict], confusion, hardest: lis
             "Every class, in percent", f"<details{' open' * (bars.count('<li>') <= 20)}><summary>{bars.count('<li>')} "
             f"classes, the hardest first</summary>{bars}</details>" if bars else "",
         )
-        + section("Pictures", f"<div class=grid>{pictures_of(run)}</div>" if pictures_of(run) else "")
+        + section("Pictures", f"<div class='grid pictures'>{pictures_of(run)}</div>" if pictures_of(run) else "")
         + "</article>"
     )  # fmt: skip
 
