@@ -185,9 +185,10 @@ def write_results(
         which: {k: asdict(summarise([getattr(o, which)[k] for o in outcomes.values()])) for k in ("top1", "top5")}
         for which in ("last", "best")
     }
-    features = "centre crop, cached" if args.cache_features else "exact protocol, fresh crops"
-    if args.precision not in ("fp32", "fp64"):
-        features += f", {args.precision} products"
+    exact = args.precision in ("fp32", "fp64")
+    fresh = "exact protocol, fresh crops" if exact else "fresh crops"
+    features = "centre crop, cached" if args.cache_features else fresh
+    features += "" if exact else f", {args.precision} products"
     head = result_head(f"classification/{args.mode}", dataset.row.name, dataset.protocol, source, test.stream, features)
     by_class = [None if math.isnan(share) else share for share in accuracy]
     folder.write_json(

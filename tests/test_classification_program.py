@@ -62,6 +62,12 @@ def test_the_readme_command_runs_on_ntu_files(world, tmp_path, monkeypatch):
     assert result(tmp_path / "runs/linear")["protocol"] == "cross_view"
 
 
+def test_products_in_bfloat16_are_labelled(world, tmp_path):
+    ran = evaluate(world, tmp_path / "run", "--epochs 2 --precision bf16")
+    assert ran.status == 0, ran.err
+    assert result(tmp_path / "run")["features"] == "fresh crops, bf16 products" and "not the exact protocol" in ran.out
+
+
 def test_results_are_whole(world, tmp_path):
     ran = evaluate(world, tmp_path / "run", "--epochs 7 --seed 1 2")
     assert ran.status == 0, ran.err
