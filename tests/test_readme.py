@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = [p for p in (ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "data_gen" / "README.md") if p.exists()]
+TEXTS = [
+    p
+    for p in (ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "CONTRIBUTING.md", ROOT / "data_gen" / "README.md")
+    if p.exists()
+]
 # program -> module of options that holds its parser, and the parser's function
 PARSERS = {
     "pretrain_moco_mask.py": ("pretraining", "parse_args"),
@@ -17,6 +21,10 @@ PARSERS = {
     "action_detection.py": ("detection", "parse_args"),
     "motion_prediction.py": ("prediction", "parse_args"),
     "visualize.py": ("visualize", "parse_args"),
+    "extract_features.py": ("extract", "parse_args"),
+    "export.py": ("export", "parse_args"),
+    "live_demo.py": ("live", "parse_args"),
+    "convert_checkpoint.py": ("convert", "parse_args"),
 }
 
 
@@ -69,3 +77,13 @@ def test_flags_named_in_the_readme_exist():
         plain = re.sub(r"^--no-", "--", flag)
         view = re.fullmatch(r"--(query|masked|predicted|mixed)-view", plain)
         assert view or f'"{plain}"' in known or f'"{flag}"' in known, flag
+
+
+def test_the_citation_names_the_paper_of_the_readme():
+    """CITATION.cff (valid CFF 1.2.0 by cffconvert) and the README's bibtex are of one paper."""
+    citation, readme = (ROOT / "CITATION.cff").read_text(), (ROOT / "README.md").read_text()
+    title = re.search(r"title=\{(.+)\}", readme).group(1)
+    authors = re.search(r"author=\{(.+)\}", readme).group(1).split(" and ")
+    assert citation.startswith("cff-version: 1.2.0\n") and f'title: "{title}"' in citation and "2308.03975" in citation
+    found = re.findall(r"- family-names: (\w+)\n +given-names: (\w+)", citation)
+    assert [f"{family}, {given}" for family, given in found] == authors

@@ -1,0 +1,28 @@
+"""Features of one's own clip in five lines: python examples/features_of_a_clip.py checkpoint_last.pth.tar clip.npy"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.features import load
+from utils.errors import run
+
+
+def main(argv) -> int:
+    checkpoint, path = argv
+    encoder = load(checkpoint)  # ours, a released one, a relative's, a bare encoder
+    clip = np.load(path)  # (T, V, 3) for one person or (T, V, 3, M), metres, any number of frames
+    feature = encoder.clip_features([clip])[0]  # (D,)
+    frames = encoder.frame_features(clip)  # (T, D)
+    print(f"{encoder.source}, {encoder.stream} stream")
+    print(
+        f"clip {clip.shape} -> feature {feature.shape} of length {np.linalg.norm(feature):.3f}, frames {frames.shape}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

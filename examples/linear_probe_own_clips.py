@@ -1,0 +1,39 @@
+"""A linear classifier on one's own clips: python examples/linear_probe_own_clips.py checkpoint_last.pth.tar FOLDER
+
+FOLDER/CLASS/NAME.npy are the clips, (T, V, 3) in metres; every third one of a class is kept for the test."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.features import load
+from utils.errors import run
+
+
+def main(argv) -> int:
+    checkpoint, folder = argv
+    files = sorted(Path(folder).glob("*/*.npy"))
+    classes = sorted({path.parent.name for path in files})
+    x = torch.from_numpy(load(checkpoint).clip_features(map(np.load, files)))
+    y = torch.tensor([classes.index(path.parent.name) for path in files])
+    test = torch.tensor([i % 3 == 2 for k in range(len(classes)) for i in range(int((y == k).sum()))])
+    x = (x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6)
+    probe = torch.nn.Linear(x.shape[1], len(classes))
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(probe(x[~test]), y[~test]).backward()
+        optimizer.step()
+    right = (probe(x[test]).argmax(1) == y[test]).float().mean()
+    print(
+        f"{len(classes)} classes, {int((~test).sum())} clips to train, {int(test.sum())} to test: {100 * right:.1f} % right"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

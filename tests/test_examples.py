@@ -1,0 +1,63 @@
+"""The examples run as they stand, are short, and give what the programs give."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_checkpoint import write_pretrained
+from make_tiny import write_tiny_dataset
+from programs import call
+
+import action_retrieval
+from engine.features import load
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SHORT = ("features_of_a_clip", "compare_two_encoders", "linear_probe_own_clips")
+
+
+def example(name: str, words: str):
+    ran = call(runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name=name)["main"], words)
+    assert ran.status == 0, ran.err
+    return ran.out
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_examples_are_short(name):
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 40
+
+
+def test_features_of_a_clip(tmp_path):
+    path, clip = write_pretrained(tmp_path / "c.pth.tar"), np.random.default_rng(0).normal(size=(20, 25, 3))
+    np.save(tmp_path / "clip.npy", clip)
+    out = example("features_of_a_clip", f"{path} {tmp_path}/clip.npy")
+    length = np.linalg.norm(load(path).clip_features([clip]))
+    assert f"feature (32,) of length {length:.3f}, frames (20, 32)" in out and "joint stream" in out
+
+
+def test_compare_two_encoders_agrees_with_retrieval(tmp_path):
+    write_tiny_dataset(tmp_path, frames=90)
+    paths = [write_pretrained(tmp_path / f"{i}.pth.tar", seed=i) for i in range(2)]
+    out = example("compare_two_encoders", f"{paths[0]} {paths[1]} {tmp_path} tiny cross_subject")
+    for path, line in zip(paths, out.splitlines(), strict=True):
+        ran = call(
+            action_retrieval.main,
+            f"--pretrained {path} --data-root {tmp_path} --finetune-dataset tiny --knn 1 5 --device cpu --no-map "
+            f"--checkpoint-path {tmp_path}/run",
+        )
+        one, five = re.search(r"1-NN ([\d.]+), 5-NN ([\d.]+)", ran.out).groups()
+        assert line.endswith(f"1-NN {one} %, 5-NN {five} %")
+
+
+def test_linear_probe_of_own_clips(tmp_path):
+    """Postures that differ by class are told apart."""
+    path, rng = write_pretrained(tmp_path / "c.pth.tar", persons=1), np.random.default_rng(0)
+    for label in ("sit", "stand"):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        pose = rng.normal(size=(1, 25, 3))
+        for i in range(9):
+            clip = pose + rng.normal(0, 0.05, (30, 25, 3))
+            np.save(tmp_path / "clips" / label / f"{i}.npy", clip)
+    out = example("linear_probe_own_clips", f"{path} {tmp_path}/clips")
+    assert out == "2 classes, 12 clips to train, 6 to test: 100.0 % right\n"
