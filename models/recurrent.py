@@ -341,11 +341,17 @@ class ForwardGRU(nn.Module):
             x = torch.cat(states[-self.directions :], dim=1)
         return x, torch.stack(states)
 
+    def runs_as(self, device: torch.device) -> str:
+        """The name in RUNS of what computes on this device."""
+        if torch.compiler.is_compiling():
+            return "cudnn"  # an exported program holds torch's own operator: a file cannot hold an autograd function
+        if self.implementation != "auto":
+            return self.implementation
+        return "own" if device.type == "cpu" else "cudnn"
+
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         compute_dtype = self.compute_dtype or x.dtype
-        # a program that is exported holds torch's own operator: an autograd function cannot be written to a file
-        own = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        run = _own_layer if own else _native_layer
+        run = RUNS[self.runs_as(x.device)]
         x, last = x.transpose(0, 1), []
         for layer, h0 in enumerate(state.split(self.directions)):
             names = self._names[4 * self.directions * layer : 4 * self.directions * (layer + 1)]
