@@ -57,8 +57,8 @@ class Source:
         c, state = self.config, self.state
         sizes = ", ".join(f"{name} {value}" for name, value in c.sizes.items())
         rest = []
-        if "queue" in state:
-            rest.append(f"queue of {tuple(state['queue'].shape)[-1]}")
+        if "queue" in state and state["queue"].dim() == 2:
+            rest.append(f"queue of {state['queue'].shape[1]}")
         if any(k.startswith("recons_decoder.") for k in state):
             rest.append("decoder")
         if "base_prompt" in state:

@@ -92,11 +92,15 @@ def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons
     layout, persons: given by the user. A file of ours says both; of others, the size of a frame tells them apart among the
     layouts that are known, with one or two persons. UserError when what is given contradicts the file, or nothing fits."""
     inputs, said = input_size(found), found.config.get("layout")
+    number_said = found.config.get("persons")
+    for name, value, kind in (("layout", said, str), ("persons", number_said, int)):
+        if value is not None and not isinstance(value, kind):
+            raise UserError(f"checkpoint {path}: its {name} is {value!r}, expected {kind.__name__}")
     if layout is not None and said is not None and layout != said:
         raise UserError(f"checkpoint {path}: trained on layout {said}, and {layout} was asked for; leave it out")
     wanted = [get_layout(layout or said)] if layout or said else list(LAYOUTS.values())
     for one in wanted:
-        for number in (persons,) if persons else (found.config.get("persons"), 2, 1):
+        for number in (persons,) if persons else (number_said, 2, 1):
             if number and inputs == one.joints * 3 * number:
                 return one, number
     shown = ", ".join(f"{one.name} ({one.joints} joints)" for one in wanted)

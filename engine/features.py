@@ -283,6 +283,6 @@ def load_classifier(path, normalise: str = "all", device: str = "auto") -> Class
     encoder = _loaded(content, path, None, None, None, parse_steps(normalise), resolve_device(device))
     linear = torch.nn.Linear(encoder.feature_size, len(classes))
     files.load_into(linear, fc, path)
-    told = content.get("arguments", {})
-    trained_on = " ".join(str(told[k]) for k in ("dataset", "protocol") if k in told)
+    told = content.get("arguments")
+    trained_on = " ".join(str(told[k]) for k in ("dataset", "protocol") if k in told) if isinstance(told, dict) else ""
     return Classifier(encoder, linear.to(encoder.device).requires_grad_(False), tuple(map(str, classes)), trained_on)

@@ -219,3 +219,17 @@ def test_a_trained_classifier(tmp_path, ours):
     files.save(path, content)
     with pytest.raises(UserError, match="weight has shape"):
         load_classifier(path)
+
+
+@pytest.mark.parametrize("name", ["layout", "persons", "joints", "backbone", "hidden_size"])
+@pytest.mark.parametrize("value", [["kinect"], {"a": 1}, -1, 10**30, "no such", None, 1.5, True])
+def test_odd_descriptions_in_a_file_are_sentences_or_do_no_harm(tmp_path, ours, name, value):
+    content = files.load(ours)
+    content["config"]["encoder"][name] = value
+    files.save(tmp_path / "odd.pth", content)
+    try:
+        encoder = load(tmp_path / "odd.pth", device="cpu")
+    except UserError as error:
+        assert "odd.pth" in str(error) or "layout" in str(error)
+    else:
+        assert (encoder.layout.name, encoder.persons, encoder.feature_size) == ("kinect_v2_25", 2, 32)
