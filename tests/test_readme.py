@@ -21,6 +21,7 @@ PARSERS = {
     "action_detection.py": ("detection", "parse_args"),
     "motion_prediction.py": ("prediction", "parse_args"),
     "visualize.py": ("visualize", "parse_args"),
+    "report.py": ("report", "parse_args"),
     "extract_features.py": ("extract", "parse_args"),
     "export.py": ("export", "parse_args"),
     "live_demo.py": ("live", "parse_args"),
