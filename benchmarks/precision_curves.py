@@ -41,9 +41,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="as of the programs")
     parser.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
     parser.add_argument(
-        "--epochs", type=number(int, low=2), default=20, help="passes; script_demo.sh's number is the default"
+        "--epochs", type=number(int, low=2), default=24, help="passes; script_demo.sh's number is the default"
     )
-    parser.add_argument("--drop", type=natural, default=17, help="epoch at which the rate drops x0.1")
+    parser.add_argument("--drop", type=natural, default=20, help="epoch at which the rate drops x0.1")
     parser.add_argument("--seed", type=natural, default=42, help="of everything that is drawn")
     return parser.parse_args(argv)
 
