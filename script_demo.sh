@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything once, small: environment, demo data, pretraining, evaluation beside a random encoder, a picture, one table.
-# Needs no data, no GPU and, once the environment is there, no network. What an earlier call finished is used again.
+# Everything once, small: environment, demo data, pretraining, evaluation beside a random encoder, a picture, a report for
+# the browser, one table. Needs no data, no GPU and, once the environment is there, no network. What an earlier call finished is used again.
 #
 #   bash script_demo.sh
 #   RUNS        where the runs go (default runs/demo); remove it to start anew
@@ -22,10 +22,11 @@ python -m data_gen.demo --data-root "$data_root"
 
 # Products this small gain little from threads, which wait for each other after every one. So pretraining shares its batches
 # between two processes, which compute what one computes, and evaluations run side by side, each with half of the processors.
+# (With a GPU, one process: two would need two of them.)
 processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 half=$(((processors + 1) / 2))
 launch=(python)
-if [ "$processors" -gt 1 ]; then
+if [ "$processors" -gt 1 ] && ! command -v nvidia-smi >/dev/null; then
     export OMP_NUM_THREADS=$half
     launch=(python -m torch.distributed.run --standalone --nproc_per_node=2)
 fi
@@ -86,7 +87,8 @@ evaluate nearest_pretrained action_retrieval.py --pretrained "$checkpoint"
 evaluate nearest_random action_retrieval.py "${size[@]}" --seed "$seed"
 begin picture python visualize.py "$checkpoint" --data-root "$data_root" --output "$runs/prediction.png"
 finish
+python report.py "$runs" --data-root "$data_root" --output "$runs/report.html"
 
 echo
 python -m engine.table "$runs/linear_pretrained" "$runs/linear_random" "$runs/nearest_pretrained" "$runs/nearest_random"
-echo "demo finished in $((SECONDS - ready)) s (environment $((ready - start)) s); runs and the picture are in $runs"
+echo "demo finished in $((SECONDS - ready)) s (environment $((ready - start)) s); runs, prediction.png and report.html are in $runs"
