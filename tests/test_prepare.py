@@ -42,7 +42,7 @@ def load(name: str):
 def slow_load(name: str):
     """A loader that takes its time and says in which process it runs, for the tests of interruptions."""
     Path(os.environ["PIDS"], str(os.getpid())).touch()
-    time.sleep(0.05)
+    time.sleep(0.5)  # a preparation must not end before a busy machine gets to interrupt it
     return load("clip001")
 
 
