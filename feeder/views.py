@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 STREAMS = ("joint", "bone", "motion")
-CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers, three of them; benchmarks/LOG.md has the other sizes
+CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers; benchmarks/LOG.md has other sizes
 
 
 def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
