@@ -207,7 +207,9 @@ def test_a_worker_that_is_ended_from_outside_is_a_sentence(tmp_path):
 
 def start_slow(tmp_path) -> subprocess.Popen:
     """Starts a slow preparation of tmp_path/d in a process of its own, and waits until workers are at work."""
-    code = "import test_prepare as t; t.build(t.sys.argv[1], t.slow_load, workers=2)"
+    # a shell's background jobs, tests among them, are started with SIGINT ignored
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}; import test_prepare as t; t.build(t.sys.argv[1], t.slow_load, workers=2)"
     (tmp_path / "pids").mkdir(exist_ok=True)
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     process = subprocess.Popen(
