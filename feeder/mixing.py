@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CPU_BLOCK = 32  # clips whose partners are gathered at a time, so that they stay in the cache
+from feeder.views import CPU_BLOCK
+
 CUTMIX, RESIZEMIX, MIXUP = "cutmix", "resizemix", "mixup"
 
 
@@ -92,7 +93,7 @@ def mix_views(
     w = weight.repeat_interleave(width // weight.shape[-1], dim=-1)
     partner = torch.arange(n, device=x.device) if partner is None else partner
     out = torch.empty_like(x) if out is None else out
-    block = CPU_BLOCK if x.device.type == "cpu" else n
+    block = CPU_BLOCK if x.device.type == "cpu" else n  # so that the partners stay in the cache
     for low in range(0, n, block):
         part = slice(low, low + block)
         other = rows.index_select(0, (partner[part, None] * size + index).view(-1))
