@@ -205,7 +205,10 @@ def test_a_random_graph_network_gets_the_statistics_of_its_data():
 
 def test_several_processes_may_have_any_backbone():
     for name in VARIANTS:
-        PCM3(PCM3Config(encoder=config(name), queue_size=8, decoder_hidden_size=8)).set_world(World(0, 2))
+        model, world = PCM3(PCM3Config(encoder=config(name), queue_size=8, decoder_hidden_size=8)), World(0, 2)
+        model.set_world(world)
+        norms = [module for module in model.modules() if isinstance(module, ViewNorm)]
+        assert norms and all(norm.world is world for norm in norms), name  # those within a backbone too
 
 
 # -- configurations -------------------------------------------------------------------------------------------------
