@@ -58,6 +58,27 @@ def equal_after(data, tmp_path, size: int, more: str, steps: int) -> None:
         assert {n: left[n] for n in timeless} == pytest.approx({n: right[n] for n in timeless}, rel=1e-9)
 
 
+LAST_WORDS = """
+import os, sys
+sys.path.insert(0, {root!r})
+import pretrain_moco_mask
+status = pretrain_moco_mask.main(sys.argv[1:])
+names = [open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+print("threads:", *(name for name in names if "gloo" in name))
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at threads in /proc")
+def test_closed_group_leaves_no_thread(data, tmp_path):
+    """A thread of the group that still has a tensor to drop when the interpreter goes down aborts the process."""
+    program = tmp_path / "program.py"
+    program.write_text(LAST_WORDS.format(root=str(ROOT)))
+    for ended in Processes(2, str(program), command(data, tmp_path / "run", "--max-steps 2")).wait():
+        assert ended.status == 0, ended.err
+        assert ended.out.splitlines()[-1] == "threads:"
+
+
 def test_two_processes_are_one(data, tmp_path):
     """With prompts, a mask for each clip (the hidden coordinates then differ in number between the processes)."""
     equal_after(data, tmp_path, 2, "--mask-per-sample", 20)

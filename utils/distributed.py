@@ -21,6 +21,7 @@ dies closes its connections, the others notice in the next exchange, say whom th
 
 import contextlib
 import datetime
+import importlib
 import os
 import socket
 import time
@@ -169,7 +170,7 @@ class World:
                 dist.all_reduce(torch.zeros(1))
 
     def close(self) -> None:
-        """Leaves the group. Waits for nobody."""
+        """Leaves the group and ends its threads. Waits for nobody."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -278,6 +279,10 @@ def connect(device: str = "auto", local_rank: int = -1, minutes: float = 30.0) -
             raise UserError(f"WORLD_SIZE is {size}, but {name} is not set; start with torchrun --nproc_per_node={size}")
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(local % torch.cuda.device_count())
+    # Modules that the first optimizer imports take the group as it is at that moment as a default argument, and so keep it
+    # alive after `close`; its threads then meet an interpreter that is going down and abort it. Imported now, they take none.
+    importlib.import_module("torch._dynamo")
+
     try:
         dist.init_process_group(
             _backend(device, _number("LOCAL_WORLD_SIZE", size)), timeout=datetime.timedelta(minutes=minutes)
