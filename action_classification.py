@@ -26,7 +26,7 @@ from engine.classify import Outcome, Recipe, train_classifier
 from engine.evaluation import EncoderSource, open_views, result_head
 from engine.labels import choose_labelled
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
-from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
+from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from options.backbones import encoder_flags
@@ -260,7 +260,7 @@ def evaluate(args, world: World) -> None:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    set_threads(args.threads)
+    prepare_process(args.threads)
     world = connect(args.device, args.local_rank, args.timeout_minutes)
     try:
         evaluate(args, world)

@@ -27,7 +27,7 @@ from engine.detection import (
     train_detector,
 )
 from engine.evaluation import EncoderSource, result_head
-from engine.setup import Dataset, find_row, resolve_device, resolve_precision, set_threads
+from engine.setup import Dataset, find_row, prepare_process, resolve_device, resolve_precision
 from feeder.windows import STEPS, VideoWindows
 from options.backbones import encoder_flags
 from utils import checkpoint as files
@@ -183,7 +183,7 @@ def write_results(args, dataset: Dataset, test, source: str, outcomes: dict[int,
 def main(argv=None) -> int:
     args = parse_args(argv)
     refuse_several("action_detection.py")
-    set_threads(args.threads)
+    prepare_process(args.threads)
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
     dataset, videos, splits = find_videos(args)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, open_views, result_head
-from engine.setup import find_dataset, resolve_device, resolve_precision, set_threads
+from engine.setup import find_dataset, prepare_process, resolve_device, resolve_precision
 from options.backbones import encoder_flags
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
@@ -163,7 +163,7 @@ def evaluate(args, features, folder: RunFolder) -> None:
 def main(argv=None) -> int:
     args = parse_args(argv)
     refuse_several("action_retrieval.py")
-    set_threads(args.threads)
+    prepare_process(args.threads)
     resolve_device(args.device)  # a device that is not there is refused first
     source = saved_features(args) if args.features else Encoding(args)
     for flag, ks in (("--knn", args.knn), ("--recall", args.recall)):

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.features import STREAM_HINT, load
-from engine.setup import set_threads
+from engine.setup import prepare_process
 from models.encoder import Encoder
 from utils.errors import UserError, run
 from utils.files import temporary_name
@@ -172,7 +172,7 @@ def check_possible(encoder: Encoder, args) -> None:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    set_threads(args.threads)
+    prepare_process(args.threads)
     output = Path(args.output)
     encoder = load(args.checkpoint, layout=args.layout, persons=args.persons, device="cpu").encoder
     check_possible(encoder, args)

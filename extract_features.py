@@ -29,7 +29,7 @@ from data_gen.build import building_folder
 from data_gen.from_arrays import ArrayClips
 from data_gen.from_files import reading_archive
 from engine.features import SkeletonEncoder, load
-from engine.setup import find_dataset, resolve_device, set_threads
+from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
 from utils.errors import UserError, run
 from utils.files import write_json
@@ -123,7 +123,7 @@ def write_frames(folder: Path, clips) -> int:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    set_threads(args.threads)
+    prepare_process(args.threads)
     output = Path(args.output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"--output {output}: it is there already; remove it, or give another folder")

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from engine.features import Classifier, load_classifier
-from engine.setup import find_dataset, set_threads
+from engine.setup import find_dataset, prepare_process
 from feeder.draws import epoch_order
 from utils.errors import UserError, run
 
@@ -143,7 +143,7 @@ def cost_in_words(costs: list[float], rate: float) -> str:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    set_threads(args.threads)
+    prepare_process(args.threads)
     found = load_classifier(args.classifier, "none" if args.dataset else args.normalise, args.device)
     stream = found.encoder.start_stream()
     joints = found.encoder.layout.joints

@@ -24,7 +24,7 @@ import torch
 from engine.encoders import LoadedEncoder, random_encoder
 from engine.evaluation import RANDOM, EncoderSource, result_head
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
-from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
+from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.windows import FutureViews, long_enough
 from options.backbones import encoder_flags
 from utils.distributed import refuse_several
@@ -161,7 +161,7 @@ def write_results(args, dataset, test, source, still, outcomes: dict, skipped: d
 def main(argv=None) -> int:
     args = parse_args(argv)
     refuse_several("motion_prediction.py")
-    set_threads(args.threads)
+    prepare_process(args.threads)
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
     dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))

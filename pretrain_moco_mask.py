@@ -29,7 +29,7 @@ from engine.encoders import check_same_backbone, encoder_config, sizes_refused
 from engine.monitor import NeighbourMonitor, limited
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
-from engine.setup import Dataset, find_dataset, resolve_device, resolve_precision, set_threads
+from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.batches import Batches
 from feeder.draws import ViewSettings
@@ -158,8 +158,8 @@ def make_optimizer(args, model: PCM3) -> torch.optim.Optimizer:
     """SGD, or AdamW, over everything that a gradient can reach."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if args.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+        return torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
 
 
 def learning_rate(args, epoch: int, position: int, per_epoch: int) -> float:
@@ -458,7 +458,7 @@ def pretrain(args, world: World) -> int:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    set_threads(args.threads)
+    prepare_process(args.threads)
     world = connect(args.device, args.local_rank, args.timeout_minutes)
     try:
         return pretrain(args, world)

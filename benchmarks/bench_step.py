@@ -24,6 +24,7 @@ from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import RUNS, ForwardGRU
 from utils.errors import UserError, run
+from utils.memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 KINDS = {"ours": PCM3, "twin": PlainPCM3}
@@ -103,6 +104,7 @@ def build_step(
     recompute: int = 0,
 ):
     """A function that does one training step of one candidate."""
+    keep_freed_memory()  # as the programs do; the twin, in the same process, has it too
     torch.manual_seed(0)
     encoder = EncoderConfig(hidden_size=hidden, num_layers=layers)
     model = KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue)).to(device).train()
@@ -113,7 +115,7 @@ def build_step(
             if isinstance(module, ForwardGRU):
                 module.implementation = recurrent
     optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4
+        [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True
     )
     views = random_batch(batch, device)
 

@@ -11,6 +11,7 @@ from options.datasets import DATASETS, DatasetRow, DescriptionError, from_descri
 from utils.arrays import SIDECAR, split_files
 from utils.errors import UserError
 from utils.files import load_json
+from utils.memory import keep_freed_memory
 from utils.skeleton import Layout, get_layout
 
 
@@ -37,7 +38,9 @@ def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:
     return torch.float32, torch.bfloat16 if name == "bf16" else None
 
 
-def set_threads(threads: int | None) -> None:
+def prepare_process(threads: int | None) -> None:
+    """Torch's threads (None: its own choice), and memory that stays with the process (utils.memory)."""
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
 

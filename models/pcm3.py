@@ -9,7 +9,8 @@
     mixed   -> encoder ------------------------------> head -> z
     key     -> slow encoder -------------------------> head -> k      no gradient; joins the queue after the step
 
-Query, masked and mixed are ready together and go through the encoder in one call; the predicted view follows. The
+Query and masked view go through the encoder in one call, the predicted view, once there is one, and the mixed view in the
+next: two calls of equal size are faster than three views and one, because the products of few rows are the slow ones. The
 decoder reads the masked features twice, stacked as two views: as they are (the prediction loss trains decoder and
 encoder) and detached (the predicted view's contrast trains the decoder, and the encoder only through the pass that reads
 the predicted view). Both have equal values and both update the decoder's norm, as released.
@@ -37,6 +38,7 @@ from models.decoder import FrameDecoder, frame_projection, project_frames
 from models.encoder import Encoder, EncoderConfig
 from models.norm import RunningUpdates, ViewNorm
 from models.prompts import DOMAIN_PROMPTS, domain_prompt, place_offset, place_task_prompt, task_prompt
+from models.recurrent import weights_stay
 from utils.distributed import World
 
 CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
@@ -252,7 +254,8 @@ class PCM3(nn.Module):
         """One step up to the loss. batch: an object with query, key, target, masked, mixed (N, T, F); hidden (T, F) or
         (N, T, F) bool, True = hidden; partner (N,); share (); offsets (6,) uniforms (see feeder.batches.Batch)."""
         keys = self._keys(batch.key, batch.offsets)
-        output, updates = self._losses(batch, slice(None), keys, self._hidden_number(batch))
+        with weights_stay(self.encoder_q):
+            output, updates = self._losses(batch, slice(None), keys, self._hidden_number(batch))
         updates.commit()
         return output
 
@@ -265,11 +268,12 @@ class PCM3(nn.Module):
             raise ValueError(f"{len(batch.key)} rows are not {parts} equal parts")
         keys, number = self._keys(batch.key, batch.offsets), self._hidden_number(batch)
         outputs, updates = [], []
-        for part in range(parts):
-            output, seen = self._losses(batch, slice(part, None, parts), keys, number)
-            output.loss.backward()
-            outputs.append(output)
-            updates.append(seen)
+        with weights_stay(self.encoder_q):
+            for part in range(parts):
+                output, seen = self._losses(batch, slice(part, None, parts), keys, number)
+                output.loss.backward()
+                outputs.append(output)
+                updates.append(seen)
         StepUpdates.pooled(updates).commit()
         return joined(outputs)
 
@@ -290,7 +294,9 @@ class PCM3(nn.Module):
         # 1. features of the views that are ready
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
         needed = {"masked"} if "predicted" in contrasts or self.config.prediction_weight > 0 else set()
-        ready = {n: getattr(batch, n) for n in ("query", "masked", "mixed") if n in needed or n in contrasts}
+        wanted = [name for name in ("query", "masked", "mixed") if name in needed or name in contrasts]
+        later = ["mixed"] if "predicted" in contrasts and "mixed" in contrasts else []
+        ready = {name: getattr(batch, name) for name in wanted if name not in later}
         features = self._encode(self.encoder_q, ready, updates) if ready else {}
 
         # 2. prediction of the hidden motion, 3. the predicted view
@@ -301,7 +307,8 @@ class PCM3(nn.Module):
             terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, number)
         if "predicted" in contrasts:
             view = torch.where(batch.hidden, for_view, batch.masked)
-            features.update(self._encode(self.encoder_q, {"predicted": view}, updates))
+            views = {"predicted": view, **{name: getattr(batch, name) for name in later}}
+            features.update(self._encode(self.encoder_q, views, updates))
         seen = list(features)
         order = [seen.index(name) for name in CONTRASTS if name in seen]
 

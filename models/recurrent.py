@@ -15,15 +15,17 @@ How it is computed. On a CPU one autograd function covers one layer, both direct
   the state gives the gradients of all gates; weight gradients are one product for many frames.
 
 Everything is time-major inside, (T, N, .), so that a frame is one block of memory; a direction's recurrent weights are
-packed once a call for oneDNN where this build of torch offers it, and both directions share one batched product where
-the layer is so small that the cost of a call counts (benchmarks/LOG.md has the measurements behind each choice). On
-other devices torch's own GRU runs once per layer and direction: cuDNN on a CUDA device.
+packed for oneDNN where this build of torch offers it, and both directions share one batched product where the layer is
+so small that the cost of a call counts (benchmarks/LOG.md has the measurements behind each choice). Calls within
+`weights_stay` share what is converted and packed. On other devices torch's own GRU runs once per layer and direction:
+cuDNN on a CUDA device.
 
 Precision. `compute_dtype=torch.bfloat16` gives every matrix product bfloat16 operands; each product is accumulated in
 float32 and rounded once. The state, the gates, biases, the gradient of the state along the chain and the sum of the
 weight gradients over blocks of frames and over calls stay float32: the state is the sum of 64 small steps and the
 gradient the sum over all frames, and 8 bits would swallow the small terms; none of these is where the time goes."""
 
+import contextlib
 import functools
 import math
 
@@ -34,6 +36,7 @@ from torch.nn import functional as F
 
 INPUT_ROWS = 256  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
 GRADIENT_ROWS = 1024  # rows of one weight-gradient product: more is no faster, and holds more gate gradients
+ROUNDED_GRADIENT_ROWS = 4096  # the same in a rounded type, where each block's product is converted and added
 PACKED_FROM = 512  # hidden size from which packed products, one per direction, beat one batched product
 PACKED_FRAMES = 4  # packing costs about as much as one product, so it pays from a few frames on
 
@@ -67,30 +70,68 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(x, weight.t())
 
 
+class _Weights:
+    """One layer's weights as its products want them, D directions: converted to compute_dtype, and packed for oneDNN where
+    that pays. Made when first asked for; calls that share the object share the work.
+
+    weights: D times (weight_ih (3H, F), weight_hh (3H, H), bias_ih, bias_hh). Holds for as long as these do not change."""
+
+    def __init__(self, weights: tuple[Tensor, ...], compute_dtype: torch.dtype):
+        self.weights = [w.detach() for w in weights]
+        self.compute_dtype = compute_dtype
+        self._packed: dict[tuple[str, int], list[Tensor]] = {}
+
+    @functools.cached_property
+    def of_input(self) -> list[Tensor]:
+        """D times (3H, F), gates in the order r, z, n."""
+        return [w.to(self.compute_dtype) for w in self.weights[0::4]]
+
+    @functools.cached_property
+    def of_state(self) -> list[Tensor]:
+        """D times (3H, H), gates in the order r, z, n."""
+        return [w.to(self.compute_dtype) for w in self.weights[1::4]]
+
+    @functools.cached_property
+    def of_gates(self) -> list[Tensor]:
+        """D times (H, 3H), gates in the order q, r, z: that in which their gradients lie side by side."""
+        swapped = []
+        for w in self.weights[1::4]:
+            rz, n = w.split([2 * w.shape[1], w.shape[1]])
+            swapped.append(torch.cat([n.to(self.compute_dtype), rz.to(self.compute_dtype)]).t())
+        return swapped
+
+    def packed(self, which: str, rows: int, frames: int) -> list[Tensor] | None:
+        """`of_state` or `of_gates` packed for products of so many rows, or None where packing does not pay."""
+        hidden = self.weights[1].shape[1]
+        if hidden < PACKED_FROM or frames < PACKED_FRAMES or not _use_onednn(self.of_input[0]):
+            return None
+        if (which, rows) not in self._packed:
+            plain = getattr(self, which)
+            self._packed[which, rows] = [torch.ops.mkldnn._reorder_linear_weight(w, rows) for w in plain]
+            delattr(self, which)  # as large as what was made of it
+        return self._packed[which, rows]
+
+
 class _FrameProduct:
     """The product of one frame, repeated for all frames of a call: (D, N, K) times weights D x (M, K) -> (D, N, M)."""
 
-    def __init__(self, weights: list[Tensor], rows: int, frames: int, dtype: torch.dtype):
-        directions, (wide, inner) = len(weights), weights[0].shape
-        device = weights[0].device
-        self.out = torch.empty(
-            directions, rows, wide, dtype=dtype, device=device
-        )  # of the state's type, used again every frame
-        compute_dtype = weights[0].dtype
-        hidden = min(wide, inner)
-        self.packed, self.scratch = None, None
-        if hidden >= PACKED_FROM and frames >= PACKED_FRAMES and _use_onednn(weights[0]):
-            self.packed = [torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows) for weight in weights]
-            return
-        self.stacked = torch.stack(weights).transpose(1, 2)
-        if compute_dtype != dtype:
-            self.scratch = torch.empty(directions, rows, wide, dtype=compute_dtype, device=device)
+    def __init__(self, weights: _Weights, which: str, rows: int, frames: int, dtype: torch.dtype):
+        self.packed, self.scratch = weights.packed(which, rows, frames), None
+        (_, hidden), directions = weights.weights[1].shape, len(weights.weights) // 4
+        wide = 3 * hidden if which == "of_state" else hidden
+        device = weights.weights[1].device
+        # of the state's type, used again every frame
+        self.out = torch.empty(directions, rows, wide, dtype=dtype, device=device)
+        if self.packed is None:
+            self.stacked = torch.stack(getattr(weights, which)).transpose(1, 2)
+            if weights.compute_dtype != dtype:
+                self.scratch = torch.empty(directions, rows, wide, dtype=weights.compute_dtype, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (D, N, K) -> (D, N, M); the result is overwritten by the next call."""
         if self.packed is not None:
-            for direction, weight in enumerate(self.packed):
-                self.out[direction].copy_(_multiply(x[direction], weight))
+            for out, rows, weight in zip(self.out, x, self.packed, strict=True):
+                out.copy_(_multiply(rows, weight))
         elif self.scratch is not None:
             self.out.copy_(torch.bmm(x, self.stacked, out=self.scratch))
         else:
@@ -104,13 +145,20 @@ def _blocks(frames: int, rows: int, clips: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, frames)) for start in range(0, frames, step)]
 
 
-def _run_layer(x: Tensor, h0: Tensor, weights: tuple[Tensor, ...], compute_dtype: torch.dtype, keep: bool):
-    """All frames of one layer. x (T, N, F), h0 (D, N, H), weights: D times (weight_ih, weight_hh, bias_ih, bias_hh).
+def _tanh_(x: Tensor, minus_one: Tensor) -> Tensor:
+    """tanh in place as 2 sigmoid(2x) - 1: within 2e-7 of torch's own in float32, in a quarter of its time on a CPU."""
+    x.mul_(2).sigmoid_()
+    return torch.add(minus_one, x, alpha=2, out=x)
+
+
+def _run_layer(x: Tensor, h0: Tensor, weights: _Weights, keep: bool):
+    """All frames of one layer. x (T, N, F), h0 (D, N, H).
 
     Returns states (T+1, N, D*H), the first being h0, and, if `keep`, gates (D, T, N, 3H) holding r, z, n and
     candidates (D, T, N, H) holding q = W_hn h + b_hn (else one block of each, without meaning)."""
     (frames, clips, width), (directions, _, H) = x.shape, h0.shape
-    w_ih, w_hh, b_ih, b_hh = (weights[i::4] for i in range(4))
+    b_ih, b_hh = weights.weights[2::4], weights.weights[3::4]
+    compute_dtype = weights.compute_dtype
     blocks = _blocks(frames, INPUT_ROWS, clips)
     kept = frames if keep else blocks[0][1]
     gates, candidates = x.new_empty(directions, kept, clips, 3 * H), x.new_empty(directions, kept, clips, H)
@@ -120,8 +168,8 @@ def _run_layer(x: Tensor, h0: Tensor, weights: tuple[Tensor, ...], compute_dtype
     bias = torch.stack(b_ih)
     bias[:, : 2 * H] += torch.stack(b_hh)[:, : 2 * H]
     candidate_bias = torch.stack(b_hh)[:, None, 2 * H :]
-    w_ih = [w.to(compute_dtype) for w in w_ih]
-    recur = _FrameProduct([w.to(compute_dtype) for w in w_hh], clips, frames, x.dtype)
+    recur = _FrameProduct(weights, "of_state", clips, frames, x.dtype)
+    minus_one = x.new_full((), -1.0)
     h = h0.clone(memory_format=torch.contiguous_format)
     operand = h if compute_dtype == x.dtype else h.to(compute_dtype)
     for start, stop in blocks:
@@ -129,13 +177,13 @@ def _run_layer(x: Tensor, h0: Tensor, weights: tuple[Tensor, ...], compute_dtype
         rows = x[start:stop].reshape(-1, width).to(compute_dtype)
         for d in range(directions):
             block = gates[d, base : base + stop - start].view(-1, 3 * H)
-            block.copy_(_product(rows, w_ih[d])).add_(bias[d])
+            block.copy_(_product(rows, weights.of_input[d])).add_(bias[d])
         for t in range(start, stop):
             gate, q = gates[:, base + t - start], candidates[:, base + t - start]
             recurrent = recur(operand)
             rz = gate[..., : 2 * H].add_(recurrent[..., : 2 * H]).sigmoid_()
             torch.add(recurrent[..., 2 * H :], candidate_bias, out=q)
-            n = gate[..., 2 * H :].addcmul_(rz[..., :H], q).tanh_()
+            n = _tanh_(gate[..., 2 * H :].addcmul_(rz[..., :H], q), minus_one)
             torch.lerp(n, h, rz[..., H:], out=h)  # (1 - z) n + z h
             states[t + 1].view(clips, directions, H).copy_(h.transpose(0, 1))
             if operand is not h:
@@ -158,14 +206,14 @@ def _gate_factors(gates: Tensor, q: Tensor, h: Tensor, out: Tensor) -> None:
 
 
 class _Layer(torch.autograd.Function):
-    """(x (T, N, F), h0 (D, N, H), compute_dtype, weights...) -> (outputs (T, N, D*H), last state (D, N, H))."""
+    """(x (T, N, F), h0 (D, N, H), what its products use, weights...) -> (outputs (T, N, D*H), last state (D, N, H))."""
 
     @staticmethod
-    def forward(ctx, x, h0, compute_dtype, *weights):
+    def forward(ctx, x, h0, shared, *weights):
         x = x.contiguous()
-        states, gates, candidates = _run_layer(x, h0, weights, compute_dtype, keep=True)
-        ctx.save_for_backward(x, states, gates, candidates, *weights)
-        ctx.compute_dtype, ctx.directions = compute_dtype, h0.shape[0]
+        states, gates, candidates = _run_layer(x, h0, shared, keep=True)
+        ctx.save_for_backward(x, states, gates, candidates, *weights)  # weights: refused if changed before backward
+        ctx.shared = shared
         ctx.set_materialize_grads(False)  # usually only one of the two outputs is used
         last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
         return states[1:], last
@@ -175,26 +223,25 @@ class _Layer(torch.autograd.Function):
     def backward(ctx, grad_outputs, grad_last):
         if grad_outputs is None and grad_last is None:
             return (None,) * len(ctx.needs_input_grad)
-        x, states, gates, candidates, *weights = ctx.saved_tensors
+        x, states, gates, candidates, *_ = ctx.saved_tensors
         grad_x, grad_h0, grad_weights = _backward_layer(
-            x, states, gates, candidates, weights, grad_outputs, grad_last, ctx.compute_dtype, ctx.needs_input_grad[0]
+            x, states, gates, candidates, ctx.shared, grad_outputs, grad_last, ctx.needs_input_grad[0]
         )
         return grad_x, grad_h0, None, *grad_weights
 
 
-def _backward_layer(x, states, gates, candidates, weights, grad_outputs, grad_last, compute_dtype, want_grad_x):
+def _backward_layer(x, states, gates, candidates, weights: _Weights, grad_outputs, grad_last, want_grad_x):
     """Gradients of x, of h0 and of the weights (a flat list in the order given to the function)."""
     directions, frames, clips, H = candidates.shape
-    w_ih, w_hh = weights[0::4], weights[1::4]
-    # rows of q, r, z: the order in which the gates' gradients lie side by side for the recurrent product
-    swapped = [w.view(3, H, H)[[2, 0, 1]].view(3 * H, H).to(compute_dtype) for w in w_hh]
-    recur = _FrameProduct([w.t() for w in swapped], clips, frames, x.dtype)
+    compute_dtype = weights.compute_dtype
+    recur = _FrameProduct(weights, "of_gates", clips, frames, x.dtype)
     dh = grad_last.contiguous().clone() if grad_last is not None else x.new_zeros(directions, clips, H)
-    blocks = _blocks(frames, GRADIENT_ROWS, clips)
+    rounded = compute_dtype != x.dtype
+    blocks = _blocks(frames, ROUNDED_GRADIENT_ROWS if rounded else GRADIENT_ROWS, clips)
     factors = x.new_empty(directions, clips, 4, H)
     buffer = x.new_empty(directions, blocks[0][1], clips, 4 * H, dtype=compute_dtype)
     grad_x = x.new_empty(frames, clips, x.shape[2]) if want_grad_x else None
-    grad_weights = [torch.empty_like(w) for w in weights]
+    grad_weights = [torch.empty_like(w) for w in weights.weights]
     by_direction = states.view(frames + 1, clips, directions, H).permute(2, 0, 1, 3)
     for start, stop in reversed(blocks):
         d_gates = buffer[:, : stop - start]
@@ -202,14 +249,14 @@ def _backward_layer(x, states, gates, candidates, weights, grad_outputs, grad_la
             if grad_outputs is not None:
                 dh += grad_outputs[t].view(clips, directions, H).transpose(0, 1)
             frame = d_gates[:, t - start]
-            if compute_dtype == x.dtype:
+            if not rounded:
                 factors = frame.view(directions, clips, 4, H)
             _gate_factors(gates[:, t], candidates[:, t], by_direction[:, t + 1], factors)
             factors.mul_(dh[:, :, None])
-            if compute_dtype != x.dtype:
+            if rounded:
                 frame.copy_(factors.view(directions, clips, 4 * H))
             torch.addcmul(recur(frame[..., : 3 * H]), dh, gates[:, t, :, H : 2 * H], out=dh)
-        _add_block(grad_x, grad_weights, d_gates, x, by_direction, w_ih, start, stop)
+        _add_block(grad_x, grad_weights, d_gates, x, by_direction, weights, start, stop)
     return grad_x, dh, grad_weights
 
 
@@ -222,7 +269,7 @@ def _add_product(total: Tensor, rows: Tensor, columns: Tensor, first: bool) -> N
         total.copy_(product) if first else total.add_(product)
 
 
-def _add_block(grad_x, grad_weights, d_gates, x, states, w_ih, start, stop):
+def _add_block(grad_x, grad_weights, d_gates, x, states, weights: _Weights, start, stop):
     """Adds what the frames start..stop give: the weights' gradients as one product over all of them, and grad_x.
 
     The blocks come last to first. d_gates (D, frames of the block, N, 4H): gradients of q, r, z, n side by side."""
@@ -240,17 +287,17 @@ def _add_block(grad_x, grad_weights, d_gates, x, states, w_ih, start, stop):
         for bias, part in ((b_ih, sums[H:]), (b_hh[: 2 * H], sums[H : 3 * H]), (b_hh[2 * H :], sums[:H])):
             bias.copy_(part) if first else bias.add_(part)
         if grad_x is not None:
-            part = _product(rzn, w_ih[d].to(d_gates.dtype).t())
+            part = _product(rzn, weights.of_input[d].t())
             target = grad_x[start:stop].view(-1, x.shape[2])
             target.copy_(part) if d == 0 else target.add_(part)
 
 
-def _native_layer(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, Tensor]:
+def _native_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
     """The same layer by torch's own GRU, once per direction: cuDNN on a CUDA device, and what tests compare with.
 
-    The weights of a direction are laid into one buffer, where cuDNN wants them. With compute_dtype bfloat16 cuDNN also
+    The weights of a direction are laid into one buffer, where cuDNN wants them. With a compute_dtype of bfloat16 cuDNN also
     rounds the state between frames to bfloat16, unlike the CPU path."""
-    outputs, last = [], []
+    outputs, last, compute_dtype = [], [], shared.compute_dtype
     for d in range(h0.shape[0]):
         parts = weights[4 * d : 4 * d + 4]
         flat = torch.cat([part.reshape(-1) for part in parts]).to(compute_dtype)
@@ -285,6 +332,7 @@ class ForwardGRU(nn.Module):
         self.num_layers, self.directions = num_layers, directions
         self.compute_dtype = compute_dtype
         self.implementation = "auto"
+        self.shared: dict[int, _Weights] | None = None
         self._names = []
         for layer in range(num_layers):
             width = input_size if layer == 0 else directions * hidden_size
@@ -353,21 +401,38 @@ class ForwardGRU(nn.Module):
         compute_dtype = self.compute_dtype or x.dtype
         run = RUNS[self.runs_as(x.device)]
         x, last = x.transpose(0, 1), []
+        shared = {} if self.shared is None else self.shared
         for layer, h0 in enumerate(state.split(self.directions)):
             names = self._names[4 * self.directions * layer : 4 * self.directions * (layer + 1)]
-            x, h = run(x, h0, compute_dtype, *(getattr(self, name) for name in names))
+            weights = tuple(getattr(self, name) for name in names)
+            if layer not in shared or shared[layer].compute_dtype != compute_dtype:
+                shared[layer] = _Weights(weights, compute_dtype)
+            x, h = run(x, h0, shared[layer], *weights)
             last.append(h)
         return x.transpose(0, 1), torch.cat(last)
 
 
-def _own_layer(x: Tensor, h0: Tensor, compute_dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, Tensor]:
+def _own_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
     """One layer through the autograd function, or, where no gradient can be wanted, without keeping anything."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, h0, *weights)):
-        return _Layer.apply(x, h0, compute_dtype, *weights)
+        return _Layer.apply(x, h0, shared, *weights)
     x = x.detach().contiguous()
-    states, _, _ = _run_layer(x, h0, weights, compute_dtype, keep=False)
+    states, _, _ = _run_layer(x, h0, shared, keep=False)
     last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
     return states[1:], last
+
+
+@contextlib.contextmanager
+def weights_stay(module: nn.Module):
+    """Within, the weights of every ForwardGRU of `module` do not change: calls share what is made of them."""
+    layers = [m for m in module.modules() if isinstance(m, ForwardGRU)]
+    for layer in layers:
+        layer.shared = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.shared = None
 
 
 RUNS = {"own": _own_layer, "cudnn": _native_layer}

@@ -1,9 +1,14 @@
-"""--grad-accum and --recompute: less memory for the same step, or for one that differs in a stated way."""
+"""--grad-accum and --recompute: less memory for the same step, or for one that differs in a stated way; freed memory."""
 
+import os
+import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import ROOT
 from programs import call, refused
 from test_pretrain_program import data, lines, pretrain, same, weights  # noqa: F401 (data is a fixture)
 
@@ -180,3 +185,25 @@ def test_mistakes_are_one_sentence(data, tmp_path):  # noqa: F811
     command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/b --batch-size 4 --contrast-k 12 --device cpu"
     ran = call(pretrain_moco_mask.main, command + " --backbone stgcn --width 16 --depth 2 --recompute 1")
     refused(ran, "--recompute with --backbone stgcn", "--grad-accum")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_freed_memory_stays_with_the_process():
+    """In processes of their own, because it cannot be undone: pages of a freed array are there for the next one."""
+    program = """
+import numpy as np
+from utils.memory import keep_freed_memory
+from benchmarks.common import status_bytes
+print(keep_freed_memory())
+before = status_bytes("VmRSS")
+np.ones(64 * 2**20, dtype=np.uint8)
+print(status_bytes("VmRSS") - before > 48 * 2**20)
+"""
+    clean = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES" and "MALLOC_" not in name}
+    said = {}
+    for name, more in {"kept": {}, "as the user says": {"MALLOC_ARENA_MAX": "8"}}.items():
+        ended = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env={**clean, **more}, capture_output=True, text=True, check=True
+        )
+        said[name] = ended.stdout.split()
+    assert said == {"kept": ["True", "True"], "as the user says": ["False", "False"]}

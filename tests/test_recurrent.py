@@ -112,7 +112,7 @@ def test_native_path_of_other_devices_equals_frame_by_frame():
         x, last = x.transpose(0, 1), []
         for layer, h0 in enumerate(state.split(2)):
             weights = [getattr(ours, name) for name in ours._names[8 * layer : 8 * layer + 8]]
-            x, h = recurrent._native_layer(x, h0, torch.float64, *weights)
+            x, h = recurrent._native_layer(x, h0, recurrent._Weights(weights, torch.float64), *weights)
             last.append(h)
         return x.transpose(0, 1), torch.cat(last)
 
@@ -188,6 +188,46 @@ def test_is_not_the_bidirectional_gru():
     assert (ours(x)[0] - gru(x)[0]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("dtype", (None, torch.bfloat16))
+def test_calls_that_share_weights_equal_calls_that_do_not(dtype):
+    """Two calls of other row counts within `weights_stay`, whose gradients add up; after it, a change of weights counts."""
+    ours, _ = pair(6, PACKED, 2, 2, torch.float32)
+    ours.compute_dtype = dtype
+    x, y = torch.randn(4, 8, 6), torch.randn(2, 8, 6)
+
+    def both():
+        ours.zero_grad()
+        outputs = ours(x)[0], ours(y)[0]
+        (outputs[0].square().sum() + outputs[1].sum()).backward()
+        return [*(o.detach().clone() for o in outputs), *(p.grad.clone() for p in ours.parameters())]
+
+    apart = both()
+    with recurrent.weights_stay(torch.nn.Sequential(ours)):
+        together = both()
+        assert len(ours.shared) == 2
+    for a, b in zip(apart, together, strict=True):
+        assert torch.equal(a, b)
+    assert ours.shared is None
+    with torch.no_grad():
+        ours.weight_hh_l0 *= 0.5
+        assert not torch.equal(ours(x)[0], apart[0])
+
+
+def test_weights_made_for_another_type_are_not_shared():
+    ours, _ = pair(6, 8, 1, 2, torch.float32)
+    x = torch.randn(2, 5, 6)
+    with recurrent.weights_stay(ours), torch.no_grad():
+        exact = ours(x)[0]
+        ours.compute_dtype = torch.bfloat16
+        assert not torch.equal(ours(x)[0], exact)
+
+
+def test_tanh_of_a_sigmoid_is_tanh():
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([-1e4, 1e4, 0.0, 1e-30])])
+    ours = recurrent._tanh_(x.clone(), torch.tensor(-1.0))
+    torch.testing.assert_close(ours.double(), torch.tanh(x.double()), rtol=0, atol=2e-7)
+
+
 @pytest.mark.parametrize("directions", (1, 2))
 def test_gradcheck(directions):
     ours, _ = pair(3, 4, 2, directions)
@@ -201,8 +241,10 @@ def test_gradcheck(directions):
     assert torch.autograd.gradcheck(run, (x, state, *ours.parameters()), fast_mode=True)
 
 
+@pytest.mark.parametrize("block", (10, recurrent.ROUNDED_GRADIENT_ROWS))
 @pytest.mark.parametrize("hidden", (24, PACKED))
-def test_bfloat16_products_stay_close_to_float32(hidden):
+def test_bfloat16_products_stay_close_to_float32(hidden, block, monkeypatch):
+    monkeypatch.setattr(recurrent, "ROUNDED_GRADIENT_ROWS", block)
     ours, gru = pair(12, hidden, 3, 2, torch.float32)
     x, state = torch.randn(4, 32, 12), torch.zeros(6, 4, hidden)
     exact = results(ours, ours, x, state)
