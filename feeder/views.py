@@ -2,9 +2,9 @@
 
 A view is a crop of the clip, resized linearly to T frames (half-pixel centres, ends not aligned), one 3x3 matrix per
 joint, and last the stream. Frames are packed in the encoder's order (V, C, M), so that a frame stays one contiguous row from
-the file to the encoder: two gathers of rows, a lerp, and the matrices as a band matrix with five diagonals, which is five
-multiply-adds of whole rows, the row shifted against itself. No axis is ever moved. On a CPU the batch is walked in
-blocks whose working set stays in the cache, through buffers that are used again.
+the file to the encoder: the resize is a weighted sum of two rows (an embedding bag, gather and lerp in one pass), and the
+matrices are a band matrix with five diagonals, which is five multiply-adds of whole rows, the row shifted against itself.
+No axis is ever moved. On a CPU the batch is walked in blocks whose working set stays in the cache.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 STREAMS = ("joint", "bone", "motion")
 CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers; benchmarks/LOG.md has other sizes
@@ -59,38 +60,42 @@ def band(matrices: Tensor, persons: int) -> Tensor:
     return padded.index_select(1, _band_places(joints, persons, matrices.device)).view(n, 5, 1, -1)
 
 
-class Shifted:
-    """Room for frames (n, T, F) that can be read shifted by up to two coordinates, beyond its ends as well.
+def multiply_band(rows: Tensor, diagonals: Tensor, persons: int, out: Tensor) -> Tensor:
+    """out (n, T, F) = the band matrices (n, 5, 1, F) times frames, which are rows 1..n*T of `rows` (n*T + 2, F).
 
-    memory: at least `Shifted.numbers` long. What lies beyond the ends is 0, for it is multiplied by 0 and must be finite."""
+    The frames are read shifted by up to two coordinates, at their ends into the first and the last row. What is read from
+    a neighbour is multiplied by 0, so it must only be finite."""
+    width, (n, size) = rows.shape[1], out.shape[:2]
+    flat, number = rows.view(-1), n * size * width
 
-    def __init__(self, memory: Tensor, n: int, size: int, width: int, persons: int):
-        margin, numbers = 2 * persons, n * size * width
-        memory[:margin] = 0.0
-        memory[margin + numbers : 2 * margin + numbers] = 0.0
-        starts = (margin + shift * persons for shift in range(-2, 3))
-        self.by_shift = [memory[start : start + numbers].view(n, size, width) for start in starts]
-        self.frames = self.by_shift[2]
+    def shifted(by: int) -> Tensor:
+        start = width + by * persons
+        return flat[start : start + number].view(n, size, width)
 
-    @staticmethod
-    def numbers(n: int, size: int, width: int, persons: int) -> int:
-        return n * size * width + 4 * persons
-
-    def multiplied(self, diagonals: Tensor, out: Tensor) -> Tensor:
-        """out (n, T, F) = the band matrices (n, 5, 1, F) times the frames."""
-        torch.mul(self.frames, diagonals[:, 2], out=out)
-        for place in (0, 1, 3, 4):
-            out.addcmul_(self.by_shift[place], diagonals[:, place])
-        return out
+    torch.mul(shifted(0), diagonals[:, 2], out=out)
+    for place in (0, 1, 3, 4):
+        out.addcmul_(shifted(place - 2), diagonals[:, place])
+    return out
 
 
 def apply_matrices(x: Tensor, matrices: Tensor) -> Tensor:
     """x' = A x for each joint. x (N, T, V, 3, M), matrices (N, V, 3, 3)."""
-    (n, size, _, _, persons), rows = x.shape, x.flatten(2)
-    shape = (n, size, rows.shape[2], persons)
-    shifted = Shifted(x.new_empty(Shifted.numbers(*shape)), *shape)
-    shifted.frames.copy_(rows)
-    return shifted.multiplied(band(matrices, persons), torch.empty_like(rows)).view(x.shape)
+    persons, frames = x.shape[-1], x.flatten(2)
+    rows = torch.nn.functional.pad(frames.flatten(0, 1), (0, 0, 1, 1))
+    return multiply_band(rows, band(matrices, persons), persons, torch.empty_like(frames)).view(x.shape)
+
+
+def _resize(first: Tensor, lengths: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Which two rows each frame of the views is made of, and their weights: (2 + n * T, 2) each. The first and the last are
+    any row, for `multiply_band` to read into."""
+    lower, upper, weight = resize_positions(lengths, size)
+    places = lengths.new_zeros(2 + lower.numel(), 2)
+    torch.add(lower, first[:, None], out=places[1:-1, 0].view_as(lower))
+    torch.add(upper, first[:, None], out=places[1:-1, 1].view_as(lower))
+    weights = torch.zeros(places.shape, dtype=dtype, device=lengths.device)
+    weights[1:-1, 0] = 1 - weight.view(-1)
+    weights[1:-1, 1] = weight.view(-1)
+    return places, weights
 
 
 def render(
@@ -107,33 +112,26 @@ def render(
 
     frames (F, V, C, M): all frames of all clips; first, lengths (N,): the crop, in rows of `frames`; matrices
     (N, V, 3, 3) or None for the identity; size: T; stream: taken last, from the resized view; empty(*shape): where the
-    result and work arrays come from, by default new memory."""
+    result of a transform comes from, by default new memory."""
     n, (_, joints, channels, persons) = len(first), frames.shape
-    rows, empty = frames.flatten(1), empty or frames.new_empty
+    rows = frames.flatten(1)
     width = rows.shape[1]
-    lower, upper, weight = resize_positions(lengths, size)
-    lower, upper = (lower + first[:, None]).view(-1), (upper + first[:, None]).view(-1)
-    weight = weight[..., None].to(frames.dtype)
-    block = min(n, CPU_BLOCK) if frames.device.type == "cpu" else n
-    out, ends = empty(n, size, width), empty(2, block * size, width)
-    if matrices is not None:
+    places, weights = _resize(first, lengths, size, frames.dtype)
+    if matrices is None:
+        out = embedding_bag(places[1:-1], rows, per_sample_weights=weights[1:-1], mode="sum").view(n, size, width)
+        block = n
+    else:
+        out = (empty or frames.new_empty)(n, size, width)
+        block = CPU_BLOCK if frames.device.type == "cpu" else n
         diagonals = band(matrices.to(frames.dtype), persons)
-        memory, shifted = empty(Shifted.numbers(block, size, width, persons)), None
     for low in range(0, n, block):
         part = slice(low, min(low + block, n))
-        count = part.stop - low
-        for places, end in zip((lower, upper), ends, strict=True):
-            torch.index_select(rows, 0, places[low * size : part.stop * size], out=end[: count * size])
-        pair = [end[: count * size].view(count, size, width) for end in ends]
-        if matrices is None:
-            torch.lerp(*pair, weight[part], out=out[part])
-        else:
-            if shifted is None or count < block:
-                shifted = Shifted(memory, count, size, width, persons)
-            torch.lerp(*pair, weight[part], out=shifted.frames)
-            shifted.multiplied(diagonals[part], out[part])
+        if matrices is not None:
+            own = slice(low * size, part.stop * size + 2)
+            resized = embedding_bag(places[own], rows, per_sample_weights=weights[own], mode="sum")
+            multiply_band(resized, diagonals[part], persons, out[part])
         if stream != "joint":
-            view = out[part].view(count, size, joints, channels, persons)
+            view = out[part].view(-1, size, joints, channels, persons)
             view.copy_(take_stream(view, stream, parents))
     return out
 
