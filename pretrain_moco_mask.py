@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
+from engine.graph import CapturedPass, PlainPass
 from engine.monitor import NeighbourMonitor, limited
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
@@ -46,7 +47,8 @@ from utils.run_folder import QuietFolder, RunFolder, versions
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute".split()
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute "
+    "cuda_graph".split()
 ) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
 
@@ -328,12 +330,11 @@ def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, s
     say(f"{message}; left out ({skipped} of at most {args.nonfinite_limit})")
 
 
-def train_step(model: PCM3, optimizer, batch, parts: int, world: World, wishes: list[bool]) -> tuple:
-    """One step: forward and backward (in `parts`, one after the other), step, queue.
+def train_step(compute, model: PCM3, optimizer, batch, world: World, wishes: list[bool]) -> tuple:
+    """One step: forward and backward (`compute`, see engine.graph), step, queue.
 
     Returns (output, gradient norm, whether all was finite, wishes of any process)."""
-    optimizer.zero_grad(set_to_none=True)
-    output = model.backward_in_parts(batch, parts)
+    output = compute(batch)
     output, wishes = sum_up(world, model, output, wishes)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -349,6 +350,7 @@ def train(
 ) -> int:
     """The loop from `step` on; returns the exit status."""
     course, first_step = Course(args, model, optimizer, batches, monitor, folder, world), step
+    compute = (CapturedPass if args.cuda_graph else PlainPass)(model, args.grad_accum)
     quiet = None if world.is_main else True
     model.train()
     world.traffic.clear()
@@ -360,9 +362,7 @@ def train(
             epoch, position = divmod(step, course.per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(args, epoch, position, course.per_epoch)
-            output, norm, finite, agreed = train_step(
-                model, optimizer, batch, args.grad_accum, world, course.wishes(stop)
-            )
+            output, norm, finite, agreed = train_step(compute, model, optimizer, batch, world, course.wishes(stop))
             stopping, saving = agreed if world.size > 1 else course.wishes(stop)
             if finite:
                 course.see(output, norm)
@@ -417,6 +417,9 @@ def introduce(args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batch
 def pretrain(args, world: World) -> int:
     """Everything from the data to the end of the run, by one of the processes of `world`; returns the exit status."""
     device = resolve_device(args.device)
+    if args.cuda_graph and (device.type != "cuda" or world.size > 1):
+        where = f"{world.size} processes" if world.size > 1 else f"--device {device.type}"
+        raise UserError(f"--cuda-graph needs a CUDA device and one process, here are {where}; leave it out")
     dtype, compute_dtype = resolve_precision(args.precision)
     splits = ("train", "val") if args.knn_every else ("train",)
     dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))

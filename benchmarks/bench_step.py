@@ -8,6 +8,7 @@ released), and peak memory. The batch is drawn once and stays: the feeder has a 
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -20,6 +21,7 @@ import torch
 
 from benchmarks import common
 from benchmarks.twins import PlainPCM3
+from engine.graph import CapturedPass, PlainPass
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import RUNS, ForwardGRU
@@ -65,6 +67,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         metavar="K",
         help="as --recompute of the program; several compare",
     )
+    parser.add_argument(
+        "--graph",
+        action="store_true",
+        help="ours also as --cuda-graph does it (without a CUDA device: its buffers only)",
+    )
     parser.add_argument("--only", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="which candidates to run")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process each")
     parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
@@ -102,6 +109,7 @@ def build_step(
     recurrent: str = "auto",
     parts: int = 1,
     recompute: int = 0,
+    graph: bool = False,
 ):
     """A function that does one training step of one candidate."""
     keep_freed_memory()  # as the programs do; the twin, in the same process, has it too
@@ -118,10 +126,10 @@ def build_step(
         [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True
     )
     views = random_batch(batch, device)
+    compute = (CapturedPass if graph else PlainPass)(model, parts)
 
     def step():
-        optimizer.zero_grad(set_to_none=True)
-        output = model.backward_in_parts(views, parts)
+        output = compute(views)
         optimizer.step()
         model.enqueue(output.keys)
 
@@ -138,17 +146,11 @@ def candidates_of(args) -> dict[str, tuple]:
     """Arguments of `build_step` by name: the twin, and ours in every way that is asked for."""
     setting = (args.batch, args.hidden, args.layers, args.queue, args.precision, args.device)
     found = {"twin": ("twin", *setting)} if "twin" in args.only else {}
-    for recurrent in args.recurrent if "ours" in args.only else ():
-        for parts in args.parts:
-            for recompute in args.recompute:
-                name = "ours" + f"_{recurrent}" * (recurrent != "auto") + f"_parts{parts}" * (parts > 1)
-                found[name + f"_recompute{recompute}" * (recompute > 0)] = (
-                    "ours",
-                    *setting,
-                    recurrent,
-                    parts,
-                    recompute,
-                )
+    ways = itertools.product(args.recurrent, args.parts, args.recompute, (False, True) if args.graph else (False,))
+    for recurrent, parts, recompute, graph in ways if "ours" in args.only else ():
+        name = "ours" + f"_{recurrent}" * (recurrent != "auto") + f"_parts{parts}" * (parts > 1)
+        name += f"_recompute{recompute}" * (recompute > 0) + "_graph" * graph
+        found[name] = ("ours", *setting, recurrent, parts, recompute, graph)
     return found
 
 

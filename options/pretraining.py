@@ -37,6 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_memory_flags(g) -> None:
     g.add_argument(
+        "--cuda-graph",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="replay forward and backward pass as one captured CUDA graph: for cards that wait for Python to launch small "
+        "kernels; the numbers are the same; one process only; takes memory for one more batch",
+    )
+    g.add_argument(
         "--recompute",
         type=number(int, low=0, high=65536),
         default=0,

@@ -1,0 +1,107 @@
+"""The pass that can be captured as a CUDA graph: fixed buffers, no question to the host, the numbers of the plain one."""
+
+import contextlib
+from dataclasses import fields
+
+import pytest
+import torch
+from programs import refused
+from test_pretrain_program import data, pretrain  # noqa: F401 (data is a fixture)
+
+import pretrain_moco_mask
+from engine.graph import WARM_UP, CapturedPass, PlainPass
+from feeder.batches import Batch
+from models.encoder import EncoderConfig
+from models.pcm3 import PCM3, PCM3Config
+from utils.distributed import World
+
+ROWS, FRAMES, FEATURES = 4, 16, 150
+STEPS = WARM_UP + 3
+
+
+def model(device="cpu", dtype=torch.float64, **more) -> PCM3:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(hidden_size=16, num_layers=2)
+    made = PCM3(PCM3Config(encoder=encoder, queue_size=20, decoder_hidden_size=8, **more))
+    return made.to(device, dtype).train()
+
+
+def batches(device="cpu", dtype=torch.float64):
+    """Batches of random numbers; those after the first in other memory."""
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        views = [torch.randn(ROWS, FRAMES, FEATURES, generator=draw, dtype=dtype) for _ in range(5)]
+        hidden = torch.rand(FRAMES, FEATURES, generator=draw) < 0.5
+        partner = torch.randperm(ROWS, generator=draw)
+        share, offsets = torch.rand((), generator=draw, dtype=dtype), torch.rand(6, generator=draw, dtype=dtype)
+        numbers = (*views, hidden, partner, share, offsets, torch.arange(ROWS))
+        yield Batch(**{f.name: t.to(device) for f, t in zip(fields(Batch), numbers, strict=True)})
+
+
+def trained(compute_by, device="cpu", dtype=torch.float64, parts=1):
+    """Losses of some steps, and the state after them."""
+    pcm3 = model(device, dtype, topk=10)
+    compute = compute_by(pcm3, parts)
+    optimizer = torch.optim.SGD([p for p in pcm3.parameters() if p.requires_grad], lr=0.05, momentum=0.9, fused=True)
+    losses = []
+    for batch in batches(device, dtype):
+        output, _, finite, _ = pretrain_moco_mask.train_step(compute, pcm3, optimizer, batch, World(), [False, False])
+        assert finite
+        losses.append({name: float(value) for name, value in output.losses.items()})
+    return losses, {name: value.clone() for name, value in pcm3.state_dict().items()}, compute
+
+
+@pytest.mark.parametrize("parts", (1, 2))
+def test_fixed_buffers_change_no_number(parts):
+    losses, state, _ = trained(PlainPass, parts=parts)
+    captured_losses, captured_state, compute = trained(CapturedPass, parts=parts)
+    assert losses == captured_losses and len({row["total"] for row in losses}) == STEPS
+    assert all(torch.equal(value, captured_state[name]) for name, value in state.items())
+    assert compute.calls == STEPS and compute.graph is None  # nothing to capture on a CPU
+
+
+def test_buffers_stay_and_are_filled():
+    compute, places = CapturedPass(model(), 1), set()
+    for batch in batches():
+        compute(batch)
+        places.add(tuple(tensor.data_ptr() for tensor in vars(compute.buffers).values()))
+        for name, tensor in vars(batch).items():
+            assert torch.equal(getattr(compute.buffers, name), tensor)
+    assert len(places) == 1
+
+
+def test_another_shape_is_refused():
+    compute = CapturedPass(model(), 1)
+    first, second, *_ = batches()
+    compute(first)
+    second.masked = second.masked[:, :8]
+    with pytest.raises(ValueError, match=r"masked: expected \(4, 16, 150\)"):
+        compute(second)
+
+
+@pytest.mark.parametrize("more", ({}, {"topk": 10}, {"prompt_place": "after_norm"}, {"contrasts": ("query", "masked")}))
+def test_the_pass_asks_the_host_for_nothing(more, monkeypatch):
+    """On tensors without data every question raises; so does whatever has a shape that depends on data."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # knows no meta device
+    pcm3 = model("meta", torch.float32, **more)
+    output = PlainPass(pcm3, 2)(next(batches("meta", torch.float32)))
+    pcm3.enqueue(output.keys)
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(output.loss > 0)
+
+
+def test_refused_without_a_cuda_device(data, tmp_path):  # noqa: F811
+    ended = pretrain(data, tmp_path / "run", "--cuda-graph")
+    refused(ended, "--cuda-graph needs a CUDA device and one process, here are --device cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_captured_equals_plain_on_cuda():
+    losses, state, _ = trained(PlainPass, "cuda", torch.float32)
+    captured_losses, captured_state, compute = trained(CapturedPass, "cuda", torch.float32)
+    assert compute.graph is not None
+    for row, captured in zip(losses, captured_losses, strict=True):
+        assert captured == pytest.approx(row, rel=1e-4)
+    for name, value in state.items():
+        torch.testing.assert_close(captured_state[name], value, rtol=1e-3, atol=1e-4)
