@@ -25,6 +25,7 @@ from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
 from feeder.views import render
 from utils.errors import UserError, run
+from utils.memory import keep_freed_memory
 from utils.skeleton import KINECT_V2
 
 RELEASED_MS = 1.9  # a clip of three views, measured by the writer for the released code
@@ -77,6 +78,7 @@ def check_same(twin: PlainFeeder, packed: PackedClips, index: int) -> None:
 def main(argv=None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the programs do; the twin, in the same process, has it too
     stored, packed = random_clips(args.clips)
     batches = Batches(packed, args.batch, 0, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents)
     twin = PlainFeeder(stored, packed.num_frame.numpy(), 0)

@@ -4,10 +4,12 @@
 
 prints one JSON line: seconds a step, clips/s, achieved FLOP/s of the matrix products, their share of the rate of a (batch *
 frames x hidden)(hidden x 3 hidden) product in the same precision and run, the ratio to the twin (which computes in float32, as
-released), and peak memory. The batch is drawn once and stays: the feeder has a benchmark of its own.
+released), and peak memory. Each candidate has a process of its own, as a program has; measured is the second of two steps in a
+row, as steps follow each other in training. The batch is drawn once and stays: the feeder has a benchmark of its own.
 """
 
 import argparse
+import contextlib
 import itertools
 import statistics
 import sys
@@ -112,7 +114,8 @@ def build_step(
     graph: bool = False,
 ):
     """A function that does one training step of one candidate."""
-    keep_freed_memory()  # as the programs do; the twin, in the same process, has it too
+    if kind == "ours":
+        keep_freed_memory()  # as the programs do
     torch.manual_seed(0)
     encoder = EncoderConfig(hidden_size=hidden, num_layers=layers)
     model = KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue)).to(device).train()
@@ -159,10 +162,15 @@ def main(argv=None) -> None:
     device = common.choose_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    candidates = {name: build_step(*how) for name, how in candidates_of(args).items()}
-    reference = (args.batch * 64, args.hidden, 3 * args.hidden)
-    candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
-    seconds = common.interleave(candidates, args.rounds, device, clock=CLOCKS[args.clock])
+    clock = CLOCKS[args.clock]
+    with contextlib.ExitStack() as open_processes:
+        candidates = {}
+        for name, how in candidates_of(args).items():
+            candidates[name] = common.InOwnProcess(build_step, *how, device=args.device, clock=clock)
+            open_processes.callback(candidates[name].close)
+        reference = (args.batch * 64, args.hidden, 3 * args.hidden)
+        candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
+        seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
     product_rate = common.product_flop(*reference) / statistics.median(seconds["product"])
     flop = step_flop(args.batch, args.hidden, args.layers)
     result = {key: getattr(args, key) for key in ("batch", "hidden", "layers", "queue", "precision", "rounds", "clock")}

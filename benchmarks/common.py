@@ -3,6 +3,7 @@
 A machine's speed drifts (clock, neighbours), so times from separate runs do not compare. `interleave` runs the
 candidates in turn, and `ratio` is the median over rounds of the quotient within a round: a slow minute slows both."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -46,21 +47,64 @@ def interleave(
     device: torch.device | None = None,
     warm: int = 1,
     clock: Callable[[], float] = time.perf_counter,
+    lead: int = 0,
 ) -> dict[str, list[float]]:
     """Seconds of each candidate in each of `rounds` rounds, all candidates once a round, after `warm` unmeasured
     rounds. The order within a round alternates, so that none always follows the same other. `clock` is
-    time.process_time where a busy machine makes the time on the wall meaningless (with one thread)."""
+    time.process_time where a busy machine makes the time on the wall meaningless (with one thread). lead: unmeasured
+    calls before each measured one, for what runs again and again in its real use, as a training step does: after
+    another's half minute its memory has left the caches, and on some machines the memory."""
     device = device or torch.device("cpu")
     seconds = {name: [] for name in candidates}
     for turn in range(-warm, rounds):
         for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
+            for _ in range(lead if turn >= 0 else 0):
+                candidates[name]()
             synchronise(device)
             start = clock()
-            candidates[name]()
+            took = candidates[name]()
             synchronise(device)
             if turn >= 0:
-                seconds[name].append(clock() - start)
+                seconds[name].append(took if isinstance(candidates[name], InOwnProcess) else clock() - start)
     return seconds
+
+
+def _serve(pipe, build, arguments, device, threads, clock):
+    torch.set_num_threads(threads)
+    step, device = build(*arguments), torch.device(device)
+    while pipe.recv():
+        synchronise(device)
+        start = clock()
+        step()
+        synchronise(device)
+        pipe.send(clock() - start)
+
+
+class InOwnProcess:
+    """A candidate for `interleave` that lives in a process of its own, with its own memory and settings of the C library,
+    as a program does. Calling it runs `build(*arguments)()` there, without the building, and returns the seconds that it
+    took. `build` must be a function of a module (it is pickled by name). To be closed."""
+
+    def __init__(
+        self, build: Callable, *arguments, device: str = "cpu", clock: Callable[[], float] = time.perf_counter
+    ):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        threads = torch.get_num_threads()
+        self.process = context.Process(
+            target=_serve, args=(theirs, build, arguments, device, threads, clock), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def __call__(self) -> float:
+        self.pipe.send(True)
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.pipe.send(False)
+        self.process.join()
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
