@@ -291,7 +291,7 @@ class PCM3(nn.Module):
         keys = all_keys[self.world.rank * len(batch.key) :][: len(batch.key)][rows]
         batch = rows_of(batch, rows)
 
-        # 1. features of the views that are ready
+        # 1. features of the views that are ready; the mixed one waits for company where a predicted one will come
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
         needed = {"masked"} if "predicted" in contrasts or self.config.prediction_weight > 0 else set()
         wanted = [name for name in ("query", "masked", "mixed") if name in needed or name in contrasts]
