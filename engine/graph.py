@@ -7,7 +7,8 @@ are equal from step to step, because mixing is a map of weights and the queue's 
 ask the host for a value: a test runs it on tensors without data.
 
 Outside the graph, and launched as ever, are what the host decides on: whether all is finite, the optimizer's step with its
-rate, the queue. Numbers are those of the plain step.
+rate, the queue. Numbers are to be those of the plain step: on a CPU, where the buffers are used and nothing is captured,
+they are, bit for bit; the test for a card has not been run.
 """
 
 import torch

@@ -41,7 +41,7 @@ def _add_memory_flags(g) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="replay forward and backward pass as one captured CUDA graph: for cards that wait for Python to launch small "
-        "kernels; the numbers are the same; one process only; takes memory for one more batch",
+        "kernels; the same numbers through the same memory; one process only; not tried on a card yet",
     )
     g.add_argument(
         "--recompute",
