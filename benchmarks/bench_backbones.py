@@ -6,11 +6,14 @@
 prints a table. Operations are those of the products (an addition and a multiplication count as two) of one clip of 64 frames
 through the encoder without head, forward; a step does about 13 times as much a clip (four views forward and backward, the
 key forward). They are counted while a clip goes through; those of recurrent layers are computed from their sizes, because
-they run in functions that a counter does not see. The steps of the backbones are timed in turn, on one batch of random
-numbers, and the median over the rounds is shown. `--rounds 0` times nothing.
+they run in functions that a counter does not see. A step is the programs' (engine.graph.PlainPass, AdamW, freed memory kept),
+on one batch of random numbers. Each backbone has a process of its own; they take turns, the second of two steps in a row
+is measured, and the median over the rounds is shown beside the rate of a (batch * 64 x 1024)(1024 x 3072) product of
+the same rounds: the share says how close to the machine's rate a backbone comes. `--rounds 0` times nothing.
 """
 
 import argparse
+import contextlib
 import statistics
 import sys
 from pathlib import Path
@@ -23,14 +26,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
-from benchmarks.bench_step import random_batch
+from benchmarks.bench_step import CLOCKS, PASSES, random_batch
+from engine.graph import PlainPass
 from models.backbones import BACKBONES
 from models.encoder import SIZES, Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import ForwardGRU
 from utils.errors import UserError, run
+from utils.memory import keep_freed_memory
 
 FRAMES = 64
+PRODUCT = (1024, 3072)  # inner size and columns of the product whose rate is the machine's
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -44,6 +50,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=tuple(common.PRECISIONS), default="fp32", help="of the large products")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
+    parser.add_argument(
+        "--clock",
+        choices=tuple(CLOCKS),
+        default="wall",
+        help="wall, or processor (with --threads 1, on a busy machine)",
+    )
     parser.add_argument(
         "--rounds", type=int, default=3, help="measured rounds; more where the machine is shared; 0 = none"
     )
@@ -92,23 +104,47 @@ def clip_flop(config: EncoderConfig, frames: int = FRAMES) -> float:
     return recurrent + counter.get_total_flops()
 
 
-def new_step(config: EncoderConfig, args, device: torch.device):
-    """A function that does one pretraining step with AdamW."""
+def build_step(config: EncoderConfig, batch: int, queue: int, precision: str, device: str):
+    """A function that does one pretraining step with AdamW, as pretrain_moco_mask.py does it."""
+    keep_freed_memory()
     torch.manual_seed(0)
-    model = PCM3(PCM3Config(encoder=config, queue_size=args.queue, topk=args.queue)).to(device).train()
-    if args.precision == "bf16":
-        model.set_compute_dtype(torch.bfloat16)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    batch = random_batch(args.batch, device)
+    model = PCM3(PCM3Config(encoder=config, queue_size=queue, topk=queue)).to(device).train()
+    model.set_compute_dtype(torch.bfloat16 if precision == "bf16" else None)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    views, compute = random_batch(batch, device), PlainPass(model, 1)
 
     def step():
-        output = model(batch)
-        optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()
+        output = compute(views)
         optimizer.step()
         model.enqueue(output.keys)
 
     return step
+
+
+def measure(configs: dict[str, EncoderConfig], args, device: torch.device) -> dict[str, float]:
+    """Median seconds of a step of each, and of the "product"."""
+    clock, reference = CLOCKS[args.clock], (args.batch * FRAMES, *PRODUCT)
+    with contextlib.ExitStack() as open_processes:
+        candidates = {}
+        for name, config in configs.items():
+            how = (config, args.batch, args.queue, args.precision, args.device)
+            candidates[name] = common.InOwnProcess(build_step, *how, device=args.device, clock=clock)
+            open_processes.callback(candidates[name].close)
+        candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
+        seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def row_of(
+    config: EncoderConfig, millions: float, flop: float, seconds: float | None, batch: int, product: float
+) -> str:
+    """A line of the table; product: operations a second of the machine's product."""
+    rate = None if seconds is None else PASSES * batch * flop / seconds
+    times = (
+        ["not run"] * 3 if rate is None else [f"{seconds:.3f}", f"{rate / 1e9:.0f}", f"{100 * rate / product:.0f} %"]
+    )
+    feature = Encoder(config, head=False).feature_size
+    return f"| {config.backbone} | {feature} | {millions:.2f} | {flop / 1e9:.2f} | {' | '.join(times)} |"
 
 
 def main(argv=None) -> int:
@@ -122,17 +158,19 @@ def main(argv=None) -> int:
     except ValueError as error:
         raise UserError(f"--sizes: {error}") from None
     flop = {name: clip_flop(config) for name, config in configs.items()}
-    seconds = {}
+    seconds, product = {}, 0.0
     if args.rounds:
-        seconds = common.interleave({n: new_step(c, args, device) for n, c in configs.items()}, args.rounds, device)
-    print(f"{common.processor(device)}, {args.precision}, batch {args.batch}, {torch.get_num_threads()} threads")
-    print("| backbone | feature | M parameters | GFLOP a clip | s a step | GFLOP/s |\n|---|---|---|---|---|---|")
+        seconds = measure(configs, args, device)
+        product = common.product_flop(args.batch * FRAMES, *PRODUCT) / seconds["product"]
+    place = common.surroundings(device)
+    print(
+        f"{place['processor']}, torch {place['torch']}, {args.precision}, batch {args.batch}, {place['threads']} threads, "
+        f"{args.clock} clock, load {place['load']}, product {product / 1e9:.0f} GFLOP/s, {place['date']}"
+    )
+    print("| backbone | feature | M parameters | GFLOP a clip | s a step | GFLOP/s | share of the product |")
+    print("|---|---|---|---|---|---|---|")
     for name, config in configs.items():
-        time = statistics.median(seconds[name]) if seconds else None
-        rate = "not run" if time is None else f"{13 * args.batch * flop[name] / time / 1e9:.0f}"
-        step = "not run" if time is None else f"{time:.3f}"
-        feature = Encoder(config, head=False).feature_size
-        print(f"| {name} | {feature} | {millions[name]:.2f} | {flop[name] / 1e9:.2f} | {step} | {rate} |")
+        print(row_of(config, millions[name], flop[name], seconds.get(name), args.batch, product))
     return 0
 
 
