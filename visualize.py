@@ -87,8 +87,8 @@ def chosen_clips(args, views: ClipViews) -> torch.Tensor:
     return torch.tensor([place[name] for name in args.names])
 
 
-def save(args, panels, dataset: Dataset, columns: int) -> None:
-    pictures.save_panels(args.output, panels, dataset.layout, args.poses, args.turn, columns, args.fps)
+def save(args, panels, dataset: Dataset, columns: int, legend=None) -> None:
+    pictures.save_panels(args.output, panels, dataset.layout, args.poses, args.turn, columns, args.fps, legend)
 
 
 def show_clips(args) -> str:
@@ -111,7 +111,8 @@ def show_prediction(args) -> str:
     dataset, views = open_split(args, trained, "val", path)
     pictures.check_drawable(model, trained, dataset, path)
     found = pictures.predict_clips(model, views, chosen_clips(args, views), dataset.layout, args.seed)
-    save(args, pictures.prediction_panels(found, views, dataset.layout, dataset.row.classes), dataset, 3)
+    panels = pictures.prediction_panels(found, views, dataset.layout, dataset.row.classes)
+    save(args, panels, dataset, 3, pictures.prediction_legend(panels))
     return (
         f"{len(found.clips)} clips of {dataset.row.name}; squared error of hidden coordinates {found.error:.4f}, of "
         f"predicting zero {found.zero:.4f} ({found.measured} {args.split or 'val'} clips, norms by their statistics, as in "
@@ -130,7 +131,7 @@ def show_views(args) -> str:
         raise UserError(f"{views.clips.source}: mixing needs at least 3 clips, there are {size}")
     batches = Batches(views.clips, size, args.seed, settings, layout.parts, layout.parents)
     panels, mixing = pictures.view_panels(batches, args.step, args.clips, layout, dataset.row.classes)
-    save(args, panels, dataset, 4)
+    save(args, panels, dataset, 4, pictures.views_legend(panels))
     return f"views of {len(panels) // 4} clips of {dataset.row.name}, step {args.step}; mixing: {mixing}"
 
 

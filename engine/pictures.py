@@ -34,6 +34,7 @@ from utils.errors import UserError
 from utils.skeleton import Layout
 
 SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
+CORRUPTIBLE = ("query", "key")  # views whose draw may be joint corruption, in the order of the draws
 STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
 BOARD_CLIPS = 300  # whose features TensorBoard gets
 BOARD_DIMENSIONS = 64  # of the features in TensorBoard's projector, which are written as text
@@ -152,7 +153,8 @@ def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndar
 def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes) -> tuple[list[Panel], str]:
     """The query, key, masked and mixed views of `count` clips of a training step, four panels each, and the step's mixing
     in words. In the mixed view every joint has the colour of the clip that it comes from."""
-    batch, mix = batches[step], batches.draws(step).mix
+    batch, draws = batches[step], batches.draws(step)
+    mix, matrices = draws.mix, draws.matrices  # (query, key, target) x N x V x 3 x 3
     persons, labels = batches.clips.persons, batches.clips.labels
     panels = []
     for i in range(min(count, batches.batch_size)):
@@ -163,6 +165,11 @@ def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes
             x = as_clip(getattr(batch, name)[i], layout.joints, persons)
             paint = joint_paint(mix.weight if name == "mixed" else np.zeros(x.shape[1:3]), persons, SEEN, PARTNER)
             title = f"{clip}: {name}"
+            if (
+                name in CORRUPTIBLE
+                and (matrices[CORRUPTIBLE.index(name), i] != matrices[CORRUPTIBLE.index(name), i, 0]).any()
+            ):
+                title += ", joints corrupted"  # a shear is the same for all joints
             if name == "masked":
                 paint[either_end(hidden, layout)] = np.nan
             elif name == "mixed":
@@ -235,13 +242,32 @@ def prediction_panels(found: Prediction, views: ClipViews, layout: Layout, class
     return panels
 
 
-def save_panels(path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float) -> None:
-    """A strip a panel (.png, .pdf, .svg), or all of them moving beside each other (.gif, .mp4)."""
+def several_persons(panels: list[Panel]) -> bool:
+    return any(np.nan_to_num(panel.clip[..., 1:]).any() for panel in panels)
+
+
+def prediction_legend(panels: list[Panel]) -> list[tuple[str, str]]:
+    """What the colours of `prediction_panels` mean."""
+    legend = [("seen", SEEN), ("hidden, as predicted", PREDICTED), ("hidden, as it truly was", TRUE)]
+    return legend + [("other person, never hidden", SECOND_PERSON)] * several_persons(panels)
+
+
+def views_legend(panels: list[Panel]) -> list[tuple[str, str]]:
+    """What the colours of `view_panels` mean; the share of a Mixup is a colour between the two."""
+    paler = ", second person paler" * several_persons(panels)
+    return [(f"own clip{paler}", SEEN), ("partner of the mixing", PARTNER)]
+
+
+def save_panels(
+    path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float, legend=None
+) -> None:
+    """A strip a panel (.png, .pdf, .svg), or all of them moving beside each other (.gif, .mp4), above a legend."""
     clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
+    paints = None if all(paint is None for paint in paints) else paints
     if str(path).lower().endswith(ANIMATIONS):
-        draw_animation(path, clips, layout, titles, paints, turn, columns, fps)
+        draw_animation(path, clips, layout, titles, paints, turn, columns, fps, legend)
     else:
-        draw_clips(path, clips, layout, titles, poses, paints, turn)
+        draw_clips(path, clips, layout, titles, poses, paints, turn, legend)
 
 
 # -- features -----------------------------------------------------------------------------------------------------------
@@ -277,7 +303,9 @@ def show_at_the_end(
             found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0)
             panels = prediction_panels(found, views, layout, classes)
             clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
-            folder.board.add_figure("prediction", strip_figure(clips, layout, titles, 10, paints, 30.0))
+            folder.board.add_figure(
+                "prediction", strip_figure(clips, layout, titles, 10, paints, 30.0, prediction_legend(panels))
+            )
         add_features(folder, model, limited(views, BOARD_CLIPS), classes)
         folder.say(
             f"pictures of the prediction and the features of {views.clips.source}: tensorboard --logdir {folder.path}"

@@ -27,6 +27,8 @@ PANELS = {
     "prediction": "prediction loss (hidden coordinates)",
     "top1_": "own key nearer than the queue, share",
     "knn_top1": "1-NN of held-out clips, share",
+    "top1": "top-1 of the test clips, share",
+    "top5": "top-5 of the test clips, share",
     "lr": "learning rate",
     "gradient_norm": "gradient norm",
 }

@@ -19,9 +19,20 @@ from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
-from utils.drawing import animation_frames, check_drawing_path, draw_animation, rgb, set_stage, strip_figure, two_lines
+from utils.drawing import (
+    PART_COLOURS,
+    animation_frames,
+    check_drawing_path,
+    draw_animation,
+    part_legend,
+    rgb,
+    set_stage,
+    strip_figure,
+    title_lines,
+    two_lines,
+)
 from utils.errors import UserError
-from utils.skeleton import get_layout
+from utils.skeleton import LAYOUTS, get_layout
 
 SMALL = (
     "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 2 --threads 1"
@@ -160,7 +171,12 @@ def test_the_mixed_view_has_the_colour_of_the_source_of_each_joint(root):
     batches = Batches(clips, 8, 0, cut, layout.parts, layout.parents)
     panels, said = view_panels(batches, 0, 2, layout, dataset.row.classes)
     batch, mix = batches[0], batches.draws(0).mix
-    assert [p.title.partition(": ")[2].split(" ")[0] for p in panels] == ["query", "key", "masked", "mixed"] * 2
+    assert [p.title.partition(": ")[2].split(" ")[0].strip(",") for p in panels] == [
+        "query",
+        "key",
+        "masked",
+        "mixed",
+    ] * 2
     assert said.startswith("cutmix") and 0 < (mix.weight == 1).mean() < 1
     query, masked, mixed = panels[0], panels[2], panels[3]
     partner = pictures.as_clip(batch.query[int(batch.partner[0])], 25, 2)
@@ -235,6 +251,70 @@ def test_moving_figures_keep_time_and_colours(tmp_path):
     assert not any(red[:4]) and min(red[4:]) > 20
     sizes = {picture.size for picture in animation_frames([clip] * 5, layout, columns=2)}
     assert len(sizes) == 1 and all(n % 2 == 0 for n in sizes.pop())
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_legend_says_what_the_colours_of_the_body_parts_mean(name):
+    layout = get_layout(name)
+    clip = np.random.default_rng(0).normal(size=(3, 2, layout.joints, 2))
+    words = [words for words, _ in part_legend(layout, [clip])]
+    assert words == ["trunk", "right arm", "left arm", "right leg", "left leg", "other person"]
+    alone = clip * np.array([1.0, 0.0])
+    assert [words for words, _ in part_legend(layout, [alone])] == words[:-1]
+    for (legend, colour), part in zip(part_legend(layout, [alone]), layout.parts, strict=True):
+        side = legend.split()[0]
+        assert side == "trunk" or all(side in layout.names[j] for j in part)
+        assert np.allclose(set_stage([alone], layout).paints[0][0, part[0], 0], rgb(colour))
+    shown = strip_figure([clip], layout).legends[0]
+    assert [text.get_text() for text in shown.get_texts()] == words
+    assert [line.get_color() for line in shown.get_lines()][:5] == list(PART_COLOURS)
+    assert not strip_figure(
+        [clip], layout, paints=[np.zeros((2, layout.joints, 2, 3))]
+    ).legends  # colours of somebody's own
+
+
+def test_every_painted_picture_has_its_legend(root, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(pictures, "draw_clips", lambda *arguments: given.append(arguments))
+    for show in ("prediction", "views", "clips"):
+        words = f"{root / 'run' / files.LAST} --show {show} --data-root {root} --output {tmp_path}/a.png"
+        assert call(visualize.main, words).status == 0
+    for (_, clips, _, _, _, paints, _, legend), several in zip(given, ("other person", "paler", ""), strict=True):
+        if paints is None:
+            assert legend is None  # that of the body parts is made where they are drawn
+            continue
+        ink = np.concatenate([paint[..., 0, :][np.isfinite(paint[..., 0, 0])] for paint in paints])
+        colours = np.array([rgb(colour) for _, colour in legend])
+        ends = np.abs(ink[:, None] - colours).max(axis=-1).min(axis=-1)
+        assert (ends < 1e-6).mean() > 0.5 and all((np.abs(ink - c).max(axis=-1) < 1e-6).any() for c in colours[:2])
+        assert any(several in text for text, _ in legend) == any(clip[..., 1:].any() for clip in clips)
+
+
+def test_a_moving_figure_is_on_white_paper_with_a_legend_and_whole_titles(tmp_path):
+    layout = get_layout("kinect_v2_25")
+    clip = np.random.default_rng(0).normal(size=(3, 3, 25, 1)) * np.array([1, 1, 3.0])[:, None, None, None]
+    draw_animation(tmp_path / "a.gif", [clip] * 2, layout)
+    frames, _ = frames_of(tmp_path / "a.gif")
+    assert (frames[0][0, 0] == 255).all()
+    width, height = next(animation_frames([clip] * 2, layout, legend=[])).size
+    assert frames[0].shape[0] > height and frames[0].shape[1] == width
+    below = frames[0][height:].astype(int)
+    for colour in PART_COLOURS:
+        assert (np.abs(below - 255 * rgb(colour)).max(axis=-1) < 12).sum() > 20, colour
+    assert title_lines(["walk", "jump"], 150) == (12, [["walk"], ["jump"]])
+    size, lines = title_lines(["walk", "walk (S001C001P001R001A001)"], 150)
+    assert 9 <= size < 12 and lines == [["walk"], ["walk", "(S001C001P001R001A001)"]]  # smaller before it is cut
+    size, lines = title_lines(["walk", "walk (S001C001P001R001A001_and_more)"], 150)
+    assert size == 9 and lines[0] == ["walk"] and lines[1][1].endswith("…")
+
+
+def test_a_corrupted_view_says_so(root):
+    dataset = find_dataset(root, "tiny", "cross_subject", ("train",))
+    layout, clips = dataset.layout, dataset.clips("train")
+    for corruption in (0.0, 1.0):
+        batches = Batches(clips, 8, 0, ViewSettings(corruption=corruption), layout.parts, layout.parents)
+        titles = [p.title for p in view_panels(batches, 0, 1, layout, dataset.row.classes)[0]]
+        assert ["corrupted" in title for title in titles] == [bool(corruption)] * 2 + [False] * 2
 
 
 def test_titles_are_cut_where_they_do_not_fit():

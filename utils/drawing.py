@@ -4,7 +4,8 @@ A `Stage` decides once how clips are looked at: which coordinate is up, how far 
 so that a clip in millimetres among metres is seen at once. Strip and animation then only put lines where it says.
 
 A clip's `paint` gives every joint of every frame a colour (t, V, M, 3) in 0..1; a line from a joint to its parent has the
-colour of the joint, and a colour that is not a number leaves the line out. Without paint, body parts have their colours.
+colour of the joint, and a colour that is not a number leaves the line out. Without paint, body parts have their colours. A
+`legend`, pairs of words and '#rrggbb', says below the figures what the colours mean; that of the body parts is made here.
 """
 
 import os
@@ -24,6 +25,8 @@ PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk,
 SECOND_PERSON = "#b0a0c8"  # every further person is drawn in this one colour, behind person 1
 PANEL = 240  # longer side of an animated panel in pixels
 INK = (60, 64, 72)  # of the titles
+LARGEST_TITLE, SMALLEST_TITLE = 12, 9  # pixels of an animated panel's title
+LEGEND_SIZE, LEGEND_LINE, LEGEND_DASH = 11, 17, 20  # pixels: letters, a line of the legend, the stroke before a word
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -38,6 +41,17 @@ def part_paint(layout, frames: int, persons: int) -> np.ndarray:
     for part, colour in zip(layout.parts, PART_COLOURS, strict=True):
         paint[:, list(part), 0] = rgb(colour)
     return paint
+
+
+def part_legend(layout, clips) -> list[tuple[str, str]]:
+    """What the colours of `part_paint` mean: (words, colour), of further persons only where a clip shows one."""
+    words = []
+    for kind, part in zip(("trunk", "arm", "arm", "leg", "leg"), layout.parts, strict=True):
+        sides = {side for side in ("left", "right") if any(side in layout.names[j] for j in part)}
+        words.append(f"{sides.pop()} {kind}" if len(sides) == 1 else kind)
+    legend = list(zip(words, PART_COLOURS, strict=True))
+    several = any(np.nan_to_num(clip[..., 1:]).any() for clip in clips)
+    return legend + [("other person", SECOND_PERSON)] * several
 
 
 @dataclass(frozen=True)
@@ -108,18 +122,23 @@ def _titles(titles, number: int) -> list[str]:
     return titles
 
 
-def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0):
+def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0, legend=None):
     """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below.
 
-    Arguments and errors are those of `set_stage`; titles: one string a clip, above its row."""
+    Arguments and errors are those of `set_stage`; titles: one string a clip, above its row; legend: (words, colour), None =
+    that of the body parts where there is no paint."""
     from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
 
     stage = set_stage(clips, layout, paints, turn)
     titles = _titles(titles, len(stage.views))
     width, height = 2 * stage.half
-    row_height = 1.22 * height  # with room for the title and the numbers
+    row_height = 1.3 * height  # with room for the title and the numbers
     inches = 1.05 / max(width, 0.62 * height)  # of one unit of the data
-    figure = new_figure(max(width * inches * poses, 3.2), row_height * inches * len(titles))
+    entries, wide = _legend(legend, paints, layout, clips), max(width * inches * poses, 3.2)
+    columns = max(1, min(len(entries), int(wide / 1.4)))
+    under = 0.17 * -(-len(entries) // columns)  # inches of the legend
+    figure = new_figure(wide, row_height * inches * len(titles) + under)
     axes = figure.subplots()
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
     segments, colours = [], []
@@ -136,7 +155,8 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
         )
         for column, frame in enumerate(np.linspace(0, max(len(view) - 1, 0), poses).round().astype(int)):
             x = (column + 0.5) * width
-            axes.text(x, middle - 0.6 * height, str(frame), fontsize=6, ha="center", va="bottom", color="#8a8f99")
+            number = f"frame {frame}" if column == 0 else str(frame)
+            axes.text(x, middle - 0.6 * height, number, fontsize=6, ha="center", va="bottom", color="#8a8f99")
             if len(view):
                 ends, colour = stage.lines(row, frame)
                 segments.extend(ends + np.array([x, middle]))
@@ -144,15 +164,24 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     axes.add_collection(LineCollection(segments, colors=colours or None, linewidths=1.6, capstyle="round"))
     axes.set(xlim=(0, poses * width), ylim=(-len(titles) * row_height, 0), aspect="equal")
     axes.axis("off")
+    if entries:
+        handles = [Line2D([], [], color=colour, lw=2.5, label=words) for words, colour in entries]
+        look = {"fontsize": 6.5, "frameon": False, "labelcolor": "#3c4048", "borderpad": 0.2, "borderaxespad": 0.9}
+        figure.legend(handles=handles, loc="outside lower left", ncols=columns, **look)
     return figure
 
 
-def draw_clips(path, clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0) -> None:
+def _legend(legend, paints, layout, clips) -> list[tuple[str, str]]:
+    """The given legend, else that of the body parts where those are what the colours mean."""
+    return (part_legend(layout, clips) if paints is None else []) if legend is None else list(legend)
+
+
+def draw_clips(path, clips, layout, titles=None, poses=8, paints=None, turn: float = 0.0, legend=None) -> None:
     """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
 
     Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
     path = check_picture_path(path)
-    save_figure(strip_figure(clips, layout, titles, poses, paints, turn), path)
+    save_figure(strip_figure(clips, layout, titles, poses, paints, turn, legend), path)
 
 
 # -- animations -----------------------------------------------------------------------------------------------------
@@ -173,9 +202,9 @@ def check_drawing_path(path) -> Path:
     return path
 
 
-def animation_frames(clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3):
+def animation_frames(clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, legend=None):
     """Yields pictures (PIL images, RGB) of all clips beside each other, `columns` in a row, as long as the longest clip; a
-    shorter one stays at its last frame. Arguments and errors are those of `set_stage`."""
+    shorter one stays at its last frame. Arguments and errors are those of `set_stage` and `strip_figure`."""
     stage = set_stage(clips, layout, paints, turn)
     titles = _titles(titles, len(stage.views))
     columns = min(columns, len(titles))
@@ -184,24 +213,65 @@ def animation_frames(clips, layout, titles=None, paints=None, turn: float = 0.0,
     width, height = (max(int(2 * h * scale / fine), PANEL // 2) for h in stage.half)
     bar = 40  # of two lines of title
     rows = -(-len(titles) // columns)
-    size = [n + n % 2 for n in (columns * width, rows * (height + bar))]  # video wants even numbers
     corners = [((i % columns) * width, (i // columns) * (height + bar)) for i in range(len(titles))]
+    words = _legend_places(_legend(legend, paints, layout, clips), columns * width)
+    size = [columns * width, rows * (height + bar) + (LEGEND_LINE * (1 + words[-1][3]) + 4 if words else 0)]
+    size = [n + n % 2 for n in size]  # video wants even numbers
     ground = _ground(size, fine, titles, corners, width)
+    _write_legend(ground, fine, words, rows * (height + bar))
     for frame in range(max(len(view) for view in stage.views)):
         yield _frame(ground, stage, frame, corners, (width, height), bar, scale, fine, size)
 
 
+def _font(size: int):
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def _legend_places(legend, width: int) -> list[tuple[str, str, int, int]]:
+    """(words, colour, x, line) of each entry, from left to right and in as many lines as a width needs."""
+    places, x, line, font = [], 8, 0, _font(LEGEND_SIZE)
+    for words, colour in legend:
+        needs = LEGEND_DASH + int(font.getlength(words)) + 14
+        if x > 8 and x + needs > width:
+            x, line = 8, line + 1
+        places.append((words, colour, x, line))
+        x += needs
+    return places
+
+
+def _write_legend(ground, fine: int, places, top: int) -> None:
+    from PIL import ImageDraw
+
+    draw, font = ImageDraw.Draw(ground), _font(LEGEND_SIZE * fine)
+    for words, colour, x, line in places:
+        middle = (top + LEGEND_LINE * (line + 0.5)) * fine
+        draw.line([x * fine, middle, (x + LEGEND_DASH - 4) * fine, middle], colour, width=3 * fine)
+        draw.text(((x + LEGEND_DASH) * fine, middle), words, INK, font=font, anchor="lm")
+
+
+def title_lines(titles, width: int) -> tuple[int, list[list[str]]]:
+    """(size of the letters, lines of each title) in panels of a width: all as large as the longest title allows, down to
+    SMALLEST_TITLE, where what is too long is cut."""
+    for points in range(LARGEST_TITLE, SMALLEST_TITLE - 1, -1):
+        font = _font(points)
+        cut = [two_lines(title, lambda text, font=font: font.getlength(text) <= width - 12) for title in titles]
+        if all(" ".join(lines) == " ".join(title.split()) for lines, title in zip(cut, titles, strict=True)):
+            break
+    return points, cut
+
+
 def _ground(size, fine: int, titles, corners, width: int):
     """An empty frame with the titles, `fine` times the size."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12 * fine)
     ground = Image.new("RGB", (size[0] * fine, size[1] * fine), "white")
     draw = ImageDraw.Draw(ground)
-    for title, (x, y) in zip(titles, corners, strict=True):
-        lines = two_lines(title, lambda text: draw.textlength(text, font=font) <= (width - 12) * fine)
-        draw.multiline_text(((x + 8) * fine, (y + 5) * fine), "\n".join(lines), INK, font=font)
+    points, cut = title_lines(titles, width)
+    for lines, (x, y) in zip(cut, corners, strict=True):
+        draw.multiline_text(((x + 8) * fine, (y + 5) * fine), "\n".join(lines), INK, font=_font(points * fine))
     return ground
 
 
@@ -239,7 +309,7 @@ def _frame(ground, stage: Stage, frame: int, corners, panel, bar: int, scale: fl
 
 
 def draw_animation(
-    path, clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, fps: float = 30
+    path, clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, fps: float = 30, legend=None
 ) -> int:
     """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
 
@@ -247,7 +317,7 @@ def draw_animation(
     path = check_drawing_path(path)
     if path.suffix.lower() not in ANIMATIONS:
         raise ValueError(f"{path}: an animation ends in {', '.join(ANIMATIONS)}")
-    frames = list(animation_frames(clips, layout, titles, paints, turn, columns))
+    frames = list(animation_frames(clips, layout, titles, paints, turn, columns, legend))
     if not frames:
         raise ValueError("clips without a frame cannot be animated")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +347,10 @@ def _palette(frames):
     together = Image.new("RGB", (width, height * len(some)))
     for i, frame in enumerate(some):
         together.paste(frame, (0, i * height))
-    colours = together.quantize(127).getpalette()[: 3 * 127]
+    colours = np.reshape(together.quantize(127).getpalette()[: 3 * 127], (-1, 3))
+    colours = (
+        np.where(colours.min(axis=1, keepdims=True) > 248, 255, colours).ravel().tolist()
+    )  # paper is white, not 252
     palette = Image.new("P", (1, 1))
     palette.putpalette([*colours, *[255] * (3 * 128 - len(colours))])
     return palette
