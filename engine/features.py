@@ -22,11 +22,13 @@ the first frame that shows person 1; frames before that one count as empty. This
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data_gen.from_arrays import ArrayClips
 from data_gen.normalise import STEPS, normalise, parse_steps
 from engine.encoders import LoadedEncoder, build_encoder, frame_of
 from engine.setup import resolve_device
@@ -41,6 +43,14 @@ from utils.skeleton import Layout
 
 BATCH = 64  # clips encoded at once: what is held in memory beside the features
 STREAM_HINT = "use the gru backbone, or a transformer pretrained with --causal"
+
+
+def read_clip(path) -> np.ndarray:
+    """The array of an .npy file, as it lies there; UserError when there is none, or it holds no numbers."""
+    path = Path(path)
+    if path.suffix != ".npy":
+        raise UserError(f"{path}: expected the name of an .npy file, one clip (T, V, 3) or (T, V, 3, M)")
+    return ArrayClips(str(path.parent)).read(path.stem)
 
 
 def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarray:

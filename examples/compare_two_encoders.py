@@ -13,11 +13,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engine.encoders import clip_features, load_encoder
 from engine.evaluation import open_views
 from engine.setup import find_dataset
-from utils.errors import run
+from utils.errors import UserError, run
 from utils.retrieval import retrieve
 
 
 def main(argv) -> int:
+    if len(argv) < 4:
+        raise UserError(
+            "give checkpoints and a data set: compare_two_encoders.py a.pth.tar b.pth.tar data demo cross_subject"
+        )
     *checkpoints, data_root, name, protocol = argv
     dataset = find_dataset(data_root, name, protocol, ("train", "val"))
     for path in checkpoints:

@@ -7,14 +7,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.features import load
-from utils.errors import run
+from engine.features import load, read_clip
+from utils.errors import UserError, run
 
 
 def main(argv) -> int:
+    if len(argv) != 2:
+        raise UserError("give a checkpoint and a clip: examples/features_of_a_clip.py checkpoint_last.pth.tar clip.npy")
     checkpoint, path = argv
     encoder = load(checkpoint)  # ours, a released one, a relative's, a bare encoder
-    clip = np.load(path)  # (T, V, 3) for one person or (T, V, 3, M), metres, any number of frames
+    clip = read_clip(path)  # (T, V, 3) for one person or (T, V, 3, M), metres, any number of frames
     feature = encoder.clip_features([clip])[0]  # (D,)
     frames = encoder.frame_features(clip)  # (T, D)
     print(f"{encoder.source}, {encoder.stream} stream")

@@ -5,21 +5,24 @@ FOLDER/CLASS/NAME.npy are the clips, (T, V, 3) in metres; every third one of a c
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.features import load
-from utils.errors import run
+from engine.features import load, read_clip
+from utils.errors import UserError, run
 
 
 def main(argv) -> int:
+    if len(argv) != 2:
+        raise UserError("give a checkpoint and a folder: linear_probe_own_clips.py checkpoint_last.pth.tar FOLDER")
     checkpoint, folder = argv
     files = sorted(Path(folder).glob("*/*.npy"))
     classes = sorted({path.parent.name for path in files})
-    x = torch.from_numpy(load(checkpoint).clip_features(map(np.load, files)))
     y = torch.tensor([classes.index(path.parent.name) for path in files])
+    if len(classes) < 2 or y.bincount().min() < 3:
+        raise UserError(f"{folder}: expected CLASS/NAME.npy, two classes or more with at least 3 clips each")
+    x = torch.from_numpy(load(checkpoint).clip_features(map(read_clip, files)))
     test = torch.tensor([i % 3 == 2 for k in range(len(classes)) for i in range(int((y == k).sum()))])
     x = (x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6)
     probe = torch.nn.Linear(x.shape[1], len(classes))
@@ -29,9 +32,7 @@ def main(argv) -> int:
         torch.nn.functional.cross_entropy(probe(x[~test]), y[~test]).backward()
         optimizer.step()
     right = (probe(x[test]).argmax(1) == y[test]).float().mean()
-    print(
-        f"{len(classes)} classes, {int((~test).sum())} clips to train, {int(test.sum())} to test: {100 * right:.1f} % right"
-    )
+    print(f"{len(classes)} classes, {(~test).sum()} clips to train, {test.sum()} to test: {100 * right:.1f} % right")
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset
-from programs import call
+from programs import call, refused
 
 import action_retrieval
 from engine.features import load
@@ -17,15 +17,19 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SHORT = ("features_of_a_clip", "compare_two_encoders", "linear_probe_own_clips")
 
 
+def start(name: str, words: str):
+    return call(runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name=name)["main"], words)
+
+
 def example(name: str, words: str):
-    ran = call(runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name=name)["main"], words)
+    ran = start(name, words)
     assert ran.status == 0, ran.err
     return ran.out
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_examples_are_short(name):
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 40
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 40
 
 
 def test_features_of_a_clip(tmp_path):
@@ -61,3 +65,27 @@ def test_linear_probe_of_own_clips(tmp_path):
             np.save(tmp_path / "clips" / label / f"{i}.npy", clip)
     out = example("linear_probe_own_clips", f"{path} {tmp_path}/clips")
     assert out == "2 classes, 12 clips to train, 6 to test: 100.0 % right\n"
+
+
+def test_mistakes_are_sentences(tmp_path):
+    """The first thing that a stranger types may be wrong."""
+    path = write_pretrained(tmp_path / "c.pth.tar")
+    (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "flat.npy", np.zeros((5, 24, 3)))
+    (tmp_path / "clips" / "only").mkdir(parents=True)
+    for name in SHORT:
+        refused(start(name, ""), "give ", f"{name}.py")
+        refused(start(name, "-h"), "give ", f"{name}.py")
+    for clip, words in (
+        ("none.npy", "no such"),
+        ("text.npy", "readable"),
+        ("objects.npy", "readable"),
+        ("a.txt", ".npy"),
+    ):
+        refused(start("features_of_a_clip", f"{path} {tmp_path}/{clip}"), clip, words)
+    refused(start("features_of_a_clip", f"{path} {tmp_path}/flat.npy"), "(5, 24, 3)")
+    refused(start("features_of_a_clip", f"{tmp_path}/none.pth {tmp_path}/flat.npy"), "none.pth")
+    refused(start("linear_probe_own_clips", f"{path} {tmp_path}/clips"), "two classes")
+    refused(start("linear_probe_own_clips", f"{path} {tmp_path}/nowhere"), "two classes")
+    refused(start("compare_two_encoders", f"{path} {path} {tmp_path} nothing cross_subject"), "nothing")

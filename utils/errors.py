@@ -19,6 +19,12 @@ _OS_HINTS = {
     errno.EPERM: "no permission; give a folder that you may write to",
     errno.EROFS: "the file system is read-only; give another folder",
     errno.EFBIG: "the file would exceed the size limit of this system (ulimit -f)",
+    errno.ENOENT: "there is no such file or folder",
+    errno.EEXIST: "there is a file of this name where a folder is needed; remove it, or give another name",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; give another path",
+    errno.EISDIR: "is a folder; give the name of a file",
+    errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter one",
+    errno.ELOOP: "its links lead round in a circle; give the file itself",
 }
 
 
@@ -27,9 +33,10 @@ class UserError(Exception):
 
 
 def describe_os_error(error: OSError) -> str:
-    """One sentence for an error of the operating system, with the path it names."""
+    """One sentence for an error of the operating system, with the path it names: the new name where one was to be changed."""
     hint = _OS_HINTS.get(error.errno)
-    name = error.filename if error.filename is not None else "a file"
+    names = (error.filename2, error.filename, "a file")
+    name = next(name for name in names if name is not None)
     reason = hint or os.strerror(error.errno) if error.errno else str(error)
     return f"{os.fspath(name) if not isinstance(name, int) else 'a file'}: {reason}"
 

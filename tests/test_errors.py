@@ -1,0 +1,87 @@
+"""What the machine refuses is a sentence that names the path, and status 2; only what is a bug keeps its traceback."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from make_checkpoint import write_pretrained
+from make_tiny import write_tiny_dataset
+from programs import call, refused
+
+import convert_checkpoint
+import export
+import extract_features
+import report
+import visualize
+from utils.errors import describe_os_error
+from utils.files import write_json
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data set, a checkpoint, a run, a clip, and a file where the tests would like a folder."""
+    root = tmp_path_factory.mktemp("errors")
+    write_tiny_dataset(root, frames=70)
+    write_pretrained(root / "c.pth.tar")
+    (root / "run").mkdir()
+    write_json(root / "run" / "result.json", {"task": "retrieval"})
+    (root / "clips").mkdir()
+    np.save(root / "clips" / "a.npy", np.random.default_rng(0).normal(size=(9, 25, 3)))
+    (root / "file").write_text("a file")
+    return root
+
+
+PROGRAMS = [
+    (visualize, "tiny --data-root {0} --clips 1 --poses 2", ".png"),
+    (visualize, "tiny --data-root {0} --clips 1", ".gif"),
+    (report, "{0}/run", ".html"),
+    (extract_features, "--pretrained {0}/c.pth.tar --input {0}/clips --threads 1", ""),
+    (export, "{0}/c.pth.tar --threads 1", ".pt2"),
+    (convert_checkpoint, "{0}/c.pth.tar --to encoder", ".pth"),
+]
+
+
+@pytest.mark.parametrize("program, words, suffix", PROGRAMS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_an_output_that_cannot_be(place, program, words, suffix):
+    words = words.format(place)
+    refused(call(program.main, f"{words} --output {place}/file/x{suffix}"), f"{place}/file", "file")
+    refused(call(program.main, f"{words} --output {place}/{'n' * 250}{suffix or '.features'}"), "too long")
+    folder = place / f"folder{suffix}"
+    folder.mkdir(exist_ok=True)
+    (folder / "something").touch()
+    refused(call(program.main, f"{words} --output {folder}"), str(folder))
+    left = [p.name for p in place.rglob(".*") if p.name != ".packed"]
+    assert not left and (place / "file").read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (errno.ENOENT, "no such file"),
+        (errno.ENOSPC, "no space"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "read-only"),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence(number, words):
+    def main(_):
+        raise OSError(number, os.strerror(number), "some/path")
+
+    refused(call(main, ""), "some/path", words)
+
+
+def test_a_rename_names_what_it_would_have_made(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        os.replace(tmp_path / "file", tmp_path / "folder")
+    assert describe_os_error(caught.value).startswith(f"{tmp_path}/folder: is a folder")
+
+
+def test_a_bug_keeps_its_traceback():
+    def main(_):
+        raise OSError(errno.EBADF, "bad file descriptor")
+
+    with pytest.raises(OSError):
+        call(main, "")
