@@ -65,7 +65,8 @@ def checkpoint_path(args) -> Path:
 
 def open_split(args, trained: dict, split: str, path=None) -> tuple[Dataset, ClipViews]:
     """The data set and the views of a split. trained: arguments of a checkpoint, {} for a data set by name."""
-    name, protocol = args.dataset or trained.get("pre_dataset"), args.protocol or trained.get("protocol")
+    name = args.dataset or trained.get("pre_dataset") or trained.get("dataset")  # of a pretraining, of a classifier
+    protocol = args.protocol or trained.get("protocol")
     if not isinstance(name, str) or not isinstance(protocol, str):
         raise UserError(f"checkpoint {path}: it does not say its data set; give --dataset and --protocol")
     split = args.split or split
@@ -110,7 +111,8 @@ def show_prediction(args) -> str:
     model, trained = load_model(path)
     dataset, views = open_split(args, trained, "val", path)
     pictures.check_drawable(model, trained, dataset, path)
-    found = pictures.predict_clips(model, views, chosen_clips(args, views), dataset.layout, args.seed)
+    settings = pictures.settings_of(trained, path)
+    found = pictures.predict_clips(model, views, chosen_clips(args, views), dataset.layout, args.seed, settings)
     panels = pictures.prediction_panels(found, views, dataset.layout, dataset.row.classes)
     save(args, panels, dataset, 3, pictures.prediction_legend(panels))
     return (

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.convert import Source, converted
 from engine.encoders import clip_features
 from engine.monitor import evaluating, limited
 from engine.setup import Dataset
@@ -34,6 +35,7 @@ from utils.errors import UserError
 from utils.skeleton import Layout
 
 SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
+PAPER = ViewSettings()  # how the paper's run draws its views
 CORRUPTIBLE = ("query", "key")  # views whose draw may be joint corruption, in the order of the draws
 STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
 BOARD_CLIPS = 300  # whose features TensorBoard gets
@@ -64,14 +66,19 @@ class Prediction:
 
 
 def load_model(path) -> tuple[PCM3, dict]:
-    """The pretraining model of one of our checkpoints, in eval mode, and the arguments it was trained with.
+    """The pretraining model of one of our checkpoints or of a released one, in eval mode, and the arguments it was trained
+    with (a released file says none).
 
     UserError when the file is none, or its model cannot be built."""
     content = files.load(path)
     if not isinstance(content.get("config"), dict) or "queue_size" not in content["config"]:
-        raise UserError(
-            f"checkpoint {path}: it does not say how its model is built; give a file of pretrain_moco_mask.py"
-        )
+        source = Source(path)
+        if not source.is_pretraining:
+            raise UserError(
+                f"checkpoint {path}: it holds an encoder, but no decoder and no queue; give the file of a pretraining, ours or "
+                "released (--show features takes any encoder)"
+            )
+        content = converted(source, "ours")
     try:
         model = PCM3(PCM3Config.from_dict(content["config"]))
     except (TypeError, ValueError, KeyError) as error:
@@ -126,8 +133,11 @@ def clip_panels(views: ClipViews, indices: Tensor, classes) -> list[Panel]:
 
 
 def settings_of(trained: dict, path) -> ViewSettings:
-    """How the run of a checkpoint drew its views, from its arguments; UserError when they do not say."""
+    """How the run of a checkpoint drew its views, from its arguments: the paper's where a released file has none; UserError
+    when they do not say."""
     names = ("corruption", "corrupt_share", "shear", "mask_ratio", "mask_segments", "mask_per_sample")
+    if not any(name in trained for name in (*names, "crop", "mix_length")):
+        return PAPER
     try:
         given = {name: type(getattr(ViewSettings(), name))(trained[name]) for name in names}
         mix = replace(
@@ -206,15 +216,22 @@ def batch_statistics(model: PCM3):
 
 
 @torch.no_grad()
-def predict_clips(model: PCM3, views: ClipViews, chosen: Tensor, layout: Layout, seed: int, ratio=0.6) -> Prediction:
+def predict_clips(
+    model: PCM3, views: ClipViews, chosen: Tensor, layout: Layout, seed: int, settings: ViewSettings = PAPER
+) -> Prediction:
     """Predicts hidden body parts of the centre crops of chosen clips, with the statistics of at least STATISTICS_CLIPS
-    clips (or all there are), over which the errors are too. seed: of what is hidden, and of the clips beside the chosen."""
+    clips (or all there are), over which the errors are too. seed: of what is hidden, and of the clips beside the chosen;
+    settings: of the run, for how much it hid. UserError where that was nothing."""
     more = [i for i in epoch_order(seed, 1, len(views)).tolist() if i not in set(chosen.tolist())]
     index = torch.cat([chosen, torch.tensor(more[: max(0, STATISTICS_CLIPS - len(chosen))], dtype=torch.long)])
     true = views.centre(index)
-    u = uniforms(seed, MASK, 0, (len(index), 8, len(layout.parts)))
-    hidden = torch.from_numpy(hidden_map(u, layout.parts, layout.joints, true.shape[1], ratio)).to(true.device)
-    hidden = expand_hidden(hidden, views.clips.persons)
+    u = uniforms(seed, MASK, 0, (len(index), settings.mask_segments, len(layout.parts)))
+    hidden = hidden_map(u, layout.parts, layout.joints, true.shape[1], settings.mask_ratio)
+    if not hidden.any():
+        raise UserError(
+            f"--mask-ratio {settings.mask_ratio:g} of the run hid no body part, so there is nothing to predict"
+        )
+    hidden = expand_hidden(torch.from_numpy(hidden).to(true.device), views.clips.persons)
     masked = mask_view(true, hidden)
     with batch_statistics(model):
         predicted = torch.where(hidden, model.predict_hidden(masked), masked)
@@ -300,7 +317,7 @@ def show_at_the_end(
             batches.clips, torch.tensor(layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype
         )
         if stream == "joint":
-            found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0)
+            found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0, batches.settings)
             panels = prediction_panels(found, views, layout, classes)
             clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
             folder.board.add_figure(

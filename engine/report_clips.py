@@ -20,6 +20,7 @@ from engine.pictures import (
     one_of_each_class,
     predict_clips,
     raw_clip,
+    settings_of,
 )
 from engine.report_runs import RunRecord, is_number
 from engine.setup import Dataset, find_dataset, find_row
@@ -170,7 +171,8 @@ def predicted_motion(run: RunRecord, store: ClipStore, number: int, seed: int) -
     model, trained = load_model(path)
     dataset, views = store.open(run, trained.get("pre_dataset"), trained.get("protocol"))
     check_drawable(model, trained, dataset, path)
-    found = predict_clips(model, views, one_of_each_class(views, number, seed), dataset.layout, seed)
+    chosen, settings = one_of_each_class(views, number, seed), settings_of(trained, path)
+    found = predict_clips(model, views, chosen, dataset.layout, seed, settings)
     shown = []
     for i, index in enumerate(found.clips.tolist()):
         key = store.add(f"{path}/{index}", lambda i=i: _three_stages(found, i, dataset, views))

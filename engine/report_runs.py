@@ -57,7 +57,7 @@ def read_metrics(path) -> list[dict]:
         if isinstance(record, dict) and is_number(record.get("step")):
             records.append(record)
     if not records:
-        raise UserError(f"{path}: it holds no record yet; wait for the first line of the log")
+        raise UserError(f"{path}: it holds no record; what trains writes one with the first line of its log")
     return records
 
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from make_checkpoint import write_classifier
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
@@ -82,6 +83,36 @@ def test_a_picture_of_a_prediction(root, draw):
     said, path = draw(root / "run" / files.LAST, "--clips 3 --poses 4")
     assert "3 clips of tiny" in said and "12 val clips" in said and path.stat().st_size > 5000
     assert draw(root / "run", "--show prediction --clips 1")[1].stat().st_size > 5000  # a run folder has a checkpoint
+
+
+def test_what_is_hidden_is_what_the_run_hid(root, views):
+    """The printed error is the training log's measure only where as much is hidden."""
+    model, trained = pictures.load_model(root / "run" / files.LAST)
+    layout, shares = get_layout("kinect_v2_25"), []
+    for ratio in (0.2, 0.6):
+        settings = pictures.settings_of({**trained, "mask_ratio": ratio, "mask_segments": 4}, "a")
+        found = predict_clips(model, views, torch.tensor([1]), layout, 0, settings)
+        hidden = pictures.as_clip(found.hidden[0], 25, 2).any(axis=0)[..., 0]
+        assert all((hidden[t] == hidden[t - t % 16]).all() for t in range(64))  # four segments
+        shares.append(sum(hidden[:, list(part)].all(axis=1).mean() for part in layout.parts))
+    assert shares == [1, 3]
+    with pytest.raises(UserError, match="nothing to predict"):
+        predict_clips(model, views, torch.tensor([1]), layout, 0, ViewSettings(mask_ratio=0.0))
+
+
+def test_a_released_file_and_a_classifier(root, draw, tmp_path):
+    content = files.load(root / "run" / files.LAST)
+    files.save(tmp_path / "released.pth.tar", {"epoch": 1, "state_dict": content["state_dict"]})
+    mine, words = draw(root / "run" / files.LAST, "", "a.png"), "--dataset tiny --protocol cross_subject"
+    theirs = draw(tmp_path / "released.pth.tar", words, "b.png")
+    assert theirs[0].partition(": ")[2] == mine[0].partition(": ")[2]  # the same clips, the same error
+    assert theirs[1].read_bytes() == mine[1].read_bytes()
+    assert "views of 1 clips" in draw(tmp_path / "released.pth.tar", f"{words} --show views --clips 1", "v.png")[0]
+    path = write_classifier(tmp_path / "c.pth", trained={"dataset": "tiny", "protocol": "cross_subject"})
+    assert "12 clips of tiny" in draw(path, "--show features --no-tsne")[0]
+    for show in ("prediction", "views"):
+        refused(call(visualize.main, f"{path} --data-root {root} --show {show}"), "no decoder", "--show features")
+    refused(call(visualize.main, f"{tmp_path}/released.pth.tar --data-root {root}"), "--dataset and --protocol")
 
 
 def test_clips_of_a_data_set_still_and_moving(draw):
