@@ -27,7 +27,7 @@ from engine.setup import Dataset, find_dataset, find_row
 from feeder.evaluation import ClipViews
 from feeder.views import centre_crop
 from utils.checkpoint import LAST
-from utils.drawing import upright
+from utils.drawing import part_legend, upright
 from utils.errors import UserError
 from utils.fusion import SCORES_FILE, read_scores
 from utils.skeleton import Layout
@@ -83,7 +83,8 @@ class ClipStore:
             self._opened[key] = (dataset, views)
         layout = self._opened[key][0].layout
         part = [next(i for i, p in enumerate(layout.parts) if j in p) for j in range(layout.joints)]
-        self.layouts[layout.name] = {"parents": list(layout.parents), "part": part}
+        words = [words for words, _ in part_legend(layout, [])]
+        self.layouts[layout.name] = {"parents": list(layout.parents), "part": part, "parts": words}
         return self._opened[key]
 
     def add(self, key: str, make) -> str | None:

@@ -223,8 +223,25 @@ def section(title: str, content: str, about: str = "") -> str:
     return f"<section><h3>{text(title)}</h3>{said}{content}</section>" if content else ""
 
 
-def run_card(i: int, run: RunRecord, charts: list[dict], confusion, hardest: list[Shown], predicted) -> str:
-    """All of one run. predicted: (figures, words)."""
+def over(run: RunRecord) -> str:
+    """What lies across in the curves of a run's metrics."""
+    if not run.panels:
+        return ""
+    unit = "training steps" if run.program == "pretrain_moco_mask" else "epochs"
+    return f"Over {unit}{', unless the title says over what' * bool(result_curves(run.result or {}))}."
+
+
+def colours_of(shown: list[Shown], clips: dict, layouts: dict) -> str:
+    """What the colours of figures mean, for each joint layout among them (there is one, but for odd runs)."""
+    named = dict.fromkeys(tuple(layouts[clips[s.key]["layout"]]["parts"]) for s in shown)
+    several = any(stage["persons"] > 1 for s in shown for stage in clips[s.key]["stages"])
+    words = [[f"<b class=part{i}>{text(word)}</b>" for i, word in enumerate(parts)] for parts in named]
+    other = ["<b class=other>other person</b>"] * several
+    return "; ".join(", ".join(line + other) for line in words) + "." if words else ""
+
+
+def run_card(i: int, run: RunRecord, charts, confusion, hardest: list[Shown], predicted, clips, layouts) -> str:
+    """All of one run. predicted: (figures, words); clips, layouts: of a ClipStore."""
     result = run.result or {}
     about = [ABOUT.get(run.program, run.program or str(result.get("task", "") or "result"))]
     data = result.get("dataset") or run.arguments.get("pre_dataset")
@@ -248,15 +265,21 @@ def run_card(i: int, run: RunRecord, charts: list[dict], confusion, hardest: lis
         f"<article id='run{i}'><h2>{text(run.name)}</h2><p class=quiet>{text(' · '.join(a for a in about if a))}</p>"
         + (f"<ul class=notes>{notes}</ul>" if notes else "")
         + arguments_table(run)
-        + section("Curves", f"<div class=grid>{shapes}</div>" if shapes else "", "Point at a curve to read its values.")
+        + section("Curves", f"<div class=grid>{shapes}</div>" if shapes else "", f"{over(run)} Point at a curve to read it.")
         + section(
             "Predicted motion",
             f"<div class=grid>{figures(predicted[0])}</div>" if predicted[0] else "",
             text(predicted[1]) + " Hidden parts are missing in what was seen, <b class=predicted>orange</b> where they are "
             "predicted and <b class=true>green</b> in the true clip. Drag a figure to turn it.",
         )
-        + section("Confusion", matrix, "Rows are true classes, columns what they were taken for. Point at a cell.")
-        + section("Hardest classes, moving", f"<div class=grid>{figures(hardest)}</div>" if hardest else "")
+        + section(
+            "Confusion", matrix, "Rows are true classes, columns what they were taken for; darker is a larger share of the "
+            "row. Point at a cell.",
+        )
+        + section(
+            "Hardest classes, moving", f"<div class=grid>{figures(hardest)}</div>" if hardest else "",
+            f"{colours_of(hardest, clips, layouts)} Drag a figure to turn it.",
+        )
         + section(
             "Every class, in percent", f"<details{' open' * (bars.count('<li>') <= 20)}><summary>{bars.count('<li>')} "
             f"classes, the hardest first</summary>{bars}</details>" if bars else "",
@@ -272,7 +295,7 @@ def make_page(title: str, made: str, runs: list[RunRecord], clips, layouts, hard
     charts = [panels_of(run) for run in runs]
     matrices = [confusion_of(run) for run in runs]
     cards = "".join(
-        run_card(i, run, charts[i], matrices[i], hardest.get(i, []), predicted.get(i, ([], "")))
+        run_card(i, run, charts[i], matrices[i], hardest.get(i, []), predicted.get(i, ([], "")), clips, layouts)
         for i, run in enumerate(runs)
     )
     links = "".join(f"<a href='#run{i}'>{text(run.name)}</a>" for i, run in enumerate(runs))

@@ -29,6 +29,10 @@ PANELS = {
     "knn_top1": "1-NN of held-out clips, share",
     "top1": "top-1 of the test clips, share",
     "top5": "top-5 of the test clips, share",
+    "frame_accuracy": "right frames, share",
+    "map_a@": "mAP_a by overlap, share",
+    "map_v@": "mAP_v by overlap, share",
+    "train_mpjpe_mm": "training error in mm",
     "lr": "learning rate",
     "gradient_norm": "gradient norm",
 }
@@ -67,7 +71,7 @@ def is_number(value) -> bool:
 
 def curve_panels(records: list[dict]) -> dict[str, dict[str, tuple[list, list]]]:
     """Panels {title: {label: (steps, values)}} of records: losses of a kind share a panel, and so do the seeds and modes of
-    an evaluation (`frozen/seed1/loss`). A value that is missing or not a number is None."""
+    an evaluation (`frozen/seed1/loss`, `seed1/map_a@0.5`). A value that is missing or not a number is None."""
     names = dict.fromkeys(
         name for r in records for name, v in r.items() if name not in ("step", "epoch") and (v is None or is_number(v))
     )
@@ -80,7 +84,7 @@ def curve_panels(records: list[dict]) -> dict[str, dict[str, tuple[list, list]]]
         title, label = short, series or short
         for start, panel in PANELS.items():
             if short.startswith(start):
-                title, label = panel, series or short[len(start) :] or short
+                title, label = panel, " ".join(filter(None, (series, short[len(start) :]))) or short
                 break
         panels.setdefault(title, {})[label] = tuple(map(list, zip(*points, strict=True)))
     first, last = ([t for t in titles if t in panels] for titles in (FIRST_PANELS, LAST_PANELS))

@@ -23,6 +23,7 @@ from engine.report_runs import curve_panels, find_runs, read_metrics
 from engine.table import rows_of
 from utils.errors import UserError
 from utils.files import load_json, write_json
+from utils.skeleton import get_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "</script><script>hurt()</script><b title='x' onload=\"hurt()\">&amp; ]]> é"
@@ -145,6 +146,21 @@ def test_the_page_says_what_the_files_say(runs, page):
     found = [m for m in data["matrices"] if m]
     assert len(found) == 1 and found[0]["names"] == CLASSES
     assert found[0]["counts"] == np.load(runs / "linear" / "confusion.npy").tolist()
+
+
+def test_the_page_says_what_lies_across_and_what_colours_mean(page):
+    pretrained, linear = (
+        next(a for a in page.split("<article") if f"<h2>{n}</h2>" in a) for n in ("pretrained", "linear")
+    )
+    assert "Over training steps. Point at a curve" in pretrained
+    assert "Over epochs, unless the title says over what. Point" in linear  # early recognition is over what is seen
+    legend = linear.split("Hardest classes, moving")[1][:600]
+    words = ["trunk", "right arm", "left arm", "right leg", "left leg"]
+    assert re.findall(r"<b class=part\d>([^<]+)</b>", legend) == words and "other person" in legend
+    layout = data_of(page)["layouts"]["kinect_v2_25"]
+    assert layout["parts"] == words and layout["part"][get_layout("kinect_v2_25").names.index("left wrist")] == 2
+    style = page.split("<style>")[1].split("</style>")[0]
+    assert all(f".part{i} {{ color: var(--part{i}); }}" in style for i in range(5))
 
 
 def unpack(stage, frames, joints=25):
@@ -317,6 +333,12 @@ def test_curves_are_grouped_and_gaps_stay(tmp_path):
     panels = curve_panels(lines)
     assert panels["contrast losses"] == {"query": ([1, 2], [1.0, 1.0]), "mixed": ([1, 2], [None, 3.0])}
     assert list(panels["loss"]) == ["seed1", "seed2"] and "skipped" not in panels
+    lines = [{"step": 1, "seed1/map_a@0.1": 0.2, "seed1/map_a@0.5": 0.1, "seed2/map_a@0.5": 0.3, "seed1/top1": 0.5}]
+    panels = curve_panels(lines)
+    assert panels["mAP_a by overlap, share"] == {
+        n: ([1], [v]) for n, v in zip(("seed1 0.1", "seed1 0.5", "seed2 0.5"), (0.2, 0.1, 0.3), strict=True)
+    }
+    assert panels["top-1 of the test clips, share"] == {"seed1": ([1], [0.5])}
     (tmp_path / "metrics.jsonl").write_text("nothing\n")
     with pytest.raises(UserError, match="no record"):
         read_metrics(tmp_path)
