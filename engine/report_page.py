@@ -273,8 +273,8 @@ def run_card(i: int, run: RunRecord, charts, confusion, hardest: list[Shown], pr
             "predicted and <b class=true>green</b> in the true clip. Drag a figure to turn it.",
         )
         + section(
-            "Confusion", matrix, "Rows are true classes, columns what they were taken for; darker is a larger share of the "
-            "row. Point at a cell.",
+            "Confusion", matrix, "Rows are true classes, columns what they were taken for; a stronger colour is a larger share of "
+            "the row. Point at a cell.",
         )
         + section(
             "Hardest classes, moving", f"<div class=grid>{figures(hardest)}</div>" if hardest else "",
