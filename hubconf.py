@@ -26,6 +26,7 @@ dependencies = ["torch", "numpy", "tqdm"]
 
 _ROOT = str(Path(__file__).resolve().parent)
 _PACKAGES = ("data_gen", "engine", "feeder", "models", "options", "utils")
+_FRAME = ("layout", "joints", "persons")  # of a frame
 _KEPT = f"pcm3 modules of {_ROOT}"  # no import statement can name it
 
 
@@ -60,17 +61,31 @@ def _ours():
         sys.modules.update(theirs if clash else ours)
 
 
+def _known(backbone: str) -> list[str]:
+    """Names that an entry point takes beside checkpoint and seed."""
+    return [*importlib.import_module("models.backbones").BACKBONES[backbone].sizes, *_FRAME]
+
+
 def _encoder(backbone: str, checkpoint, seed: int, sizes: dict):
     with _ours():
         encoders, errors = importlib.import_module("engine.encoders"), importlib.import_module("utils.errors")
+        config, known = importlib.import_module("models.encoder").EncoderConfig, _known(backbone)
+        for name in sizes:
+            if name not in known:
+                raise errors.UserError(f"backbone {backbone}: {name!r} is not known; known: {', '.join(known)}")
         if checkpoint is None:
-            config = importlib.import_module("models.encoder").EncoderConfig
             try:
                 return encoders.random_encoder(config(backbone=backbone, **sizes), seed)
             except (TypeError, ValueError) as error:
                 raise errors.UserError(f"backbone {backbone}: {error}") from None
         api = importlib.import_module("engine.features").load(checkpoint, device="cpu")
-        encoders.check_same_backbone(api.encoder.config.to_dict(), {"backbone": backbone, **sizes}, checkpoint)
+        found = api.encoder.config.to_dict()
+        encoders.check_same_backbone(found, {"backbone": backbone, **sizes}, checkpoint)
+        for name in set(sizes) & set(_FRAME):
+            if sizes[name] != found[name]:
+                raise errors.UserError(
+                    f"checkpoint {checkpoint}: it has {name} {found[name]}, and {sizes[name]} was asked for; leave it out"
+                )
         return api.encoder.requires_grad_(True)
 
 

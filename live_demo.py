@@ -5,7 +5,7 @@
 
 Each frame is one step of the encoder: frame in, feature out, and the trained classifier on the feature. On a terminal a line
 is rewritten with the most probable class so far; elsewhere a line is printed when that class changes. The last lines say how
-many frames a second were possible, and which share of the time between two frames that is.
+many frames a second were possible, and which share of the time between two frames that is; Ctrl-C ends a stream with them.
 
 A classifier is trained on clips of 64 frames, made from whatever length a clip had; a stream comes at the sensor's rate, and
 its first frames say little. So the class of a sequence is that of its end.
@@ -28,7 +28,7 @@ import numpy as np
 from engine.features import Classifier, load_classifier
 from engine.setup import find_dataset, prepare_process
 from feeder.draws import epoch_order
-from utils.errors import UserError, run
+from utils.errors import EXIT_INTERRUPTED, UserError, run
 
 
 def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
@@ -59,8 +59,8 @@ def parse_line(line: str, kind: str, joints: int) -> np.ndarray:
     """A frame (V, 3) or (M, V, 3) from a line; UserError when it is none."""
     try:
         if kind == "json":
-            return np.asarray(json.loads(line), dtype=np.float32)
-        numbers = np.array([float(word) for word in line.split(",")], dtype=np.float32)
+            return np.asarray(json.loads(line), dtype=np.float64)
+        numbers = np.array([float(word) for word in line.split(",")], dtype=np.float64)
     except (ValueError, TypeError, RecursionError):
         raise UserError(f"it is no {kind} of numbers: {line.strip()[:60]!r}") from None
     if len(numbers) % (3 * joints):
@@ -109,15 +109,15 @@ class Display:
         self.shown = None
 
 
-def follow(found: Classifier, stream, frames, display: Display, costs: list[float]) -> tuple[str, float] | None:
+def follow(found: Classifier, stream, name: str, frames, display: Display, costs: list[float]):
     """One sequence: shows the class so far after every frame; returns the last (class, probability), None without frames.
 
-    costs: gets the seconds of each frame, from its arrival to its class."""
+    name: of the sequence, for messages; costs: gets the seconds of each frame, from its arrival to its class."""
     stream.reset()
     last = None
     for number, frame in enumerate(frames, 1):
         begun = time.perf_counter()
-        feature = stream.step(frame, f"frame {number}")
+        feature = stream.step(frame, f"{name}, frame {number}")
         if feature is not None:
             p = found.probabilities(feature)
             last = (found.classes[int(p.argmax())], float(p.max()))
@@ -129,6 +129,20 @@ def follow(found: Classifier, stream, frames, display: Display, costs: list[floa
         p = found.probabilities(feature)
         last = (found.classes[int(p.argmax())], float(p.max()))
     return last
+
+
+def follow_all(found: Classifier, stream, sequences, display: Display, costs: list[float]) -> tuple[int, int]:
+    """All sequences, one after the other; returns how many of those with a known class were right, and how many there were."""
+    right = judged = 0
+    for name, true, frames in sequences:
+        last = follow(found, stream, name, frames, display, costs)
+        if last is None:
+            continue
+        truth = "" if true is None else f" (true: {true})"
+        display.end(f"{name}: {last[0]}, {100 * last[1]:.0f} %{truth}")
+        judged += true is not None
+        right += true == last[0]
+    return right, judged
 
 
 def cost_in_words(costs: list[float], rate: float) -> str:
@@ -151,15 +165,15 @@ def main(argv=None) -> int:
         f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, {found.encoder.device}"
     )
     sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints)
-    display, costs, right, judged = Display(sys.stdout), [], 0, 0
-    for name, true, frames in sequences:
-        last = follow(found, stream, frames, display, costs)
-        if last is None:
-            continue
-        truth = "" if true is None else f" (true: {true})"
-        display.end(f"{name}: {last[0]}, {100 * last[1]:.0f} %{truth}")
-        judged += true is not None
-        right += true == last[0]
+    display, costs = Display(sys.stdout), []
+    try:
+        right, judged = follow_all(found, stream, sequences, display, costs)
+    except KeyboardInterrupt:  # how a sensor's stream usually ends
+        if not costs:
+            raise
+        display.end("interrupted")
+        print(cost_in_words(costs, args.rate))
+        return EXIT_INTERRUPTED
     if not costs:
         raise UserError("no frame came; --stdin reads a frame a line")
     if judged:

@@ -210,11 +210,17 @@ class FeatureStream:
         """frame (V, 3), (V, 3, M) or (M, V, 3), raw; zeros for joints and persons that are not seen -> feature (D,).
 
         UserError, with `name`, for a frame that cannot be read; the stream is then as it was before."""
-        array = np.asarray(frame)
-        if array.ndim not in (2, 3):
-            raise UserError(f"{name}: expected a frame (V, 3), (V, 3, M) or (M, V, 3), found {array.shape}")
-        persons_first = array.ndim == 3 and array.shape[1:] == (self.owner.layout.joints, 3)
-        clip = as_clip(array[:, None] if persons_first else array[None], self.owner.layout, self.owner.persons, name)
+        array, layout = np.asarray(frame), self.owner.layout
+        V = layout.joints
+        persons_first = array.ndim == 3 and array.shape[1:] == (V, 3)
+        if not (persons_first or (array.ndim in (2, 3) and array.shape[:2] == (V, 3))):
+            raise UserError(
+                f"{name}: expected a frame ({V}, 3), ({V}, 3, M) or (M, {V}, 3) of joint layout {layout.name}, found "
+                f"{array.shape}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{name}: a coordinate is not a finite number; give zeros for a joint that is not seen")
+        clip = as_clip(array[:, None] if persons_first else array[None], layout, self.owner.persons, name)
         turned, self._rotation = self.owner._turned(torch.from_numpy(clip).permute(1, 0, 2, 3), self._rotation)
         if self.owner.stream != "motion":
             return self._encode(turned)

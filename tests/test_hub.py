@@ -116,8 +116,12 @@ def test_mistakes_are_sentences(tmp_path):
         ("transformer", {"checkpoint": path}, "--backbone gru, and --backbone transformer was asked for"),
         ("gru", {"checkpoint": path, "hidden_size": 32}, "--hidden-size 16"),
         ("gru", {"checkpoint": tmp_path / "none.pth"}, "no such file"),
-        ("gru", {"depth": 3}, "no depth"),
-        ("stgcn", {"colour": 3}, "colour"),
+        ("gru", {"depth": 3}, "'depth' is not known; known: hidden_size, num_layers, layout, joints, persons"),
+        ("stgcn", {"colour": 3}, "'colour' is not known"),
+        ("gru", {"hidden_size": -1}, "hidden_size must be above 0"),
+        ("gru", {"checkpoint": path, "colour": 3}, "'colour' is not known"),
+        ("gru", {"checkpoint": path, "layout": "sbu_15"}, "it has layout kinect_v2_25, and sbu_15 was asked for"),
+        ("gru", {"checkpoint": path, "persons": 1}, "it has persons 2, and 1 was asked for"),
     ):
         with pytest.raises(Exception, match=words) as caught:
             torch.hub.load(str(ROOT), entry, source="local", **given)

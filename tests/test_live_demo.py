@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -86,6 +87,50 @@ def test_cost_in_words():
 def test_bad_lines(monkeypatch, classifier, lines, words):
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     refused(call(live_demo.main, f"{classifier} --stdin csv --device cpu"), words)
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("{}", "line 2: it is no json"),
+        (
+            "[[1, 2, 3]]",
+            "frame 2: expected a frame (25, 3), (25, 3, M) or (M, 25, 3) of joint layout kinect_v2_25, found (1, 3)",
+        ),
+        ("null", "frame 2: expected a frame"),
+        ("[]", "found (0,)"),
+        (json.dumps([[[0, 0, 0]] * 25] * 3), "3 persons"),
+        (
+            json.dumps([[float("nan"), 0, 0]] * 25),
+            "sequence 1, frame 2: a coordinate is not a finite number; give zeros",
+        ),
+        (json.dumps([[1e300, 0, 0]] * 25), "not a finite number"),
+    ],
+)
+def test_bad_json(monkeypatch, classifier, line, words):
+    """One sentence about a frame, in the words of frames; no warning of NumPy's beside it."""
+    good = json.dumps(np.zeros((25, 3)).tolist())
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{good}\n{line}\n{good}"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused(call(live_demo.main, f"{classifier} --stdin json --device cpu"), words)
+
+
+def test_ctrl_c_ends_a_stream_with_what_it_cost(monkeypatch, classifier):
+    class Sensor(io.StringIO):
+        def __next__(self):
+            line = super().__next__()
+            if line == "now\n":
+                raise KeyboardInterrupt
+            return line
+
+    good = json.dumps(np.zeros((25, 3)).tolist())
+    monkeypatch.setattr("sys.stdin", Sensor(f"{good}\n{good}\nnow\n{good}\n"))
+    ran = call(live_demo.main, f"{classifier} --stdin json --device cpu")
+    assert ran.status == 130 and ran.out.splitlines()[-2] == "interrupted" and "2 frames, " in ran.out.splitlines()[-1]
+    monkeypatch.setattr("sys.stdin", Sensor("now\n"))
+    ran = call(live_demo.main, f"{classifier} --stdin json --device cpu")
+    assert ran.status == 130 and "interrupted" in ran.err and "frames" not in ran.out
 
 
 def test_mistakes(tmp_path, classifier):
