@@ -36,21 +36,23 @@ from utils.files import write_json
 
 
 class RawClips:
-    """The clips of a folder of .npy files or of an .npz, by name."""
+    """The clips of a folder of .npy files, of one such file, or of an .npz, by name."""
 
     def __init__(self, encoder: SkeletonEncoder, source: str):
         self.encoder, self.source, self.labels = encoder, source, None
         path = Path(source)
-        if path.is_dir():
+        if path.suffix == ".npy" and path.is_file():
+            self.names, self.source = [path.stem], str(path.parent)
+        elif path.is_dir():
             self.names = sorted(p.stem for p in path.glob("*.npy") if not p.name.startswith("."))
         elif zipfile.is_zipfile(path):
             with reading_archive(path), zipfile.ZipFile(path) as archive:
                 self.names = sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
         else:
-            raise UserError(f"--input {path}: expected a folder of .npy files, or an .npz file")
+            raise UserError(f"--input {path}: expected a folder of .npy files, an .npy or an .npz file")
         if not self.names:
             raise UserError(f"--input {path}: there is no .npy array in it")
-        self.read = ArrayClips(str(path)).read
+        self.read = ArrayClips(self.source).read
 
     def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
         return self.encoder.clip_batches(map(self.read, self.names), batch, map(self._place, self.names))

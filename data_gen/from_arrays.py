@@ -209,7 +209,8 @@ class ArrayClips:
         except OSError:
             raise
         except (ValueError, EOFError, MemoryError) as error:
-            raise UserError(f"{place}: not a readable .npy array ({str(error)[:100]})") from None
+            why = "it is none, or one of Python objects" if "allow_pickle" in str(error) else str(error)[:100]
+            raise UserError(f"{place}: not a readable .npy array ({why})") from None
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             raise UserError(f"{place}: holds {getattr(array, 'dtype', 'several arrays')}, expected numbers")
         return array

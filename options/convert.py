@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "and its relatives read, epoch and state_dict with encoder_q.*; gru only. encoder: the query encoder by itself, "
         "without head, queue and prompts: a third of the size or less, for sharing. Not given: nothing is written",
     )
-    p.add_argument("--output", default="", metavar="FILE", help="file to write, with --to")
+    p.add_argument("--output", default="", metavar="FILE", help="file to write, with --to; nothing is overwritten")
     p.add_argument(
         "--stream",
         choices=common.STREAMS,

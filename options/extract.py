@@ -57,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--input",
         default="",
         metavar="PATH",
-        help="a folder of .npy files, one a clip, or one .npz of clips by name: raw coordinates in metres, (T, V, 3) or, for "
-        "several persons, (T, V, 3, M) or (M, T, V, 3); zeros for what is not seen",
+        help="a folder of .npy files, one a clip, a single .npy file, or one .npz of clips by name: raw coordinates in "
+        "metres, (T, V, 3) or, for several persons, (T, V, 3, M) or (M, T, V, 3); zeros for what is not seen",
     )
     g.add_argument(
         "--dataset",

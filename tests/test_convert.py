@@ -10,6 +10,7 @@ import convert_checkpoint
 from engine.features import load
 from models.pcm3 import PCM3Config
 from utils import checkpoint as files
+from utils.files import dump_pickle
 
 KNOWN = {"stream": "bone", "pre_dataset": "ntu60", "protocol": "cross_view", "lr": 0.02}
 CLIP = np.random.default_rng(0).normal(size=(30, 25, 3))
@@ -106,3 +107,21 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     files.save(tmp_path / "bare.pth", bare)
     refused(call(convert_checkpoint.main, f"{tmp_path}/bare.pth --to ours {out}"), "bare encoder", "--to encoder")
     assert not (tmp_path / "out.pth").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_no_file_is_overwritten(tmp_path):
+    """Least of all the checkpoint itself, which the new file could not replace."""
+    path = write_pretrained(tmp_path / "a.pth.tar", arguments=KNOWN)
+    (tmp_path / "folder").mkdir()
+    before = path.read_bytes()
+    for output in (path, tmp_path / "folder" / ".." / "a.pth.tar", tmp_path / "folder"):
+        refused(
+            call(convert_checkpoint.main, f"{path} --to encoder --output {output}"), f"{output}: it is there already"
+        )
+    assert path.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.pth.tar", "folder"]
+
+
+def test_what_is_no_checkpoint_is_one_sentence(tmp_path, recwarn):
+    (tmp_path / "labels.pkl").write_bytes(dump_pickle((["a"], [1])))
+    refused(call(convert_checkpoint.main, f"{tmp_path}/labels.pkl"), "not a checkpoint")
+    assert not recwarn.list  # torch's advice about a pickle's protocol is for its developers

@@ -84,6 +84,7 @@ def test_a_prepared_data_set_as_retrieval_encodes_it(tmp_path, checkpoint):
         (np.full((5, 25, 3), np.inf), "frame 0"),
         (np.array(["a"]), "expected numbers"),
         (b"\x93NUMPY cut", "not a readable .npy"),
+        (b"a text file", "it is none, or one of Python objects"),
     ],
 )
 def test_a_bad_file_is_named_and_nothing_is_left(tmp_path, checkpoint, bad, words):
@@ -94,6 +95,19 @@ def test_a_bad_file_is_named_and_nothing_is_left(tmp_path, checkpoint, bad, word
         np.save(folder / "clip_3.npy", bad)
     refused(extract(checkpoint, tmp_path, f"--input {folder} --batch-size 2"), "clip_3.npy", words)
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_single_file(tmp_path, checkpoint):
+    clips = some_clips(2)
+    folder, first = write_clips(tmp_path / "in", clips), next(iter(clips))
+    ran = extract(checkpoint, tmp_path, f"--input {folder}/{first}.npy --frames")
+    assert ran.status == 0, ran.err
+    assert (tmp_path / "out" / "names.txt").read_text() == f"{first}\n"
+    expected = load(checkpoint, device="cpu").clip_features([clips[first]])
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "features.npy"), expected, atol=1e-6)
+    assert len(np.load(tmp_path / "out" / "frames" / f"{first}.npy")) == len(clips[first])
+    (tmp_path / "other").mkdir()
+    refused(extract(checkpoint, tmp_path / "other", f"--input {folder}/none.npy"), "none.npy: expected a folder")
 
 
 def test_other_mistakes(tmp_path, checkpoint):

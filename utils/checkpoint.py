@@ -14,6 +14,7 @@ import errno
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,9 @@ def load(path) -> dict:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise UserError(f"checkpoint {path}: the file is damaged (checksum of {damaged})")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol; what cannot be read is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError as error:
