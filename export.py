@@ -105,6 +105,19 @@ def write(program: torch.export.ExportedProgram, path: Path, kind: str, what: st
         torch.onnx.export(
             program, (), str(path), input_names=names_in, output_names=names_out, dynamo=True, external_data=False
         )
+    name_the_free_axis(path)
+
+
+def name_the_free_axis(path: Path) -> None:
+    """The one axis of an ONNX file that has no fixed size, that of the clips, gets its name; torch calls it s31 or such."""
+    import onnx
+
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:
+                axis.dim_param = "clips"
+    onnx.save(model, path)
 
 
 def read(path: Path, kind: str):

@@ -114,3 +114,9 @@ def test_onnx_programs(tmp_path, sizes, what):
     path = write_pretrained(tmp_path / "c.pth.tar", **sizes)
     ran = call(export.main, f"{path} --output {tmp_path}/e.onnx --what {what} --frames 8")
     assert ran.status == 0 and (tmp_path / "e.onnx").stat().st_size > 1000, ran.err
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        str(tmp_path / "e.onnx"), providers=["CPUExecutionProvider"]
+    )
+    shapes = [value.shape for value in (*session.get_inputs(), *session.get_outputs())]
+    assert all(shape.count("clips") <= 1 and all(n == "clips" or isinstance(n, int) for n in shape) for shape in shapes)
+    assert shapes[0][0] == "clips"
