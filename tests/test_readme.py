@@ -13,19 +13,21 @@ TEXTS = [
     for p in (ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "CONTRIBUTING.md", ROOT / "data_gen" / "README.md")
     if p.exists()
 ]
-# program -> module of options that holds its parser, and the parser's function
+# program -> module of options that holds its parser
 PARSERS = {
-    "pretrain_moco_mask.py": ("pretraining", "parse_args"),
-    "action_classification.py": ("classification", "parse_args"),
-    "action_retrieval.py": ("retrieval", "parse_args"),
-    "action_detection.py": ("detection", "parse_args"),
-    "motion_prediction.py": ("prediction", "parse_args"),
-    "visualize.py": ("visualize", "parse_args"),
-    "report.py": ("report", "parse_args"),
-    "extract_features.py": ("extract", "parse_args"),
-    "export.py": ("export", "parse_args"),
-    "live_demo.py": ("live", "parse_args"),
-    "convert_checkpoint.py": ("convert", "parse_args"),
+    "pretrain_moco_mask.py": "pretraining",
+    "action_classification.py": "classification",
+    "action_retrieval.py": "retrieval",
+    "action_detection.py": "detection",
+    "motion_prediction.py": "prediction",
+    "ensemble.py": "ensemble",
+    "ablation.py": "ablation",
+    "visualize.py": "visualize",
+    "report.py": "report",
+    "extract_features.py": "extract",
+    "export.py": "export",
+    "live_demo.py": "live",
+    "convert_checkpoint.py": "convert",
 }
 
 
@@ -35,6 +37,24 @@ def commands():
             r"(?:^ {4}|`)((?:CUDA_VISIBLE_DEVICES=\d )?(?:python|bash|torchrun) [^`\n#]+)", path.read_text(), re.M
         ):
             yield pytest.param(line.strip(), id=f"{path.parent.name}/{path.name}: {line.strip()[:70]}")
+
+
+def parser_of(module):
+    """What parses the command line of a module of options, data_gen or benchmarks; None where its main does it by itself."""
+    for name in ("parse_args", "parse"):
+        if hasattr(module, name):
+            return getattr(module, name)
+    makers = [getattr(module, name)() for name in ("get_parser", "make_parser") if hasattr(module, name)]
+    return makers[0].parse_args if makers else None
+
+
+@pytest.mark.parametrize(
+    "program",
+    sorted(p.name for p in ROOT.glob("*.py") if "ArgumentParser" in p.read_text() or "from options" in p.read_text()),
+)
+def test_every_program_is_held_to_its_parser(program):
+    assert program in PARSERS, f"{program} has flags; put it into PARSERS, so that commands in the texts are tried"
+    assert parser_of(importlib.import_module(f"options.{PARSERS[program]}")) is not None
 
 
 @pytest.mark.parametrize("command", list(commands()))
@@ -48,13 +68,16 @@ def test_every_command_parses(command):
         assert all((ROOT / word).is_file() for word in words[2:] if word.endswith(".py"))
         return
     if words[0] == "-m":
-        assert (ROOT / (words[1].replace(".", "/") + ".py")).is_file()
-        return
+        words = [words[1].replace(".", "/") + ".py", *words[2:]]
     assert (ROOT / words[0]).is_file(), words[0]
-    if words[0] not in PARSERS or "[" in command or "..." in command:
+    if "[" in command or "..." in command or words[0].startswith("examples/"):
         return
-    module, function = PARSERS[words[0]]
-    parse = getattr(importlib.import_module(f"options.{module}"), function)
+    folder = words[0].rpartition("/")[0]
+    name = words[0].removesuffix(".py").replace("/", ".") if folder else f"options.{PARSERS[words[0]]}"
+    parse = parser_of(importlib.import_module(name))
+    if parse is None:
+        assert folder == "benchmarks", f"{words[0]}: what parses its flags?"
+        return
     try:
         parse(words[1:])
     except SystemExit as end:
@@ -64,10 +87,19 @@ def test_every_command_parses(command):
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_named_exists(path):
     text = path.read_text()
-    names = set(re.findall(r"`((?:models|feeder|engine|options|utils|data_gen|tests|benchmarks)/[\w./-]*\w)`", text))
+    names = set(
+        re.findall(r"`((?:models|feeder|engine|options|utils|data_gen|tests|benchmarks|examples)/[\w./-]*\w)`", text)
+    )
     names |= set(re.findall(r"\]\(((?!http)[^)#]+)\)", text)) | set(re.findall(r"`(script_\w+\.sh|\w+\.py)`", text))
     for name in names:
         assert (ROOT / name).exists() or (path.parent / name).exists(), f"{path.name} names {name}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_into_a_text_finds_its_heading(path):
+    for file, anchor in re.findall(r"\]\(((?!http)[^)#]*)#([^)]+)\)", path.read_text()):
+        headings = re.findall(r"^#+ (.*)$", ((path.parent / file) if file else path).read_text(), re.M)
+        assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], f"{file}#{anchor}"
 
 
 def test_flags_named_in_the_readme_exist():
