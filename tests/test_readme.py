@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,18 @@ def test_every_link_into_a_text_finds_its_heading(path):
     for file, anchor in re.findall(r"\]\(((?!http)[^)#]*)#([^)]+)\)", path.read_text()):
         headings = re.findall(r"^#+ (.*)$", ((path.parent / file) if file else path).read_text(), re.M)
         assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], f"{file}#{anchor}"
+
+
+def test_where_is_what_is_complete():
+    """Each program, script and folder has its place in the README's table."""
+    table = (ROOT / "README.md").read_text().split("\n## Where is what\n")[1].split("\n## ")[0]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    tops = {name if "/" not in name else name.split("/")[0] + "/" for name in tracked if not name.startswith(".")}
+    places = {top for top in tops if top.endswith((".py", "/")) or re.fullmatch(r"script_\w+\.sh", top)}
+    missing = {top for top in places - {"script_environment.sh"} if f"`{top}`" not in table}  # sourced by the others
+    assert not missing, missing
 
 
 def test_flags_named_in_the_readme_exist():
