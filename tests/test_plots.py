@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from options.datasets import DATASETS
+from utils import plots
 from utils.drawing import draw_clips
 from utils.errors import UserError
-from utils.plots import check_picture_path, draw_confusion, draw_curves
+from utils.plots import check_picture_path, draw_confusion, draw_curves, draw_embedding
 from utils.skeleton import LAYOUTS
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -73,6 +75,24 @@ def test_curves(tmp_path):
     with pytest.raises(ValueError, match="at least one curve"):
         draw_curves(tmp_path / "d.png", {})
     assert not (tmp_path / "d.png").exists()
+
+
+@pytest.mark.parametrize("name", ["ntu60", "ntu120", "demo"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_no_class_name_of_an_embedding_is_cut_off(tmp_path, monkeypatch, name, number):
+    """The legend of 60 or 120 classes is as wide as the picture, not wider, and leaves the points their room."""
+    names, kept = DATASETS[name].classes, []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: kept.append(figure))
+    labels = np.arange(3 * len(names)) % len(names)
+    points = np.random.default_rng(0).normal(size=(len(labels), 2))
+    draw_embedding(tmp_path / "a.png", {f"panel {i}": points for i in range(number)}, labels, names)
+    (figure,) = kept
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(names)
+    assert all(axes.get_window_extent().y0 > box.y1 - 1 for axes in figure.axes)
+    assert all(axes.get_window_extent().height > 4 * figure.dpi for axes in figure.axes)
 
 
 def test_wrong_calls_are_refused(tmp_path):

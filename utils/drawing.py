@@ -18,7 +18,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write, temporary_name
-from utils.plots import FORMATS, check_picture_path, literal, new_figure, save_figure
+from utils.plots import FORMATS, check_picture_path, legend_below, literal, new_figure, save_figure
 
 ANIMATIONS = (".gif", ".mp4")
 PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
@@ -135,10 +135,7 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     width, height = 2 * stage.half
     row_height = 1.3 * height  # with room for the title and the numbers
     inches = 1.05 / max(width, 0.62 * height)  # of one unit of the data
-    entries, wide = _legend(legend, paints, layout, clips), max(width * inches * poses, 3.2)
-    columns = max(1, min(len(entries), int(wide / 1.4)))
-    under = 0.17 * -(-len(entries) // columns)  # inches of the legend
-    figure = new_figure(wide, row_height * inches * len(titles) + under)
+    figure = new_figure(max(width * inches * poses, 3.2), row_height * inches * len(titles))
     axes = figure.subplots()
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
     segments, colours = [], []
@@ -164,10 +161,10 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     axes.add_collection(LineCollection(segments, colors=colours or None, linewidths=1.6, capstyle="round"))
     axes.set(xlim=(0, poses * width), ylim=(-len(titles) * row_height, 0), aspect="equal")
     axes.axis("off")
-    if entries:
-        handles = [Line2D([], [], color=colour, lw=2.5, label=words) for words, colour in entries]
-        look = {"fontsize": 6.5, "frameon": False, "labelcolor": "#3c4048", "borderpad": 0.2, "borderaxespad": 0.9}
-        figure.legend(handles=handles, loc="outside lower left", ncols=columns, **look)
+    if entries := _legend(legend, paints, layout, clips):
+        handles = [Line2D([], [], color=colour, lw=2.5) for _, colour in entries]
+        look = {"loc": "outside lower left", "borderpad": 0.2, "borderaxespad": 0.9, "handletextpad": 0.7}
+        legend_below(figure, handles, [words for words, _ in entries], len(entries), **look)
     return figure
 
 

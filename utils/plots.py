@@ -145,7 +145,7 @@ def draw_embedding(path, panels: dict, labels, names) -> None:
     from matplotlib import colormaps
 
     shown = np.unique(labels)
-    figure = new_figure(5.2 * len(panels), 5.0 + 0.2 * -(-min(len(shown), MOST_NAMES) // (4 * len(panels))))
+    figure = new_figure(5.2 * len(panels), 5.0)
     marks = "osv^DP*X"
     for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         points = np.asarray(points)
@@ -158,6 +158,18 @@ def draw_embedding(path, panels: dict, labels, names) -> None:
             )
         axes.set(xticks=[], yticks=[], title=literal(title, 90))
     if len(shown) <= MOST_NAMES:
-        handles, texts = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=4 * len(panels), fontsize=7, frameon=False)
+        legend_below(figure, *figure.axes[0].get_legend_handles_labels(), 4 * len(panels), loc="outside lower center")
     save_figure(figure, path)
+
+
+def legend_below(figure, handles, texts, columns: int, **look) -> None:
+    """A legend below the axes in at most that many columns, fewer where they would be wider than the figure, which grows in
+    height by what the legend takes. look: where it is (loc), and what else matplotlib lets one say."""
+    look = {"fontsize": 7, "frameon": False, "columnspacing": 1.4, "handletextpad": 0.4, **look}
+    for number in range(columns, 0, -1):
+        legend = figure.legend(handles, texts, ncols=number, **look)
+        box = legend.get_window_extent()
+        if box.width <= figure.bbox.width or number == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
