@@ -14,6 +14,7 @@ import export
 import extract_features
 import report
 import visualize
+from utils import checkpoint as files
 from utils.errors import describe_os_error
 from utils.files import write_json
 
@@ -77,6 +78,18 @@ def test_a_rename_names_what_it_would_have_made(tmp_path):
     with pytest.raises(IsADirectoryError) as caught:
         os.replace(tmp_path / "file", tmp_path / "folder")
     assert describe_os_error(caught.value).startswith(f"{tmp_path}/folder: is a folder")
+
+
+@pytest.mark.parametrize("program, words, suffix", PROGRAMS[3:], ids=lambda x: getattr(x, "__name__", str(x)))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_checkpoint_gives_no_features(place, tmp_path, program, words, suffix, value):
+    """Every number of it would be NaN: a sentence, not a file full of them."""
+    content = files.load(place / "c.pth.tar")
+    content["state_dict"]["encoder_q.encoder.gru.weight_hh_l0"][0, 0] = value
+    files.save(place / "diverged.pth.tar", content)
+    words = words.format(place).replace("c.pth.tar", "diverged.pth.tar")
+    refused(call(program.main, f"{words} --output {tmp_path}/x{suffix}"), "weight_hh_l0 is not finite", "diverged")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bug_keeps_its_traceback():

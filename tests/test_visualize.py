@@ -115,6 +115,15 @@ def test_a_released_file_and_a_classifier(root, draw, tmp_path):
     refused(call(visualize.main, f"{tmp_path}/released.pth.tar --data-root {root}"), "--dataset and --protocol")
 
 
+def test_a_diverged_model_is_not_drawn(root, tmp_path):
+    content = files.load(root / "run" / files.LAST)
+    name = next(n for n in content["state_dict"] if n.startswith("recons_decoder."))
+    content["state_dict"][name].fill_(float("nan"))
+    files.save(tmp_path / "nan.pth.tar", content)
+    words = f"{tmp_path}/nan.pth.tar --data-root {root} --output {tmp_path}/a.png"
+    refused(call(visualize.main, words), f"{name} is not finite", "diverged")
+
+
 def test_clips_of_a_data_set_still_and_moving(draw):
     said, path = draw("tiny", "--names val_0001 val_0002", "two.gif")
     frames, _ = frames_of(path)

@@ -164,6 +164,17 @@ def state_dict_of(content: dict, path) -> dict[str, Tensor]:
     return state
 
 
+def check_finite(state: dict[str, Tensor], path) -> None:
+    """UserError, with its name, for a tensor that holds what is no finite number: nothing that it computes is one either."""
+    bad = next(
+        (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None
+    )
+    if bad is not None:
+        raise UserError(
+            f"checkpoint {path}: {bad} is not finite, its training has diverged; give an earlier checkpoint"
+        )
+
+
 def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
     """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size."""
     own = model.state_dict()
