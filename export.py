@@ -187,6 +187,8 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
     output = Path(args.output)
+    if output.is_dir():  # said before the half minute that a trace may take
+        raise UserError(f"--output {output}: is a folder; give the name of a file")
     encoder = load(args.checkpoint, layout=args.layout, persons=args.persons, device="cpu").encoder
     check_possible(encoder, args)
     output.parent.mkdir(parents=True, exist_ok=True)

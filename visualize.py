@@ -9,8 +9,9 @@
 prediction: what the model saw (hidden body parts are missing), what it predicts (what was hidden is orange), and the true
 clip (it is green). The line printed at the end gives the error over the hidden coordinates beside that of predicting zero.
 It is the same measure as the training log's `prediction`, on unsheared centre crops, and is made in the same way: the norms
-take the statistics of a batch of masked clips. The running statistics of eval mode, which are means over masked and whole
-views, give about twice the error (see engine.pictures).
+take the statistics of a batch of masked clips, and as much is hidden as the run hid. (The running statistics of eval mode,
+which are means over masked and whole views, give about twice the error, see engine.pictures.) A released file does not say
+how its views were drawn; they are then drawn, and hidden, as in the paper.
 """
 
 import sys

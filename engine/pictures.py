@@ -165,22 +165,21 @@ def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes
     """The query, key, masked and mixed views of `count` clips of a training step, four panels each, and the step's mixing
     in words. In the mixed view every joint has the colour of the clip that it comes from."""
     batch, draws = batches[step], batches.draws(step)
-    mix, matrices = draws.mix, draws.matrices  # (query, key, target) x N x V x 3 x 3
+    mix = draws.mix
     persons, labels = batches.clips.persons, batches.clips.labels
     panels = []
     for i in range(min(count, batches.batch_size)):
         clip, partner = (classes[int(labels[int(batch.clips[j])])] for j in (i, int(batch.partner[i])))
+        # a shear is the same matrix for all joints of a view, joint corruption is not
+        corrupted = {name: (x[i] != x[i, :1]).any() for name, x in zip(CORRUPTIBLE, draws.matrices, strict=False)}
         hidden = batch.hidden if batch.hidden.ndim == 2 else batch.hidden[i]
         hidden = as_clip(hidden, layout.joints, persons).any(axis=0)
         for name in ("query", "key", "masked", "mixed"):
             x = as_clip(getattr(batch, name)[i], layout.joints, persons)
             paint = joint_paint(mix.weight if name == "mixed" else np.zeros(x.shape[1:3]), persons, SEEN, PARTNER)
             title = f"{clip}: {name}"
-            if (
-                name in CORRUPTIBLE
-                and (matrices[CORRUPTIBLE.index(name), i] != matrices[CORRUPTIBLE.index(name), i, 0]).any()
-            ):
-                title += ", joints corrupted"  # a shear is the same for all joints
+            if corrupted.get(name):
+                title += ", joints corrupted"
             if name == "masked":
                 paint[either_end(hidden, layout)] = np.nan
             elif name == "mixed":
