@@ -47,7 +47,7 @@ PROGRAMS = [
 def test_an_output_that_cannot_be(place, program, words, suffix):
     words = words.format(place)
     refused(call(program.main, f"{words} --output {place}/file/x{suffix}"), f"{place}/file", "file")
-    refused(call(program.main, f"{words} --output {place}/{'n' * 250}{suffix or '.features'}"), "too long")
+    refused(call(program.main, f"{words} --output {place}/{'n' * 300}{suffix or '.features'}"), "too long")
     folder = place / f"folder{suffix}"
     folder.mkdir(exist_ok=True)
     (folder / "something").touch()
