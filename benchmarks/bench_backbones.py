@@ -162,10 +162,10 @@ def main(argv=None) -> int:
     if args.rounds:
         seconds = measure(configs, args, device)
         product = common.product_flop(args.batch * FRAMES, *PRODUCT) / seconds["product"]
-    place = common.surroundings(device)
+    place, rate = common.surroundings(device), f"{product / 1e9:.0f} GFLOP/s" if product else "not run"
     print(
         f"{place['processor']}, torch {place['torch']}, {args.precision}, batch {args.batch}, {place['threads']} threads, "
-        f"{args.clock} clock, load {place['load']}, product {product / 1e9:.0f} GFLOP/s, {place['date']}"
+        f"{args.clock} clock, load {place['load']}, product {rate}, {place['date']}"
     )
     print("| backbone | feature | M parameters | GFLOP a clip | s a step | GFLOP/s | share of the product |")
     print("|---|---|---|---|---|---|---|")
