@@ -84,7 +84,6 @@ def load_model(path) -> tuple[PCM3, dict]:
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint {path}: its model cannot be built ({error})") from None
     files.load_into(model, files.state_dict_of(content, path), path)
-    files.check_finite(model.state_dict(), path)
     arguments = content.get("arguments")
     return model.float().eval(), arguments if isinstance(arguments, dict) else {}
 

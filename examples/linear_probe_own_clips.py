@@ -16,13 +16,12 @@ from utils.errors import UserError, run
 def main(argv) -> int:
     if len(argv) != 2:
         raise UserError("give a checkpoint and a folder: linear_probe_own_clips.py checkpoint_last.pth.tar FOLDER")
-    checkpoint, folder = argv
-    files = sorted(Path(folder).glob("*/*.npy"))
+    files = sorted(Path(argv[1]).glob("*/*.npy"))
     classes = sorted({path.parent.name for path in files})
     y = torch.tensor([classes.index(path.parent.name) for path in files])
     if len(classes) < 2 or y.bincount().min() < 3:
-        raise UserError(f"{folder}: expected CLASS/NAME.npy, two classes or more with at least 3 clips each")
-    x = torch.from_numpy(load(checkpoint).clip_features(map(read_clip, files)))
+        raise UserError(f"{argv[1]}: expected CLASS/NAME.npy, two classes or more with at least 3 clips each")
+    x = torch.from_numpy(load(argv[0]).clip_features(map(read_clip, files)))
     test = torch.tensor([i % 3 == 2 for k in range(len(classes)) for i in range(int((y == k).sum()))])
     x = (x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6)
     probe = torch.nn.Linear(x.shape[1], len(classes))

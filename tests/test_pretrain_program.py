@@ -142,6 +142,15 @@ def test_init_from_takes_weights_only(data, tmp_path):
     assert ran.status == 0 and files.load(tmp_path / "third" / files.LAST)["step"] == 9
 
 
+def test_a_diverged_checkpoint_is_not_gone_on_from(data, tmp_path):
+    assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
+    content = files.load(tmp_path / "run" / files.LAST)
+    content["state_dict"]["linear.0.weight"][0, 0] = float("nan")
+    files.save(tmp_path / "nan.pth.tar", content)
+    for flag in ("--init-from", "--resume"):
+        refused(pretrain(data, tmp_path / "next", f"{flag} {tmp_path}/nan.pth.tar"), "linear.0.weight is not finite")
+
+
 def test_a_new_run_sets_the_old_one_aside(data, tmp_path):
     assert pretrain(data, tmp_path / "run", "--max-steps 2").status == 0
     old = weights(tmp_path / "run" / files.LAST)

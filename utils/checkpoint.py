@@ -164,19 +164,9 @@ def state_dict_of(content: dict, path) -> dict[str, Tensor]:
     return state
 
 
-def check_finite(state: dict[str, Tensor], path) -> None:
-    """UserError, with its name, for a tensor that holds what is no finite number: nothing that it computes is one either."""
-    bad = next(
-        (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None
-    )
-    if bad is not None:
-        raise UserError(
-            f"checkpoint {path}: {bad} is not finite, its training has diverged; give an earlier checkpoint"
-        )
-
-
 def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
-    """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size."""
+    """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size, or that holds
+    what is no finite number: nothing that a model computes from it is one either."""
     own = model.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
@@ -188,6 +178,10 @@ def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
             raise UserError(
                 f"checkpoint {path}: {name} has shape {tuple(state[name].shape)}, this model needs {tuple(value.shape)}; "
                 "give the sizes the checkpoint was trained with"
+            )
+        if not state[name].isfinite().all():
+            raise UserError(
+                f"checkpoint {path}: {name} is not finite, its training has diverged; give an earlier checkpoint"
             )
     model.load_state_dict(state)
 
