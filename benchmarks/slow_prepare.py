@@ -76,6 +76,15 @@ def _slow_fill(people: np.ndarray) -> None:
             person[t] = person[t % end]
 
 
+def _slow_place(frame: np.ndarray, place) -> np.ndarray:
+    """(3,): a joint of frame (V, 3), or the mean of several."""
+    joints = [place] if isinstance(place, int) else place
+    total = np.zeros(3)
+    for joint in joints:
+        total = total + frame[joint]
+    return total / len(joints)
+
+
 def slow_normalise(clip: np.ndarray, layout, steps) -> np.ndarray:
     """data_gen.normalise.normalise, walking frames and joints."""
     people = clip.transpose(3, 1, 2, 0).astype(np.float32).copy()  # (M, T, V, C)
@@ -84,7 +93,7 @@ def slow_normalise(clip: np.ndarray, layout, steps) -> np.ndarray:
     if "fill" in steps:
         _slow_fill(people)
     if "centre" in steps:
-        origin = people[0, :, layout.centre].copy()
+        origin = [_slow_place(frame, layout.centre).astype(np.float32) for frame in people[0]]
         for person in people:
             for t, frame in enumerate(person):
                 for joint in frame:
@@ -92,7 +101,8 @@ def slow_normalise(clip: np.ndarray, layout, steps) -> np.ndarray:
                         joint -= origin[t]
     for step, pair, axis in (("spine", layout.up, [0, 0, 1]), ("shoulders", layout.across, [1, 0, 0])):
         if step in steps:
-            matrix = _slow_turn(people[0, 0, pair[1]].astype(float) - people[0, 0, pair[0]], np.array(axis, float))
+            start, end = (_slow_place(people[0, 0], place) for place in pair)
+            matrix = _slow_turn(end - start, np.array(axis, float))
             for person in people:
                 for frame in person:
                     if frame.any():

@@ -28,7 +28,7 @@ from utils.drawing import draw_clips
 from utils.errors import UserError, run
 from utils.files import load_json
 from utils.plots import check_picture_path
-from utils.skeleton import LAYOUTS, Layout, get_layout
+from utils.skeleton import LAYOUTS, Layout, at, get_layout
 
 BONE_FRAMES = 16  # frames of a clip in which bones are measured
 TURNED = 0.99  # cosine from which a direction counts as turned to its axis
@@ -36,6 +36,7 @@ MOST_SPREAD = 0.3  # of a median bone within a clip; the Kinect of UI-PRMD gives
 MOST_ASYMMETRY = 0.3  # of mirrored bones; the Kinect of UI-PRMD gives 0.05
 MOST_ZERO = 0.01  # share of all-zero clips that a data set may have (PKU-MMD has some)
 LONGEST_BONE = 3.0  # metres; longer median bones mean another unit
+TOES = ("foot", "foot index", "big toe")  # names of what lies before an ankle, in the order of preference
 
 
 @dataclass
@@ -157,11 +158,12 @@ def _facing(body: np.ndarray, layout: Layout) -> float:
 
     Above 0 in right-handed coordinates; below 0 the clip is a mirror image (left and right, or two axes, swapped)."""
     number = {name: joint for joint, name in enumerate(layout.names)}
-    feet = [(number.get(f"{side} ankle"), number.get(f"{side} foot")) for side in ("left", "right")]
-    if any(joint is None for pair in feet for joint in pair):
+    toe = next((toe for toe in TOES if f"left {toe}" in number), None)
+    if toe is None or "left ankle" not in number:
         return np.nan
+    feet = [(number[f"{side} ankle"], number[f"{side} {toe}"]) for side in ("left", "right")]
     toes = sum(body[:, foot] - body[:, ankle] for ankle, foot in feet)
-    up, across = (body[:, end] - body[:, start] for start, end in (layout.up, layout.across))
+    up, across = (at(body, end, 1) - at(body, start, 1) for start, end in (layout.up, layout.across))
     ahead = np.cross(up, across)
     scale = float(np.linalg.norm(toes) * np.linalg.norm(ahead))
     return float(toes @ ahead) / scale if scale > 1e-9 else np.nan
@@ -182,9 +184,9 @@ def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
         "empty_frames": 1.0 - seen[:, 0].mean(),
         "persons": int(seen.any(axis=0).sum()),
         "repeated": clip.shape[3] > 1 and seen[:, 1].any() and bool(np.array_equal(clip[..., 0], clip[..., 1])),
-        "off_centre": float(np.abs(clip[:, :, layout.centre, 0]).max()),
-        "up": _cosine(first[:, layout.up[1]] - first[:, layout.up[0]], 2),
-        "across": _cosine(first[:, layout.across[1]] - first[:, layout.across[0]], 0),
+        "off_centre": float(np.abs(at(clip[..., 0], layout.centre, 2)).max()),
+        "up": _cosine(at(first, layout.up[1], 1) - at(first, layout.up[0], 1), 2),
+        "across": _cosine(at(first, layout.across[1], 1) - at(first, layout.across[0], 1), 0),
         "facing": _facing(first, layout),
         "length": np.full(layout.joints, np.nan),
         "spread": np.full(layout.joints, np.nan),

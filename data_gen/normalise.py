@@ -4,7 +4,8 @@ Four steps, each of which can be left out (detection reads raw coordinates; some
 
     fill       a person whose first frame is empty keeps only its non-empty frames, moved to the front; empty frames
                at the end are overwritten by repeats of the person's own beginning
-    centre     the layout's centre joint of person 1 is subtracted, frame by frame, from every non-zero joint
+    centre     the layout's centre (a joint, or the mean of some) of person 1 is subtracted, frame by frame, from every
+               non-zero joint
     spine      everything is turned so that person 1's `up` vector of frame 0 points along +z
     shoulders  everything is then turned so that person 1's `across` vector of frame 0 points along +x
 
@@ -16,7 +17,7 @@ again. A joint at exactly (0, 0, 0) counts as not seen.
 import numpy as np
 
 from utils.errors import UserError
-from utils.skeleton import Layout
+from utils.skeleton import Layout, Place, at
 
 STEPS = ("fill", "centre", "spine", "shoulders")
 
@@ -53,10 +54,10 @@ def fill(clip: np.ndarray) -> np.ndarray:
     return filled
 
 
-def centre(clip: np.ndarray, joint: int) -> np.ndarray:
-    """Subtracts `joint` of person 1 from every non-zero joint of everybody, frame by frame; (3, T, V, M)."""
+def centre(clip: np.ndarray, place: Place) -> np.ndarray:
+    """Subtracts `place` of person 1 from every non-zero joint of everybody, frame by frame; (3, T, V, M)."""
     seen = (clip != 0).any(axis=0)  # (T, V, M)
-    return (clip - clip[:, :, joint, 0][:, :, None, None]) * seen
+    return (clip - at(clip[..., 0], place, 2)[:, :, None, None]) * seen
 
 
 def turn(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
@@ -97,7 +98,7 @@ def normalise(clip: np.ndarray, layout: Layout, steps=STEPS) -> np.ndarray:
     for step, (start, end), axis in (("spine", layout.up, _Z_AXIS), ("shoulders", layout.across, _X_AXIS)):
         if step in steps:
             joints = rotation @ first
-            rotation = turn(joints[:, end] - joints[:, start], axis) @ rotation
+            rotation = turn(at(joints, end, 1) - at(joints, start, 1), axis) @ rotation
     if not np.array_equal(rotation, np.eye(3)):
         # Written out rather than a matrix product: the sum of three terms has the same bits on every machine and for
         # any number of threads.

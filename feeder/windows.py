@@ -20,7 +20,7 @@ from feeder.clips import PackedClips
 from feeder.draws import CHUNKS, FUTURES, WINDOWS, integers, uniforms
 from feeder.views import take_stream
 from utils.errors import UserError
-from utils.skeleton import Layout
+from utils.skeleton import Layout, at
 from utils.untrimmed import Untrimmed
 
 STEPS = ("centre", "spine", "shoulders")  # of the normalisation that apply to a window
@@ -66,7 +66,7 @@ def orientation(x: Tensor, layout: Layout, steps) -> Tensor:
         if step in steps:
             joints = rotation @ first
             axis = torch.tensor(_AXES[step], dtype=torch.float64, device=x.device)
-            rotation = turn_to(joints[:, :, end] - joints[:, :, start], axis) @ rotation
+            rotation = turn_to(at(joints, end, 2) - at(joints, start, 2), axis) @ rotation
     return rotation
 
 
@@ -76,7 +76,7 @@ def normalise_windows(x: Tensor, layout: Layout, steps, rotation: Tensor | None 
     A joint at exactly zero was not seen and stays there; a frame without person 1 is not centred."""
     if "centre" in steps:
         seen = (x != 0).any(2, keepdim=True)
-        x = (x - x[:, :, :, layout.centre, 0][..., None, None]) * seen
+        x = (x - at(x[..., 0], layout.centre, 3)[..., None, None]) * seen
     if "spine" in steps or "shoulders" in steps:
         rotation = orientation(x, layout, steps) if rotation is None else rotation
         x = torch.einsum("nij,nljvm->nlivm", rotation.to(x.dtype), x)

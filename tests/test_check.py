@@ -13,6 +13,7 @@ from data_gen.normalise import STEPS, normalise
 from options.class_names import NTU120, PKU
 from options.datasets import DATASETS
 from utils.arrays import SIDECAR, SplitWriter, split_files
+from utils.convert_layout import convert
 from utils.errors import UserError
 from utils.files import write_json
 from utils.skeleton import LAYOUTS
@@ -23,25 +24,25 @@ KINECT = LAYOUTS["kinect_v2_25"]
 def body(layout, seed, frames):
     """A stiff body (3, frames, V) in metres that sways: every bone keeps its length, mirrored bones are equal."""
     rng = np.random.default_rng(seed)
-    offset = rng.normal(size=(layout.joints, 3)) * 0.15
-    for left, right in mirror_pairs(layout):
+    offset = rng.normal(size=(KINECT.joints, 3)) * 0.15
+    for left, right in mirror_pairs(KINECT):
         offset[right] = offset[left] * [-1, 1, 1]
-    place = np.zeros((layout.joints, 3))
-    for joint in range(layout.joints):
+    offset[1], offset[0] = [0, -0.3, -0.05], [0, -0.4, -0.05]  # the spine, downwards from between the shoulders
+    place = np.zeros((KINECT.joints, 3))
+    for joint in range(KINECT.joints):
         at = joint
-        while layout.parents[at] != at:
+        while KINECT.parents[at] != at:
             place[joint] += offset[at]
-            at = layout.parents[at]
-    place[layout.up[1]] = place[layout.up[0]] + [0, 0.5, 0.1]
-    ankles = [joint for joint, name in enumerate(layout.names) if "ankle" in name]
-    for ankle in ankles:
-        place[layout.names.index(layout.names[ankle].replace("ankle", "foot"))] = place[ankle] + [0.0, 0.0, -0.2]
+            at = KINECT.parents[at]
+    for ankle, foot in ((14, 15), (18, 19)):
+        place[foot] = place[ankle] + [0.0, 0.0, -0.2]
     angle = 0.2 + 0.3 * np.sin(np.arange(frames) / 7 + seed)  # never along an axis, where nothing is turned
     turn = np.stack([np.cos(angle), 0 * angle, np.sin(angle), -np.sin(angle), 0 * angle, np.cos(angle)]).reshape(
         2, 3, -1
     )
     x, z = np.einsum("rct,vc->rtv", turn, place)
-    return np.stack([x, np.broadcast_to(place[:, 1], x.shape), z]) + np.array([0.1, -0.2, 3.0])[:, None, None]
+    clip = np.stack([x, np.broadcast_to(place[:, 1], x.shape), z]) + np.array([0.1, -0.2, 3.0])[:, None, None]
+    return convert(clip, KINECT, layout, axis=2)
 
 
 def prepared(folder, layout=KINECT, classes=3, clips=6, persons=2, steps=STEPS, frames=40, sidecar=True, change=None):
@@ -71,7 +72,7 @@ def main(*words):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_good_folder_of_every_layout_is_left_alone(tmp_path, name, capsys):
     prepared(tmp_path / "mine" / "xsub", LAYOUTS[name])
-    assert main(tmp_path / "mine") == 0
+    assert main(tmp_path / "mine", "--layout", name) == 0
     text = capsys.readouterr().out
     assert "nothing wrong" in text and "WRONG" not in text and "note" not in text
     assert name in text and "(6, 3, 40" in text and "fill centre spine shoulders" in text
@@ -224,7 +225,7 @@ def test_a_description_says_layout_and_classes(tmp_path, capsys):
     write_json(tmp_path / "mine" / "dataset.json", row | {"classes": ["sit", "stand", "lie"]})
     assert main(tmp_path / "mine", "--full") == 0
     text = capsys.readouterr().out
-    assert "2  lie" in text and "torso - left hip" in text and "cross_subject" in text
+    assert "2  lie" in text and "middle of spine - left hip" in text and "cross_subject" in text
     (tmp_path / "mine" / "dataset.json").write_text(json.dumps(row | {"persons": "two"}))
     with pytest.raises(UserError, match="'persons' must be"):
         main(tmp_path / "mine")
@@ -280,5 +281,7 @@ def test_class_names_have_the_owners_number_and_order():
 
 
 def test_mirrored_joints():
-    assert [len(mirror_pairs(layout)) for layout in LAYOUTS.values()] == [10, 8, 6, 9]
+    pairs = {name: len(mirror_pairs(layout)) for name, layout in LAYOUTS.items()}
+    assert [pairs[name] for name in ("kinect_v2_25", "kinect_v1_20", "sbu_15", "smpl_24")] == [10, 8, 6, 9]
+    assert [pairs[name] for name in ("mediapipe_33", "coco_17", "openpose_18", "h36m_17")] == [16, 8, 8, 6]
     assert (4, 8) in mirror_pairs(KINECT) and (21, 23) in mirror_pairs(KINECT)

@@ -9,10 +9,11 @@ import pytest
 
 from options.datasets import DATASETS
 from utils import plots
+from utils.convert_layout import convert
 from utils.drawing import draw_clips
 from utils.errors import UserError
 from utils.plots import check_picture_path, draw_confusion, draw_curves, draw_embedding
-from utils.skeleton import LAYOUTS
+from utils.skeleton import KINECT_V2, LAYOUTS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -25,11 +26,11 @@ def read_png(path):
 
 def standing(layout, frames=6, persons=2):
     """(3, frames, V, persons): person 1 is a column of joints with some width, the others are absent."""
-    clip = np.zeros((3, frames, layout.joints, persons), np.float32)
+    clip = np.zeros((3, frames, KINECT_V2.joints, persons), np.float32)
     rng = np.random.default_rng(0)
-    clip[..., 0] = rng.normal(size=(3, 1, layout.joints)) * 0.3
-    clip[2, :, layout.up[1], 0] = clip[2, :, layout.up[0], 0] + 0.5
-    return clip
+    clip[..., 0] = rng.normal(size=(3, 1, KINECT_V2.joints)) * 0.3
+    clip[2, :, KINECT_V2.up[1], 0] = clip[2, :, KINECT_V2.up[0], 0] + 0.5
+    return convert(clip, KINECT_V2, layout, axis=2)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -19,6 +19,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import atomic_write, temporary_name
 from utils.plots import FORMATS, check_picture_path, legend_below, literal, new_figure, save_figure
+from utils.skeleton import at
 
 ANIMATIONS = (".gif", ".mp4")
 PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
@@ -79,7 +80,9 @@ class Stage:
 def upright(clips, layout) -> tuple[int, float]:
     """(vertical axis, sign) of the view: the coordinate along which the spine runs in most clips is drawn upwards, z after
     normalisation, y in a sensor's own coordinates. clips: (3, t, V, M), finite."""
-    spines = [clip[:, 0, layout.up[1], 0] - clip[:, 0, layout.up[0], 0] for clip in clips if clip.shape[1]]
+    spines = [
+        at(clip[:, 0, :, 0], layout.up[1], 1) - at(clip[:, 0, :, 0], layout.up[0], 1) for clip in clips if clip.shape[1]
+    ]
     spine = np.sum([s / max(float(np.linalg.norm(s)), 1e-9) for s in spines], axis=0) if spines else np.array([0, 0, 1])
     vertical = 1 + int(np.argmax(np.abs(spine[1:])))
     return vertical, -1.0 if spine[vertical] < 0 else 1.0

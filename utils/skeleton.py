@@ -1,24 +1,33 @@
 """Joint layouts: the only place in the project with joint numbers.
 
-A `Layout` says what a clip of one sensor looks like: names, parents (for the bone stream and for drawing), the five
-body parts that the mask and the mixing hide or swap, and the joints that normalisation turns a clip by. `LAYOUTS` has a
-row for each layout that is known; a data set names its layout, and everything above takes V from there.
+A `Layout` says what a clip of one sensor or pose estimator looks like: names, parents (for the bone stream and for drawing),
+the five body parts that the mask and the mixing hide or swap, and the places that normalisation turns a clip by. `LAYOUTS`
+has a row for each layout that is known; a data set names its layout, and everything above takes V from there. Whether a
+data set has two or three dimensions is not a matter of the layout: the same joints come flat or in space.
 
 Joint numbers are 0-based. Kinect v2's parents are the released pairs of the bone stream; its tree is rooted at the
 joint between the shoulders (20), whose bone is zero.
+
+Names are lower case words. One name is one point of the body in every layout, and the two of a pair differ in `left` and
+`right` only: `utils/convert_layout.py` and the mirrored pairs of the checks go by names.
+
+A `Place` is a joint, or several joints whose mean is meant: COCO has no joint between the hips, and a clip of it is turned by
+the mean of the two. `at` takes a place from coordinates.
 """
 
 from dataclasses import dataclass
 
 from utils.errors import UserError
 
+Place = int | tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Layout:
-    """One sensor's skeleton.
+    """One sensor's or estimator's skeleton.
 
     names: V joint names; parents: V joint numbers (the root is its own parent); parts: five tuples of joints that
-    together name every joint once, in the order trunk, arm, arm, leg, leg; centre: the joint moved to the origin;
+    together name every joint once, in the order trunk, arm, arm, leg, leg; centre: the place moved to the origin;
     up: (from, to), turned to +z; across: (from, to), turned to +x.
     """
 
@@ -26,19 +35,28 @@ class Layout:
     names: tuple[str, ...]
     parents: tuple[int, ...]
     parts: tuple[tuple[int, ...], ...]
-    centre: int
-    up: tuple[int, int]
-    across: tuple[int, int]
+    centre: Place
+    up: tuple[Place, Place]
+    across: tuple[Place, Place]
 
     @property
     def joints(self) -> int:
         return len(self.names)
 
     def __post_init__(self):
+        if len(set(self.names)) != self.joints:
+            raise ValueError(f"layout {self.name}: a joint's name appears twice")
         if len(self.parents) != self.joints:
             raise ValueError(f"layout {self.name}: {len(self.parents)} parents for {self.joints} joints")
         if sorted(j for part in self.parts for j in part) != list(range(self.joints)):
             raise ValueError(f"layout {self.name}: the body parts must name each of the {self.joints} joints once")
+
+
+def at(x, place: Place, axis: int):
+    """Coordinates of a place: x, an array or a tensor whose `axis` counts joints, without that axis. One joint's are taken as
+    they are, of several their mean."""
+    index = (slice(None),) * (axis % x.ndim)
+    return x[(*index, place)] if isinstance(place, int) else x[(*index, list(place))].mean(axis % x.ndim)
 
 
 KINECT_V2 = Layout(
@@ -61,7 +79,7 @@ KINECT_V2 = Layout(
 KINECT_V1 = Layout(
     name="kinect_v1_20",
     names=(
-        "hip centre", "spine", "shoulder centre", "head",
+        "base of spine", "middle of spine", "between shoulders", "head",
         "left shoulder", "left elbow", "left wrist", "left hand",
         "right shoulder", "right elbow", "right wrist", "right hand",
         "left hip", "left knee", "left ankle", "left foot",
@@ -77,7 +95,7 @@ KINECT_V1 = Layout(
 SBU = Layout(
     name="sbu_15",
     names=(
-        "head", "neck", "torso",
+        "head", "between shoulders", "middle of spine",
         "left shoulder", "left elbow", "left hand", "right shoulder", "right elbow", "right hand",
         "left hip", "left knee", "left foot", "right hip", "right knee", "right foot",
     ),
@@ -88,10 +106,10 @@ SBU = Layout(
     across=(3, 6),
 )  # fmt: skip
 
-SMPL = Layout(
+SMPL_24 = Layout(
     name="smpl_24",
     names=(
-        "pelvis", "left hip", "right hip", "lower spine", "left knee", "right knee", "middle spine",
+        "base of spine", "left hip", "right hip", "lower spine", "left knee", "right knee", "middle of spine",
         "left ankle", "right ankle", "upper spine", "left foot", "right foot", "neck", "left collar", "right collar",
         "head", "left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist",
         "left hand", "right hand",
@@ -103,7 +121,133 @@ SMPL = Layout(
     across=(16, 17),
 )  # fmt: skip
 
-LAYOUTS = {layout.name: layout for layout in (KINECT_V2, KINECT_V1, SBU, SMPL)}
+SMPL_22 = Layout(
+    name="smpl_22",  # smpl_24 without the hands
+    names=SMPL_24.names[:22],
+    parents=SMPL_24.parents[:22],
+    parts=tuple(tuple(joint for joint in part if joint < 22) for part in SMPL_24.parts),
+    centre=SMPL_24.centre,
+    up=SMPL_24.up,
+    across=SMPL_24.across,
+)
+
+MEDIAPIPE = Layout(
+    name="mediapipe_33",
+    names=(
+        "nose", "left eye inner", "left eye", "left eye outer", "right eye inner", "right eye", "right eye outer",
+        "left ear", "right ear", "mouth left", "mouth right", "left shoulder", "right shoulder", "left elbow", "right elbow",
+        "left wrist", "right wrist", "left pinky", "right pinky", "left index", "right index", "left thumb", "right thumb",
+        "left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle", "left heel", "right heel",
+        "left foot index", "right foot index",
+    ),
+    parents=(0, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 0, 0, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 11, 12, 23, 24, 25, 26, 27, 28,
+             27, 28),
+    parts=(tuple(range(11)), (12, 14, 16, 18, 20, 22), (11, 13, 15, 17, 19, 21), (24, 26, 28, 30, 32), (23, 25, 27, 29, 31)),
+    centre=(11, 12, 23, 24),
+    up=((23, 24), (11, 12)),
+    across=(11, 12),
+)  # fmt: skip
+
+_COCO_NAMES = (
+    "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow", "right elbow",
+    "left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle",
+)  # fmt: skip
+
+COCO = Layout(
+    name="coco_17",
+    names=_COCO_NAMES,
+    parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+    parts=((0, 1, 2, 3, 4), (6, 8, 10), (5, 7, 9), (12, 14, 16), (11, 13, 15)),
+    centre=(5, 6, 11, 12),
+    up=((11, 12), (5, 6)),
+    across=(5, 6),
+)
+
+HALPE = Layout(
+    name="halpe_26",
+    names=(
+        *_COCO_NAMES,
+        "top of head", "between shoulders", "base of spine", "left big toe", "right big toe", "left small toe",
+        "right small toe", "left heel", "right heel",
+    ),
+    parents=(18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 0, 19, 19, 15, 16, 15, 16, 15, 16),
+    parts=((0, 1, 2, 3, 4, 17, 18, 19), (6, 8, 10), (5, 7, 9), (12, 14, 16, 21, 23, 25), (11, 13, 15, 20, 22, 24)),
+    centre=(18, 19),
+    up=(19, 18),
+    across=(5, 6),
+)  # fmt: skip
+
+OPENPOSE_25 = Layout(
+    name="openpose_25",
+    names=(
+        "nose", "between shoulders", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
+        "left wrist", "base of spine", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
+        "right eye", "left eye", "right ear", "left ear", "left big toe", "left small toe", "left heel", "right big toe",
+        "right small toe", "right heel",
+    ),
+    parents=(1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 14, 14, 11, 11, 11),
+    parts=((0, 1, 8, 15, 16, 17, 18), (2, 3, 4), (5, 6, 7), (9, 10, 11, 22, 23, 24), (12, 13, 14, 19, 20, 21)),
+    centre=(1, 8),
+    up=(8, 1),
+    across=(5, 2),
+)  # fmt: skip
+
+OPENPOSE_18 = Layout(
+    name="openpose_18",
+    names=(
+        "nose", "between shoulders", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
+        "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
+        "right eye", "left eye", "right ear", "left ear",
+    ),
+    parents=(1, 1, 1, 2, 3, 1, 5, 6, 1, 8, 9, 1, 11, 12, 0, 0, 14, 15),
+    parts=((0, 1, 14, 15, 16, 17), (2, 3, 4), (5, 6, 7), (8, 9, 10), (11, 12, 13)),
+    centre=(1, 1, 8, 11),  # half-way between the neck and the middle of the hips
+    up=((8, 11), 1),
+    across=(5, 2),
+)  # fmt: skip
+
+H36M = Layout(
+    name="h36m_17",
+    names=(
+        "base of spine", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle", "middle of spine",
+        "between shoulders", "nose", "top of head", "left shoulder", "left elbow", "left wrist", "right shoulder",
+        "right elbow", "right wrist",
+    ),
+    parents=(0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
+    parts=((0, 7, 8, 9, 10), (14, 15, 16), (11, 12, 13), (1, 2, 3), (4, 5, 6)),
+    centre=7,
+    up=(0, 7),
+    across=(11, 14),
+)  # fmt: skip
+
+AZURE_KINECT = Layout(
+    name="azure_kinect_32",
+    names=(
+        "base of spine", "spine navel", "spine chest", "neck", "left collar", "left shoulder", "left elbow", "left wrist",
+        "left hand", "tip of left hand", "left thumb", "right collar", "right shoulder", "right elbow", "right wrist",
+        "right hand", "tip of right hand", "right thumb", "left hip", "left knee", "left ankle", "left foot", "right hip",
+        "right knee", "right ankle", "right foot", "head", "nose", "left eye", "left ear", "right eye", "right ear",
+    ),
+    parents=(0, 0, 1, 2, 2, 4, 5, 6, 7, 8, 7, 2, 11, 12, 13, 14, 15, 14, 0, 18, 19, 20, 0, 22, 23, 24, 3, 26, 26, 28, 26, 30),
+    parts=(
+        (0, 1, 2, 3, 26, 27, 28, 29, 30, 31),
+        (11, 12, 13, 14, 15, 16, 17),
+        (4, 5, 6, 7, 8, 9, 10),
+        (22, 23, 24, 25),
+        (18, 19, 20, 21),
+    ),
+    centre=(1, 2),  # where Kinect v2 has its middle of the spine
+    up=(0, 2),
+    across=(5, 12),
+)  # fmt: skip
+
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        KINECT_V2, KINECT_V1, SBU, SMPL_24,
+        MEDIAPIPE, COCO, HALPE, OPENPOSE_25, OPENPOSE_18, H36M, AZURE_KINECT, SMPL_22,
+    )
+}  # fmt: skip
 
 
 def get_layout(name: str) -> Layout:

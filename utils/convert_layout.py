@@ -1,0 +1,135 @@
+"""From any joint layout to any other: what a layout lacks is made from the joints that it has.
+
+An encoder reads one layout. To use it on clips of another, a joint that both have is copied, and every other is a weighted
+mean of joints that are there: the base of the spine lies between the hips, a hand between index finger and pinky, or where the
+wrist is if there are no fingers. `RULES` has the recipes by the joints' names, the best first; an ingredient that is missing is
+made by its own recipe. So one table serves every pair of layouts, and a new layout needs only a row in `utils/skeleton.py`, and
+a rule for each name that nobody else has.
+
+The weights of a joint sum to 1. Moving, turning and scaling a clip therefore moves, turns and scales what is made, so that raw
+and normalised clips can be converted alike, in two dimensions and in three. A person who is not there (zeros) stays away.
+What is made of the face lies near the head and does not turn with it: nothing in a Kinect's joints says where the nose points.
+
+Where the rules come from: the anatomy that the layouts' documentations give; the neck's share between shoulders and head is
+that of Kinect v2's clips in UI-PRMD (7 of 22 cm).
+"""
+
+from functools import cache
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.skeleton import Layout
+
+
+def _mean(*names: str) -> dict[str, float]:
+    return {name: 1 / len(names) for name in names}
+
+
+# Of a pair, the left one; the right one's recipes are the same with left and right exchanged.
+RULES: dict[str, tuple[dict[str, float], ...]] = {
+    "base of spine": (_mean("left hip", "right hip"),),
+    "lower spine": ({"base of spine": 0.6, "middle of spine": 0.4},),
+    "spine navel": ({"base of spine": 0.35, "middle of spine": 0.65},),
+    "middle of spine": (_mean("spine navel", "spine chest"), _mean("base of spine", "between shoulders")),
+    "spine chest": ({"middle of spine": 0.65, "between shoulders": 0.35},),
+    "upper spine": ({"middle of spine": 0.75, "between shoulders": 0.25},),
+    "between shoulders": (_mean("left shoulder", "right shoulder"),),
+    "neck": ({"between shoulders": 0.7, "head": 0.3},),
+    "head": (_mean("left ear", "right ear"), _mean("nose", "top of head"), {"nose": 1.0}, {"top of head": 1.0}),
+    "top of head": ({"head": 1.7, "neck": -0.7},),
+    "nose": ({"head": 0.85, "neck": 0.15},),
+    "left ear": ({"head": 1.0, "left shoulder": 0.2, "right shoulder": -0.2},),
+    "left eye": ({"nose": 0.6, "head": 0.4, "left shoulder": 0.1, "right shoulder": -0.1},),
+    "left eye inner": ({"left eye": 0.7, "right eye": 0.3},),
+    "left eye outer": ({"left eye": 1.2, "right eye": -0.2},),
+    "mouth left": ({"nose": 0.7, "neck": 0.3, "left shoulder": 0.08, "right shoulder": -0.08},),
+    "left collar": ({"between shoulders": 0.7, "left shoulder": 0.3},),
+    "left wrist": ({"left hand": 1.0},),
+    "left hand": (_mean("left index", "left pinky"), {"left wrist": 1.0}),
+    "tip of left hand": ({"left index": 1.0}, {"left hand": 1.0}),
+    "left thumb": ({"left hand": 1.0},),
+    "left index": ({"tip of left hand": 1.0},),
+    "left pinky": ({"left hand": 1.0},),
+    "left ankle": ({"left foot": 1.0},),
+    "left heel": ({"left ankle": 1.2, "left foot": -0.2},),
+    "left foot": ({"left foot index": 1.0}, {"left big toe": 1.0}, {"left ankle": 1.0}),
+    "left foot index": ({"left big toe": 1.0}, {"left foot": 1.0}),
+    "left big toe": ({"left foot index": 1.0}, {"left foot": 1.0}),
+    "left small toe": ({"left foot": 1.0},),
+}
+
+
+def mirrored(name: str) -> str:
+    """The name of the other one of a pair: left and right exchanged; the name itself where there is neither."""
+    words = {"left": "right", "right": "left"}
+    return " ".join(words.get(word, word) for word in name.split(" "))
+
+
+def _recipes(name: str) -> tuple[dict[str, float], ...]:
+    if name in RULES:
+        return RULES[name]
+    return tuple({mirrored(k): w for k, w in recipe.items()} for recipe in RULES.get(mirrored(name), ()))
+
+
+def _made_of(name: str, there: dict[str, int], above: frozenset[str] = frozenset()) -> dict[int, float] | None:
+    """Weights by joint of a named point; None when no recipe ends in joints that are there. above: the names that this one
+    is wanted for, which cannot be its ingredients."""
+    if name in there:
+        return {there[name]: 1.0}
+    above |= {name}
+    for recipe in _recipes(name):
+        parts = {k: None if k in above else _made_of(k, there, above) for k in recipe}
+        if None not in parts.values():
+            weights: dict[int, float] = {}
+            for k, share in recipe.items():
+                for joint, weight in parts[k].items():
+                    weights[joint] = weights.get(joint, 0.0) + share * weight
+            return weights
+    return None
+
+
+@cache
+def conversion(source: Layout, target: Layout) -> tuple[dict[int, float], ...]:
+    """For each joint of `target`, the joints of `source` that it is made of and their weights, which sum to 1.
+
+    UserError, naming the joint, when a joint of `target` can be made from none of those of `source`."""
+    there = {name: joint for joint, name in enumerate(source.names)}
+    found = {name: _made_of(name, there) for name in target.names}
+    missing = [name for name, weights in found.items() if weights is None]
+    if missing:
+        raise UserError(
+            f"clips of layout {source.name} cannot be turned into {target.name}: nothing says how its {missing[0]} follows "
+            f"from {source.joints} joints without one; use clips or an encoder of the other's layout"
+        )
+    return tuple(found.values())
+
+
+def made_joints(source: Layout, target: Layout) -> tuple[str, ...]:
+    """The names of the joints of `target` that `source` lacks and that a conversion makes."""
+    conversion(source, target)
+    return tuple(name for name in target.names if name not in source.names)
+
+
+def say_conversion(source: Layout, target: Layout) -> str:
+    """One line for the user: what is converted, and which joints are made."""
+    made = made_joints(source, target)
+    return f"{source.name} -> {target.name}: " + (f"made {', '.join(made)}" if made else "every joint is there")
+
+
+def convert(x: np.ndarray, source: Layout, target: Layout, axis: int = -3) -> np.ndarray:
+    """Clips of another layout: `axis` of x counts the joints of `source`, of the result those of `target`, as in
+    (..., V, C, M) by default; the other axes, units and the type stay. UserError as `conversion`, ValueError for another
+    number of joints."""
+    if x.shape[axis] != source.joints:
+        raise ValueError(f"expected {source.joints} joints of {source.name} on axis {axis}, found {x.shape}")
+    if source == target:
+        return x
+    joints = np.moveaxis(x, axis, 0)
+    out = np.empty((target.joints, *joints.shape[1:]), dtype=x.dtype)
+    for place, weights in zip(out, conversion(source, target), strict=True):
+        if len(weights) == 1:
+            place[...] = joints[next(iter(weights))]
+        else:
+            place[...] = sum(weight * joints[joint] for joint, weight in weights.items())
+    return np.moveaxis(out, 0, axis)
