@@ -1,6 +1,6 @@
 """The paper's kind of ablation table from command lines: what each view, loss and prompt is worth, and the mask ratio.
 
-    python ablation.py --dataset demo --data-root data --output runs/ablation
+    python ablation.py --dataset ui_prmd_quality --data-root data --output runs/ablation
 
 For every row and seed: pretraining, linear evaluation and 1-NN, each by its own program in its own process, as one would type
 it. A finished run leaves `done.json` with its command and is not repeated; a pretraining that was stopped goes on from its

@@ -27,7 +27,7 @@ from engine.detection import (
     train_detector,
 )
 from engine.evaluation import EncoderSource, result_head
-from engine.setup import Dataset, find_row, prepare_process, resolve_device, resolve_precision
+from engine.setup import Dataset, find_row, make_if_packed, prepare_process, resolve_device, resolve_precision
 from feeder.windows import STEPS, VideoWindows
 from options.backbones import encoder_flags
 from utils import checkpoint as files
@@ -49,13 +49,10 @@ KINDS = {
 
 def find_videos(args) -> tuple[Dataset, Untrimmed, dict[str, list[int]]]:
     """The data set, its untrimmed videos, and the video numbers of both splits of the protocol."""
-    if args.finetune_dataset == "demo":
-        from data_gen.demo import make_demo
-
-        make_demo(args.data_root)
     row, folder = find_row(args.data_root, args.finetune_dataset)
     if args.protocol not in row.protocols:
         raise UserError(f"{row.name} has no protocol {args.protocol!r}; it has {', '.join(row.protocols)}")
+    make_if_packed(args.data_root, args.finetune_dataset, ("untrimmed",))
     layout = get_layout(row.layout)
     if not (folder / "untrimmed").is_dir():
         hint = f"; make it with: {row.prepare} --data-root {args.data_root}" if row.prepare.count("pku") else ""

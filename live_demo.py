@@ -1,6 +1,6 @@
 """Classifies a stream of skeletons frame by frame, as a sensor sends them.
 
-    python live_demo.py runs/linear/classifier.pth --dataset demo                  # test clips play the sensor, 30 a second
+    python live_demo.py runs/linear/classifier.pth --dataset ui_prmd                  # test clips play the sensor, 30 a second
     my_sensor | python live_demo.py runs/linear/classifier.pth --stdin json
 
 Each frame is one step of the encoder: frame in, feature out, and the trained classifier on the feature. On a terminal a line

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything once, small: environment, demo data, pretraining, evaluation beside a random encoder, a picture, a report for
+# Everything once, small: environment, real data, pretraining, evaluation beside a random encoder, a picture, a report for
 # the browser, one table. Needs no data, no GPU and, once the environment is there, no network. What an earlier call finished is used again.
 #
 #   bash script_demo.sh
 #   RUNS        where the runs go (default runs/demo); remove it to start anew
-#   DATA_ROOT   where the demo data goes (default data)
+#   DATA_ROOT   where the prepared data goes (default data)
 #   SEED        of everything that is drawn (default 42)
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -17,8 +17,8 @@ source ./script_environment.sh
 make_environment requirements.txt
 ready=$SECONDS
 
-echo "== demo data"
-python -m data_gen.demo --data-root "$data_root"
+echo "== data: UI-PRMD, real clips that come with the program"
+python -m data_gen.ui_prmd --data-root "$data_root"
 
 # Products this small gain little from threads, which wait for each other after every one. So pretraining shares its batches
 # between two processes, which compute what one computes, and evaluations run side by side, each with half of the processors.
@@ -38,7 +38,7 @@ echo "== pretraining"
 if [ -e "$runs/pretrained/finished" ]; then
     echo "there already: $checkpoint"
 else
-    "${launch[@]}" pretrain_moco_mask.py --threads "$half" --data-root "$data_root" --pre-dataset demo \
+    "${launch[@]}" pretrain_moco_mask.py --threads "$half" --data-root "$data_root" --pre-dataset ui_prmd \
         --protocol cross_subject "${size[@]}" \
         --decoder-hidden-size 64 --batch-size 64 --contrast-k 512 --topk 512 --contrast-m 0.99 --optimizer adamw --lr 0.003 \
         --epochs 24 --schedule 20 --shear 0.5 --corruption 0.3 --print-freq 56 --save-every-minutes 1 --seed "$seed" \
@@ -75,10 +75,10 @@ evaluate() { # name, program, flags
         begin "$name" echo "there already: $runs/$name"
         return
     fi
-    begin "$name" python "$program" --data-root "$data_root" --finetune-dataset demo --protocol cross_subject \
+    begin "$name" python "$program" --data-root "$data_root" --finetune-dataset ui_prmd_quality --protocol cross_subject \
         --threads "$half" --checkpoint-path "$runs/$name" "$@"
 }
-# the linear protocol, with a batch that fits 900 clips and fewer epochs than the paper's 100
+# the linear protocol, with a batch that fits 1,000 clips and fewer epochs than the paper's 100
 echo "== evaluation and a picture, side by side"
 fewer=(--epochs 40 --schedule 20 32 --batch-size 64 --seed "$seed")
 evaluate linear_pretrained action_classification.py --pretrained "$checkpoint" "${fewer[@]}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every downstream task with one encoder, ending in one table ($RUNS/table.md). The demo set is made on first use; another
+# Every downstream task with one encoder, ending in one table ($RUNS/table.md). UI-PRMD is made on first use; another
 # data set works for all tasks whose files it has (detection needs its `untrimmed` folder, and is left out without one).
 #
-#   bash script_downstream.sh                             pretrains small encoders on the demo set first (see below)
+#   bash script_downstream.sh                             pretrains small encoders on UI-PRMD first (see below)
 #   bash script_downstream.sh CHECKPOINT                  evaluates this encoder (joint stream)
 #   BONE=CHECKPOINT MOTION=CHECKPOINT bash script_downstream.sh CHECKPOINT    with the ensemble of three streams
 #
-#   DATASET, PROTOCOL   what to evaluate on (demo, cross_subject)
+#   DATASET, PROTOCOL   what to evaluate on (ui_prmd, cross_subject)
 #   DATA_ROOT, RUNS     folders of the data sets (data) and of the runs (runs/downstream)
 #   SEEDS               "42", or several, like "1 2 3": every table then has mean and deviation
 #   PRETRAIN            flags of the quick pretraining
@@ -14,7 +14,7 @@
 # A task whose result is there is not run again: an interrupted call goes on where it stopped. Remove $RUNS to start anew.
 set -euo pipefail
 cd "$(dirname "$0")"
-dataset=${DATASET:-demo}
+dataset=${DATASET:-ui_prmd}
 protocol=${PROTOCOL:-cross_subject}
 data_root=${DATA_ROOT:-data}
 runs=${RUNS:-runs/downstream}
@@ -25,10 +25,10 @@ if [ -n "${QUICK:-}" ]; then
     pretrain=(--hidden-size 32 --decoder-hidden-size 32 --contrast-k 128 --batch-size 64 --epochs 1 --max-steps 3)
     linear+=(--epochs 2) finetune+=(--epochs 1) detection+=(--epochs 1) prediction+=(--epochs 1)
 fi
-# The published settings are for sets forty times larger. Linear evaluation: a batch of 1,024 would be one step an epoch on the
-# demo set's 900 clips. Detection: the rate 0.01 is for PKU-MMD's 944 training videos; the demo set's 54 give a seventeenth of
-# the steps in as many epochs; at 0.1 the tuned mode finds three times as much there.
-if [ "$dataset" = demo ]; then linear+=(--batch-size 64) detection+=(--lr 0.1); fi
+# The published settings are for sets forty times larger. Linear evaluation: a batch of 1,024 would be one step an epoch on
+# UI-PRMD's 1,000 clips. Detection: the rate 0.01 is for PKU-MMD's 944 training videos; UI-PRMD's 30 give a thirtieth of
+# the steps in as many epochs.
+if [[ "$dataset" = ui_prmd* ]]; then linear+=(--batch-size 64) detection+=(--lr 0.1); fi
 results=()
 
 run_task() { # name of the run folder, program, flags
@@ -81,7 +81,7 @@ for share in 0.01 0.1; do
 done
 run_task finetune action_classification.py --pretrained "$joint" --mode finetune "${finetune[@]}"
 run_task retrieval action_retrieval.py --pretrained "$joint"
-if [ "$dataset" = demo ] || [ -d "$data_root/$dataset/untrimmed" ]; then
+if [[ "$dataset" = ui_prmd* ]] || [ -d "$data_root/$dataset/untrimmed" ]; then
     for mode in tuned frozen sequence; do
         run_task "detection_$mode" action_detection.py --pretrained "$joint" --mode "$mode" "${detection[@]}"
     done

@@ -1,6 +1,6 @@
 """Draws clips of a data set, what a pretrained model sees and predicts, its features, or the curves of a run.
 
-    python visualize.py demo --output clips.png                       # strips of clips; clips.gif: moving
+    python visualize.py ui_prmd --output clips.png                       # strips of clips; clips.gif: moving
     python visualize.py runs/joint/checkpoint_last.pth.tar            # seen, predicted and true
     python visualize.py runs/joint/checkpoint_last.pth.tar --show views
     python visualize.py runs/joint/checkpoint_last.pth.tar --show features

@@ -1,6 +1,6 @@
 """Measures linear evaluation: the exact protocol beside its two labelled shortcuts, on the same data and encoder.
 
-    python benchmarks/bench_linear.py --data-root data --dataset demo --pretrained runs/demo/pretrained/checkpoint_last.pth.tar
+    python benchmarks/bench_linear.py --data-root data --dataset ui_prmd --pretrained runs/demo/pretrained/checkpoint_last.pth.tar
 
 prints one JSON line. `exact`: float32, a fresh crop of every training clip in every epoch; `bf16`: the same with bfloat16
 operands in the encoder's products; `cached`: float32 features of centre crops, taken once. For each: seconds in all and
@@ -31,7 +31,7 @@ VARIANTS = {"exact": ("fp32", False), "bf16": ("bf16", False), "cached": ("fp32"
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", default="data", help="folder of the data sets")
-    parser.add_argument("--dataset", default="demo", help="name of the data set; demo is made on first use")
+    parser.add_argument("--dataset", default="ui_prmd", help="name of the data set; ui_prmd is made on first use")
     parser.add_argument("--protocol", default="cross_subject", help="split of the data set")
     parser.add_argument("--pretrained", default="", help="checkpoint; without it a random encoder")
     parser.add_argument("--hidden-size", type=int, default=128, help="of the random encoder")

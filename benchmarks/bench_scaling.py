@@ -39,7 +39,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     p.add_argument("--steps", type=number(int, low=WARM + 2), default=10, help="steps of a run")
     p.add_argument("--rounds", type=positive_int, default=2, help="runs of every kind")
-    p.add_argument("--data-root", default="data", help="folder of the demo set, which is made where it is missing")
+    p.add_argument("--data-root", default="data", help="folder of the data sets; UI-PRMD is made where it is missing")
     p.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
     return p.parse_args(argv)
 
@@ -47,7 +47,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def train(args, processes: int, batch: int, folder: Path) -> tuple[float, str]:
     """(median seconds a step, what the program says a step communicates) of one run."""
     command = (
-        f"--data-root {args.data_root} --pre-dataset demo --checkpoint-path {folder} --hidden-size {args.hidden_size} "
+        f"--data-root {args.data_root} --pre-dataset ui_prmd --checkpoint-path {folder} --hidden-size {args.hidden_size} "
         f"--batch-size {batch} --contrast-k {max(256, batch)} --topk {max(256, batch)} --epochs 100000 "
         f"--max-steps {args.steps} --print-freq 1 --threads 1 --device cpu"
     )

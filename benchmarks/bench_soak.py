@@ -1,4 +1,4 @@
-"""Memory of a long run: pretraining on the demo set, the resident set read as it goes on.
+"""Memory of a long run: pretraining on UI-PRMD, the resident set read as it goes on.
 
     python -m benchmarks.bench_soak --steps 2000
 
@@ -25,9 +25,9 @@ MEGABYTE = 2**20
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description="Memory of a long pretraining run on the demo set.")
+    p = argparse.ArgumentParser(description="Memory of a long pretraining run on UI-PRMD.")
     p.add_argument("--steps", type=positive_int, default=2000, help="steps of the run")
-    p.add_argument("--data-root", default="data", help="folder of the demo set, which is made where it is missing")
+    p.add_argument("--data-root", default="data", help="folder of the data sets; UI-PRMD is made where it is missing")
     p.add_argument("--hidden-size", type=positive_int, default=32, help="of each GRU, a multiple of 16")
     p.add_argument("--batch-size", type=positive_int, default=16, help="clips a step")
     p.add_argument("--threads", type=positive_int, default=1, help="CPU threads")
@@ -53,7 +53,7 @@ class Watcher(threading.Thread):
 def soak(args, folder: Path) -> dict:
     """The run, and what was read meanwhile."""
     command = (
-        f"--data-root {args.data_root} --pre-dataset demo --checkpoint-path {folder} --hidden-size {args.hidden_size} "
+        f"--data-root {args.data_root} --pre-dataset ui_prmd --checkpoint-path {folder} --hidden-size {args.hidden_size} "
         f"--num-layers 1 --decoder-hidden-size 16 --batch-size {args.batch_size} --contrast-k 128 --topk 128 --epochs 1000000 "
         f"--max-steps {args.steps} --print-freq 20 --save-every-minutes 0.1 --threads {args.threads} --device cpu"
     )

@@ -24,7 +24,7 @@ from utils.errors import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = (
-    "--pre-dataset demo --protocol cross_subject --hidden-size 128 --num-layers 1 --decoder-hidden-size 64 --batch-size 64 "
+    "--pre-dataset ui_prmd --protocol cross_subject --hidden-size 128 --num-layers 1 --decoder-hidden-size 64 --batch-size 64 "
     "--contrast-k 512 --topk 512 --contrast-m 0.99 --optimizer adamw --lr 0.003 --shear 0.5 --corruption 0.3 --print-freq 56"
 )  # of script_demo.sh
 SHOWN = ("total", "contrast_query", "distillation", "prediction")
@@ -37,7 +37,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--runs", default="runs/precision", metavar="FOLDER", help="where the runs are, or go")
     parser.add_argument("--output", default="precision_curves.png", metavar="PNG", help="picture to write")
-    parser.add_argument("--data-root", default="data", help="folder of the demo set, which is made where it is missing")
+    parser.add_argument(
+        "--data-root", default="data", help="folder of the data sets; UI-PRMD is made where it is missing"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="as of the programs")
     parser.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
     parser.add_argument(
@@ -65,7 +67,7 @@ def ran_in(args, precision: str) -> Path:
     program("pretrain_moco_mask.py", f"{RECIPE} {machine} {more}")
     if not (folder / "nearest" / "result.json").exists():
         machine = machine.replace(f"--precision {precision}", "--precision fp32")  # the same evaluation for all
-        evaluation = f"--pretrained {checkpoint} --finetune-dataset demo --protocol cross_subject {machine}"
+        evaluation = f"--pretrained {checkpoint} --finetune-dataset ui_prmd --protocol cross_subject {machine}"
         program("action_retrieval.py", f"{evaluation} --checkpoint-path {folder / 'nearest'}")
     return folder
 

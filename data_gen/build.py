@@ -50,6 +50,10 @@ class BadClip(UserError):
     """A clip that cannot be read, met while bad clips are refused; a program can add how to leave such clips out."""
 
 
+class BeingWritten(UserError):
+    """Another process is preparing the same folder; a caller may wait for it."""
+
+
 @dataclass
 class BuildReport:
     """What happened. counts: protocol folder -> split -> clips written; skipped: clip -> why it was left out;
@@ -208,7 +212,7 @@ def _chunks(tasks: list, group: Callable | None) -> list:
 def building_folder(folder):
     """An empty hidden folder beside `folder`, for files under way; removed at the end, whatever happens.
 
-    What a killed run left is removed first. UserError when another preparation of the same folder is running."""
+    What a killed run left is removed first. BeingWritten when another preparation of the same folder is running."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.building.tmp"
@@ -219,7 +223,7 @@ def building_folder(folder):
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{folder}: another preparation is writing it; wait until that has ended") from None
+                raise BeingWritten(f"{folder}: another preparation is writing it; wait until that has ended") from None
             except OSError:
                 pass  # a file system without locks
         old = [

@@ -208,8 +208,7 @@ def parse(argv=None) -> argparse.Namespace:
         prog="python -m data_gen.from_pyskl",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=__doc__ + "\nexamples:\n  python -m data_gen.from_pyskl ntu60_3danno.pkl --name ntu60\n"
-        "  python -m data_gen.from_pyskl ui_prmd_3danno.pkl --name ui_prmd\n"
-        "  python -m data_gen.from_pyskl ui_prmd_3danno.pkl --name ui_prmd_quality \\\n"
+        "  python -m data_gen.from_pyskl my_3danno.pkl --name mine_quality \\\n"
         "      --label-from-name '(m\\d+).*_(cor|inc)'",
     )
     parser.add_argument("file", help="the 3-D pickle, such as ntu60_3danno.pkl")

@@ -1,11 +1,12 @@
-"""Writes valid raw files of every kind that this package reads, small and at random, for tests and for trying out.
+"""Writes valid raw files of every kind that this package reads, small, for tests and for trying out.
 
     python -m data_gen.make_raw ntu --out raw --clips 40
     python -m data_gen.prepare_ntu --dataset ntu60 --raw raw/nturgb+d_skeletons --partial --data-root data
 
-The people in them stand before the camera and sway; nothing can be learnt from them. What they have is every oddity of
-the real files: frames with 0, 1, 2 and 5 bodies, ids that come and go, a recording without anybody, clips of more than
-300 frames, impossible rows in label files. `skeleton_text`, `pku_text` and `pku_label_text` write given motion, too.
+The people in them are those of UI-PRMD (data_gen.ui_prmd) under class names that are not theirs, so nothing can be learnt
+from the labels. What they have is every oddity of the real files: frames with 0, 1, 2 and 5 bodies, ids that come and go, a
+recording without anybody, clips of more than 300 frames, impossible rows in label files. `skeleton_text`, `pku_text` and
+`pku_label_text` write given motion, too.
 
 All chance comes from counter-based bits: the same seed gives the same files.
 """
@@ -17,21 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_gen.ui_prmd import read_packed
 from utils.errors import run
 from utils.files import atomic_write, dump_pickle
 
-# A person who stands 3 m before the camera, in metres, camera space (x right, y up, z away); Kinect v2's 25 joints.
-_REST = np.array(
-    [
-        (0, -0.1, 3), (0, 0.2, 3), (0, 0.55, 3), (0, 0.7, 3),
-        (-0.18, 0.45, 3), (-0.25, 0.2, 3), (-0.27, -0.05, 2.97), (-0.28, -0.12, 2.96),
-        (0.18, 0.45, 3), (0.25, 0.2, 3), (0.27, -0.05, 2.97), (0.28, -0.12, 2.96),
-        (-0.09, -0.1, 3), (-0.1, -0.5, 3), (-0.1, -0.9, 3.02), (-0.1, -0.95, 2.9),
-        (0.09, -0.1, 3), (0.1, -0.5, 3), (0.1, -0.9, 3.02), (0.1, -0.95, 2.9),
-        (0, 0.48, 3), (-0.28, -0.2, 2.95), (-0.25, -0.13, 2.94), (0.28, -0.2, 2.95), (0.25, -0.13, 2.94),
-    ]
-)  # fmt: skip
-_ARMS = [5, 6, 7, 9, 10, 11, 21, 22, 23, 24]
 FIRST_ID = 72057594037931101  # Kinect's ids have 17 digits: more than a float can tell apart
 
 
@@ -42,13 +32,14 @@ def uniform(seed: int, place: int, shape) -> np.ndarray:
 
 
 def person(seed: int, place: int, length: int) -> np.ndarray:
-    """A swaying person, (T, 25, 3) float32 in metres."""
-    size, side, depth, phase, tempo = uniform(seed, 2 * place, 5)
-    t = np.arange(length)[:, None, None] / 30.0
-    motion = 0.02 * np.sin(2 * np.pi * (t * (0.3 + tempo) + phase)) * np.ones((1, 25, 3))
-    motion[:, _ARMS] *= 5
-    joints = _REST * (0.85 + 0.3 * size) + np.array([1.5 * side - 0.75, 0, depth]) + motion
-    return (joints + 0.004 * (uniform(seed, 2 * place + 1, (length, 25, 3)) - 0.5)).astype(np.float32)
+    """A real person, (T, 25, 3) float32 in metres, camera space: a clip of UI-PRMD chosen by (seed, place), played to and
+    fro until it has `length` frames, and moved up to 0.75 m to the side."""
+    packed = read_packed()
+    choice, side = uniform(seed, place, 2)
+    clip = packed.clip(packed.names[int(choice * len(packed.names))])[..., 0].transpose(1, 2, 0)
+    way = np.arange(length) % (2 * len(clip) - 2)
+    joints = clip[np.minimum(way, 2 * len(clip) - 2 - way)]
+    return joints + np.array([round(1.5 * side - 0.75, 3), 0, 0], dtype=np.float32)
 
 
 def skeleton_text(frames) -> str:

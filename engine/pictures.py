@@ -5,7 +5,7 @@ training step, `prediction_panels` what a model makes of hidden body parts.
 
 Predictions are made as in training: with the norms' statistics of a batch of masked clips (`STATISTICS_CLIPS`). The running
 statistics that eval mode would take are means over query, masked, predicted and mixed views, of which only one is masked;
-with them the error over hidden coordinates is about twice that of training (0.048 and 0.021 on the demo set's test clips).
+with them the error over hidden coordinates is about twice that of training (0.048 and 0.021 on test clips).
 Downstream tasks, which read whole clips, are not affected by what a masked clip needs.
 """
 

@@ -72,6 +72,8 @@ def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
     if os.sep in name or name in ("", ".", ".."):
         raise UserError(f"data set {name!r}: give the name of a folder under --data-root, not a path")
     root = Path(data_root)
+    if name == "demo" and not (root / "demo" / "dataset.json").is_file():
+        raise UserError("the procedural data set demo is gone; take ui_prmd, real clips that come with the program")
     if name in DATASETS:
         row = DATASETS[name]
         for folder in row.folders:
@@ -90,18 +92,23 @@ def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
         raise UserError(f"{description}: {error}") from None
 
 
+def make_if_packed(data_root, name: str, needed) -> None:
+    """Makes a data set that comes with the program (UI-PRMD) where it is not there yet. needed: folders that will be read."""
+    from data_gen import ui_prmd
+
+    if name in ui_prmd.NAMES:
+        ui_prmd.make(data_root, name, needed)
+
+
 def find_dataset(data_root, name: str, protocol: str, needed=("train",)) -> Dataset:
     """The data set, its protocol's folder, and proof that the files of the needed splits are there.
 
-    The demo set is made when it is missing. UserError names the files that were looked for and the command that makes
+    UI-PRMD is made when it is missing. UserError names the files that were looked for and the command that makes
     them."""
-    if name == "demo":
-        from data_gen.demo import make_demo
-
-        make_demo(data_root)
     row, folder = find_row(data_root, name)
     if protocol not in row.protocols:
         raise UserError(f"{name} has no protocol {protocol!r}; it has {', '.join(row.protocols)}")
+    make_if_packed(data_root, name, row.protocols[protocol])
     places = [folder / sub for sub in row.protocols[protocol]]
     chosen = next((p for p in places if p.is_dir()), places[0])
     files = [f for split in needed for f in split_files(chosen, split)]

@@ -1,6 +1,6 @@
 """One table from the result files of any runs: what was measured, with which encoder, last and best, mean and deviation.
 
-    python -m engine.table runs/demo/linear runs/demo/detection ... [--output table.md]
+    python -m engine.table runs/demo/linear_random runs/demo/linear_pretrained ... [--output table.md]
 
 Each argument is a run folder with a result.json, or a result file itself (that of ensemble.py too). Shares are shown in
 percent, errors in mm. The table is Markdown, so that it can be pasted where it is needed.

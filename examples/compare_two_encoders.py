@@ -20,7 +20,7 @@ from utils.retrieval import retrieve
 def main(argv) -> int:
     if len(argv) < 4:
         raise UserError(
-            "give checkpoints and a data set: compare_two_encoders.py a.pth.tar b.pth.tar data demo cross_subject"
+            "give checkpoints and a data set: compare_two_encoders.py a.pth.tar b.pth.tar data ui_prmd cross_subject"
         )
     *checkpoints, data_root, name, protocol = argv
     dataset = find_dataset(data_root, name, protocol, ("train", "val"))

@@ -8,7 +8,7 @@ from options.backbones import as_words, encoder_flags
 from options.common import natural
 
 GROUPS = ("views", "losses", "prompts", "mask_ratio")
-# Small, for the demo set: the recipe of script_demo.sh, 336 steps a run. Much shorter or slower runs stay below a random encoder.
+# Small, for the 1,000 training clips of UI-PRMD: 360 steps a run. Much shorter or slower runs stay below a random encoder.
 PRETRAIN = (
     "--hidden-size 128 --num-layers 1 --decoder-hidden-size 64 --batch-size 64 --contrast-k 512 --topk 512 --contrast-m 0.99 "
     "--optimizer adamw --lr 0.003 --epochs 24 --schedule 20 --shear 0.5 --corruption 0.3"
@@ -20,10 +20,10 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Ablations: pretrains, evaluates linearly and by 1-NN, once for every row and seed, and makes a table of it.",
         "Runs that are finished are not repeated, an interrupted one is resumed: give the same command again. Every row is a "
-        "command line that --dry-run prints. The defaults are small, to compare rows on the demo set; for a real table give "
+        "command line that --dry-run prints. The defaults are small, to compare rows on UI-PRMD; for a real table give "
         'the paper\'s run: --pretrain-flags "" --linear-flags "".',
     )
-    common.add_data_group(p, "--dataset", "demo", "to pretrain and to evaluate on")
+    common.add_data_group(p, "--dataset", "ui_prmd_quality", "to pretrain and to evaluate on")
     g = p.add_argument_group("ablation")
     g.add_argument(
         "--groups",

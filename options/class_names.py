@@ -29,8 +29,7 @@ PKU = tuple(
     wipe face; writing""".replace("\n    ", " ").split("; ")
 )
 
-DEMO = tuple(
-    """raise an arm; lower an arm; wave; circle an arm forwards; circle an arm backwards; push away; pull towards;
-    sit down; stand up; squat; jump; walk forwards; walk backwards; step towards each other;
-    step apart""".replace("\n    ", " ").split("; ")
-)
+UI_PRMD = tuple(
+    """deep squat; hurdle step; inline lunge; side lunge; sit to stand; straight leg raise; shoulder abduction;
+    shoulder extension; shoulder rotation; shoulder scaption""".replace("\n    ", " ").split("; ")
+)  # the last five standing; rotation: internal and external

@@ -70,8 +70,8 @@ def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str) ->
         flag,
         default=default,
         metavar="NAME",
-        help=f"data set {what}: ntu60, ntu120, pku_v1, pku_v2, demo (made by the program on first use), or the name of any "
-        "folder under --data-root that holds a dataset.json",
+        help=f"data set {what}: ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the "
+        "program, made on first use), or the name of any folder under --data-root that holds a dataset.json",
     )
     g.add_argument(
         "--protocol",

@@ -73,16 +73,27 @@ DATASETS = {
             prepare="python -m data_gen.prepare_pku --dataset pku_v2 --raw FOLDER",
         ),
         DatasetRow(
-            name="demo",
-            folders=("demo",),
-            classes=class_names.DEMO,
-            protocols={"cross_subject": _XSUB, "cross_view": _XVIEW},
-            prepare="python -m data_gen.demo",
+            name="ui_prmd",
+            folders=("ui_prmd",),
+            classes=class_names.UI_PRMD,
+            protocols={"cross_subject": _XSUB, "cross_quality": ("xqual",)},
+            persons=1,
+            counts={"cross_subject": (1000, 1000), "cross_quality": (1000, 1000)},
+            prepare="python -m data_gen.ui_prmd",
+        ),
+        DatasetRow(
+            name="ui_prmd_quality",
+            folders=("ui_prmd_quality",),
+            classes=tuple(f"{name}, {how}" for name in class_names.UI_PRMD for how in ("correct", "incorrect")),
+            protocols={"cross_subject": _XSUB},
+            persons=1,
+            counts={"cross_subject": (1000, 1000)},
+            prepare="python -m data_gen.ui_prmd",
         ),
     )
 }
 
-PROTOCOLS = ("cross_subject", "cross_view", "cross_setup")
+PROTOCOLS = ("cross_subject", "cross_view", "cross_setup", "cross_quality")
 
 
 class DescriptionError(ValueError):

@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Finds actions in untrimmed videos: a class for every frame, then segments, then mAP over actions (mAP_a) and over "
         "videos (mAP_v, PKU-MMD's official measure).",
-        "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset demo",
+        "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ui_prmd",
     )
     g = p.add_argument_group("data")
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
@@ -52,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--finetune-dataset",
         default="pku_v1",
         metavar="NAME",
-        help="data set whose folder holds `untrimmed` (whole videos with frame labels): pku_v1, pku_v2, demo (made by the "
-        "program on first use), or a folder under --data-root with a dataset.json",
+        help="data set whose folder holds `untrimmed` (whole videos with frame labels): pku_v1, pku_v2, ui_prmd and "
+        "ui_prmd_quality (made on first use), or a folder under --data-root with a dataset.json",
     )
     g.add_argument(
         "--protocol",

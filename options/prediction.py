@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Predicts the next frames of a person from the observed ones, and prints the error in mm at each horizon beside that "
         "of zero velocity (the last pose repeated).",
         "There is no published protocol; this one is this repository's: raw frame rate, person 1, shorter clips skipped and "
-        "counted. Example: python motion_prediction.py --pretrained P --finetune-dataset demo --encoder-mode frozen scratch",
+        "counted. Example: python motion_prediction.py --pretrained P --finetune-dataset ui_prmd --encoder-mode frozen scratch",
     )
     common.add_data_group(p, "--finetune-dataset", "ntu60", "to predict")
     g = p.add_argument_group("prediction")

@@ -62,9 +62,9 @@ def test_other_backbones_and_classifiers_become_encoders(tmp_path):
     assert bare["config"]["encoder"]["causal"] is True and "lr" not in bare["arguments"]
     one, other = load(tmp_path / "t.pth.tar", device="cpu"), load(tmp_path / "e.pth", device="cpu")
     assert np.array_equal(one.clip_features([CLIP]), other.clip_features([CLIP])) and other.stream == "bone"
-    write_classifier(tmp_path / "c.pth", trained={"dataset": "demo", "protocol": "cross_view"})
+    write_classifier(tmp_path / "c.pth", trained={"dataset": "ui_prmd", "protocol": "cross_view"})
     content = convert(tmp_path / "c.pth", "encoder", tmp_path / "e2.pth")
-    assert content["arguments"] == {"stream": "joint", "dataset": "demo", "protocol": "cross_view"}
+    assert content["arguments"] == {"stream": "joint", "dataset": "ui_prmd", "protocol": "cross_view"}
     assert "fc" not in content
 
 

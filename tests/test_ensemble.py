@@ -31,7 +31,7 @@ def write_run(folder, stream, noise=3.0, seed=0, clips=80, classes=6, **change):
     content = {"names": [f"S{i:03d}" for i in range(clips)], "labels": labels, "scores": scores.astype(np.float32)}
     content.update(change)
     folder.mkdir(parents=True, exist_ok=True)
-    write_scores(folder / "scores.npz", **content, stream=stream, dataset="demo")
+    write_scores(folder / "scores.npz", **content, stream=stream, dataset="ui_prmd")
     return folder
 
 
@@ -72,7 +72,7 @@ def test_scores_are_written_sorted_and_read_back(tmp_path):
 def test_scores_that_do_not_fit_are_refused(tmp_path, change, says):
     content = {"names": ["a", "b", "c"], "labels": [0, 1, 2], "scores": np.zeros((3, 3))} | change
     with pytest.raises(UserError, match=says):
-        write_scores(tmp_path / "s.npz", **content, stream="joint", dataset="demo")
+        write_scores(tmp_path / "s.npz", **content, stream="joint", dataset="ui_prmd")
     assert not list(tmp_path.iterdir())
     np.savez(tmp_path / "s.npz", **content)  # the same from somebody else's program
     with pytest.raises(UserError, match=says):

@@ -115,7 +115,7 @@ def test_other_mistakes(tmp_path, checkpoint):
     (tmp_path / "empty").mkdir()
     refused(extract(checkpoint, tmp_path, f"--input {tmp_path}/empty"), "no .npy")
     refused(extract(checkpoint, tmp_path, f"--input {tmp_path}/none"), "expected a folder")
-    refused(extract(checkpoint, tmp_path, f"--input {folder} --dataset demo"), "either --input")
+    refused(extract(checkpoint, tmp_path, f"--input {folder} --dataset ui_prmd"), "either --input")
     refused(extract(checkpoint, tmp_path, f"--input {folder} --layout sbu_15"), "kinect_v2_25")
     np.savez(tmp_path / "odd.npz", **{"a/b": np.zeros((3, 25, 3))})
     refused(extract(checkpoint, tmp_path, f"--input {tmp_path}/odd.npz --frames"), "'a/b'", "file name")

@@ -205,11 +205,11 @@ def test_a_bad_frame_leaves_the_stream_as_it_was(ours):
 
 
 def test_a_trained_classifier(tmp_path, ours):
-    path = write_classifier(tmp_path / "classifier.pth", trained={"dataset": "demo", "protocol": "cross_view"})
+    path = write_classifier(tmp_path / "classifier.pth", trained={"dataset": "ui_prmd", "protocol": "cross_view"})
     found = load_classifier(path, device="cpu")
     features = found.encoder.clip_features([raw_clip(), raw_clip(2)])
     p = found.probabilities(features)
-    assert p.shape == (2, 4) and found.classes[3] == "action 3" and found.trained_on == "demo cross_view"
+    assert p.shape == (2, 4) and found.classes[3] == "action 3" and found.trained_on == "ui_prmd cross_view"
     expected = torch.from_numpy(features) @ found.fc.weight.T + found.fc.bias
     np.testing.assert_allclose(p, expected.softmax(1), atol=1e-6)
     np.testing.assert_allclose(load(path, device="cpu").clip_features([raw_clip()]), features[:1], atol=1e-6)

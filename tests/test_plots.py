@@ -78,7 +78,7 @@ def test_curves(tmp_path):
     assert not (tmp_path / "d.png").exists()
 
 
-@pytest.mark.parametrize("name", ["ntu60", "ntu120", "demo"])
+@pytest.mark.parametrize("name", ["ntu60", "ntu120", "ui_prmd_quality"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_no_class_name_of_an_embedding_is_cut_off(tmp_path, monkeypatch, name, number):
     """The legend of 60 or 120 classes is as wide as the picture, not wider, and leaves the points their room."""

@@ -8,7 +8,12 @@ from utils.files import write_json
 
 ONE = {"mean": 0.5, "std": None, "count": 1}
 TWO = {"mean": 0.839, "std": 0.004, "count": 2}
-HEAD = {"dataset": "demo", "protocol": "cross_subject", "encoder": "runs/a/last.tar (pcm3, epoch 3)", "stream": "bone"}
+HEAD = {
+    "dataset": "ui_prmd",
+    "protocol": "cross_subject",
+    "encoder": "runs/a/last.tar (pcm3, epoch 3)",
+    "stream": "bone",
+}
 ZERO = {"mpjpe_mm@1": 2.0, "mpjpe_mm@5": 9.96, "mpjpe_mm": 5.0}
 MM = {"mean": 12.34, "std": None, "count": 1}
 
@@ -45,7 +50,7 @@ def test_every_task_is_in_the_table(tmp_path, capsys):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert rows[0] == list(table.COLUMNS) and len({len(row) for row in rows}) == 1
     task, encoder = "classification/linear", "a/last.tar bone"
-    assert rows[2] == ["linear", task, "demo cross_subject", encoder, "top-1 %", "83.9 ± 0.4", "83.9 ± 0.4", "2"]
+    assert rows[2] == ["linear", task, "ui_prmd cross_subject", encoder, "top-1 %", "83.9 ± 0.4", "83.9 ± 0.4", "2"]
     assert rows[3] == ["", "", "", "", "top-1 % at 50 100 (% observed)", "40.0 83.9", "", "2"]
     found = {(row[0], row[4]): row[5] for row in rows}
     assert found["nn", "1-NN %"] == "50.0" and found["detection", "mAP_a@0.5 %"] == "50.0"
