@@ -8,7 +8,7 @@ two data sets make themselves when a program names them for the first time:
 
 cross_subject trains on the odd subjects. cross_quality (ui_prmd only) trains on correct and tests on incorrect executions.
 `untrimmed` holds made-up sessions for detection: exercises of one subject one after another, and between them the rest
-poses around their ends, blended. `side_by_side` puts two clips next to each other, for code that handles two people.
+poses around their ends, blended.
 
     python -m data_gen.ui_prmd --data-root data                   # both data sets, by hand
     python -m data_gen.ui_prmd --pack ui_prmd_3danno.pkl          # the packed file anew, from a pyskl pickle
@@ -20,6 +20,7 @@ bytes of all, then the high bytes. Six of the 25 joints (hands, tips, thumbs) re
 """
 
 import argparse
+import errno
 import functools
 import hashlib
 import lzma
@@ -53,7 +54,6 @@ VIDEOS_PER_SUBJECT = 6
 EXERCISES = (5, 8)  # in a video, from-to
 PAUSE = (20, 60)  # frames between two exercises, from-to
 STILL = 8  # frames at the ends of a clip in which people stand ready; pauses play them to and fro
-APART = 1.2  # metres between two people who stand side by side
 
 
 @dataclass(frozen=True)
@@ -199,17 +199,6 @@ def load_clip(name: str) -> np.ndarray:
     return read_packed().clip(name)
 
 
-def side_by_side(first: np.ndarray, second: np.ndarray, apart: float = APART) -> np.ndarray:
-    """Two clips (3, T, 25, 1) as one of two people, (3, T', 25, 2), T' the shorter length: `apart` metres between where
-    they stand in the first frame, the livelier one (as readers of raw files sort them) first."""
-    length = min(first.shape[1], second.shape[1])
-    pair = np.concatenate([first[:, :length], second[:, :length]], axis=-1)
-    for person, side in ((0, -0.5), (1, 0.5)):
-        pair[0, ..., person] += side * apart - pair[0, 0, 0, person]
-    energy = pair.std(axis=1).sum(axis=(0, 1))
-    return pair[..., np.argsort(-energy, kind="stable")]
-
-
 def _standing(clip: np.ndarray, end: bool, count: int) -> np.ndarray:
     """(count, 25, 3) frames of rest at a clip's end or beginning: its outermost frames, played to and fro."""
     still = min(STILL, len(clip))
@@ -261,7 +250,7 @@ def _video_protocols(names: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _made_by(folder: Path, files, expected: dict) -> str:
-    """ "whole", "missing" (not there, or not whole), or "other": a folder that something else than this module made."""
+    """Whether a folder is "whole", "missing" (also in part), or "other": made by something else than this module."""
     if not folder.is_dir():
         return "missing"
     if not (folder / SIDECAR).is_file():
@@ -301,7 +290,9 @@ def make(data_root, dataset: str, needed=(), names=None, workers: int | None = N
                 print(f"{folder}: another process is preparing it; waiting", file=sys.stderr)
                 said = True
             time.sleep(0.2)
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             raise UserError(
                 f"--data-root {data_root}: cannot be written ({error.strerror}), and {dataset} is not there yet; give "
                 "a --data-root that you may write to"

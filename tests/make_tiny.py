@@ -102,3 +102,14 @@ def write_tiny_videos(folder, classes: int, layout: str, persons: int, count: in
     if not (folder / "dataset.json").exists():
         about = {"classes": classes, "layout": layout, "persons": persons, "protocols": {"cross_subject": "xsub"}}
         write_json(folder / "dataset.json", about)
+
+
+def side_by_side(first: np.ndarray, second: np.ndarray, apart: float = 1.2) -> np.ndarray:
+    """Two clips (3, T, V, 1) as one of two people, (3, T', V, 2), T' the shorter length: `apart` metres between where
+    they stand in the first frame, the livelier one (as readers of raw files sort them) first."""
+    length = min(first.shape[1], second.shape[1])
+    pair = np.concatenate([first[:, :length], second[:, :length]], axis=-1)
+    for person, side in ((0, -0.5), (1, 0.5)):
+        pair[0, ..., person] += side * apart - pair[0, 0, 0, person]
+    energy = pair.std(axis=1).sum(axis=(0, 1))
+    return pair[..., np.argsort(-energy, kind="stable")]

@@ -13,6 +13,8 @@ from data_gen import make_raw
 from data_gen.raw_files import Where, find_files, read_bytes
 from data_gen.raw_ntu import parse, read_clip, select
 from data_gen.raw_pku import Reading, instances, parse_frames, parse_labels
+from data_gen.ui_prmd import read_packed
+from tests.make_tiny import side_by_side
 from utils.errors import UserError
 
 ODDITIES = [make_raw.skeleton_text(make_raw.oddity(3, case)) for case in range(7)]
@@ -34,7 +36,9 @@ def test_oddities_equal_the_slow_twin(case):
 
 
 def test_written_coordinates_come_back_exactly():
-    clip = np.stack([make_raw.person(1, 1, 30) * 1.5, make_raw.person(1, 2, 30)], axis=-1).transpose(2, 0, 1, 3)
+    """Two people of UI-PRMD side by side, as `.skeleton` text and back."""
+    packed = read_packed()
+    clip = side_by_side(packed.clip("m01_s03_e01_cor"), packed.clip("m07_s01_e01_cor"))
     text = make_raw.skeleton_text(make_raw.clip_frames(clip)).encode()
     for selection in ("slot", "id"):
         np.testing.assert_array_equal(select(parse(text, "x"), selection), clip)

@@ -250,13 +250,3 @@ def test_rest_goes_over_from_one_clip_to_the_next_without_a_leap():
     assert np.abs(np.diff(rest, axis=0)).max() < 0.05 + 2 * distance / 40
     single, _ = ui_prmd.make_video([clips[0][:1]], [3, 3])
     assert (single == clips[0][0]).all()
-
-
-def test_two_people_side_by_side():
-    quiet, lively = PACKED.clip("m07_s01_e01_cor"), PACKED.clip("m01_s03_e01_cor")
-    pair = ui_prmd.side_by_side(quiet, lively)
-    assert pair.shape == (3, min(quiet.shape[1], lively.shape[1]), 25, 2)
-    assert abs(abs(pair[0, 0, 0, 0] - pair[0, 0, 0, 1]) - ui_prmd.APART) < 1e-5
-    np.testing.assert_array_equal(pair[1:, :, :, 0], lively[1:, : pair.shape[1], :, 0])  # the livelier one first
-    shapes = np.diff(pair[..., 1], axis=2)
-    np.testing.assert_allclose(shapes, np.diff(quiet[:, : pair.shape[1], :, 0], axis=2), atol=1e-6)
