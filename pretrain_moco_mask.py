@@ -19,6 +19,7 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 
@@ -41,7 +42,10 @@ from options.backbones import SIZES, encoder_flags
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
-from utils.run_folder import QuietFolder, RunFolder, versions
+from utils.locks import Ownership
+from utils.run_folder import QuietFolder, RunFolder, own_folder, versions
+
+PROGRAM = "pretrain_moco_mask"
 
 # Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes.
 MAY_CHANGE = set(
@@ -414,8 +418,10 @@ def introduce(args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batch
     folder.write_json("config.json", {"views": asdict(batches.settings), "model": model.config.to_dict()})
 
 
-def pretrain(args, world: World) -> int:
-    """Everything from the data to the end of the run, by one of the processes of `world`; returns the exit status."""
+def pretrain(args, world: World, owner: Ownership | None) -> int:
+    """Everything from the data to the end of the run, by one of the processes of `world`; returns the exit status.
+
+    owner: of the run folder, for the main process."""
     device = resolve_device(args.device)
     if args.cuda_graph and (device.type != "cuda" or world.size > 1):
         where = f"{world.size} processes" if world.size > 1 else f"--device {device.type}"
@@ -439,7 +445,7 @@ def pretrain(args, world: World) -> int:
     copy_state(world, model, optimizer)
     step = done + args.start_epoch * batches.steps_per_epoch
     resumed = step if args.resume else None
-    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "pretrain_moco_mask", vars(args), resumed))
+    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, PROGRAM, vars(args), resumed, owner))
     folder = folder or QuietFolder(args.checkpoint_path)
     try:
         for note in notes:
@@ -464,7 +470,8 @@ def main(argv=None) -> int:
     prepare_process(args.threads)
     world = connect(args.device, args.local_rank, args.timeout_minutes)
     try:
-        return pretrain(args, world)
+        with world.on_main(lambda: own_folder(args.checkpoint_path, PROGRAM)) or nullcontext() as owner:
+            return pretrain(args, world, owner)
     finally:
         world.close()
 

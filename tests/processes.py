@@ -1,5 +1,8 @@
-"""Starts one program several times, as a launcher does, and collects what each process said."""
+"""Programs in processes of their own: one several times, as a launcher does, or forked from a server that has imported
+everything once, because the start of Python takes longer than most of these runs."""
 
+import importlib
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -7,6 +10,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+
+from utils.errors import run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,3 +68,34 @@ def wait_for_lines(path: Path, lines: int, seconds: float = 60) -> None:
     while not path.exists() or path.read_text().count("\n") < lines:
         assert time.monotonic() < limit, f"{path} has not got {lines} lines"
         time.sleep(0.05)
+
+
+def _forked(program: str, arguments: str, log: str, file_limit: int | None) -> None:
+    torch.set_num_threads(1)
+    with open(log, "a") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    if file_limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    run(importlib.import_module(program).main, arguments.split())
+
+
+def fork(program: str, arguments: str, log, file_limit: int | None = None) -> multiprocessing.Process:
+    """Starts `program` (a module's name) in a process of its own, its output into a file; file_limit: bytes that a file may
+    have. It is killed as any process is."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pretrain_moco_mask", "action_classification", "torch.utils.tensorboard"])
+    process = context.Process(target=_forked, args=(program, arguments, str(log), file_limit), daemon=True)
+    process.start()
+    return process
+
+
+def finish(process: multiprocessing.Process, seconds: float = 60) -> int:
+    """The exit status of a forked process; a failure of the test when it does not end in time."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"still running after {seconds} s")
+    return process.exitcode

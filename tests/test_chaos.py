@@ -1,12 +1,10 @@
 """Nothing is lost: kills at any moment, full disks, folders that cannot be written to.
 
-The processes here are forked from a server that has imported everything once, because fifty starts of Python would take
-longer than the fifty runs. They run the program's own main and are killed as any process is.
+The processes here run the program's own main and are killed as any process is.
 """
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -17,11 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 from make_tiny import write_tiny_dataset
+from processes import finish, fork
 from test_pretrain_program import QUEUE, SMALL, same
 
-import pretrain_moco_mask
 from utils import checkpoint as files
-from utils.errors import run
 
 KILLS = 60
 LIMIT_SECONDS = 900  # a hang; on a quiet machine the test takes a minute or two
@@ -42,39 +39,14 @@ def command(data, run_folder, more=""):
     )
 
 
-def program(arguments: str, log: str, file_limit: int | None = None) -> None:
-    """Runs pretraining in this process, its output into a file; file_limit: bytes that a file may have."""
-    torch.set_num_threads(1)
-    with open(log, "a") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    if file_limit is not None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    run(pretrain_moco_mask.main, arguments.split())
-
-
 @pytest.fixture(scope="module")
 def start():
-    """Starts `program` in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_chaos", "torch.utils.tensorboard"])
+    """Starts pretraining in a process of its own."""
 
     def begin(arguments: str, log, file_limit=None):
-        process = context.Process(target=program, args=(arguments, str(log), file_limit))
-        process.start()
-        return process
+        return fork("pretrain_moco_mask", arguments, log, file_limit)
 
     return begin
-
-
-def finish(process, seconds: float = 60) -> int:
-    process.join(seconds)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError(f"still running after {seconds} s")
-    return process.exitcode
 
 
 def check_files(folder: Path) -> int:

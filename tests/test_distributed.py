@@ -325,5 +325,6 @@ def test_torchrun(data, tmp_path):
 def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path, monkeypatch):
     world = World(0, 3)
     monkeypatch.setattr(pretrain_moco_mask, "connect", lambda *_: world)
-    monkeypatch.setattr(world, "first_once", lambda work: work())
+    for name in ("first_once", "on_main"):
+        monkeypatch.setattr(world, name, lambda work: work())
     refused(call(pretrain_moco_mask.main, command(data, tmp_path / "run")), "--batch-size 4", "by 3")

@@ -19,6 +19,7 @@ import secrets
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.locks import is_locked, lock, still_named
 
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -160,11 +161,41 @@ def temporary_name(path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
-def remove_leftovers(folder) -> None:
-    """Removes temporary files that a killed process has left in a folder; for folders with one writer only."""
-    for path in Path(folder).glob(".*.tmp"):
-        if path.is_file():
+def remove_leftovers(folder, pattern: str = "") -> None:
+    """Removes temporary files that killed processes have left in a folder, of the files whose names match `pattern`
+    (default: all). Those that a living process writes stay: it has locked them (`atomic_write`), or its number, which is
+    in the name, is that of another process of this machine."""
+    for path in Path(folder).glob(f".{pattern}*.tmp"):
+        if path.is_file() and not _runs(path) and not is_locked(path):
             path.unlink(missing_ok=True)
+
+
+def _runs(temporary: Path) -> bool:
+    """Whether the process that made the temporary name may still run here (False for this one, whose number a process
+    before it may have had)."""
+    pid = temporary.name.split(".")[-3] if temporary.name.count(".") > 3 else ""
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it runs, for another user
+        pass
+    return True
+
+
+def open_temporary(path, mode: str, **more):
+    """Opens a new temporary file, locked, so that `remove_leftovers` of another process takes it for what it is."""
+    while True:
+        file = open(path, mode, **more)
+        try:
+            if lock(file) is None or still_named(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 @contextlib.contextmanager
@@ -173,7 +204,7 @@ def atomic_write(path, mode: str = "wb"):
     path = Path(path)
     temporary = temporary_name(path)
     try:
-        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+        with open_temporary(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

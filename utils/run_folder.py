@@ -5,6 +5,7 @@ log.txt          what was printed
 metrics.jsonl    a JSON object a line: step, epoch and values under their names
 events.out.*     the same values for TensorBoard
 checkpoint_*     see utils.checkpoint
+.owner           while a program writes here: who (utils.locks). A second one is refused; reading needs no leave
 """
 
 import json
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from utils.errors import UserError, describe_os_error
 from utils.files import atomic_write, load_json, remove_leftovers, write_json
+from utils.locks import Ownership
 
 
 def versions() -> dict:
@@ -93,13 +95,31 @@ class QuietFolder:
         pass
 
 
-class RunFolder:
-    """The folder of one run of one program. Raises UserError when it cannot be made or written to."""
+def own_folder(path, program: str) -> Ownership:
+    """Makes this process the one writer of a run folder. UserError when another one is, or it cannot be written to."""
+    try:
+        return Ownership(path, program)
+    except OSError as error:
+        raise UserError(f"run folder {describe_os_error(error)}") from None
 
-    def __init__(self, path, program: str, arguments: dict, resumed_step: int | None = None):
+
+class RunFolder:
+    """The folder of one run of one program, which owns it until `close`. Raises UserError when it cannot be made or written
+    to, or another process writes there. owner: where the folder has been taken before (`own_folder`)."""
+
+    def __init__(
+        self, path, program: str, arguments: dict, resumed_step: int | None = None, owner: Ownership | None = None
+    ):
         self.path = Path(path)
+        self._owner = owner or own_folder(path, program)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._open(program, arguments, resumed_step)
+        except BaseException:
+            self._owner.release()
+            raise
+
+    def _open(self, program: str, arguments: dict, resumed_step: int | None) -> None:
+        try:
             remove_leftovers(self.path)
             earlier = self._set_aside() if resumed_step is None else None
             self._log = open(self.path / "log.txt", "a", encoding="utf-8")
@@ -111,6 +131,8 @@ class RunFolder:
         self._metrics = open(self._metrics_path, "a", encoding="utf-8")
         self._board = None
         self._resumed_step = resumed_step
+        if self._owner.note:
+            self.say(self._owner.note)
         if earlier is not None:
             self.say(f"the folder held an earlier run; its files are now in {earlier}")
 
@@ -197,3 +219,4 @@ class RunFolder:
         self._metrics.close()
         if self._board is not None:
             self._board.close()
+        self._owner.release()

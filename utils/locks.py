@@ -1,0 +1,145 @@
+"""Who writes here: advisory locks on open files.
+
+A lock belongs to an open file and is released by the system when the process that opened it ends, however it ends; so
+nothing has to be cleared away after a kill, and a lock that is held is proof of a living writer, on this machine or on
+another one that shares the file system. Reading needs no lock and is hindered by none.
+
+`Ownership` keeps a folder for one writer. It locks `.owner` in the folder, which also says in words who that is, and
+removes it again at the end. A file system, or an operating system, without locks is said to be one and gone on with:
+nothing then keeps a second writer out.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+OWNER = ".owner"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+def lock(file, wait: bool = False) -> bool | None:
+    """Locks an open file (or descriptor) for this process: True, or False when another process has it (wait: until it has
+    not), or None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def still_named(file, path) -> bool:
+    """Whether an open file (or descriptor) is the one that `path` names: another process may have removed the name
+    between opening and locking."""
+    handle = file if isinstance(file, int) else file.fileno()
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
+
+
+def open_locked(path, wait: bool = False) -> tuple[int, bool | None]:
+    """Opens the file, made where it is missing, and locks it: (descriptor, as `lock` says). Raises OSError."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            got = lock(handle, wait)
+            if got is not True or still_named(handle, path):
+                return handle, got
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def is_locked(path) -> bool:
+    """Whether a living process has locked the file (False where there are no locks, and where there is no such file)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return lock(handle) is False
+    finally:
+        os.close(handle)
+
+
+def _signature(program: str) -> bytes:
+    about = {"program": program, "host": socket.gethostname(), "process": os.getpid()}
+    return json.dumps({**about, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode()
+
+
+def _holder(handle: int) -> str:
+    """Who has signed the open file, in words."""
+    try:
+        about = json.loads(os.pread(handle, 4096, 0))
+        return f"{about['program']}, process {about['process']} on {about['host']}, since {about['since']}"
+    except (ValueError, KeyError, TypeError):  # it has the lock and has not signed yet
+        return "another process"
+
+
+class Ownership:
+    """This process as the one writer of a folder, which is made where it is missing, until `release` or its end.
+
+    note: None, or a sentence to be said: that nothing keeps others out here. Raises UserError, naming who has the folder
+    and since when, or OSError when it cannot be written to."""
+
+    def __init__(self, folder, program: str):
+        folder = Path(folder)
+        self.made = not folder.exists()
+        self.path = folder / OWNER
+        self._handle, got = self._take()
+        if got is False:
+            holder = _holder(self._handle)
+            os.close(self._handle)
+            raise UserError(
+                f"{folder} is being written by {holder}; wait until it has ended, stop it, or give another folder"
+            )
+        try:
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, _signature(program), 0)
+        except BaseException:
+            self.release()
+            raise
+        self.note = None
+        if got is None:
+            self.note = f"note: {folder} is on a file system without locks: nothing keeps a second run out of it"
+
+    def _take(self) -> tuple[int, bool | None]:
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder it had made
+                return open_locked(self.path)
+
+    def __enter__(self) -> "Ownership":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Gives the folder free; a folder that was made for it and is still empty is removed."""
+        if self._handle is None:
+            return
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        os.close(self._handle)
+        self._handle = None
+        if self.made:
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
