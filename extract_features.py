@@ -17,7 +17,6 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import os
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,32 +26,30 @@ from tqdm import tqdm
 
 from data_gen.build import building_folder
 from data_gen.from_arrays import ArrayClips
-from data_gen.from_files import reading_archive
 from engine.features import SkeletonEncoder, load
 from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
 from utils.errors import UserError, run
-from utils.files import write_json
+from utils.files import MAX_UNPACKED, ArrayArchive, check_regular, write_json
 
 
 class RawClips:
     """The clips of a folder of .npy files, of one such file, or of an .npz, by name."""
 
-    def __init__(self, encoder: SkeletonEncoder, source: str):
+    def __init__(self, encoder: SkeletonEncoder, source: str, limit: int = MAX_UNPACKED):
         self.encoder, self.source, self.labels = encoder, source, None
         path = Path(source)
-        if path.suffix == ".npy" and path.is_file():
-            self.names, self.source = [path.stem], str(path.parent)
-        elif path.is_dir():
+        if path.is_dir():
             self.names = sorted(p.stem for p in path.glob("*.npy") if not p.name.startswith("."))
-        elif zipfile.is_zipfile(path):
-            with reading_archive(path), zipfile.ZipFile(path) as archive:
-                self.names = sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
+        elif path.suffix == ".npy":
+            check_regular(path)
+            self.names, self.source = [path.stem], str(path.parent)
         else:
-            raise UserError(f"--input {path}: expected a folder of .npy files, an .npy or an .npz file")
+            with ArrayArchive(path, limit, what="folder of .npy files, .npy or .npz file") as archive:
+                self.names = sorted(archive.names)
         if not self.names:
             raise UserError(f"--input {path}: there is no .npy array in it")
-        self.read = ArrayClips(self.source).read
+        self.read = ArrayClips(self.source, limit=limit).read
 
     def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
         return self.encoder.clip_batches(map(self.read, self.names), batch, map(self._place, self.names))
@@ -134,7 +131,7 @@ def main(argv=None) -> int:
     if args.dataset:
         clips = PreparedClips(encoder, args.data_root, args.dataset, args.protocol, args.split)
     else:
-        clips = RawClips(encoder, args.input)
+        clips = RawClips(encoder, args.input, int(args.max_unpacked * 1e9))
     check_names(clips.names, args.frames)
     begun = time.monotonic()
     with building_folder(output.absolute()) as temporary:

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.build import coordinates_checksum
-from options.datasets import DATASETS, DescriptionError, from_description
+from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import SPLITS, Split, open_split, split_files
 from utils.drawing import draw_clips
 from utils.errors import UserError, run
-from utils.files import load_json
+from utils.files import load_json, map_npy
 from utils.plots import check_picture_path
 from utils.skeleton import LAYOUTS, Layout, at, get_layout
 
@@ -133,8 +133,8 @@ def _shape_from_array(folder: Path, expected: Expected) -> tuple[Layout, int]:
     joints, persons = None, expected.persons
     for split in SPLITS:
         try:
-            shape = np.load(split_files(folder, split)[0], mmap_mode="r", allow_pickle=False).shape
-        except Exception:  # open_split says what is wrong with it
+            shape = map_npy(split_files(folder, split)[0]).shape
+        except (UserError, OSError):  # open_split says what is wrong with it
             continue
         if len(shape) == 5:
             joints, persons = shape[3], persons or shape[4]
@@ -352,7 +352,8 @@ def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=Non
     columns, sidecar = {}, None
     for position, name in enumerate(SPLITS):
         try:
-            split = open_split(folder, name, layout.joints, persons, expected.classes and len(expected.classes))
+            classes = len(expected.classes) if expected.classes else MAX_CLASSES
+            split = open_split(folder, name, layout.joints, persons, classes)
         except UserError as error:
             report.wrong.append(f"{name}: {error}")
             continue

@@ -22,7 +22,6 @@ import csv
 import functools
 import io
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,20 +30,24 @@ import numpy as np
 from data_gen.build import build_dataset
 from data_gen.from_files import (
     add_common_flags,
+    add_labels_flag,
     add_layout_flag,
+    add_unpacked_flag,
     check_common_flags,
+    class_number,
+    from_zero,
     make_target,
     read_class_names,
-    read_npy_header,
-    reading_archive,
     say_what_was_done,
+    unpacked_bytes,
+    warn_of_empty_classes,
     write_description,
 )
 from data_gen.normalise import parse_steps
 from options.datasets import DATASETS
 from utils.arrays import SPLITS
-from utils.errors import UserError, run
-from utils.files import load_json
+from utils.errors import UserError, run, warn
+from utils.files import MAX_UNPACKED, ArrayArchive, load_json, map_npy, read_npy, read_text
 
 AXES = {3: "TVC", 4: "MTVC"}
 LIST_NAMES = ("clips.csv", "clips.json")
@@ -93,15 +96,7 @@ def _read_rows(path: Path) -> list[tuple[str, dict]]:
             (f"{path}, entry {i} (from 0)", {k: "" if v is None else str(v) for k, v in entry.items()})
             for i, entry in enumerate(content)
         ]
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path}: not UTF-8 text; expected a .csv list with columns name, label and protocols"
-        ) from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
         columns = [column.strip() for column in next(reader, [])]
         if len(set(columns)) != len(columns):
@@ -161,17 +156,26 @@ def read_list(path) -> ClipList:
     return ClipList(labels, protocols)
 
 
-def number_labels(labels: dict[str, str], classes=None) -> tuple[dict[str, int], object]:
+def number_labels(labels: dict[str, str], classes=None, first: int | None = None) -> tuple[dict[str, int], object]:
     """(name -> class number, class names or their number).
 
-    Labels that are all whole numbers are class numbers; else they are class names, numbered in the order of `classes`,
-    or as text. Raises UserError when a label is not among `classes`."""
-    if all(text.isascii() and text.isdigit() and len(text) < 9 for text in labels.values()):
-        numbers = {name: int(text) for name, text in labels.items()}
+    Labels that are all whole numbers are class numbers, counted from `first` (None: found out, see `from_zero`); else they
+    are class names, numbered in the order of `classes`, or as text. UserError when a label is not among `classes`."""
+    digits = [text for text in labels.values() if text.isascii() and text.isdigit()]
+    if len(digits) == len(labels):
+        numbers = {
+            name: class_number(f"clip {name}", int(text.lstrip("0")[:12] or "0")) for name, text in labels.items()
+        }
+        numbers = from_zero(numbers, classes and len(classes), first)
         most = max(numbers.values()) + 1
         if classes is not None and most > len(classes):
             raise UserError(f"--classes names {len(classes)} classes, but there is a label {most - 1}")
         return numbers, most if classes is None else classes
+    if digits and classes is None:
+        other = next(text for text in labels.values() if text not in digits)
+        warn(
+            f"{len(digits)} of {len(labels)} labels are numbers, others such as {other!r} are not: all are taken as names"
+        )
     if classes is None:
         classes = tuple(sorted(set(labels.values())))
     number = {text: k for k, text in enumerate(classes)}
@@ -182,38 +186,36 @@ def number_labels(labels: dict[str, str], classes=None) -> tuple[dict[str, int],
 
 
 @functools.lru_cache(maxsize=4)
-def _archive(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)  # each process opens it once
+def _archive(path: str, limit: int) -> ArrayArchive:
+    return ArrayArchive(path, limit)  # each process opens it once
 
 
 @dataclass(frozen=True)
 class ArrayClips:
     """Loader for `build_dataset`: clips of a folder of .npy files or of one .npz. axes: their order, "" to go by their
-    number: TVC for three, MTVC for four."""
+    number: TVC for three, MTVC for four; limit: of the memory that a clip may need, see utils.files."""
 
     source: str
     axes: str = ""
+    limit: int = MAX_UNPACKED
 
     def read(self, name: str) -> np.ndarray:
         """The array as it lies there; UserError when it is missing or no .npy array of numbers."""
-        place = f"{self.source}:{name}"
-        try:
-            if Path(self.source).is_dir():
-                place = str(Path(self.source) / f"{name}.npy")
-                array = np.load(place, allow_pickle=False)
-            else:
-                with reading_archive(place), _archive(self.source).open(f"{name}.npy") as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-        except (FileNotFoundError, KeyError):
-            raise UserError(f"{place}: there is no such clip") from None
-        except OSError:
-            raise
-        except (ValueError, EOFError, MemoryError) as error:
-            why = "it is none, or one of Python objects" if "allow_pickle" in str(error) else str(error)[:100]
-            raise UserError(f"{place}: not a readable .npy array ({why})") from None
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-            raise UserError(f"{place}: holds {getattr(array, 'dtype', 'several arrays')}, expected numbers")
+        if Path(self.source).is_dir():
+            place = str(Path(self.source) / f"{name}.npy")
+            array = read_npy(place, self.limit)
+        else:
+            place = f"{self.source}:{name}"
+            array = _archive(self.source, self.limit).read(name)
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{place}: holds {array.dtype}, expected numbers")
         return array
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that the array's header says; UserError when it is missing or no .npy array."""
+        if Path(self.source).is_dir():
+            return map_npy(Path(self.source) / f"{name}.npy").shape
+        return _archive(self.source, self.limit).shape(name)
 
     def __call__(self, name: str) -> np.ndarray:
         array = self.read(name)
@@ -246,13 +248,8 @@ def count_persons(load: ArrayClips, names) -> int:
     most = 1
     for name in names:
         try:
-            if Path(load.source).is_dir():
-                with open(Path(load.source) / f"{name}.npy", "rb") as file:
-                    shape, _, _ = read_npy_header(file)
-            else:
-                with reading_archive(name), _archive(load.source).open(f"{name}.npy") as file:
-                    shape, _, _ = read_npy_header(file)
-        except (UserError, OSError, ValueError, KeyError, EOFError):
+            shape = load.shape(name)
+        except (UserError, OSError):
             continue  # the loader says what is wrong with it, or leaves it out
         axes = load.axes or AXES.get(len(shape), "")
         if "M" in axes and len(axes) == len(shape):
@@ -260,21 +257,36 @@ def count_persons(load: ArrayClips, names) -> int:
     return most
 
 
-def convert(source, data_root, name, *, list_file=None, layout=None, persons=None, axes="", classes=None, **build):
+def convert(
+    source,
+    data_root,
+    name,
+    *,
+    list_file=None,
+    layout=None,
+    persons=None,
+    axes="",
+    classes=None,
+    first=None,
+    limit=MAX_UNPACKED,
+    **build,
+):
     """Reads the clips of `source` (a folder of .npy, or an .npz) and writes the data set `name`.
 
-    classes: class names in the order of their numbers, or None; build: steps, frames, workers and on_bad of
+    classes: class names in the order of their numbers, or None; first: what the first class number is (`from_zero`);
+    limit: bytes in memory that a clip may need; build: steps, frames, workers and on_bad of
     `build_dataset`. Returns (Target, BuildReport)."""
     if name in DATASETS:
         raise UserError(f"--name {name} is a known data set with files of its own; give your data another name")
     content = read_list(list_file or find_list(source))
-    if not Path(source).is_dir() and not zipfile.is_zipfile(source):
-        raise UserError(f"{source}: expected a folder of .npy files, or an .npz file")
-    labels, classes = number_labels(content.labels, classes)
-    load = ArrayClips(str(source), axes)
+    if not Path(source).is_dir():
+        ArrayArchive(source, limit).close()  # refuses what is none, before anything is made
+    labels, classes = number_labels(content.labels, classes, first)
+    load = ArrayClips(str(source), axes, limit)
     persons = persons or count_persons(load, content.labels)
     target = make_target(data_root, name, list(content.protocols), classes, layout, persons)
     protocols = {target.folders[protocol]: splits for protocol, splits in content.protocols.items()}
+    warn_of_empty_classes(labels, protocols, target.classes)
     report = build_dataset(
         target.folder,
         target.layout,
@@ -323,6 +335,8 @@ def parse(argv=None) -> argparse.Namespace:
         help="text file with a class name a line, in the order of the class numbers; default: the names of the list in "
         "alphabetical order. Give it to keep the numbers when a class has no clip",
     )
+    add_labels_flag(parser)
+    add_unpacked_flag(parser)
     add_common_flags(parser)
     return parser.parse_args(argv)
 
@@ -341,6 +355,8 @@ def main(argv=None) -> None:
         persons=args.persons,
         axes=parse_axes(args.axes) if args.axes else "",
         classes=read_class_names(args.classes) if args.classes else None,
+        first=args.labels_from,
+        limit=unpacked_bytes(args.max_unpacked),
         steps=parse_steps(args.normalise),
         frames=args.frames,
         workers=args.workers,

@@ -29,16 +29,18 @@ from tqdm import tqdm
 from data_gen.build import build_dataset, building_folder
 from data_gen.from_files import (
     add_common_flags,
+    add_labels_flag,
     check_common_flags,
+    first_label,
     make_target,
-    read_npy_header,
-    reading_archive,
     say_what_was_done,
+    warn_of_empty_classes,
     write_description,
 )
 from data_gen.normalise import parse_steps
-from options.datasets import DATASETS, PROTOCOLS
+from options.datasets import DATASETS, MAX_CLASSES, PROTOCOLS
 from utils.errors import UserError, run
+from utils.files import check_regular, read_npy_header, reading_archive
 from utils.skeleton import KINECT_V2
 
 PERSONS = 2
@@ -81,6 +83,7 @@ def open_member(path, name: str, scratch) -> Member:
     """The array `name` of the npz at `path`: in place when it is stored, unpacked into the folder `scratch` when it is
     compressed; its bytes agree with the archive's checksum. UserError when it is missing, damaged or no numbers."""
     path = Path(path)
+    check_regular(path)
     try:
         with reading_archive(path), zipfile.ZipFile(path) as archive:
             info = archive.getinfo(f"{name}.npy")
@@ -97,10 +100,6 @@ def open_member(path, name: str, scratch) -> Member:
                         _read_through(file, f"unpacking {path.name}: {name}", size, out)
                     return Member(str(target), 0, shape, dtype.str)
                 _read_through(file, f"checking {path.name}: {name}", size)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; give the .npz file") from None
     except KeyError:
         raise UserError(f"{path}: holds no {name}; expected x_train, y_train, x_test and y_test") from None
     offset = _data_offset(path, info) + begin
@@ -133,14 +132,15 @@ def _read_through(file, text: str, size: int, out=None) -> None:
             bar.update(len(block) if out is None else out.write(block))
 
 
-def read_labels(path, name: str, member: Member) -> tuple[np.ndarray, int]:
-    """(class numbers (N,), number of classes) of one-hot rows (N, K) or class numbers (N,)."""
+def read_labels(path, name: str, member: Member) -> tuple[np.ndarray, int | None]:
+    """(class numbers (N,), K) of one-hot rows (N, K); (class numbers (N,), None) of class numbers (N,)."""
     values = member.open()
     if values.ndim == 1:
         labels = np.asarray(values)
-        if not np.isfinite(labels).all() or (labels != np.floor(labels)).any() or (labels < 0).any():
-            raise UserError(f"{path}: {name} must hold class numbers from 0, or one-hot rows")
-        return labels.astype(np.int64), int(labels.max(initial=-1)) + 1
+        fits = np.isfinite(labels) & (labels == np.floor(labels)) & (labels >= 0) & (labels <= MAX_CLASSES)
+        if not fits.all():
+            raise UserError(f"{path}: {name} must hold class numbers from 0 to {MAX_CLASSES - 1}, or one-hot rows")
+        return labels.astype(np.int64), None
     if values.ndim != 2:
         raise UserError(f"{path}: {name} must be one-hot (N, K) or class numbers (N,), found shape {values.shape}")
     labels = np.zeros(len(values), np.int64)
@@ -190,8 +190,8 @@ def guess_protocol(path) -> str:
     raise UserError(f"{path}: its name does not say which protocol it is; give --protocol, such as cross_subject")
 
 
-def _members(path, scratch) -> dict[str, tuple[Member, np.ndarray, int]]:
-    """split -> (coordinates, class numbers, number of classes) of one npz, checked."""
+def _members(path, scratch) -> dict[str, tuple[Member, np.ndarray, int | None]]:
+    """split -> (coordinates, class numbers, number of classes or None) of one npz, checked."""
     found = {}
     for split, part in PARTS.items():
         clips = open_member(path, f"x_{part}", scratch)
@@ -205,10 +205,11 @@ def _members(path, scratch) -> dict[str, tuple[Member, np.ndarray, int]]:
     return found
 
 
-def convert(files: dict[str, str], data_root, name: str, **build):
+def convert(files: dict[str, str], data_root, name: str, labels_from: int | None = None, **build):
     """Reads npz files {protocol: path} and writes the data set `name`; returns (Target, BuildReport).
 
-    build: steps, frames, workers and on_bad of `build_dataset`."""
+    labels_from: what the first class number is, where labels are numbers (`first_label`); build: steps, frames,
+    workers and on_bad of `build_dataset`."""
     scratch_name = Path(data_root) / f"{name}.clips"
     if name in DATASETS:  # refuses a protocol that it does not have before anything is unpacked
         make_target(data_root, name, list(files), 1, None, PERSONS)
@@ -217,16 +218,24 @@ def convert(files: dict[str, str], data_root, name: str, **build):
         for protocol, path in files.items():
             (scratch / protocol).mkdir()  # files of one name in two folders must not meet
             found[protocol] = _members(path, scratch / protocol)
-        number = max(entry[2] for splits in found.values() for entry in splits.values())
-        target = make_target(data_root, name, list(files), number, None, PERSONS)
+        entries = [entry for splits in found.values() for entry in splits.values()]
+        known = max((number for _, _, number in entries if number), default=None)  # None: all files have class numbers
+        if known is None:
+            low, most = (int(pick([pick(n) for _, n, _ in entries if len(n)], default=0)) for pick in (min, max))
+            first = first_label(low, most, DATASETS[name].num_classes if name in DATASETS else None, labels_from)
+            known = most + 1 - first
+        else:
+            first = 0
+        target = make_target(data_root, name, list(files), known, None, PERSONS)
         labels, members, protocols = {}, {}, {}
         for protocol, splits in found.items():
             folder = target.folders[protocol]
             for split, (clips, numbers, _) in splits.items():
                 names = [f"{folder}_{split}_{i:06d}" for i in range(clips.shape[0])]
                 members[f"{folder}_{split}"] = clips
-                labels.update(zip(names, numbers.tolist(), strict=True))
+                labels.update(zip(names, (numbers - first).tolist(), strict=True))
                 protocols.setdefault(folder, {})[split] = names
+        warn_of_empty_classes(labels, protocols, target.classes)
         source = "CTR-GCN npz " + ", ".join(Path(path).name for path in files.values())
         details = {"person_2": "removed where it was an exact copy of person 1"}
         report = build_dataset(
@@ -267,6 +276,7 @@ def parse(argv=None) -> argparse.Namespace:
         help="the protocol of each file, in the order of the files; default: by its name (NTU60_CS, NTU60_CV, "
         "NTU120_CSub, NTU120_CSet)",
     )
+    add_labels_flag(parser)
     add_common_flags(parser)
     return parser.parse_args(argv)
 
@@ -283,6 +293,7 @@ def main(argv=None) -> None:
         dict(zip(protocols, args.files, strict=True)),
         args.data_root,
         args.name,
+        args.labels_from,
         steps=parse_steps(args.normalise),
         frames=args.frames,
         workers=args.workers,

@@ -10,12 +10,7 @@ front to back (a compressed archive) is read once, and every worker process maps
 """
 
 import argparse
-import contextlib
-import errno
 import re
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +18,10 @@ import numpy as np
 
 from data_gen.build import BuildReport
 from data_gen.normalise import STEPS
-from options.datasets import DATASETS, DescriptionError, from_description
+from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES
-from utils.errors import UserError
-from utils.files import load_json, write_json
+from utils.errors import UserError, warn
+from utils.files import MAX_UNPACKED, load_json, read_text, write_json
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
 PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xset"}
@@ -53,6 +48,8 @@ def make_target(data_root, name: str, protocols, classes, layout: str | None, pe
     protocols: the names to be written; classes: class names (only for a data set of the user's own), or their number;
     layout: as asked for, None for the data set's own; persons: the most of any clip.
     Raises UserError for a bad name, and when source, registry, existing description and flags disagree."""
+    if isinstance(classes, int) and classes > MAX_CLASSES:
+        raise UserError(f"{classes} classes are too many (at most {MAX_CLASSES}): a label is no class number")
     if name in DATASETS:
         if not isinstance(classes, int):
             raise UserError(f"the class names of {name} are fixed; give another --name for classes of your own")
@@ -74,6 +71,50 @@ def make_target(data_root, name: str, protocols, classes, layout: str | None, pe
         raise UserError(f"data set {name}: {error}") from None
     folders = {protocol: description["protocols"][protocol] for protocol in protocols}
     return Target(folder, get_layout(row.layout), persons, row.classes, folders, description)
+
+
+def class_number(place: str, label) -> int:
+    """A class number as a file states it -> int; UserError for what is no whole number in 0..MAX_CLASSES (numbers may count
+    from 1). It comes before anything is made for each class: a label of 10**9 would ask for a name for each number."""
+    if isinstance(label, np.ndarray) and label.size == 1:
+        label = label.reshape(-1)[0]
+    if isinstance(label, (bool, np.bool_)) or not isinstance(label, (int, np.integer)) or not 0 <= label <= MAX_CLASSES:
+        raise UserError(
+            f"{place}: its label is {str(label)[:40]!r}, expected a class number from 0 to {MAX_CLASSES - 1}"
+        )
+    return int(label)
+
+
+def first_label(low: int, most: int, known: int | None = None, first: int | None = None) -> int:
+    """The number, 0 or 1, of the first class where labels are low..most. first: as told, None to find out.
+
+    They count from 1 where 1 is the lowest, unless `known`, the number of classes, is above `most`. That is said, since a
+    class 0 without clips would be an output too many. UserError where a label is below what was told."""
+    if first is None:
+        first = int(low == 1 and (known is None or most >= known))
+        if first:
+            warn(
+                f"no label is 0, the lowest is 1: they are taken as 1 to {most} (give --labels-from 0 if they are not)"
+            )
+    if low < first:
+        raise UserError(f"there is a label {low}, but --labels-from {first} says that they begin at {first}")
+    return first
+
+
+def from_zero(numbers: dict[str, int], known: int | None = None, first: int | None = None) -> dict[str, int]:
+    """Class numbers of clips, counted from 0; known, first: see `first_label`."""
+    first = first_label(min(numbers.values(), default=0), max(numbers.values(), default=0), known, first)
+    return {name: number - first for name, number in numbers.items()}
+
+
+def warn_of_empty_classes(labels: dict[str, int], protocols: dict[str, dict], classes: tuple[str, ...]) -> None:
+    """Names the classes of which a protocol has no training clip: nothing can learn them."""
+    for protocol, splits in protocols.items():
+        present = {labels[name] for name in splits.get("train", ()) if name in labels}
+        missing = [f"{k} ({name})" for k, name in enumerate(classes) if k not in present]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            warn(f"{protocol}: no training clip of class {', '.join(missing[:3])}{more}, of {len(classes)} classes")
 
 
 def _registry_target(data_root, name, protocols, number, layout, persons) -> Target:
@@ -154,38 +195,9 @@ class PackedClips:
         return clip.transpose(3, 1, 2, 0).astype(np.float32)
 
 
-@contextlib.contextmanager
-def reading_archive(path):
-    """What a damaged zip archive makes the zip and array readers raise, as one UserError with the path."""
-    damaged = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-    try:
-        yield
-    except (*damaged, OverflowError, MemoryError) as error:
-        raise UserError(f"{path}: not a readable .npz file ({str(error)[:100]}); download it again") from None
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, None):  # a place outside the file; anything else is the disk's
-            raise
-        raise UserError(f"{path}: not a readable .npz file; download it again") from None
-
-
-def read_npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, Fortran order, dtype) of the .npy that begins at `file`, which is left at its first value; ValueError or
-    EOFError when there is none."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
 def read_class_names(path) -> tuple[str, ...]:
     """Class names from a text file, one a line in the order of their numbers; UserError when two are equal."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; expected a class name a line") from None
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not names:
         raise UserError(f"{path}: holds no class name; expected one a line")
     if len(set(names)) != len(names):
@@ -225,6 +237,34 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="a clip that cannot be used (another number of joints, not finite, ...): refuse (default) ends at the "
         "first, nothing is written; skip leaves such clips out, counts them and names them in preparation.json",
+    )
+
+
+def add_unpacked_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-unpacked",
+        type=float,
+        default=MAX_UNPACKED / 1e9,
+        metavar="GB",
+        help="memory that one array or pickle may need where its file is smaller (default 1): compressed archives of a "
+        "few MB can hold many GB of zeros. Raise it when a clip of yours really is so large",
+    )
+
+
+def unpacked_bytes(gigabytes: float) -> int:
+    """--max-unpacked in bytes; UserError unless it is above 0."""
+    if not 0 < gigabytes < 1e9:
+        raise UserError(f"--max-unpacked {gigabytes:g}: expected a number of GB above 0")
+    return int(gigabytes * 1e9)
+
+
+def add_labels_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels-from",
+        type=int,
+        choices=(0, 1),
+        help="the number of the first class where labels are numbers; default: 1 where no label is 0 and the lowest is 1, "
+        "which is said. Give 0 when class 0 has no clip in this file",
     )
 
 

@@ -22,24 +22,31 @@ from data_gen.from_files import (
     PROTOCOL_FOLDERS,
     PackedClips,
     add_common_flags,
+    add_labels_flag,
     add_layout_flag,
+    add_unpacked_flag,
     check_common_flags,
+    class_number,
+    from_zero,
     make_target,
     read_class_names,
     say_what_was_done,
+    unpacked_bytes,
+    warn_of_empty_classes,
     write_description,
 )
 from data_gen.normalise import parse_steps
+from options.datasets import DATASETS
 from utils.errors import UserError, run
-from utils.files import load_pickle
+from utils.files import MAX_UNPACKED, load_pickle
 
 _SPLIT = re.compile(r"(?P<protocol>.*?)[_-]?(?P<part>train|val|test)(?P<fold>\d*)")
 _LONG_NAMES = {folder: protocol for protocol, folder in PROTOCOL_FOLDERS.items()} | {"xsetup": "cross_setup"}
 
 
-def read_file(path) -> tuple[dict[str, list[str]], list[dict]]:
-    """(split, annotations) of the pickle; UserError when it is another kind of file."""
-    content = load_pickle(path)
+def read_file(path, limit: int = MAX_UNPACKED) -> tuple[dict[str, list[str]], list[dict]]:
+    """(split, annotations) of the pickle; UserError when it is another kind of file. limit: see utils.files."""
+    content = load_pickle(path, limit)
     if not (isinstance(content, dict) and isinstance(content.get("split"), dict)):
         held = f" of {', '.join(map(str, list(content)[:5]))}"[:200] if isinstance(content, dict) else ""
         raise UserError(
@@ -104,14 +111,6 @@ def label_from_name(names, pattern: str) -> tuple[dict[str, int], tuple[str, ...
     return {name: number[text] for name, text in texts.items()}, classes
 
 
-def _stated_label(path, name: str, label) -> int:
-    if isinstance(label, np.ndarray) and label.size == 1:
-        label = label.reshape(-1)[0]
-    if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or label < 0:
-        raise UserError(f"{path}: clip {name}: its label is {str(label)[:40]!r}, expected a class number from 0")
-    return int(label)
-
-
 def check_keypoint(name: str, annotation: dict) -> np.ndarray:
     """The coordinates (M, T, V, 3) of an annotation; UserError when they are 2-D, of another shape or no numbers."""
     keypoint = annotation.get("keypoint")
@@ -166,12 +165,26 @@ def pack(annotations: list[dict], index: dict[str, int], names, packed: PackedCl
     packed.close()
 
 
-def convert(path, data_root, name, *, layout=None, persons=None, wanted=None, pattern=None, classes=None, **build):
+def convert(
+    path,
+    data_root,
+    name,
+    *,
+    layout=None,
+    persons=None,
+    wanted=None,
+    pattern=None,
+    classes=None,
+    first=None,
+    limit=MAX_UNPACKED,
+    **build,
+):
     """Reads the pickle `path` and writes the data set `name`; returns (Target, BuildReport).
 
     pattern: see `label_from_name`, None for the labels of the file; classes: class names, None for "class 0", ...;
+    first: what the first class number is (see `from_zero`); limit: bytes in memory that the pickle may need beyond its size;
     build: steps, frames, workers and on_bad of `build_dataset`."""
-    splits, annotations = read_file(path)
+    splits, annotations = read_file(path, limit)
     protocols = find_protocols(splits, wanted)
     index = index_annotations(path, annotations)
     used = sorted({clip for parts in protocols.values() for clips in parts.values() for clip in clips})
@@ -181,13 +194,17 @@ def convert(path, data_root, name, *, layout=None, persons=None, wanted=None, pa
         if classes is not None and len(classes) < len(found):
             raise UserError(f"--classes names {len(classes)} classes, the clip names have {len(found)}")
     else:
-        labels = {clip: _stated_label(path, clip, annotations[index[clip]].get("label")) for clip in present}
+        stated = {clip: annotations[index[clip]].get("label") for clip in present}
+        labels = {clip: class_number(f"{path}: clip {clip}", label) for clip, label in stated.items()}
+        known = DATASETS[name].num_classes if name in DATASETS else classes and len(classes)
+        labels = from_zero(labels, known, first)
         found = max(labels.values(), default=0) + 1
         if classes is not None and len(classes) < found:
             raise UserError(f"--classes names {len(classes)} classes, but the file has label {found - 1}")
     most = persons or most_persons(annotations, (index[clip] for clip in present))
     target = make_target(data_root, name, list(protocols), found if classes is None else classes, layout, most)
     folder = target.folder
+    warn_of_empty_classes(labels, protocols, target.classes)
     with building_folder(folder.with_name(f"{folder.name}.clips")) as temporary:
         packed = PackedClips(temporary / "clips.raw")
         pack(annotations, index, used, packed, persons or target.persons, build.get("on_bad", "refuse"))
@@ -243,6 +260,8 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--classes", metavar="FILE.txt", help="text file with a class name a line, in the order of the class numbers"
     )
+    add_labels_flag(parser)
+    add_unpacked_flag(parser)
     add_common_flags(parser)
     return parser.parse_args(argv)
 
@@ -261,6 +280,8 @@ def main(argv=None) -> None:
         wanted=args.protocols,
         pattern=args.label_from_name,
         classes=read_class_names(args.classes) if args.classes else None,
+        first=args.labels_from,
+        limit=unpacked_bytes(args.max_unpacked),
         steps=parse_steps(args.normalise),
         frames=args.frames,
         workers=args.workers,

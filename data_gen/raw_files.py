@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from utils.errors import UserError
+from utils.files import check_regular
 
 MAX_BYTES = 128 * 2**20  # of one text file; the longest real ones are a tenth of it. A crafted archive cannot ask more
 
@@ -44,8 +45,7 @@ def _files_of(path: Path, suffix: str) -> list[Where]:
             return files
         archives = sorted(where.path for where in found if where.path.lower().endswith(".zip"))
         return [where for archive in archives for where in _files_of(Path(archive), suffix)]
-    if not path.exists():
-        raise UserError(f"{path}: there is no such folder or archive")
+    check_regular(path, "folder or archive")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: expected a folder or a zip archive of {suffix} files")
     members = _archive(str(path)).namelist()
@@ -74,6 +74,8 @@ def find_files(paths, suffix: str) -> dict[str, Where]:
 
 def read_bytes(where: Where) -> bytes:
     """The content of a file; UserError when it is missing, too large, or damaged within its archive."""
+    if where.member is None:
+        check_regular(where.path)
     try:
         if where.member is None:
             with open(where.path, "rb") as file:
@@ -81,8 +83,6 @@ def read_bytes(where: Where) -> bytes:
         else:
             with _archive(where.path).open(where.member) as file:
                 content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise UserError(f"{where}: there is no such file") from None
     except OSError:
         raise
     except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError, ValueError) as error:

@@ -94,6 +94,7 @@ DATASETS = {
 }
 
 PROTOCOLS = ("cross_subject", "cross_view", "cross_setup", "cross_quality")
+MAX_CLASSES = 100_000  # more are a mistake, or a label that is no class number
 
 
 class DescriptionError(ValueError):
@@ -112,7 +113,7 @@ def from_description(name: str, description: object) -> DatasetRow:
     if unknown:
         raise DescriptionError(f"has a field {unknown[0]!r} that is not known (classes, protocols, layout, persons)")
     classes = description.get("classes")
-    if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= 100000:
+    if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MAX_CLASSES:
         classes = [f"class {i}" for i in range(classes)]
     if not (isinstance(classes, list) and classes and all(isinstance(c, str) for c in classes)):
         raise DescriptionError("'classes' must be a list of class names, or their number")

@@ -61,6 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
         "metres, (T, V, 3) or, for several persons, (T, V, 3, M) or (M, T, V, 3); zeros for what is not seen",
     )
     g.add_argument(
+        "--max-unpacked",
+        type=common.positive,
+        default=1.0,
+        metavar="GB",
+        help="memory that one clip may need where its file is smaller: a compressed archive of a few MB can hold many GB of "
+        "zeros. Raise it when a clip of yours really is so large",
+    )
+    g.add_argument(
         "--dataset",
         default="",
         metavar="NAME",

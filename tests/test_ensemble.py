@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bombs import npy_header, write_bomb
 
 import ensemble
 from utils.errors import UserError
@@ -95,7 +95,7 @@ def test_files_that_are_no_scores_are_refused(tmp_path):
         np.save(plain, np.zeros(3))
     with pytest.raises(UserError, match="not a readable scores file"):
         read_scores(tmp_path / "array.npy")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such scores file"):
         read_scores(tmp_path / "none.npz")
     with pytest.raises(UserError, match=r"holds no scores.npz"):
         read_scores(tmp_path)
@@ -109,13 +109,11 @@ def test_cut_files_are_refused_at_every_length(tmp_path):
             read_scores(tmp_path / "cut.npz")
 
 
-def test_an_archive_that_unpacks_to_too_much_is_not_read(tmp_path, monkeypatch):
-    run = write_run(tmp_path / "run", "joint")
-    with zipfile.ZipFile(run / "scores.npz") as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    monkeypatch.setattr("utils.fusion.MAX_BYTES", size - 1)
-    with pytest.raises(UserError, match="too many for a scores file"):
-        read_scores(run)
+def test_an_archive_that_unpacks_to_too_much_is_not_read(tmp_path):
+    names = ("names", "labels", "scores")  # together above the limit, each below
+    write_bomb(tmp_path / "s.npz", {f"{name}.npy": npy_header((400_000_000,), "|i1") for name in names}, 400_000_000)
+    with pytest.raises(UserError, match="1.2 GB of memory"):
+        read_scores(tmp_path / "s.npz")
 
 
 # ---- fusing
@@ -245,7 +243,7 @@ def test_mistakes_are_sentences(runs, tmp_path):
         ([first, second, "--weights", "1", "1", "1"], "3 weights for 2 runs"),
         ([first, second, "--search-steps", "5"], "add --search"),
         ([first, second, "--search", "--search-steps", "0"], "1 step or more"),
-        ([first, str(tmp_path / "none")], "no such file or run folder"),
+        ([first, str(tmp_path / "none")], "no such scores file"),
         ([first, second, "--output", str(tmp_path / "none" / "x.json")], "folder does not exist"),
     ]:
         with pytest.raises(UserError, match=says):

@@ -446,7 +446,7 @@ def test_own_arrays_by_two_processes_are_the_same_bytes(tmp_path):
         ("name,label,split\n../clip0,0,train\n", "line 2: '../clip0' cannot be a clip's name"),
         ("name,label,split\n/etc/clip0,0,train\n", "cannot be a clip's name"),
         ("name,label,../x\nclip0,0,train\nclip1,0,val\n", "'../x' cannot name a folder"),
-        ("name,label,split\nclip0,0,train\nnowhere,0,val\n", "nowhere.npy: there is no such clip"),
+        ("name,label,split\nclip0,0,train\nnowhere,0,val\n", "nowhere.npy: there is no such file"),
         ("name,label,split\nclip0,0,train\n\xff", "2: 1 values for 3|not UTF-8|line 3"),
     ],
 )

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write, dump_pickle, load_json, load_pickle, write_json
+from utils.files import atomic_write, dump_pickle, load_json, load_pickle, map_npy, write_json
 
 SPLITS = ("train", "val")
 SIDECAR = "preparation.json"
@@ -56,17 +56,6 @@ class Split:
         return len(self.kept)
 
 
-def _open_npy(path: Path, what: str) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: {what} is missing") from None
-    except OSError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path}: not a readable .npy file of {what} ({str(error)[:120]})") from None
-
-
 def _read_labels(path: Path, num_classes: int | None) -> tuple[list[str], np.ndarray]:
     content = load_pickle(path)
     if not (isinstance(content, (tuple, list)) and len(content) == 2):
@@ -76,9 +65,11 @@ def _read_labels(path: Path, num_classes: int | None) -> tuple[list[str], np.nda
         raise UserError(f"{path}: expected a pickle of (list of names, list of labels)")
     if len(names) != len(labels):
         raise UserError(f"{path}: {len(names)} names but {len(labels)} labels")
-    try:
-        values = np.asarray(labels, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    if isinstance(labels, np.ndarray):
+        labels = labels.reshape(-1).tolist()
+    try:  # of each label by itself: nested lists that share their parts can be larger than any memory
+        values = np.array([float(x.item() if isinstance(x, np.ndarray) else x) for x in labels], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{path}: the labels are not numbers") from None
     if len(values) != len(names):
         raise UserError(f"{path}: expected one label per name, found {len(values)} for {len(names)} names")
@@ -104,7 +95,7 @@ def open_split(folder, split: str, joints: int, persons: int, num_classes: int |
     missing = [str(f) for f in (data_file, label_file, frame_file) if not f.is_file()]
     if missing:
         raise UserError(f"{folder}: missing {', '.join(Path(m).name for m in missing)}")
-    data = _open_npy(data_file, "coordinates")
+    data = map_npy(data_file, "coordinates")
     if data.dtype != np.float32 or data.ndim != 5 or data.shape[1] != 3:
         raise UserError(
             f"{data_file}: expected float32 of shape (N, 3, T, {joints}, {persons}), found {data.dtype} {data.shape}"
@@ -114,7 +105,7 @@ def open_split(folder, split: str, joints: int, persons: int, num_classes: int |
             f"{data_file}: expected {joints} joints and {persons} persons, (N, 3, T, {joints}, {persons}), "
             f"found {data.shape}"
         )
-    counts = np.asarray(_open_npy(frame_file, "frame counts"))
+    counts = np.asarray(map_npy(frame_file, "frame counts"))
     if counts.ndim != 1 or not (np.issubdtype(counts.dtype, np.integer) or np.issubdtype(counts.dtype, np.floating)):
         raise UserError(f"{frame_file}: expected whole numbers of shape (N,), found {counts.dtype} {counts.shape}")
     if not (np.isfinite(counts).all() and (counts == np.floor(counts)).all() and (counts >= 0).all()):

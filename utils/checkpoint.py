@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import atomic_write, temporary_name
+from utils.files import MAX_UNPACKED, atomic_write, check_regular, temporary_name
 
 LAST, PREVIOUS = "checkpoint_last.pth.tar", "checkpoint_previous.pth.tar"
 FORMAT = 1
@@ -88,12 +88,11 @@ def load(path) -> dict:
     Raises UserError when the file is missing, is damaged, is no checkpoint, or asks for more than plain tensors and
     containers (it is then not run, but refused)."""
     path = Path(path)
-    if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "there is no such file"
-        raise UserError(f"checkpoint {path}: {kind}")
+    size = check_regular(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                _check_members(path, archive, size)
                 damaged = archive.testzip()
             if damaged is not None:
                 raise UserError(f"checkpoint {path}: the file is damaged (checksum of {damaged})")
@@ -117,6 +116,20 @@ def load(path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: expected a dictionary, found {type(content).__name__}")
     return content
+
+
+def _check_members(path, archive: zipfile.ZipFile, size: int) -> None:
+    """UserError when an archive would unpack to more than itself and MAX_UNPACKED (torch.save does not compress), or its
+    pickle asks for bytes that it does not hold."""
+    unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > max(MAX_UNPACKED, size):
+        raise UserError(
+            f"checkpoint {path}: its {size / 1e6:.3g} MB are compressed and would need {unpacked / 1e9:.1f} GB of memory, "
+            "which torch.save never does; it is not read. If you trust it, load it with torch and save it again"
+        )
+    for info in archive.infolist():
+        if info.filename.endswith("data.pkl") and b"bytearray\n" in archive.read(info):
+            raise UserError(f"checkpoint {path}: not loaded, it asks for a bytearray, which plain tensors never need")
 
 
 def load_latest(folder, note=print) -> tuple[dict, Path] | None:

@@ -52,6 +52,12 @@ def _who() -> str:
     return f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") not in ("", "1") else ""
 
 
+def warn(text: str) -> None:
+    """Says on standard error what may be wrong, once where several processes compute the same."""
+    if os.environ.get("RANK", "0") in ("", "0"):
+        print(f"warning: {text}", file=sys.stderr)
+
+
 def run(main, argv=None) -> None:
     """Calls `main(argv)` and exits: with its return value (None = 0), or 2 and a sentence for a user's mistake."""
     try:

@@ -6,14 +6,13 @@ An .npz archive, not compressed (features do not compress):
     classes (K,) text                     encoder, stream, dataset, protocol       text: where they come from
 """
 
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import ArrayArchive, atomic_write
 
 SPLITS = ("train", "val")
 _TEXTS = ("encoder", "stream", "dataset", "protocol")
@@ -59,7 +58,7 @@ def write_features(path, content: Features) -> None:
 
 
 def _split(archive, name: str, classes: int, path) -> SplitFeatures:
-    names, labels, features = (archive[f"{name}_{part}"] for part in ("names", "labels", "features"))
+    names, labels, features = (archive.read(f"{name}_{part}") for part in ("names", "labels", "features"))
     if names.ndim != 1 or names.dtype.kind != "U" or labels.shape != names.shape or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: expected {name}_names as text (N,) and {name}_labels as integers (N,)")
     if features.ndim != 2 or len(features) != len(names) or features.dtype != np.float32:
@@ -76,25 +75,13 @@ def _split(archive, name: str, classes: int, path) -> SplitFeatures:
 def read_features(path) -> Features:
     """The content of a features file. UserError when it is missing, of another format, or its parts do not fit."""
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
-            if unpacked > 2 * path.stat().st_size + 2**20:
-                raise UserError(f"{path}: it would unpack to {unpacked} bytes; features are saved uncompressed")
-            needed = [*_TEXTS, "classes", *(f"{s}_{part}" for s in SPLITS for part in ("names", "labels", "features"))]
-            missing = [name for name in needed if name not in archive]
-            if missing:
-                raise UserError(f"{path}: not a features file, it lacks {missing[0]}")
-            classes = tuple(str(name) for name in archive["classes"].reshape(-1))
-            splits = {name: _split(archive, name, len(classes), path) for name in SPLITS}
-            return Features(**splits, classes=classes, **{name: str(archive[name])[:500] for name in _TEXTS})
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; --save-features makes one") from None
-    except UserError:
-        raise
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # a damaged archive names a place before its beginning
-            raise
-        raise UserError(f"{path}: not a readable features file ({str(error)[:120]})") from None
-    except Exception as error:  # a hostile or cut archive can raise almost anything from inside the readers
-        raise UserError(f"{path}: not a readable features file ({type(error).__name__}: {str(error)[:120]})") from None
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file; --save-features makes one")
+    with ArrayArchive(path, together=True, what="features file") as archive:
+        needed = [*_TEXTS, "classes", *(f"{s}_{part}" for s in SPLITS for part in ("names", "labels", "features"))]
+        missing = [name for name in needed if name not in archive]
+        if missing:
+            raise UserError(f"{path}: not a features file, it lacks {missing[0]}")
+        classes = tuple(str(name) for name in archive.read("classes").reshape(-1))
+        splits = {name: _split(archive, name, len(classes), path) for name in SPLITS}
+        return Features(**splits, classes=classes, **{name: str(archive.read(name))[:500] for name in _TEXTS})

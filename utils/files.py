@@ -2,64 +2,147 @@
 
 * `atomic_write` writes to a temporary name beside the target, flushes it to the disk and renames it: whoever looks at
   the target sees the old file or the new one, never half of one.
-* `load_label_pickle` reads the pickles that data sets ship without running what is inside: only builtin containers,
-  numbers, strings and numpy arrays are rebuilt, anything else is refused by name.
-* `load_json` reads a bounded, UTF-8 JSON file and names the line of a mistake.
+* `check_regular` is the door of everything that is read: a pipe or a device, which would be waited for without end, is
+  refused, and so is a folder.
+* `read_text` and `load_json` read bounded UTF-8 text, with or without a byte order mark (UTF-16 where a mark says so).
+* `load_pickle` reads the pickles that data sets ship without running what is inside: only builtin containers, numbers,
+  strings and numpy arrays are rebuilt, anything else is refused by name.
+* `read_npy`, `map_npy` and `ArrayArchive` read .npy files and the arrays of an .npz.
+
+A small file can ask for much memory: a zip archive packs zeros a thousandfold, the header of an array or a few bytes of a
+pickle name any size. What a file declares is looked at before anything is unpacked. More than the size of the file itself
+and more than a limit (MAX_UNPACKED, or what a program's --max-unpacked says) is refused; what is stored as it is, is as
+large as it looks and needs no limit.
 """
 
+import codecs
 import contextlib
+import errno
 import hashlib
 import io
 import json
+import math
 import mmap
 import os
 import pickle
 import pickletools
 import secrets
+import stat
+import struct
+import zipfile
+import zlib
+from collections import OrderedDict
 from pathlib import Path
+
+import numpy as np
 
 from utils.errors import UserError
 from utils.locks import is_locked, lock, still_named
 
 MAX_JSON_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 256 * 2**20
+MAX_UNPACKED = 10**9  # bytes in memory at once that one file may ask for where it is smaller itself
+MAX_EXPANSION = 16  # of a pickle: Python's objects are larger than their text, but not more than this for honest data
 
-# What a pickle of numbers, names and arrays needs, and nothing that can act.
+
+def check_regular(path, what: str = "file") -> int:
+    """The size of a file in bytes; UserError when there is none, or it is a folder, a pipe or a device. what: was expected."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such {what}") from None
+    except ValueError:  # a zero byte within the name
+        raise UserError(f"{str(path)!r}: cannot be the name of a file") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path}: is a folder; give the name of a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: is a pipe or a device; give a file (write what the pipe holds to one first)")
+    return found.st_size
+
+
+def check_unpacked(place, size: int, stored: int, limit: int = MAX_UNPACKED) -> None:
+    """UserError when `size` bytes, which a file of `stored` bytes declares, are more than the file and than the limit."""
+    if size > max(limit, stored):
+        raise UserError(
+            f"{place}: it would need {size / 1e9:.1f} GB of memory, from a file of {stored / 1e6:.3g} MB; the limit is "
+            f"{limit / 1e9:.3g} GB (--max-unpacked of the programs that read your files), so it is not read"
+        )
+
+
+def decode_text(content: bytes, place) -> str:
+    """Text from bytes in UTF-8, with or without its byte order mark, or in UTF-16 with one; UserError for others."""
+    try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{place}: not UTF-8 text") from None
+
+
+def read_text(path, limit: int = MAX_TEXT_BYTES) -> str:
+    """The text of a file (see `decode_text`); UserError when it is no regular file, larger than `limit`, or no text."""
+    size = check_regular(path)
+    if size > limit:
+        raise UserError(f"{path}: {size} bytes are too many for a text file of this kind (at most {limit})")
+    return decode_text(Path(path).read_bytes(), path)
+
+
+class _ArrayType:
+    """Stands for numpy.ndarray while a pickle is read, which only names it: called with a shape it would ask for memory."""
+
+
+def _reconstruct(kind, shape, code) -> np.ndarray:
+    """The empty array that a pickled array begins as; its content comes with its state."""
+    return np.ndarray.__new__(np.ndarray, (0,), "b")
+
+
+def _bytes_of(kind):
+    """bytes or bytearray made of what the pickle holds itself; a number would ask for that many bytes."""
+
+    def make(content=b"", *rest):
+        if isinstance(content, int):
+            raise UserError(f"it asks for {content} empty bytes, which data never needs; it may be malicious")
+        return kind(content, *rest)
+
+    return make
+
+
+def _encode(text: str, codec: str = "utf-8", errors: str = "strict") -> bytes:
+    """How protocol 2 keeps bytes: as text of as many characters."""
+    if codec not in ("latin1", "latin-1", "utf-8", "utf8", "ascii"):
+        raise UserError(
+            f"it asks for the codec {codec!r}, which data never needs; it is not read (it may be malicious)"
+        )
+    return text.encode(codec, errors)
+
+
+_PARTS = getattr(np, "_core", None) or np.core  # the name before numpy 2
+# What a pickle of numbers, names and arrays needs, and nothing that can act or ask for more than the pickle holds.
 _SAFE_GLOBALS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-    ("builtins", "set"),
-    ("builtins", "frozenset"),
-    ("builtins", "bytearray"),
-    ("builtins", "complex"),
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytes"): _bytes_of(bytes),
+    ("builtins", "bytearray"): _bytes_of(bytearray),
+    ("builtins", "complex"): complex,
 }
+for _core in ("numpy._core", "numpy.core"):
+    _SAFE_GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _SAFE_GLOBALS[f"{_core}.multiarray", "scalar"] = _PARTS.multiarray.scalar
+    _SAFE_GLOBALS[f"{_core}.numeric", "_frombuffer"] = _PARTS.numeric._frombuffer
 
 
 class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
+        module = "builtins" if module == "__builtin__" else module  # its name in the protocols before 3
         if (module, name) not in _SAFE_GLOBALS:
             raise UserError(
                 f"it asks to import {module}.{name}, which data never needs; it is not read (it may be malicious)"
             )
-        if module.startswith("numpy.core"):  # the name before numpy 2
-            import numpy
-
-            if not hasattr(numpy, "_core"):
-                return super().find_class(module, name)
-            module = module.replace("numpy.core", "numpy._core")
-        elif module.startswith("numpy._core"):
-            import numpy
-
-            if not hasattr(numpy, "_core"):
-                module = module.replace("numpy._core", "numpy.core")
-        return super().find_class(module, name)
+        return _SAFE_GLOBALS[module, name]
 
 
 _ARGUMENT_BYTES = {ord(op.code): 0 if op.arg is None else op.arg.n for op in pickletools.opcodes}
@@ -71,22 +154,27 @@ _LENGTH_BYTES = {  # arguments that begin with their own length
 }
 _LINES = {ord("c"): 2, ord("i"): 2}  # GLOBAL and INST are followed by two lines, other line arguments by one
 _PUT, _LONG_PUT, _STOP = ord("p"), ord("r"), ord(".")
+_BYTES_MADE = {ord("\x8f"): 216, ord("\x91"): 216} | dict.fromkeys(
+    b"]})tlduGIKMJLFUVTXBC\x85\x86\x87\x8a\x8b\x8c\x8d\x8e", 64
+)
 
 
-def _refuse_memory_bombs(file) -> None:
-    """UserError when the pickle stores under a number that its size cannot justify. Python's unpickler keeps what is
-    stored in a table as long as the largest number, so that six bytes can ask for many gigabytes."""
-    size = os.fstat(file.fileno()).st_size
+def _refuse_memory_bombs(file, size: int, limit: int) -> None:
+    """UserError when the pickle would need more memory than `check_unpacked` allows: by a number under which it stores,
+    since Python's unpickler keeps what is stored in a table as long as the largest number, so that six bytes can ask for
+    many gigabytes; or by the objects that it makes, of which one byte can make one of 216 bytes."""
     if not size:
         return
+    made, most = size, max(limit, MAX_EXPANSION * size)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = 0
-        while at < size:
+        while at < size and made <= most:
             code = data[at]
             at += 1
+            made += _BYTES_MADE.get(code, 0)
             length = _ARGUMENT_BYTES.get(code)
             if length is None or code == _STOP:
-                return  # the end, or no opcode: the unpickler says so
+                break  # the end, or no opcode: the unpickler says so
             number = 0
             if length >= 0:
                 number = int.from_bytes(data[at : at + 4], "little") if code == _LONG_PUT else 0
@@ -102,20 +190,21 @@ def _refuse_memory_bombs(file) -> None:
                 number = int(line) if code == _PUT and line.isdigit() else 0
             if number > size:
                 raise UserError("it stores things under numbers that only a damaged or malicious file holds")
+    if made > most:
+        check_unpacked("the pickle", made, size, limit)
 
 
-def load_pickle(path) -> object:
+def load_pickle(path, limit: int = MAX_UNPACKED) -> object:
     """The object in a pickle of plain data (lists, dicts, numbers, strings, numpy arrays).
 
-    Raises UserError, with the path, when the file is missing, is no pickle, is cut short, or asks to import anything
-    that plain data does not need."""
+    Raises UserError, with the path, when the file is missing, is no pickle, is cut short, asks to import anything
+    that plain data does not need, or for more memory than the limit and its own size allow."""
     path = Path(path)
+    size = check_regular(path)
     try:
         with open(path, "rb") as file:
-            _refuse_memory_bombs(file)
+            _refuse_memory_bombs(file, size, limit)
             return _SafeUnpickler(file, encoding="latin1").load()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError:
@@ -132,18 +221,153 @@ def load_pickle(path) -> object:
 def load_json(path) -> object:
     """The content of a JSON file; UserError with path and line when it is missing, too large or malformed."""
     path = Path(path)
+    if (size := check_regular(path)) > MAX_JSON_BYTES:
+        raise UserError(f"{path}: {size} bytes is too large for a JSON description")
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, place) -> object:
+    """The value of JSON text; UserError, with the place, for what is none."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size} bytes is too large for a JSON description")
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+        raise UserError(f"{place}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise UserError(f"{place}: not valid JSON ({str(error)[:80]})") from None
     except RecursionError:
-        raise UserError(f"{path}: nested too deeply for a JSON description") from None
+        raise UserError(f"{place}: nested too deeply for a JSON description") from None
+
+
+# -- arrays -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reading_archive(path, what: str = ".npz file"):
+    """What a damaged zip archive makes the zip and array readers raise, as one UserError with the path. what: was expected."""
+    damaged = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+    try:
+        yield
+    except (*damaged, OverflowError, MemoryError) as error:
+        raise UserError(f"{path}: not a readable {what} ({str(error)[:100]}); download it again") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, None):  # a place outside the file; anything else is the disk's
+            raise
+        raise UserError(f"{path}: not a readable {what}; download it again") from None
+
+
+def read_npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, Fortran order, dtype) of the .npy that begins at `file`, which is left at its first value; ValueError or
+    EOFError when there is none."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _read_array(file, size: int, place, stored: int, limit: int) -> np.ndarray:
+    """The array of a .npy of `size` bytes that begins at `file`; ValueError or EOFError when there is none."""
+    begin = file.tell()
+    shape, fortran, dtype = read_npy_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"a header with the shape {shape}")
+    need = math.prod(shape) * dtype.itemsize
+    if need > size - (file.tell() - begin):
+        raise EOFError(f"its header says {need} bytes, {size - (file.tell() - begin)} are there")
+    check_unpacked(place, need, stored, limit)
+    array = np.empty(shape, dtype, order="F" if fortran else "C")
+    if need:
+        into = memoryview(array.reshape(-1, order="A").view(np.uint8))
+        while into:
+            if not (got := file.readinto(into)):
+                raise EOFError("it is cut short")
+            into = into[got:]
+    return array
+
+
+def read_npy(path, limit: int = MAX_UNPACKED) -> np.ndarray:
+    """The array of a .npy file. UserError when it is no regular file, no .npy, cut short, or one of Python objects."""
+    size = check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            return _read_array(file, size, path, size, limit)
+    except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
+        raise UserError(f"{path}: not a readable .npy array ({str(error)[:100]})") from None
+
+
+def map_npy(path, what: str = "numbers") -> np.ndarray:
+    """The array of a .npy file as a read-only memory map; UserError as `read_npy`."""
+    check_regular(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("it is an .npz")
+        return array
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: not a readable .npy file of {what} ({str(error)[:120]})") from None
+
+
+class ArrayArchive:
+    """The arrays of an .npz by name, each read when it is asked for; a context manager.
+
+    names: of the arrays, in the archive's order. together: whether all of them will be in memory at once, so that the limit
+    is for their sum; what: was expected, for messages. UserError when it is no regular file or no zip archive, or two
+    arrays have one name."""
+
+    def __init__(self, path, limit: int = MAX_UNPACKED, together: bool = False, what: str = ".npz file"):
+        self.path, self.limit, self._what = Path(path), limit, what
+        self._size = check_regular(path, what)
+        with reading_archive(path, what):
+            self._zip = zipfile.ZipFile(path)
+        try:
+            members = [i for i in self._zip.infolist() if i.filename.endswith(".npy") and not i.is_dir()]
+            self._members = {info.filename.removesuffix(".npy"): info for info in members}
+            if len(self._members) != len(members):
+                raise UserError(f"{path}: two arrays in it have the same name")
+            if together:
+                check_unpacked(path, sum(info.file_size for info in members), self._size, limit)
+        except UserError:
+            self.close()
+            raise
+        self.names = list(self._members)
+
+    def __enter__(self) -> "ArrayArchive":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def close(self) -> None:
+        self._zip.close()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that an array's header says; UserError when it is missing or no array."""
+        with self._open(name) as file:
+            return read_npy_header(file)[0]
+
+    def read(self, name: str) -> np.ndarray:
+        """An array, whose bytes agree with the archive's checksum; UserError when it is missing, damaged, or one of Python
+        objects, or larger than the limit."""
+        with self._open(name) as file:
+            info = self._members[name]
+            check_unpacked(f"{self.path}:{name}", info.file_size, self._size, self.limit)
+            array = _read_array(file, info.file_size, f"{self.path}:{name}", self._size, self.limit)
+            file.read()  # to the end, where the checksum is compared
+            return array
+
+    @contextlib.contextmanager
+    def _open(self, name: str):
+        if name not in self._members:
+            raise UserError(f"{self.path}:{name}: there is no such array")
+        with reading_archive(f"{self.path}:{name}", self._what), self._zip.open(self._members[name]) as file:
+            yield file
 
 
 def flush_to_disk(path) -> None:

@@ -13,7 +13,6 @@ clips are halved by a checksum of their names, the weights are chosen on the fir
 halves are the same on every machine; both are test clips, with the same subjects, which the report must say.
 """
 
-import errno
 import hashlib
 import itertools
 import math
@@ -24,11 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import ArrayArchive, atomic_write
 
 SCORES_FILE = "scores.npz"
 MAX_COMBINATIONS = 20000
-MAX_BYTES = 2 * 2**30  # of the unpacked arrays; 60,000 clips of 120 classes are 29 MB
 
 
 @dataclass(frozen=True)
@@ -111,29 +109,12 @@ def read_scores(path) -> Scores:
         if not (path / SCORES_FILE).is_file():
             raise UserError(f"{path}: the folder holds no {SCORES_FILE}; give the folder of a finished evaluation")
         path = path / SCORES_FILE
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            size = sum(entry.file_size for entry in archive.zip.infolist())
-            if size > MAX_BYTES:
-                raise UserError(f"{path}: {size} bytes unpacked are too many for a scores file; it is not read")
-            missing = [name for name in ("names", "labels", "scores") if name not in archive]
-            if missing:
-                raise UserError(f"{path}: not a scores file, it lacks {' and '.join(missing)}")
-            texts = {name: str(archive[name])[:200] if name in archive else "" for name in ("stream", "dataset")}
-            content = Scores(archive["names"], archive["labels"], archive["scores"], **texts, source=str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file or run folder") from None
-    except UserError:
-        raise
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # a damaged archive names a place before its beginning
-            raise
-        raise UserError(f"{path}: not a readable scores file ({str(error)[:120]})") from None
-    except Exception as error:  # a hostile or cut archive can raise almost anything from inside the readers
-        raise UserError(
-            f"{path}: not a readable scores file ({type(error).__name__}: {str(error)[:120]}); expected an .npz "
-            "archive of names, labels and scores, as action_classification.py saves"
-        ) from None
+    with ArrayArchive(path, together=True, what="scores file") as archive:
+        missing = [name for name in ("names", "labels", "scores") if name not in archive]
+        if missing:
+            raise UserError(f"{path}: not a scores file, it lacks {' and '.join(missing)}")
+        texts = {name: str(archive.read(name))[:200] if name in archive else "" for name in ("stream", "dataset")}
+        content = Scores(*map(archive.read, ("names", "labels", "scores")), **texts, source=str(path))
     return _sorted(content)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, read_text
 
 SUFFIX = ".txt"
 MAX_BYTES = 64 * 2**20
@@ -63,15 +63,7 @@ def read_video(path) -> np.ndarray:
 
     Raises UserError with file and line when a line does not hold four numbers that make a segment."""
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(f"{path}: {size} bytes are too many for the segments of one video")
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text; expected lines of class,start,end,confidence") from None
+    text = read_text(path, MAX_BYTES)
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import load_json
+from utils.files import load_json, map_npy
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,9 @@ def frame_labels(length: int, segments) -> np.ndarray:
 
 
 def _load(path: Path, kind: str, dims: int) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; prepare the untrimmed videos again") from None
-    except OSError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path}: not a readable .npy file ({str(error)[:120]})") from None
+    if not path.exists():
+        raise UserError(f"{path}: missing; prepare the untrimmed videos again")
+    array = map_npy(path)
     if array.dtype != np.dtype(kind) or array.ndim != dims:
         raise UserError(f"{path}: expected {np.dtype(kind)} of {dims} dimensions, found {array.dtype} {array.shape}")
     return array
