@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
+from engine.graph import CapturedPass, PlainPass
 from engine.setup import resolve_precision
 from feeder.batches import Batches
 from feeder.clips import PackedClips
@@ -46,6 +47,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--layers", type=positive_int, default=3, help="recurrent layers")
     parser.add_argument("--queue", type=positive_int, default=16384, help="queue size")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="as of the program")
+    parser.add_argument(
+        "--graph", action="store_true", help="as --cuda-graph of the program (without a CUDA device: its buffers only)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--placement", choices=("auto", "device", "memory"), default="auto", help="as --clips of the program"
@@ -93,7 +97,8 @@ def main(argv=None) -> None:
     model = PCM3(PCM3Config(encoder=encoder, queue_size=args.queue, topk=args.queue)).to(device, dtype).train()
     model.set_compute_dtype(compute_dtype)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
+    compute = (CapturedPass if args.graph else PlainPass)(model, 1)
     steps, waits = [], []
     stream = batches.stream(0, WARM + args.steps, args.workers)
     for step in range(WARM + args.steps):
@@ -102,14 +107,17 @@ def main(argv=None) -> None:
         batch = next(stream)
         common.synchronise(device)  # rendering on the device counts as waiting for data
         ready = time.perf_counter()
-        train_step(model, optimizer, batch, 1, World(), [])
+        train_step(compute, model, optimizer, batch, World(), [])
         common.synchronise(device)
         if step >= WARM:
             steps.append(time.perf_counter() - started)
             waits.append(ready - started)
     median = statistics.median(steps)
     epoch = median * batches.steps_per_epoch
-    result = {key: getattr(args, key) for key in ("clips", "batch", "hidden", "layers", "queue", "precision", "steps")}
+    result = {
+        key: getattr(args, key)
+        for key in ("clips", "batch", "hidden", "layers", "queue", "precision", "graph", "steps")
+    }
     result |= common.summary(steps) | {
         "data_s": round(statistics.median(waits), 5),
         "data_share": round(sum(waits) / sum(steps), 4),

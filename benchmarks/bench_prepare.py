@@ -1,6 +1,6 @@
 """How much faster preparing NTU files is than plain loops: one line of JSON.
 
-    python -m benchmarks.bench_prepare
+    python benchmarks/bench_prepare.py
 
 Makes files of about 250 KB (the usual size), then, turn by turn, prepares all of them with data_gen (all cores, two
 protocols) and one or two of them with the slow twin of slow_prepare (one process, one protocol: read line by line,
@@ -16,9 +16,12 @@ import json
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
 import numpy as np
 

@@ -1,6 +1,6 @@
 """Weak and strong scaling of pretraining over gloo processes on this machine, and what a step communicates.
 
-    python -m benchmarks.bench_scaling --processes 1 2
+    python benchmarks/bench_scaling.py --processes 1 2
 
 Strong: the same total batch for every number of processes. Weak: the same batch for each process. Every process has one
 thread, so that one process and K processes use 1 and K cores; the runs of a round follow one another, so that a slow minute
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
 import torch
 

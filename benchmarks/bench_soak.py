@@ -1,6 +1,6 @@
 """Memory of a long run: pretraining on UI-PRMD, the resident set read as it goes on.
 
-    python -m benchmarks.bench_soak --steps 2000
+    python benchmarks/bench_soak.py --steps 2000
 
 Runs the program itself (a tiny model; rendering, logging and saving as in any run) and reports the resident set and
 the open files after a tenth of the steps and at the end. Flat means: the end is no more than the tenth, but for what the
@@ -9,10 +9,13 @@ allocator rounds. One JSON line."""
 import argparse
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
 import torch
 

@@ -1,0 +1,77 @@
+"""Every program of benchmarks/ runs, at toy size: nobody runs them for months, and then they must work."""
+
+import json
+import runpy
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from make_tiny import write_tiny_dataset
+from programs import call
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+SMALL = "--hidden 32 --layers 1 --queue 16 --rounds 1 --threads 1"
+COMMANDS = {
+    "backbones": "--only gru --sizes hidden_size=16 num_layers=1 --batch 4 --queue 8 --rounds 1 --threads 1",
+    "chain": "--batch 2 --hidden 16 --layers 1 --rounds 1 --threads 1",
+    "cost": "--batch 8 --frames 8 --queue 64 --hidden 32 --clips 64 --decoder 16 --rounds 1 --threads 1 --no-memory",
+    "encoder": "--batch 2 --hidden 16 --frames 8 --layers 1 --rounds 1 --threads 1 --no-memory",
+    "epoch": "--clips 12 --batch 4 --hidden 16 --layers 1 --queue 16 --steps 2 --threads 1 --graph",
+    "feeder": "--batch 4 --clips 12 --rounds 1",
+    "linear": "--epochs 2 --hidden-size 16 --data-root {data} --no-memory",
+    "prepare": "--clips 8 --rounds 1 --workers 1",
+    "retrieval": "--queries 8 --gallery 32 --width 16 --map",
+    "scaling": "--processes 2 --batch-size 4 --hidden-size 16 --steps 5 --rounds 1 --data-root {data}",
+    "soak": "--steps 150 --batch-size 4 --hidden-size 16 --data-root {data}",
+    "step": f"--batch 4 {SMALL} --only ours --graph --no-memory",
+}
+SLOW = {"backbones", "scaling", "soak", "step"}  # those that start processes, each of which imports torch
+KEYS = {  # of the JSON line, one figure of each
+    "chain": "product",
+    "cost": "points",
+    "encoder": "ours",
+    "epoch": "median_s",
+    "feeder": "batch",
+    "linear": "exact",
+    "prepare": "fast_ms_per_clip",
+    "retrieval": "median_s",
+    "scaling": "strong",
+    "soak": "resident_mb_at_the_end",
+    "step": "ours_graph",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with a tiny data set of UI-PRMD's name, so that the real one is not made."""
+    root = tmp_path_factory.mktemp("data")
+    write_tiny_dataset(root, "ui_prmd", ("xsub",), train=20, val=10, classes=10, persons=1, frames=120)
+    return root
+
+
+def test_each_has_a_command():
+    assert {path.stem for path in FOLDER.glob("bench_*.py")} == {f"bench_{name}" for name in COMMANDS}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in COMMANDS]
+)
+def test_it_runs(name, data):
+    ran = call(import_module(f"benchmarks.bench_{name}").main, COMMANDS[name].format(data=data))
+    assert ran.status == 0, ran.err
+    if name in KEYS:
+        figures = json.loads(ran.out.splitlines()[-1])
+        assert figures[KEYS[name]]
+    else:
+        assert ran.out.splitlines()[-1].startswith("| gru | 32 |")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_it_is_found_by_its_path(name, monkeypatch):
+    """`python benchmarks/bench_X.py` has the folder benchmarks/ on its path, not the repository."""
+    root = str(FOLDER.parent)
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *(entry for entry in sys.path if entry not in (root, ""))])
+    for module in [m for m in sys.modules if m.split(".")[0] in ("benchmarks", "pretrain_moco_mask")]:
+        monkeypatch.delitem(sys.modules, module)
+    assert callable(runpy.run_path(str(FOLDER / f"bench_{name}.py"), run_name="by_path")["main"])
