@@ -23,13 +23,14 @@ from dataclasses import asdict
 import numpy as np
 
 from engine.classify import Outcome, Recipe, train_classifier
-from engine.evaluation import EncoderSource, open_views, result_head
+from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
 from engine.labels import choose_labelled
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from options.backbones import encoder_flags
+from options.classification import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
@@ -42,6 +43,19 @@ from utils.run_folder import QuietFolder, RunFolder
 
 def encoder_source(args) -> EncoderSource:
     return EncoderSource(args.pretrained, args.stream, encoder_flags(args))
+
+
+def settle_place(args) -> Place:
+    """Where to evaluate; what was not asked for is filled into args."""
+    place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
+    args.finetune_dataset, args.protocol = place.dataset, place.protocol
+    return place
+
+
+def default_folder(args, place: Place, stream: str) -> str:
+    """A folder for each mode, share of the labels, data set, protocol and stream."""
+    share = "" if args.label_fraction is None else f"_{args.label_fraction:g}"
+    return place.default_folder(f"{args.mode}{share}", stream)
 
 
 def recipe_of(args) -> Recipe:
@@ -162,6 +176,7 @@ def write_results(
     source: str,
     outcomes: dict[int, Outcome],
     curves: dict[str, dict],
+    pretraining: dict | None,
     folder: RunFolder,
 ) -> None:
     """Result files of all seeds; scores and confusion are those of the last seed."""
@@ -189,7 +204,8 @@ def write_results(
     fresh = "exact protocol, fresh crops" if exact else "fresh crops"
     features = "centre crop, cached" if args.cache_features else fresh
     features += "" if exact else f", {args.precision} products"
-    head = result_head(f"classification/{args.mode}", dataset.row.name, dataset.protocol, source, test.stream, features)
+    task, data = f"classification/{args.mode}", (dataset.row.name, dataset.protocol)
+    head = result_head(task, *data, source, test.stream, features, pretraining)
     by_class = [None if math.isnan(share) else share for share in accuracy]
     folder.write_json(
         "result.json",
@@ -214,6 +230,7 @@ def evaluate(args, world: World) -> None:
         )
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
+    place = settle_place(args)
     dataset = world.first_once(
         lambda: find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
     )
@@ -227,6 +244,7 @@ def evaluate(args, world: World) -> None:
             for split in ("train", "val")
         ]
     )
+    args.checkpoint_path = args.checkpoint_path or default_folder(args, place, first.stream)
     folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "action_classification", vars(args)))
     folder = folder or QuietFolder(args.checkpoint_path)
     try:
@@ -235,6 +253,8 @@ def evaluate(args, world: World) -> None:
             f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}"
             f"{f', {world.size} processes' if world.size > 1 else ''}, {args.precision}"
         )
+        pretraining = pretraining_of(place, args.data_root, test.clips.names)
+        say_place(place, pretraining, folder.say)
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
         if args.precision not in ("fp32", "fp64"):
@@ -244,7 +264,7 @@ def evaluate(args, world: World) -> None:
             return
         outcomes = {seed: outcome for seed, (outcome, _) in runs.items()}
         curves = write_curves(args, {seed: curves for seed, (_, curves) in runs.items()}, test.stream, folder)
-        write_results(args, dataset, test, first.source, outcomes, curves, folder)
+        write_results(args, dataset, test, first.source, outcomes, curves, pretraining, folder)
         last = summarise([o.last["top1"] for o in outcomes.values()])
         best = summarise([o.best["top1"] for o in outcomes.values()])
         folder.say(f"results and pictures: {folder.path}")

@@ -26,10 +26,11 @@ from engine.detection import (
     fit_to_windows,
     train_detector,
 )
-from engine.evaluation import EncoderSource, result_head
+from engine.evaluation import EncoderSource, find_place, pretraining_of, result_head, say_place
 from engine.setup import Dataset, find_row, make_if_packed, prepare_process, resolve_device, resolve_precision
 from feeder.windows import STEPS, VideoWindows
 from options.backbones import encoder_flags
+from options.detection import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
@@ -152,7 +153,15 @@ def draw_timelines(args, test: VideoWindows, dataset: Dataset, outcome: Detectio
         )
 
 
-def write_results(args, dataset: Dataset, test, source: str, outcomes: dict[int, DetectionOutcome], folder: RunFolder):
+def write_results(
+    args,
+    dataset: Dataset,
+    test,
+    source: str,
+    outcomes: dict[int, DetectionOutcome],
+    pretraining: dict | None,
+    folder: RunFolder,
+) -> None:
     """result.json: figures of all seeds; per class those of the last seed at the last overlap."""
     summary = {}
     for which in ("last", "best"):
@@ -160,10 +169,11 @@ def write_results(args, dataset: Dataset, test, source: str, outcomes: dict[int,
         summary[which] = {name: asdict(value) for name, value in summarise_runs(runs).items()}
     found = list(outcomes.values())[-1].found
     features = "one pass over each video" if args.mode == "sequence" else "a window around each frame"
+    task, data = f"detection/{args.mode}", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
         {
-            **result_head(f"detection/{args.mode}", dataset.row.name, dataset.protocol, source, test.stream, features),
+            **result_head(task, *data, source, test.stream, features, pretraining),
             "origin": "ours, not a published protocol" if args.mode == "sequence" else "published protocol",
             "coordinates": "normalised: " + " ".join(test.steps) if test.steps else "as in the videos' files",
             "recipe": asdict(recipe_of(args)),
@@ -183,6 +193,8 @@ def main(argv=None) -> int:
     prepare_process(args.threads)
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
+    place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
+    args.finetune_dataset, args.protocol = place.dataset, place.protocol
     dataset, videos, splits = find_videos(args)
     first = encoder_source(args).load(
         dataset, args.seed[0]
@@ -195,6 +207,7 @@ def main(argv=None) -> int:
         for split in ("train", "val")
     )
     check_videos(train, test)
+    args.checkpoint_path = args.checkpoint_path or place.default_folder(f"detection_{args.mode}", first.stream)
     folder = RunFolder(args.checkpoint_path, "action_detection", vars(args))
     try:
         folder.say(
@@ -202,8 +215,10 @@ def main(argv=None) -> int:
             f"{args.coordinates} coordinates: {len(train)} training videos ({train.lengths.sum()} frames), {len(test)} test "
             f"videos ({test.lengths.sum()} frames), {dataset.row.num_classes} classes and background, {device}, {args.precision}"
         )
+        pretraining = pretraining_of(place, args.data_root, None)
+        say_place(place, pretraining, folder.say)
         outcomes = {seed: run_seed(args, train, test, dataset, seed, folder) for seed in args.seed}
-        write_results(args, dataset, test, first.source, outcomes, folder)
+        write_results(args, dataset, test, first.source, outcomes, pretraining, folder)
         draw_timelines(args, test, dataset, outcomes[args.seed[0]], folder)
         folder.say(f"results, predictions and timelines: {folder.path}")
         top = f"{args.overlaps[-1]:g}"

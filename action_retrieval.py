@@ -23,9 +23,10 @@ from torch import nn
 from tqdm import tqdm
 
 from engine.encoders import clip_features
-from engine.evaluation import EncoderSource, open_views, result_head
+from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
 from engine.setup import find_dataset, prepare_process, resolve_device, resolve_precision
 from options.backbones import encoder_flags
+from options.retrieval import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.features import Features, SplitFeatures, read_features, write_features
@@ -55,7 +56,8 @@ class Encoding:
 
     def __init__(self, args):
         device, (dtype, self.compute_dtype) = resolve_device(args.device), resolve_precision(args.precision)
-        self.data = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
+        self.place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
+        self.data = find_dataset(args.data_root, self.place.dataset, self.place.protocol, ("train", "val"))
         self.dataset, self.protocol = self.data.row.name, self.data.protocol
         self.source = None if args.raw_joints else EncoderSource(args.pretrained, args.stream, encoder_flags(args))
         self.encoder, self.stream = RAW, args.stream or "joint"
@@ -125,7 +127,7 @@ def sentence(args, figures: list[dict]) -> str:
     return ", ".join(parts)
 
 
-def evaluate(args, features, folder: RunFolder) -> None:
+def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> None:
     """Every seed (or the one encoder that needs none), result.json and the last line. features(seed): of a seed."""
     seeds = [None] if args.features or args.pretrained or args.raw_joints else args.seed
     figures = {}
@@ -145,7 +147,9 @@ def evaluate(args, features, folder: RunFolder) -> None:
     folder.write_json(
         "result.json",
         {
-            **result_head("retrieval", content.dataset, content.protocol, content.encoder, content.stream, what),
+            **result_head(
+                "retrieval", content.dataset, content.protocol, content.encoder, content.stream, what, pretraining
+            ),
             "similarity": "cosine",
             "dimensions": content.train.features.shape[1],
             "features_file": args.features or None,
@@ -169,13 +173,19 @@ def main(argv=None) -> int:
     for flag, ks in (("--knn", args.knn), ("--recall", args.recall)):
         if max(ks) > len(source.train):
             raise UserError(f"{flag} {max(ks)}: the train split has {len(source.train)} clips; give at most that many")
+    place = source.place if isinstance(source, Encoding) else Place(source.dataset, source.protocol)
+    args.finetune_dataset, args.protocol = source.dataset, source.protocol
+    args.checkpoint_path = args.checkpoint_path or place.default_folder("retrieval", source.stream)
     folder = RunFolder(args.checkpoint_path, "action_retrieval", vars(args))
     try:
         folder.say(
             f"retrieval with {source.encoder} on {source.dataset} {source.protocol}, {source.stream} stream: "
             f"{len(source.val)} queries, gallery of {len(source.train)}, cosine"
         )
-        evaluate(args, source.features if isinstance(source, Encoding) else lambda seed: source, folder)
+        names = source.val.clips.names if isinstance(source, Encoding) else source.val.names
+        pretraining = pretraining_of(place, args.data_root, names)
+        say_place(place, pretraining, folder.say)
+        evaluate(args, source.features if isinstance(source, Encoding) else lambda seed: source, pretraining, folder)
     except UserError as error:
         folder.say(f"error: {error}", show=False)
         raise

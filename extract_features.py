@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from data_gen.build import building_folder
 from data_gen.from_arrays import ArrayClips
+from engine.evaluation import find_place
 from engine.features import SkeletonEncoder, load
 from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
@@ -129,6 +130,10 @@ def main(argv=None) -> int:
     resolve_device(args.device)
     encoder = load(args.pretrained, args.stream, args.layout, args.persons, args.normalise, args.device)
     if args.dataset:
+        place = find_place(args.data_root, args.pretrained, args.dataset, args.protocol, args.dataset)
+        args.protocol = place.protocol
+        for line in place.said():
+            print(line)
         clips = PreparedClips(encoder, args.data_root, args.dataset, args.protocol, args.split)
     else:
         clips = RawClips(encoder, args.input, int(args.max_unpacked * 1e9))

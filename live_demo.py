@@ -1,7 +1,7 @@
 """Classifies a stream of skeletons frame by frame, as a sensor sends them.
 
-    python live_demo.py runs/linear/classifier.pth --dataset ui_prmd                  # test clips play the sensor, 30 a second
-    my_sensor | python live_demo.py runs/linear/classifier.pth --stdin json
+    python live_demo.py RUN/classifier.pth --dataset ui_prmd    # test clips play the sensor, 30 a second
+    my_sensor | python live_demo.py RUN/classifier.pth --stdin json
 
 Each frame is one step of the encoder: frame in, feature out, and the trained classifier on the feature. On a terminal a line
 is rewritten with the most probable class so far; elsewhere a line is printed when that class changes. The last lines say how

@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 from engine.encoders import LoadedEncoder, random_encoder
-from engine.evaluation import RANDOM, EncoderSource, result_head
+from engine.evaluation import RANDOM, EncoderSource, find_place, pretraining_of, result_head, say_place
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.windows import FutureViews, long_enough
 from options.backbones import encoder_flags
+from options.prediction import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.drawing import draw_clips
 from utils.errors import UserError, run
@@ -121,7 +122,9 @@ def draw_poses(args, dataset: Dataset, test: FutureViews, trained: dict, folder:
         draw_clips(folder.path / "poses" / f"{test.clips.names[i]}.png", clips, dataset.layout, titles, POSES)
 
 
-def write_results(args, dataset, test, source, still, outcomes: dict, skipped: dict, folder: RunFolder) -> dict:
+def write_results(
+    args, dataset, test, source, still, outcomes: dict, skipped: dict, pretraining: dict | None, folder: RunFolder
+) -> dict:
     """result.json and curve.png; returns the rows of the printed table."""
     zero = figures(still, args.horizons)
     rows = {"zero velocity": [f"{v:.1f}" for v in zero.values()]}
@@ -137,11 +140,11 @@ def write_results(args, dataset, test, source, still, outcomes: dict, skipped: d
     draw_curves(
         folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", f"motion prediction on {dataset.row.name}"
     )
-    features = "observed frames at the raw rate, not resized"
+    features, data = "observed frames at the raw rate, not resized", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
         {
-            **result_head("motion_prediction", dataset.row.name, dataset.protocol, source, test.stream, features),
+            **result_head("motion_prediction", *data, source, test.stream, features, pretraining),
             "origin": "ours, no published protocol",
             "observe": args.observe,
             "predict": args.predict,
@@ -164,26 +167,32 @@ def main(argv=None) -> int:
     prepare_process(args.threads)
     device = resolve_device(args.device)
     dtype, _ = resolve_precision(args.precision)
+    place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
+    args.finetune_dataset, args.protocol = place.dataset, place.protocol
     dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
     first = make_encoder(args, dataset, "frozen", args.seed[0])  # a wrong file is refused before anything is read
     (train, short_train), (test, short_test) = (
         split_views(args, dataset, split, first.stream, device, dtype) for split in ("train", "val")
     )
     skipped = {"train": short_train, "val": short_test}
+    args.checkpoint_path = args.checkpoint_path or place.default_folder("prediction", first.stream)
     folder = RunFolder(args.checkpoint_path, "motion_prediction", vars(args))
     try:
         folder.say(
-            f"motion prediction with {first.source} on {dataset.row.name} {args.protocol}: {len(train)} training and {len(test)} "
+            f"motion prediction with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} "
+            f"stream: {len(train)} training and {len(test)} "
             f"test clips of at least {args.observe + args.predict} frames ({short_train} and {short_test} shorter ones skipped), "
             f"{device}, {args.precision}"
         )
+        pretraining = pretraining_of(place, args.data_root, test.clips.names)
+        say_place(place, pretraining, folder.say)
         still = zero_velocity(test)
         trained = {
             mode: {seed: run_seed(args, dataset, mode, seed, train, test, folder) for seed in args.seed}
             for mode in args.encoder_mode
         }
         outcomes = {mode: {seed: outcome for seed, (_, outcome) in seeds.items()} for mode, seeds in trained.items()}
-        rows = write_results(args, dataset, test, first.source, still, outcomes, skipped, folder)
+        rows = write_results(args, dataset, test, first.source, still, outcomes, skipped, pretraining, folder)
         draw_poses(args, dataset, test, {mode: seeds[args.seed[0]] for mode, seeds in trained.items()}, folder)
         folder.say(f"results and pictures: {folder.path}")
         for line in table(args.horizons, rows):

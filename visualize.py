@@ -27,6 +27,7 @@ import torch
 
 from engine import pictures
 from engine.encoders import clip_features, load_encoder
+from engine.evaluation import usual_protocol
 from engine.monitor import limited
 from engine.pictures import load_model, one_of_each_class
 from engine.report_runs import METRICS, curve_panels, read_metrics
@@ -67,9 +68,10 @@ def checkpoint_path(args) -> Path:
 def open_split(args, trained: dict, split: str, path=None) -> tuple[Dataset, ClipViews]:
     """The data set and the views of a split. trained: arguments of a checkpoint, {} for a data set by name."""
     name = args.dataset or trained.get("pre_dataset") or trained.get("dataset")  # of a pretraining, of a classifier
-    protocol = args.protocol or trained.get("protocol")
-    if not isinstance(name, str) or not isinstance(protocol, str):
-        raise UserError(f"checkpoint {path}: it does not say its data set; give --dataset and --protocol")
+    if not isinstance(name, str):
+        raise UserError(f"checkpoint {path}: it does not say its data set; give --dataset")
+    own = trained.get("protocol") if name in (trained.get("pre_dataset"), trained.get("dataset")) else None
+    protocol = args.protocol or (own if isinstance(own, str) else usual_protocol(args.data_root, name))
     split = args.split or split
     dataset = find_dataset(args.data_root, name, protocol, (split,))
     stream = trained.get("stream", "joint")
@@ -95,7 +97,7 @@ def save(args, panels, dataset: Dataset, columns: int, legend=None) -> None:
 
 def show_clips(args) -> str:
     source = Path(args.source)
-    trained = {"pre_dataset": args.source, "protocol": "cross_subject"}
+    trained = {"pre_dataset": args.source}
     if source.is_file():
         content = files.load(source).get("arguments")
         trained = {k: v for k, v in (content if isinstance(content, dict) else {}).items() if k != "stream"}

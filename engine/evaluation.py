@@ -1,15 +1,117 @@
-"""What every evaluation program does before and after its own task: the encoder, both splits, the head of result.json."""
+"""What every evaluation program does before and after its own task: where to evaluate, the encoder, both splits, the head
+of result.json.
+
+Data set and protocol that are not asked for are those of the checkpoint, because another split of the same clips has
+pretraining clips in its test split. Where that is so nevertheless, by the names of the clips, output and result say it.
+"""
 
 from dataclasses import dataclass
 
 import torch
 
 from engine.encoders import LoadedEncoder, encoder_config, fit_input_norm, load_encoder, random_encoder
-from engine.setup import Dataset
+from engine.setup import Dataset, find_dataset, find_row
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
+from utils import checkpoint as files
+from utils.arrays import open_split
+from utils.errors import UserError
 
 RANDOM = "random encoder (no --pretrained given)"
+USUAL_PROTOCOL = "cross_subject"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is evaluated on: dataset and protocol. trained: data set and protocol of the pretraining, None where the file
+    does not say both; defaults: which of the two were the checkpoint's because none was asked for."""
+
+    dataset: str
+    protocol: str
+    trained: tuple[str, str] | None = None
+    defaults: tuple[str, ...] = ()
+
+    def default_folder(self, task: str, stream: str) -> str:
+        """runs/TASK_DATASET_PROTOCOL, with the stream unless it is joint: two evaluations share no folder by default."""
+        words = [task, self.dataset, self.protocol, *([stream] if stream != "joint" else [])]
+        return "runs/" + "_".join(words)
+
+    def said(self) -> list[str]:
+        """Lines about where data set and protocol come from."""
+        if self.trained not in (None, (self.dataset, self.protocol)):
+            return [f"pretrained on {' '.join(self.trained)}, evaluated on {self.dataset} {self.protocol}"]
+        return [f"{' and '.join(self.defaults)} of the checkpoint: {self.dataset} {self.protocol}"] * bool(
+            self.defaults
+        )
+
+
+def training_data(path) -> tuple[str | None, str | None]:
+    """Data set and protocol that a checkpoint says it was trained on, None for what it does not say."""
+    told = files.find_encoder(files.load(path), path).arguments
+    found = (told.get("pre_dataset", told.get("dataset")), told.get("protocol"))
+    return tuple(value if isinstance(value, str) else None for value in found)
+
+
+def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | None, fallback: str) -> Place:
+    """Where to evaluate. dataset, protocol: asked for, or None for those of the checkpoint `pretrained` ('' = none), else
+    `fallback` and its usual protocol. A checkpoint's protocol counts on its own data set only."""
+    own_dataset, own_protocol = training_data(pretrained) if pretrained else (None, None)
+    trained = (own_dataset, own_protocol) if own_dataset and own_protocol else None
+    defaults = []
+    if dataset is None and own_dataset:
+        defaults.append("data set")
+    chosen = dataset or own_dataset or fallback
+    if protocol is None and trained and chosen == own_dataset:
+        defaults.append("protocol")
+        protocol = own_protocol
+    return Place(chosen, protocol or usual_protocol(data_root, chosen), trained, tuple(defaults))
+
+
+def usual_protocol(data_root, dataset: str) -> str:
+    """cross_subject, or the first protocol of a data set that has none of this name. UserError for an unknown data set."""
+    protocols = find_row(data_root, dataset)[0].protocols
+    return USUAL_PROTOCOL if USUAL_PROTOCOL in protocols else next(iter(protocols))
+
+
+def pretraining_of(place: Place, data_root, test_names) -> dict | None:
+    """What result.json says of the pretraining: its data set and protocol, how many of the test clips have the name of one of
+    its clips (None where that cannot be known), and a warning where there are any. None where nothing is known.
+
+    test_names: of the clips, or None for untrimmed videos, whose names are not those of the clips cut from them."""
+    if place.trained is None:
+        return None
+    dataset, protocol = place.trained
+    about = {"dataset": dataset, "protocol": protocol, "test_clips_seen": 0, "warning": None}
+    if place.trained == (place.dataset, place.protocol):
+        return about
+    remedy = f"for figures of unseen ones: --finetune-dataset {dataset} --protocol {protocol}"
+    if test_names is None:
+        same = dataset == place.dataset
+        text = f"pretrained on another split of the same data set ({protocol}): test videos may hold pretraining clips"
+        return about | {"test_clips_seen": None if same else 0, "warning": f"{text}; {remedy}" if same else None}
+    try:
+        found = find_dataset(data_root, dataset, protocol, ("train",))
+        split = open_split(found.folder, "train", found.layout.joints, found.row.persons, found.row.num_classes)
+    except UserError:
+        return about | {"test_clips_seen": None}
+    if seen := len(set(split.names) & set(test_names)):
+        text = (
+            f"{seen} of the {len(test_names)} test clips were pretraining clips ({dataset} {protocol}), by their names"
+        )
+        about |= {"test_clips_seen": seen, "warning": f"{text}; {remedy}"}
+    return about
+
+
+def say_place(place: Place, pretraining: dict | None, say) -> None:
+    """Says where data set and protocol come from, and the warning about test clips that were pretrained on."""
+    for line in place.said():
+        say(line)
+    if pretraining and pretraining["test_clips_seen"] is None:
+        say(
+            "note: the pretraining clips are not under --data-root, so that no test clip could be looked for among them"
+        )
+    if pretraining and pretraining["warning"]:
+        say(f"warning: {pretraining['warning']}")
 
 
 @dataclass(frozen=True)
@@ -46,8 +148,11 @@ def open_views(
     return ClipViews(clips, torch.tensor(dataset.layout.parents), stream, device=device, dtype=dtype)
 
 
-def result_head(task: str, dataset: str, protocol: str, source: str, stream: str, features: str) -> dict:
-    """The first entries of every result.json: what was evaluated, on what, and how features were taken."""
+def result_head(
+    task: str, dataset: str, protocol: str, source: str, stream: str, features: str, pretraining: dict | None
+) -> dict:
+    """The first entries of every result.json: what was evaluated, on what, and how features were taken; pretraining: see
+    `pretraining_of`."""
     return {
         "task": task,
         "dataset": dataset,
@@ -55,4 +160,5 @@ def result_head(task: str, dataset: str, protocol: str, source: str, stream: str
         "encoder": source,
         "stream": stream,
         "features": features,
+        "pretraining": pretraining,
     }

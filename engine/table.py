@@ -103,6 +103,9 @@ def rows_of(name: str, content: dict) -> list[tuple]:
     if content.get("origin", "").startswith("ours"):
         task += " (ours)"
     data = " ".join(str(content[key]) for key in ("dataset", "protocol") if content.get(key))
+    pretraining = content.get("pretraining")
+    if isinstance(pretraining, dict) and pretraining.get("warning"):
+        data += " (pretrained on some of the test clips)"
     head = (name, task, data, f"{short_encoder(content.get('encoder', ''))} {content.get('stream', '')}".strip())
     try:
         return [(*head, *row) for row in figures(content)]

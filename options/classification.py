@@ -5,6 +5,7 @@ import argparse
 from options import backbones, common
 from options.common import natural, non_negative, number, positive, positive_int
 
+DEFAULT_DATASET = "ntu60"  # of a random encoder, and of files that do not say theirs
 # what each mode trains with unless told otherwise: lr, batch size, epochs, epochs at which the rate drops
 RECIPES = {
     "linear": (0.1, 1024, 100, [20, 50, 80]),
@@ -20,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         "data set: give its name to --finetune-dataset. Linear evaluation may run on several GPUs: torchrun --nproc_per_node=K "
         "action_classification.py with the same flags gives the same numbers; the processes share the encoding.",
     )
-    common.add_data_group(p, "--finetune-dataset", "ntu60", "to evaluate on")
+    common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("evaluation")
     g.add_argument(
         "--pretrained",
@@ -57,7 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
         "faster, not the exact protocol; the result says so",
     )
     g.add_argument(
-        "--checkpoint-path", default="runs/linear", metavar="FOLDER", help="run folder: results, scores, pictures"
+        "--checkpoint-path",
+        default=None,
+        metavar="FOLDER",
+        help="run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL",
     )
     g = p.add_argument_group("training (defaults depend on the mode)")
     for flag, kind, what, at in (

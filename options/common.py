@@ -62,22 +62,30 @@ non_negative = number(float, low=0.0)
 positive = number(float, above=0.0)
 
 
-def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str) -> None:
-    """--data-root, the data set's flag, --protocol, --cache-dir, --clips and -j."""
+def evaluated_on(dataset: str) -> str:
+    """What the data set's flag of an evaluation says of itself; dataset: taken where no checkpoint says one."""
+    return f"to evaluate on; default: that of the checkpoint, else {dataset}"
+
+
+def protocol_help(default) -> str:
+    """Help of --protocol; default: None where a checkpoint says it."""
+    of_checkpoint = "" if default else "; default: that of the checkpoint on its own data set, else cross_subject"
+    return f"split of the data set: {', '.join(PROTOCOLS)}, as the data set has them{of_checkpoint}"
+
+
+def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str, protocol: str | None = "cross_subject"):
+    """--data-root, the data set's flag, --protocol, --cache-dir, --clips and -j. protocol: default, None for that of a
+    checkpoint."""
     g = p.add_argument_group("data")
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument(
         flag,
         default=default,
         metavar="NAME",
-        help=f"data set {what}: ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the "
+        help=f"data set {what}. One of ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the "
         "program, made on first use), or the name of any folder under --data-root that holds a dataset.json",
     )
-    g.add_argument(
-        "--protocol",
-        default="cross_subject",
-        help=f"split of the data set: {', '.join(PROTOCOLS)}, as the data set has them",
-    )
+    g.add_argument("--protocol", default=protocol, help=protocol_help(protocol))
     g.add_argument("--cache-dir", default=None, help="where packed clips are cached; default: beside the arrays")
     g.add_argument(
         "--clips",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from options import backbones, common
 from options.common import natural, non_negative, number, positive, positive_int
 
+DEFAULT_DATASET = "pku_v1"  # of a random encoder, and of files that do not say theirs
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -50,16 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument(
         "--finetune-dataset",
-        default="pku_v1",
+        default=None,
         metavar="NAME",
-        help="data set whose folder holds `untrimmed` (whole videos with frame labels): pku_v1, pku_v2, ui_prmd and "
+        help=f"data set {common.evaluated_on(DEFAULT_DATASET)}. Its folder holds "
+        "`untrimmed` (whole videos with frame labels): pku_v1, pku_v2, ui_prmd and "
         "ui_prmd_quality (made on first use), or a folder under --data-root with a dataset.json",
     )
-    g.add_argument(
-        "--protocol",
-        default="cross_subject",
-        help="split of the videos: cross_subject or cross_view, as the set has them",
-    )
+    g.add_argument("--protocol", default=None, help=common.protocol_help(None))
     g = p.add_argument_group("detection")
     g.add_argument(
         "--pretrained",
@@ -112,9 +111,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--checkpoint-path",
-        default="runs/detection",
+        default=None,
         metavar="FOLDER",
-        help="run folder: result.json, predictions as PKU-MMD text files, timelines",
+        help="run folder: result.json, predictions as PKU-MMD text files, timelines; default: "
+        "runs/detection_MODE_DATASET_PROTOCOL",
     )
     g.add_argument(
         "--timelines",

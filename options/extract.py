@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Class numbers go to labels.npy",
     )
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
-    g.add_argument("--protocol", default="cross_subject", help="of --dataset: cross_subject, cross_view or cross_setup")
+    g.add_argument("--protocol", default=None, help=f"of --dataset: {common.protocol_help(None)}")
     g.add_argument("--split", choices=("train", "val"), default="val", help="of --dataset: which clips")
     g = p.add_argument_group("output")
     g.add_argument("--output", required=True, metavar="FOLDER", help="a folder that is not there yet, or empty")

@@ -5,6 +5,7 @@ import argparse
 from options import backbones, common
 from options.common import natural, positive, positive_int
 
+DEFAULT_DATASET = "ntu60"  # of a random encoder, and of files that do not say theirs
 MODES = ("frozen", "tuned", "scratch")
 
 
@@ -15,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
         "There is no published protocol; this one is this repository's: raw frame rate, person 1, shorter clips skipped and "
         "counted. Example: python motion_prediction.py --pretrained P --finetune-dataset ui_prmd --encoder-mode frozen scratch",
     )
-    common.add_data_group(p, "--finetune-dataset", "ntu60", "to predict")
+    common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("prediction")
     g.add_argument(
         "--pretrained",
@@ -60,9 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_representation(g, "--finetune-skeleton-representation")
     g.add_argument(
         "--checkpoint-path",
-        default="runs/prediction",
+        default=None,
         metavar="FOLDER",
-        help="run folder: result.json, curve.png, poses/*.png",
+        help="run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL",
     )
     g.add_argument("--pictures", type=natural, default=3, metavar="N", help="test clips to draw; 0 draws none")
     g = p.add_argument_group("training")

@@ -5,7 +5,7 @@ import argparse
 from options import backbones, common
 from options.common import natural, positive_int
 
-DEFAULT_DATASET, DEFAULT_PROTOCOL, DEFAULT_SEED = "ntu60", "cross_subject", 42
+DEFAULT_DATASET, DEFAULT_SEED = "ntu60", 42
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -14,8 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Similarity is the cosine of the features. Features come from a checkpoint (--pretrained), from a random encoder "
         "(nothing given), from the coordinates themselves (--raw-joints), or from a file saved before (--features).",
     )
-    common.add_data_group(p, "--finetune-dataset", None, f"to evaluate on, {DEFAULT_DATASET} if not given")
-    p.set_defaults(protocol=None)  # so that a features file can say it
+    common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("features")
     g.add_argument(
         "--pretrained",
@@ -78,7 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="working memory beside the features; test clips are compared in chunks that fit; more is seldom faster",
     )
     g.add_argument(
-        "--checkpoint-path", default="runs/retrieval", metavar="FOLDER", help="run folder: log and result.json"
+        "--checkpoint-path",
+        default=None,
+        metavar="FOLDER",
+        help="run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL",
     )
     backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
@@ -95,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Parsed and checked arguments. Without --features, data set and protocol have their defaults; seed is a list."""
+    """Parsed and checked arguments; seed is a list."""
     p = build_parser()
     args = p.parse_args(argv)
     sources = [
@@ -112,7 +114,4 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
     if args.save_features and len(args.seed) > 1:
         p.error("--save-features keeps the features of one encoder; give one --seed")
-    if not args.features:
-        args.finetune_dataset = args.finetune_dataset or DEFAULT_DATASET
-        args.protocol = args.protocol or DEFAULT_PROTOCOL
     return args

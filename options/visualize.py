@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument("--dataset", default=None, metavar="NAME", help="data set; default: that of the checkpoint")
     g.add_argument(
-        "--protocol", default=None, help="protocol; default: that of the checkpoint, cross_subject for a data set"
+        "--protocol", default=None, help="protocol; default: that of the checkpoint on its data set, else cross_subject"
     )
     g.add_argument(
         "--split",

@@ -112,7 +112,7 @@ def test_a_released_file_and_a_classifier(root, draw, tmp_path):
     assert "12 clips of tiny" in draw(path, "--show features --no-tsne")[0]
     for show in ("prediction", "views"):
         refused(call(visualize.main, f"{path} --data-root {root} --show {show}"), "no decoder", "--show features")
-    refused(call(visualize.main, f"{tmp_path}/released.pth.tar --data-root {root}"), "--dataset and --protocol")
+    refused(call(visualize.main, f"{tmp_path}/released.pth.tar --data-root {root}"), "give --dataset")
 
 
 def test_a_diverged_model_is_not_drawn(root, tmp_path):
