@@ -32,8 +32,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.normalise import STEPS, normalise
+from data_gen.normalise import EVERY_STEP, STEPS, normalise
 from utils.arrays import FRAMES, SPLITS, Rows, SplitWriter, publish, write_row
+from utils.convert_layout import conversion, convert
 from utils.errors import UserError
 from utils.skeleton import Layout
 
@@ -76,6 +77,7 @@ class _Job:
     steps: tuple[str, ...]
     skip_bad: bool
     targets: tuple[Rows, ...]
+    came_as: Layout
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _process(job: _Job, name: str, places) -> _Done:
         clip = job.load(name)
         if clip is None:
             return _Done(name, reason="left out by the reader")
-        fitted = fit(name, clip, job.layout, job.persons, job.frames)
+        fitted = convert(fit(name, clip, job.came_as, job.persons, job.frames), job.came_as, job.layout, axis=2)
     except UserError as error:
         if not job.skip_bad:
             raise BadClip(str(error)) from None
@@ -328,6 +330,8 @@ def build_dataset(
     workers: int | None = None,
     on_bad: str = "refuse",
     group: Callable[[str], object] | None = None,
+    came_as: Layout | None = None,
+    dimensions: int = 3,
     details: dict | None = None,
 ) -> BuildReport:
     """Prepares `folder`/<protocol>/ for every protocol, each clip loaded and normalised once.
@@ -338,13 +342,16 @@ def build_dataset(
     a partial of one, or an object of a module's class.
     steps: of the normalisation, () for raw coordinates; source: one line that says where the clips come from.
     workers: processes, default all cores; on_bad: "refuse" ends at the first bad clip, "skip" leaves bad clips out;
-    group(name): clips of one group that are neighbours by name go to the same worker; details: more for the sidecar.
+    group(name): clips of one group that are neighbours by name go to the same worker; came_as: the joint layout of the
+    loaded clips where it is not `layout`, which they are converted to; dimensions: 2 for clips with z = 0, for the sidecar;
+    details: more for it.
 
     Raises BadClip (a UserError) for a bad clip; UserError for an empty or overlapping split, too little space on the
     disk, or a second preparation at work.
     """
     _check_protocols(protocols, labels)
-    folder = Path(folder)
+    folder, came_as = Path(folder), came_as or layout
+    conversion(came_as, layout)  # refused before anything is read
     report = BuildReport()
     with building_folder(folder) as temporary:
         writers = _open_writers(temporary, protocols, labels, layout, persons, frames)
@@ -352,9 +359,8 @@ def build_dataset(
         for target, writer in enumerate(writers.values()):
             for row, name in enumerate(writer.names):
                 places.setdefault(name, []).append((target, row))
-        job = _Job(
-            load, layout, persons, frames, tuple(steps), on_bad == "skip", tuple(w.rows for w in writers.values())
-        )
+        rows = tuple(w.rows for w in writers.values())
+        job = _Job(load, layout, persons, frames, tuple(steps), on_bad == "skip", rows, came_as)
         chunks = _chunks(sorted(places.items()), group)
         count = max(1, min(workers or default_workers(), len(chunks)))
         if count == 1:
@@ -373,8 +379,10 @@ def build_dataset(
         report.longer = [name for name in written if done[name].num_frame > frames]
         sidecar = {
             "source": source,
-            "normalisation": [step for step in STEPS if step in steps],
+            "normalisation": [step for step in EVERY_STEP if step in steps],
             "layout": layout.name,
+            **({} if came_as == layout else {"converted_from": came_as.name}),
+            **({} if dimensions == 3 else {"dimensions": dimensions}),
             "frames": frames,
             "versions": versions(),
             **(details or {}),

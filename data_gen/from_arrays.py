@@ -36,6 +36,7 @@ from data_gen.from_files import (
     check_common_flags,
     class_number,
     from_zero,
+    layouts_of,
     make_target,
     read_class_names,
     say_what_was_done,
@@ -274,7 +275,7 @@ def convert(
     """Reads the clips of `source` (a folder of .npy, or an .npz) and writes the data set `name`.
 
     classes: class names in the order of their numbers, or None; first: what the first class number is (`from_zero`);
-    limit: bytes in memory that a clip may need; build: steps, frames, workers and on_bad of
+    limit: bytes in memory that a clip may need; build: steps, frames, workers, on_bad and came_as of
     `build_dataset`. Returns (Target, BuildReport)."""
     if name in DATASETS:
         raise UserError(f"--name {name} is a known data set with files of its own; give your data another name")
@@ -346,12 +347,14 @@ def main(argv=None) -> None:
     check_common_flags(args.frames, args.workers)
     if args.persons is not None and args.persons < 1:
         raise UserError(f"--persons {args.persons}: expected at least 1")
+    layout, came_as = layouts_of(args.layout, args.as_layout)
     target, report = convert(
         args.source,
         args.data_root,
         args.name,
         list_file=args.list,
-        layout=args.layout,
+        layout=layout,
+        came_as=came_as,
         persons=args.persons,
         axes=parse_axes(args.axes) if args.axes else "",
         classes=read_class_names(args.classes) if args.classes else None,

@@ -20,6 +20,7 @@ from data_gen.build import BuildReport
 from data_gen.normalise import STEPS
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES
+from utils.convert_layout import say_conversion
 from utils.errors import UserError, warn
 from utils.files import MAX_UNPACKED, load_json, read_text, write_json
 from utils.skeleton import LAYOUTS, Layout, get_layout
@@ -42,17 +43,22 @@ class Target:
     description: dict | None
 
 
-def make_target(data_root, name: str, protocols, classes, layout: str | None, persons: int) -> Target:
+def make_target(
+    data_root, name: str, protocols, classes, layout: str | None, persons: int, dimensions: int = 3
+) -> Target:
     """The target of a data set.
 
     protocols: the names to be written; classes: class names (only for a data set of the user's own), or their number;
-    layout: as asked for, None for the data set's own; persons: the most of any clip.
+    layout: as asked for, None for the data set's own; persons: the most of any clip; dimensions: 3, or 2 for clips of a
+    picture's plane.
     Raises UserError for a bad name, and when source, registry, existing description and flags disagree."""
     if isinstance(classes, int) and classes > MAX_CLASSES:
         raise UserError(f"{classes} classes are too many (at most {MAX_CLASSES}): a label is no class number")
     if name in DATASETS:
         if not isinstance(classes, int):
             raise UserError(f"the class names of {name} are fixed; give another --name for classes of your own")
+        if dimensions != 3:
+            raise UserError(f"{name} has three dimensions, these clips have {dimensions}; give another --name")
         return _registry_target(data_root, name, protocols, classes, layout, persons)
     for text in (name, *protocols):
         if not _NAME.fullmatch(text):
@@ -62,6 +68,7 @@ def make_target(data_root, name: str, protocols, classes, layout: str | None, pe
         "protocols": {protocol: PROTOCOL_FOLDERS.get(protocol, protocol) for protocol in protocols},
         "layout": get_layout(layout or DEFAULT_LAYOUT).name,
         "persons": persons,
+        **({} if dimensions == 3 else {"dimensions": dimensions}),
     }
     folder = Path(data_root) / name
     description["protocols"] = _agree(folder / "dataset.json", name, description) | description["protocols"]
@@ -142,8 +149,8 @@ def _agree(path: Path, name: str, description: dict) -> dict:
     if not path.is_file():
         return {}
     old = load_json(path)
-    for key in ("classes", "layout", "persons"):
-        if not isinstance(old, dict) or old.get(key) != description[key]:
+    for key, default in (("classes", None), ("layout", None), ("persons", None), ("dimensions", 3)):
+        if not isinstance(old, dict) or old.get(key, default) != description.get(key, default):
             raise UserError(
                 f"{path}: describes another data set (its {key!r} differ from what would be written); give another "
                 f"--name, or remove {path.parent} first"
@@ -275,6 +282,26 @@ def add_layout_flag(parser: argparse.ArgumentParser) -> None:
         help=f"which joint is which (default: that of a known data set, else {DEFAULT_LAYOUT}). The order of your "
         "joints must be that of the layout; look at data_gen.check --picture",
     )
+    parser.add_argument(
+        "--as",
+        dest="as_layout",
+        choices=sorted(LAYOUTS),
+        metavar="LAYOUT",
+        help="store the clips in another joint layout, such as kinect_v2_25, which published encoders read; which joints had "
+        "to be made from others is printed (utils/convert_layout.py). Leave it out to keep every joint that you have: the "
+        "programs convert by themselves where an encoder needs it",
+    )
+
+
+def layouts_of(layout: str | None, as_layout: str | None) -> tuple[str | None, Layout | None]:
+    """(name of the layout to store, None for the data set's own; layout that the clips come in, where that is another).
+
+    Says what is made, and refuses what cannot be."""
+    if as_layout is None:
+        return layout, None
+    source = get_layout(layout or DEFAULT_LAYOUT)
+    print(say_conversion(source, get_layout(as_layout)))
+    return as_layout, source
 
 
 def check_common_flags(frames: int, workers: int | None) -> None:

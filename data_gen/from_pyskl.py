@@ -28,6 +28,7 @@ from data_gen.from_files import (
     check_common_flags,
     class_number,
     from_zero,
+    layouts_of,
     make_target,
     read_class_names,
     say_what_was_done,
@@ -183,7 +184,7 @@ def convert(
 
     pattern: see `label_from_name`, None for the labels of the file; classes: class names, None for "class 0", ...;
     first: what the first class number is (see `from_zero`); limit: bytes in memory that the pickle may need beyond its size;
-    build: steps, frames, workers and on_bad of `build_dataset`."""
+    build: steps, frames, workers, on_bad and came_as of `build_dataset`."""
     splits, annotations = read_file(path, limit)
     protocols = find_protocols(splits, wanted)
     index = index_annotations(path, annotations)
@@ -271,11 +272,13 @@ def main(argv=None) -> None:
     check_common_flags(args.frames, args.workers)
     if args.persons is not None and args.persons < 1:
         raise UserError(f"--persons {args.persons}: expected at least 1")
+    layout, came_as = layouts_of(args.layout, args.as_layout)
     target, report = convert(
         args.file,
         args.data_root,
         args.name,
-        layout=args.layout,
+        layout=layout,
+        came_as=came_as,
         persons=args.persons,
         wanted=args.protocols,
         pattern=args.label_from_name,

@@ -26,6 +26,7 @@ class DatasetRow:
     protocols: dict[str, tuple[str, ...]]
     layout: str = "kinect_v2_25"
     persons: int = 2
+    dimensions: int = 3  # of a joint; 2: z = 0 in every array (data_gen.normalise)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     prepare: str = ""  # the command that makes the arrays, for the message when they are missing
 
@@ -105,13 +106,15 @@ def from_description(name: str, description: object) -> DatasetRow:
     """A registry row from the content of somebody's `dataset.json`.
 
     The file is a JSON object: `classes` (a list of names, or their number), `protocols` (protocol name -> folder),
-    `layout` (a joint layout, default kinect_v2_25), `persons` (default 2), `name` (optional).
+    `layout` (a joint layout, default kinect_v2_25), `persons` (default 2), `dimensions` (3, or 2 for clips of a picture's
+    plane), `name` (optional).
     Raises DescriptionError saying which field is wrong and what it should be."""
     if not isinstance(description, dict):
         raise DescriptionError("must hold a JSON object with classes, protocols and layout")
-    unknown = sorted(set(description) - {"name", "classes", "protocols", "layout", "persons", "source", "counts"})
+    known = ("classes", "protocols", "layout", "persons", "dimensions")
+    unknown = sorted(set(description) - {*known, "name", "source", "counts"})
     if unknown:
-        raise DescriptionError(f"has a field {unknown[0]!r} that is not known (classes, protocols, layout, persons)")
+        raise DescriptionError(f"has a field {unknown[0]!r} that is not known ({', '.join(known)})")
     classes = description.get("classes")
     if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MAX_CLASSES:
         classes = [f"class {i}" for i in range(classes)]
@@ -130,6 +133,9 @@ def from_description(name: str, description: object) -> DatasetRow:
     layout = description.get("layout", "kinect_v2_25")
     if not isinstance(layout, str):
         raise DescriptionError("'layout' must be the name of a joint layout, like kinect_v2_25")
+    dimensions = description.get("dimensions", 3)
+    if type(dimensions) is not int or dimensions not in (2, 3):
+        raise DescriptionError("'dimensions' must be 3, or 2 for clips of a picture's plane")
     return DatasetRow(
         name=name,
         folders=(name,),
@@ -137,4 +143,5 @@ def from_description(name: str, description: object) -> DatasetRow:
         protocols={k: (v,) for k, v in protocols.items()},
         layout=layout,
         persons=persons,
+        dimensions=dimensions,
     )

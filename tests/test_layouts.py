@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_gen.normalise import normalise
+from data_gen import from_arrays
+from data_gen.from_files import make_target, write_description
+from data_gen.normalise import PLANAR_STEPS, normalise, parse_steps
+from engine.setup import find_dataset
+from options.datasets import DescriptionError, from_description
 from utils.convert_layout import conversion, convert, made_joints, mirrored, say_conversion
 from utils.errors import UserError
+from utils.files import load_json
 from utils.skeleton import KINECT_V2, LAYOUTS, Layout, at, get_layout
 
 STAND = {  # a person who faces the sensor in Kinect's axes (x right of the picture, y up, z away), metres
@@ -168,3 +173,79 @@ def test_a_layout_that_nothing_leads_to_is_refused():
     odd = Layout("horse_2", ("muzzle", "tail"), **rest)
     with pytest.raises(UserError, match="kinect_v2_25 cannot be turned into horse_2: nothing says how its muzzle"):
         conversion(KINECT_V2, odd)
+
+
+def write_pipe_arrays(folder, clips=6, frames=20):
+    """A folder of MediaPipe clips with a clips.csv, as data_gen.from_arrays reads them; returns the clips."""
+    folder.mkdir()
+    rng, lines, written = np.random.default_rng(3), ["name,label,cross_subject"], {}
+    for i in range(clips):
+        clip = convert(POSE + rng.normal(0, 0.02, (frames, 25, 3)), KINECT_V2, get_layout("mediapipe_33"), axis=1)
+        np.save(folder / f"c{i}.npy", clip.astype(np.float32))
+        written[f"c{i}"] = clip.astype(np.float32)
+        lines.append(f"c{i},{'sit' if i % 2 else 'stand'},{'train' if i < 4 else 'val'}")
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    return written
+
+
+def test_a_preparation_stores_another_layout(tmp_path, capsys):
+    clips = write_pipe_arrays(tmp_path / "mine")
+    words = [
+        tmp_path / "mine",
+        "--name",
+        "made",
+        "--data-root",
+        tmp_path,
+        "--layout",
+        "mediapipe_33",
+        "--as",
+        "kinect_v2_25",
+    ]
+    from_arrays.main([str(word) for word in (*words, "--workers", 1, "--frames", 32)])
+    said = capsys.readouterr().out
+    assert "mediapipe_33 -> kinect_v2_25: made base of spine, middle of spine" in said and "4 train and 2 val" in said
+    dataset = find_dataset(tmp_path, "made", "cross_subject", ("train", "val"))
+    assert dataset.layout == KINECT_V2 and dataset.row.dimensions == 3
+    sidecar = load_json(dataset.folder / "preparation.json")
+    assert (sidecar["layout"], sidecar["converted_from"]) == ("kinect_v2_25", "mediapipe_33")
+    packed = dataset.clips("train")
+    for i, name in enumerate(packed.names):
+        clip = convert(clips[name], get_layout("mediapipe_33"), KINECT_V2, axis=1).transpose(2, 0, 1)[..., None]
+        low = int(packed.offsets[i])
+        stored = packed.frames[low : low + 20].permute(2, 0, 1, 3).numpy()
+        np.testing.assert_allclose(stored, normalise(clip, KINECT_V2), atol=1e-5)
+
+
+def test_two_dimensions_are_a_matter_of_the_data_set(tmp_path):
+    row = from_description("x", {"classes": 2, "protocols": {"p": "q"}, "layout": "coco_17", "dimensions": 2})
+    assert row.dimensions == 2
+    for wrong in (4, True, 2.0, "2"):
+        with pytest.raises(DescriptionError, match="'dimensions' must be 3, or 2"):
+            from_description("x", {"classes": 2, "protocols": {"p": "q"}, "dimensions": wrong})
+    target = make_target(tmp_path, "flat", ["cross_subject"], 2, "coco_17", 1, dimensions=2)
+    assert target.description["dimensions"] == 2
+    target.folder.mkdir()
+    write_description(target)
+    with pytest.raises(UserError, match="'dimensions' differ"):
+        make_target(tmp_path, "flat", ["cross_subject"], 2, "coco_17", 1)
+    with pytest.raises(UserError, match="ntu60 has three dimensions, these clips have 2"):
+        make_target(tmp_path, "ntu60", ["cross_subject"], 2, None, 1, dimensions=2)
+
+
+def test_flat_clips_are_centred_and_divided_by_the_trunk():
+    assert parse_steps("all", 2) == PLANAR_STEPS and parse_steps("trunk,fill", 2) == ("fill", "trunk")
+    with pytest.raises(UserError, match="'spine' turns clips in space, and these have two dimensions"):
+        parse_steps("fill,spine", 2)
+    for name in LAYOUTS:
+        layout = get_layout(name)
+        pose = convert(POSE, KINECT_V2, layout, axis=0) * [300, 300, 0] + [640, 360, 0]  # pixels
+        clip = np.repeat(pose.T[:, None, :, None], 4, axis=1).astype(np.float32)
+        clip[:, 2] *= 5  # one frame is wrong: the median does not see it
+        flat = normalise(clip, layout, PLANAR_STEPS)
+        assert not flat[2].any()
+        np.testing.assert_allclose(at(flat[..., 0], layout.centre, 2), 0, atol=1e-4)
+        person = {joint: flat[:, 0, i, 0] for i, joint in enumerate(layout.names)}
+        trunk = (person["left shoulder"] + person["right shoulder"] - person["left hip"] - person["right hip"]) / 2
+        np.testing.assert_allclose(trunk, [0, 1, 0], atol=1e-4)
+        np.testing.assert_allclose(person["left elbow"] - person["left shoulder"], [0.2, -0.4, 0], atol=1e-4)
+    assert not normalise(np.zeros((3, 2, 17, 1), np.float32), get_layout("coco_17"), PLANAR_STEPS).any()
