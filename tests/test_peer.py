@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from make_tiny import write_tiny_dataset
 from torch.nn import functional as F
 
 from benchmarks import peer_simclr as peer
-from tests.make_tiny import write_tiny_dataset
 from utils.skeleton import get_layout
 
 LAYOUT = get_layout("kinect_v2_25")
