@@ -3,39 +3,34 @@
 The array format stores every clip padded to 300 frames and (C, T, V, M), so that one frame of one clip is 150 numbers in
 three places. Packed, a frame is one contiguous row of 600 bytes in the order that the encoder reads, and padding is gone
 (NTU-60 x-view: 6.8 GB, an estimated 1.9 GB packed): any crop of any clip is a gather of rows. The packed array is cached
-beside the source (or in `--cache-dir`), keyed by size and time of the source files and a checksum of labels and frame
-counts, and opened as a memory map.
+beside the source (or in `--cache-dir`, see feeder.packed) and opened as a memory map.
 
 Where it lives while training is `placement`: `mapped` (the page cache decides), `memory`, `device`; `auto` takes the
 device when it is no CPU and the clips fit in half of its free memory, else memory when they fit in half of what is free,
 else the map.
 """
 
-import contextlib
-import hashlib
 import os
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from feeder.packed import Packing, packed_frames
 from feeder.views import take_stream
-from utils.arrays import Split, fingerprint, open_split, split_files
-from utils.errors import UserError
-from utils.files import temporary_name
+from utils.arrays import open_split
+from utils.fingerprint import of_clips
 
-PACK_VERSION = 2  # raised when the order of a packed frame changes, so that older caches are made again
 PLACEMENTS = ("auto", "device", "memory", "mapped")
 
 
 @dataclass(frozen=True)
 class PackedClips:
     """frames (F, V, C, M) float32; offsets (N,): first row of each clip; num_frame (N,); labels (N,); names: N strings;
-    dropped: names of clips without frames, which are not packed; source: the folder and split, for messages."""
+    dropped: names of clips without frames, which are not packed; source: the folder and split, for messages; fingerprint:
+    of the whole split as it was loaded (utils.fingerprint), None for clips that come from no prepared folder."""
 
     frames: Tensor
     offsets: Tensor
@@ -44,6 +39,7 @@ class PackedClips:
     names: tuple[str, ...]
     dropped: tuple[str, ...]
     source: str
+    fingerprint: dict | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,68 +112,6 @@ def _automatic_placement(nbytes: int, device: torch.device) -> str:
     return "memory" if nbytes < _free_memory() // 2 else "mapped"
 
 
-def _cache_key(split: Split) -> str:
-    parts = [f"pack {PACK_VERSION}", fingerprint(split.names, split.labels, split.num_frame)]
-    for file in split_files(split.folder, split.split):
-        stat = file.stat()
-        parts.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _fill(split: Split, offsets: np.ndarray, out: np.ndarray, quiet: bool) -> None:
-    """Copies the valid frames of every kept clip into out (F, V, C, M); refuses NaN and infinities, with the name."""
-    bar = tqdm(split.kept, desc=f"packing {split.split}", unit="clip", disable=quiet or len(split.kept) < 2000)
-    for k, i in enumerate(bar):
-        n = split.num_frame[i]
-        clip = np.asarray(split.data[i, :, :n])
-        if not np.isfinite(clip).all():
-            frame = int(np.flatnonzero(~np.isfinite(clip).all(axis=(0, 2, 3)))[0])
-            raise UserError(
-                f"{split.folder}: clip {split.names[i]} of {split.split} has a coordinate that is not finite "
-                f"(frame {frame}); prepare the data again without it"
-            )
-        out[offsets[k] : offsets[k] + n] = clip.transpose(1, 2, 0, 3)
-
-
-def _pack(split: Split, offsets: np.ndarray, shape, cache_dir: Path | None, quiet: bool) -> np.ndarray:
-    """The packed frames: from the cache, made into the cache, or, where nothing can be written, in memory."""
-    folder = Path(cache_dir) if cache_dir is not None else split.folder / ".packed"
-    target = folder / f"{split.split}-{_cache_key(split)}.npy"
-    if target.is_file():
-        with contextlib.suppress(ValueError, OSError):
-            cached = np.load(target, mmap_mode="c", allow_pickle=False)
-            if cached.shape == shape and cached.dtype == np.float32:
-                return cached
-    temporary = temporary_name(target)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-    except OSError as error:
-        if cache_dir is not None:
-            raise
-        print(f"note: cannot cache packed clips in {folder} ({error.strerror}); packing in memory", file=sys.stderr)
-        packed = np.empty(shape, dtype=np.float32)
-        _fill(split, offsets, packed, quiet)
-        return packed
-    try:
-        # A sparse file on a full disk kills the process when it is filled through the map: reserve the space first.
-        with open(temporary, "r+b") as file, contextlib.suppress(AttributeError):
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        _fill(split, offsets, packed, quiet)
-        packed.flush()
-        del packed
-        for old in folder.glob(f"{split.split}-*.npy"):
-            old.unlink(missing_ok=True)
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(target)
-        raise
-    return np.load(target, mmap_mode="c", allow_pickle=False)
-
-
 def load_clips(
     folder, split: str, joints: int, persons: int, num_classes: int | None, cache_dir=None, quiet: bool = False
 ) -> PackedClips:
@@ -188,16 +122,18 @@ def load_clips(
     num_frame = opened.num_frame[opened.kept]
     offsets = np.concatenate([[0], np.cumsum(num_frame)])
     shape = (int(offsets[-1]), joints, 3, persons)
-    packed = _pack(opened, offsets, shape, cache_dir, quiet)
+    packed, coordinates = packed_frames(Packing(opened, offsets, shape, quiet), cache_dir)
     if opened.dropped and not quiet:
         shown = ", ".join(opened.dropped[:5]) + (", ..." if len(opened.dropped) > 5 else "")
         print(f"{len(opened.dropped)} clips of {split} have no frame and are left out: {shown}", file=sys.stderr)
+    names, labels = tuple(opened.names[i] for i in opened.kept), opened.labels[opened.kept]
     return PackedClips(
         frames=torch.from_numpy(packed),
         offsets=torch.from_numpy(offsets[:-1]),
         num_frame=torch.from_numpy(num_frame),
-        labels=torch.from_numpy(opened.labels[opened.kept]),
-        names=tuple(opened.names[i] for i in opened.kept),
+        labels=torch.from_numpy(labels),
+        names=names,
         dropped=tuple(opened.dropped),
         source=f"{folder} ({split})",
+        fingerprint=of_clips(names, labels, num_frame, shape, coordinates),
     )
