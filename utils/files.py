@@ -406,6 +406,8 @@ def _runs(temporary: Path) -> bool:
         return False
     except OSError:  # it runs, for another user
         pass
+    with contextlib.suppress(OSError):  # one that has ended, but its parent has not looked yet
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 
