@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from utils.arrays import Split, split_files
 from utils.errors import UserError
-from utils.files import open_temporary, remove_leftovers, temporary_name
+from utils.files import open_temporary, temporary_name
 from utils.fingerprint import checksum, sampled
 from utils.locks import open_locked
 
@@ -88,19 +88,20 @@ def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
         print(f"note: cannot cache packed clips in {folder} ({error.strerror}); packing in memory", file=sys.stderr)
         packed = np.empty(packing.shape, dtype=np.float32)
         return packed, packing.fill(packed)
-    with turn:
+    with turn as alone:
         found = _open(target, key, packing.shape)  # another process has made it meanwhile
         if found is None:
-            remove_leftovers(folder, target.name)
+            for leftover in folder.glob(f".{target.name}.*.tmp") if alone else ():
+                leftover.unlink(missing_ok=True)
             found = _make(target, key, packing)
             _remove_older(folder, target, split, beside=cache_dir is None)
         return found
 
 
 @contextlib.contextmanager
-def _turn(handle: int, path: Path):
+def _turn(handle: int, path: Path, alone: bool):
     try:
-        yield
+        yield alone
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -108,13 +109,14 @@ def _turn(handle: int, path: Path):
 
 
 def _my_turn(path: Path, what: str):
-    """A block that one process at a time is in; says so where it has to wait. OSError where the folder is not writable."""
+    """A block that one process at a time is in; says so where it has to wait. Its value: whether there are locks, so that
+    no other process can be in it. OSError where the folder is not writable."""
     handle, got = open_locked(path)
     if got is False:
         os.close(handle)
         print(f"note: another process packs {what}; waiting for it", file=sys.stderr)
-        handle, _ = open_locked(path, wait=True)
-    return _turn(handle, path)
+        handle, got = open_locked(path, wait=True)
+    return _turn(handle, path, got is True)
 
 
 def _make(target: Path, key: str, packing: Packing) -> tuple[np.ndarray, str]:

@@ -385,11 +385,10 @@ def temporary_name(path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
-def remove_leftovers(folder, pattern: str = "") -> None:
-    """Removes temporary files that killed processes have left in a folder, of the files whose names match `pattern`
-    (default: all). Those that a living process writes stay: it has locked them (`atomic_write`), or its number, which is
-    in the name, is that of another process of this machine."""
-    for path in Path(folder).glob(f".{pattern}*.tmp"):
+def remove_leftovers(folder) -> None:
+    """Removes temporary files that killed processes have left in a folder. Those that a living process writes stay: it has
+    locked them (`atomic_write`), or its number, which is in the name, is that of another process of this machine."""
+    for path in Path(folder).glob(".*.tmp"):
         if path.is_file() and not _runs(path) and not is_locked(path):
             path.unlink(missing_ok=True)
 
