@@ -119,7 +119,9 @@ def draw_poses(args, dataset: Dataset, test: FutureViews, trained: dict, folder:
         rows = [torch.cat([pose[:, None], future], dim=1), *rows]
         titles = [f"{test.clips.names[i]}: true; frame 0 is the last observed one", *titles]
         clips = [row[0].permute(2, 0, 1)[..., None].cpu().numpy() for row in rows]  # (3, t, V, 1)
-        draw_clips(folder.path / "poses" / f"{test.clips.names[i]}.png", clips, dataset.layout, titles, POSES)
+        draw_clips(
+            folder.path / "poses" / f"{test.clips.names[i]}.png", clips, dataset.layout, titles, POSES, up=dataset.up
+        )
 
 
 def write_results(

@@ -92,7 +92,8 @@ def chosen_clips(args, views: ClipViews) -> torch.Tensor:
 
 
 def save(args, panels, dataset: Dataset, columns: int, legend=None) -> None:
-    pictures.save_panels(args.output, panels, dataset.layout, args.poses, args.turn, columns, args.fps, legend)
+    look = (args.poses, args.turn, columns, args.fps, legend, dataset.up)
+    pictures.save_panels(args.output, panels, dataset.layout, *look)
 
 
 def show_clips(args) -> str:

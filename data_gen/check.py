@@ -24,7 +24,7 @@ import numpy as np
 from data_gen.build import coordinates_checksum
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import SPLITS, Split, open_split, split_files
-from utils.drawing import draw_clips
+from utils.drawing import Z_UP, draw_clips
 from utils.errors import UserError, run
 from utils.files import load_json, map_npy
 from utils.plots import check_picture_path
@@ -450,7 +450,8 @@ def _bone_lines(report: Report, layout: Layout) -> list[str]:
 
 
 def draw_report(path, report: Report, layout: Layout, classes=None, most_rows: int = 10) -> None:
-    """Draws one clip of each of up to `most_rows` classes, evenly chosen, of the first split that could be read."""
+    """Draws one clip of each of up to `most_rows` classes, evenly chosen, of the first split that could be read; clips that
+    were normalised with z upwards, as an encoder reads them, so that one that was tipped over lies in the picture."""
     if not report.measures:
         raise UserError(f"{report.folder}: no split could be read, so there is nothing to draw")
     split, _ = next(iter(report.measures.values()))
@@ -460,7 +461,9 @@ def draw_report(path, report: Report, layout: Layout, classes=None, most_rows: i
     indices = [split.kept[np.flatnonzero(labels == label)[0]] for label in chosen]
     clips = [np.array(split.data[i][:, : split.num_frame[i]]) for i in indices]
     names = [classes[label] if classes else f"class {label}" for label in chosen]
-    draw_clips(path, clips, layout, [f"{name}: {split.names[i]}" for name, i in zip(names, indices, strict=True)])
+    titles = [f"{name}: {split.names[i]}" for name, i in zip(names, indices, strict=True)]
+    up = Z_UP if "spine" in (sidecar_steps(split.sidecar) or ()) else None
+    draw_clips(path, clips, layout, titles, up=up)
 
 
 def parse(argv=None) -> argparse.Namespace:

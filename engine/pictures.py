@@ -275,15 +275,15 @@ def views_legend(panels: list[Panel]) -> list[tuple[str, str]]:
 
 
 def save_panels(
-    path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float, legend=None
+    path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float, legend=None, up=None
 ) -> None:
     """A strip a panel (.png, .pdf, .svg), or all of them moving beside each other (.gif, .mp4), above a legend."""
     clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
     paints = None if all(paint is None for paint in paints) else paints
     if str(path).lower().endswith(ANIMATIONS):
-        draw_animation(path, clips, layout, titles, paints, turn, columns, fps, legend)
+        draw_animation(path, clips, layout, titles, paints, turn, columns, fps, legend, up)
     else:
-        draw_clips(path, clips, layout, titles, poses, paints, turn, legend)
+        draw_clips(path, clips, layout, titles, poses, paints, turn, legend, up)
 
 
 # -- features -----------------------------------------------------------------------------------------------------------
@@ -319,9 +319,8 @@ def show_at_the_end(
             found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0, batches.settings)
             panels = prediction_panels(found, views, layout, classes)
             clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
-            folder.board.add_figure(
-                "prediction", strip_figure(clips, layout, titles, 10, paints, 30.0, prediction_legend(panels))
-            )
+            figure = strip_figure(clips, layout, titles, 10, paints, 30.0, prediction_legend(panels), dataset.up)
+            folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
         add_features(folder, model, limited(views, BOARD_CLIPS), classes)
         folder.say(
             f"pictures of the prediction and the features of {views.clips.source}: tensorboard --logdir {folder.path}"
@@ -336,6 +335,10 @@ def add_features(folder, model: PCM3, views: ClipViews, classes) -> None:
     with evaluating(model):
         features = clip_features(model.encoder_q, views, quiet=True)
     kept = principal_components(features, BOARD_DIMENSIONS)[0].float()
-    names = [" ".join(classes[int(k)].split()) or "?" for k in views.clips.labels]  # a line each
+    rows = [  # the projector colours by a column of at most 50 values, or by a number
+        [" ".join(classes[int(k)].split()) or "?", str(int(k)), " ".join(name.split()) or "?"]
+        for k, name in zip(views.clips.labels, views.clips.names, strict=True)
+    ]
     shutil.rmtree(folder.path / "00000" / "clip_features", ignore_errors=True)  # of an earlier end of this run
-    folder.board.add_embedding(kept, metadata=names, tag="clip_features")
+    header = ["class", "class number", "clip"]
+    folder.board.add_embedding(kept, metadata=rows, tag="clip_features", metadata_header=header)

@@ -39,11 +39,11 @@ ABSENT = -32768  # a joint that is not there
 LARGEST = 32000
 
 
-def pack(clip: np.ndarray, layout: Layout, stands_like: np.ndarray | None = None) -> dict:
+def pack(clip: np.ndarray, layout: Layout, up=None, stands_like: np.ndarray | None = None) -> dict:
     """A clip (3, t, V, M) as {data: base64 of int16 (t, M, V, 3), persons, scale}: coordinates are numbers x scale.
 
-    stands_like: the clip that says which coordinate is up, for one that is compared with it; default: the clip."""
-    vertical, sign = upright([np.nan_to_num(clip if stands_like is None else stands_like)], layout)
+    up: (vertical axis, sign), or None to take it from the spine of the clip, or of stands_like where that is compared."""
+    vertical, sign = up or upright([np.nan_to_num(clip if stands_like is None else stands_like)], layout)
     there = np.isfinite(clip).all(axis=0) & (np.nan_to_num(clip) != 0).any(axis=(0, 2))[:, None]
     kept = [m for m in range(clip.shape[3]) if m == 0 or there[..., m].any()]
     x = np.stack([clip[0], sign * clip[vertical], clip[3 - vertical]], axis=-1)[:, :, kept].swapaxes(1, 2)
@@ -101,7 +101,7 @@ def whole_clip(dataset: Dataset, views: ClipViews, index: int) -> dict:
     clip = raw_clip(views, index)
     step = every(clip.shape[1])
     clip = clip[:, ::step]
-    stage = {"kind": "plain", **pack(clip, dataset.layout)}
+    stage = {"kind": "plain", **pack(clip, dataset.layout, dataset.up)}
     return {"layout": dataset.layout.name, "frames": clip.shape[1], "fps": RATE / step, "stages": [stage]}
 
 
@@ -193,10 +193,10 @@ def _three_stages(found, i: int, dataset: Dataset, views: ClipViews) -> dict:
     )
     hidden = either_end(hidden.any(axis=0), layout)[:, :, 0]  # of person 1, the only one that is masked
     _, length = centre_crop(views.clips.num_frame[found.clips[i : i + 1].cpu()])
-    packed = pack(true, layout)
+    packed = pack(true, layout, dataset.up)
     stages = [
         {"kind": "seen", **packed},
-        {"kind": "predicted", **pack(predicted, layout, true)},
+        {"kind": "predicted", **pack(predicted, layout, dataset.up, true)},
         {"kind": "true", **packed},
     ]
     return {

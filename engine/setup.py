@@ -9,6 +9,7 @@ import torch
 from feeder.clips import PackedClips, load_clips
 from options.datasets import DATASETS, DatasetRow, DescriptionError, from_description
 from utils.arrays import SIDECAR, split_files
+from utils.drawing import Z_UP
 from utils.errors import UserError
 from utils.files import load_json
 from utils.memory import keep_freed_memory
@@ -65,6 +66,12 @@ class Dataset:
         """What the sidecar says of the normalisation, or None where there is no sidecar."""
         path = self.folder / SIDECAR
         return load_json(path).get("normalisation") if path.exists() else None
+
+    @property
+    def up(self) -> tuple[int, float] | None:
+        """(vertical axis, sign) of the clips where a spine was turned upright, None where it was not or nothing is said."""
+        steps = self.normalised
+        return Z_UP if isinstance(steps, list) and "spine" in steps else None
 
 
 def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from make_tiny import write_tiny_dataset
 
 from data_gen import check
 from data_gen.build import checksum_of
@@ -14,9 +15,10 @@ from options.class_names import NTU120, PKU
 from options.datasets import DATASETS
 from utils.arrays import SIDECAR, SplitWriter, split_files
 from utils.convert_layout import convert
+from utils.drawing import Z_UP
 from utils.errors import UserError
-from utils.files import write_json
-from utils.skeleton import LAYOUTS
+from utils.files import load_json, write_json
+from utils.skeleton import LAYOUTS, get_layout
 
 KINECT = LAYOUTS["kinect_v2_25"]
 
@@ -285,3 +287,16 @@ def test_mirrored_joints():
     assert [pairs[name] for name in ("kinect_v2_25", "kinect_v1_20", "sbu_15", "smpl_24")] == [10, 8, 6, 9]
     assert [pairs[name] for name in ("mediapipe_33", "coco_17", "openpose_18", "h36m_17")] == [16, 8, 8, 6]
     assert (4, 8) in mirror_pairs(KINECT) and (21, 23) in mirror_pairs(KINECT)
+
+
+def test_a_clip_that_was_tipped_over_lies_in_the_picture(tmp_path, monkeypatch):
+    """Normalised clips are drawn with z upwards whatever their spines do; raw ones by their spines."""
+    drawn = []
+    monkeypatch.setattr(check, "draw_clips", lambda *given, up: drawn.append(up))
+    for steps in (["fill", "centre", "spine", "shoulders"], []):
+        folder = write_tiny_dataset(tmp_path / str(len(steps)), "tiny", frames=60) / "xsub"
+        sidecar = load_json(folder / "preparation.json")
+        write_json(folder / "preparation.json", sidecar | {"normalisation": steps})
+        report = check.check_protocol(folder, check.expect(folder))
+        check.draw_report(tmp_path / "sheet.png", report, get_layout("kinect_v2_25"))
+    assert drawn == [Z_UP, None]

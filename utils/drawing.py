@@ -1,7 +1,8 @@
 """Stick figures: clips as strips (pictures) and as animations (GIF; MP4 where ffmpeg is installed).
 
 A `Stage` decides once how clips are looked at: which coordinate is up, how far the bodies are turned, one scale for all,
-so that a clip in millimetres among metres is seen at once. Strip and animation then only put lines where it says.
+so that a clip in millimetres among metres is seen at once. Strip and animation then only put lines where it says. Clips that
+were normalised are drawn with `up` = Z_UP, as an encoder reads them: a body that normalisation tipped over is seen lying.
 
 A clip's `paint` gives every joint of every frame a colour (t, V, M, 3) in 0..1; a line from a joint to its parent has the
 colour of the joint, and a colour that is not a number leaves the line out. Without paint, body parts have their colours. A
@@ -23,8 +24,10 @@ from utils.skeleton import at
 
 ANIMATIONS = (".gif", ".mp4")
 PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
+Z_UP = (2, 1.0)  # (vertical axis, sign) of normalised clips
 SECOND_PERSON = "#b0a0c8"  # every further person is drawn in this one colour, behind person 1
-PANEL = 240  # longer side of an animated panel in pixels
+PANEL = 240  # longer side of an animated panel in pixels, at least
+WIDTH, HIGHEST_PANEL = 640, 420  # pixels that an animation is wide, unless its panels would be higher than this
 INK = (60, 64, 72)  # of the titles
 LARGEST_TITLE, SMALLEST_TITLE = 12, 9  # pixels of an animated panel's title
 LEGEND_SIZE, LEGEND_LINE, LEGEND_DASH = 11, 17, 20  # pixels: letters, a line of the legend, the stroke before a word
@@ -88,17 +91,17 @@ def upright(clips, layout) -> tuple[int, float]:
     return vertical, -1.0 if spine[vertical] < 0 else 1.0
 
 
-def set_stage(clips, layout, paints=None, turn: float = 0.0) -> Stage:
+def set_stage(clips, layout, paints=None, turn: float = 0.0, up=None) -> Stage:
     """How clips are looked at. clips: arrays (3, t, V, M), joints that are not a number are left out; paints: see the
     module's text, None = body parts; turn: degrees about the upright axis (0: x to the right, a normalised body is then
-    seen from behind). ValueError for a clip of another shape, or none."""
+    seen from behind); up: (vertical axis, sign), None = that of `upright`. ValueError for a clip of another shape, or none."""
     clips = [np.asarray(clip, dtype=np.float64) for clip in clips]
     if not clips:
         raise ValueError("expected at least one clip, found none")
     for clip in clips:
         if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints:
             raise ValueError(f"expected clips (3, t, {layout.joints}, M), found {clip.shape}")
-    vertical, sign = upright([np.where(np.isfinite(clip), clip, 0.0) for clip in clips], layout)
+    vertical, sign = up or upright([np.where(np.isfinite(clip), clip, 0.0) for clip in clips], layout)
     cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     views, half = [], np.full(2, 1e-6)
     for clip in clips:
@@ -125,7 +128,7 @@ def _titles(titles, number: int) -> list[str]:
     return titles
 
 
-def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0, legend=None):
+def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0, legend=None, up=None):
     """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below.
 
     Arguments and errors are those of `set_stage`; titles: one string a clip, above its row; legend: (words, colour), None =
@@ -133,7 +136,7 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
-    stage = set_stage(clips, layout, paints, turn)
+    stage = set_stage(clips, layout, paints, turn, up)
     titles = _titles(titles, len(stage.views))
     width, height = 2 * stage.half
     row_height = 1.3 * height  # with room for the title and the numbers
@@ -176,12 +179,12 @@ def _legend(legend, paints, layout, clips) -> list[tuple[str, str]]:
     return (part_legend(layout, clips) if paints is None else []) if legend is None else list(legend)
 
 
-def draw_clips(path, clips, layout, titles=None, poses=8, paints=None, turn: float = 0.0, legend=None) -> None:
+def draw_clips(path, clips, layout, titles=None, poses=8, paints=None, turn: float = 0.0, legend=None, up=None) -> None:
     """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
 
     Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
     path = check_picture_path(path)
-    save_figure(strip_figure(clips, layout, titles, poses, paints, turn, legend), path)
+    save_figure(strip_figure(clips, layout, titles, poses, paints, turn, legend, up), path)
 
 
 # -- animations -----------------------------------------------------------------------------------------------------
@@ -202,14 +205,17 @@ def check_drawing_path(path) -> Path:
     return path
 
 
-def animation_frames(clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, legend=None):
+def animation_frames(
+    clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, legend=None, up=None
+):
     """Yields pictures (PIL images, RGB) of all clips beside each other, `columns` in a row, as long as the longest clip; a
     shorter one stays at its last frame. Arguments and errors are those of `set_stage` and `strip_figure`."""
-    stage = set_stage(clips, layout, paints, turn)
+    stage = set_stage(clips, layout, paints, turn, up)
     titles = _titles(titles, len(stage.views))
     columns = min(columns, len(titles))
     fine = 2  # drawn larger and shrunk, because PIL's lines have no smooth edges
-    scale = fine * PANEL / (2 * stage.half.max())
+    across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
+    scale = fine * PANEL / (2 * stage.half.max()) * max(1.0, min(WIDTH / (columns * across), HIGHEST_PANEL / high))
     width, height = (max(int(2 * h * scale / fine), PANEL // 2) for h in stage.half)
     bar = 40  # of two lines of title
     rows = -(-len(titles) // columns)
@@ -309,7 +315,16 @@ def _frame(ground, stage: Stage, frame: int, corners, panel, bar: int, scale: fl
 
 
 def draw_animation(
-    path, clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, fps: float = 30, legend=None
+    path,
+    clips,
+    layout,
+    titles=None,
+    paints=None,
+    turn: float = 0.0,
+    columns: int = 3,
+    fps: float = 30,
+    legend=None,
+    up=None,
 ) -> int:
     """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
 
@@ -317,7 +332,7 @@ def draw_animation(
     path = check_drawing_path(path)
     if path.suffix.lower() not in ANIMATIONS:
         raise ValueError(f"{path}: an animation ends in {', '.join(ANIMATIONS)}")
-    frames = list(animation_frames(clips, layout, titles, paints, turn, columns, legend))
+    frames = list(animation_frames(clips, layout, titles, paints, turn, columns, legend, up))
     if not frames:
         raise ValueError("clips without a frame cannot be animated")
     path.parent.mkdir(parents=True, exist_ok=True)
