@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
 from engine.graph import CapturedPass, PlainPass
-from engine.monitor import NeighbourMonitor, limited
+from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
@@ -254,6 +254,7 @@ class Course:
         self.sums: dict[str, torch.Tensor] = {}
         self.count, self.skipped, self.data_seconds = 0, 0, 0.0
         self.saved_at = self.logged_at = time.monotonic()
+        self.embeddings, self.watch = None, CollapseWatch()  # of the last step: its keys, and cosines with the own key
 
     def timed(self, stream):
         """The batches of the stream; the time waited for each is added up."""
@@ -275,6 +276,9 @@ class Course:
         for name, value in {**output.losses, **top1, "gradient_norm": gradient_norm}.items():
             self.sums[name] = self.sums.get(name, 0) + value
         self.count += 1
+        if output.logits:
+            view = "query" if "query" in output.logits else next(iter(output.logits))
+            self.embeddings = output.keys, output.logits[view][:, 0] * self.args.contrast_t
 
     def log(self, step: int, bar) -> None:
         """Writes the means of the steps since the last line; the log's own line at epochs' ends and every --print-freq."""
@@ -285,10 +289,14 @@ class Course:
         values["seconds_per_step"] = (time.monotonic() - self.logged_at) / count
         values["data_seconds_per_step"] = self.data_seconds / count
         values["skipped"] = self.skipped
+        found = spread(*self.embeddings) if self.embeddings else {}
+        values |= found
         self.folder.metrics(step, values, epoch=epoch)
         bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
         if position == self.per_epoch - 1 or step % self.args.print_freq == 0:
             report(self.folder, epoch, step, values)
+        if warning := self.watch(found):
+            self.folder.say(warning)
         self.sums, self.count, self.data_seconds, self.logged_at = {}, 0, 0.0, time.monotonic()
 
     def end_epoch(self, epoch: int, step: int) -> None:
@@ -395,8 +403,13 @@ def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict)
     names = [n for n in values if n.startswith("contrast_") or n in ("distillation", "prediction", "total")]
     line = " ".join(f"{n.replace('contrast_', '')} {values[n]:.3f}" for n in names)
     top1 = " ".join(f"{values[n]:.2f}" for n in values if n.startswith("top1_"))
+    spread = "".join(
+        f" {word} {values[name]:.{digits}f}"
+        for word, name, digits in (("rank", "effective_rank", 1), ("alignment",) * 2 + (2,), ("uniformity",) * 2 + (2,))
+        if name in values
+    )
     folder.say(
-        f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} | {values['seconds_per_step']:.3f} s"
+        f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} |{spread} | {values['seconds_per_step']:.3f} s"
     )
 
 

@@ -1,6 +1,7 @@
-"""1-NN on held-out clips during pretraining: the right number, and a run that does not notice."""
+"""1-NN on held-out clips and the spread of the embeddings during pretraining: the right numbers, and a run that does not notice."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from programs import call, refused
 from sklearn.neighbors import KNeighborsClassifier
 
 import pretrain_moco_mask
-from engine.monitor import NeighbourMonitor, evaluating, limited
+from engine.monitor import COLLAPSED_LINES, CollapseWatch, NeighbourMonitor, evaluating, limited, spread
 from engine.setup import find_dataset
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder, EncoderConfig
@@ -116,3 +117,57 @@ def test_it_needs_held_out_clips(data, tmp_path):
     (tmp_path / "tiny/xsub/val_data_joint.npy").unlink()
     assert pretrain(tmp_path, tmp_path / "a", "--max-steps 1").status == 0
     refused(pretrain(tmp_path, tmp_path / "b", "--max-steps 1 --knn-every 1"), "val_data_joint.npy")
+
+
+def unit(x):
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def healthy(n=48, d=32):
+    return unit(torch.randn(n, d, generator=torch.Generator().manual_seed(0)))
+
+
+def test_spread_agrees_with_its_formulas():
+    keys, own = healthy(20, 8), torch.linspace(-0.5, 1, 20)
+    found = spread(keys, own)
+    pairs = [float((keys[i] - keys[j]).square().sum()) for i in range(20) for j in range(i)]
+    assert found["uniformity"] == pytest.approx(math.log(sum(math.exp(-2 * d) for d in pairs) / len(pairs)), rel=1e-5)
+    assert found["alignment"] == pytest.approx(float((2 - 2 * own).mean()), rel=1e-5)
+    values = torch.linalg.eigvalsh((keys - keys.mean(0)).T @ (keys - keys.mean(0))).clamp_min(0).sqrt()
+    share = [float(v / values.sum()) for v in values if v > 1e-6]
+    assert found["effective_rank"] == pytest.approx(math.exp(-sum(p * math.log(p) for p in share)), rel=1e-3)
+    axes = torch.eye(8).repeat(4, 1)  # eight directions, equally often: 7 once they are centred
+    assert spread(axes, own)["effective_rank"] == pytest.approx(7, rel=1e-4)
+    assert spread(keys[:1], own) == {} and spread(keys * math.nan, own) == {}
+
+
+def test_collapse_is_said_once_and_not_of_a_healthy_or_a_young_run():
+    keys = healthy()
+    watch = CollapseWatch()
+    assert not any(watch(spread(keys, keys[:, 0])) for _ in range(3 * COLLAPSED_LINES))
+    one_point = unit(keys[:1] + 0.01 * keys)
+    on_a_line = unit(keys[:1] + torch.linspace(-2, 2, 48)[:, None] * keys[1:2])
+    for collapsed in (one_point, on_a_line):
+        watch, found = CollapseWatch(), spread(collapsed, keys[:, 0])
+        said = [watch(found) for _ in range(3 * COLLAPSED_LINES)]
+        assert [k for k, s in enumerate(said) if s] == [COLLAPSED_LINES - 1] and "collapsed" in said[
+            COLLAPSED_LINES - 1
+        ]
+        watch = CollapseWatch()
+        for _ in range(COLLAPSED_LINES):
+            assert watch(found) is None or pytest.fail("a run that recovers is not collapsed")
+            watch(spread(keys, keys[:, 0]))
+
+
+def test_a_run_logs_its_spread_and_says_a_collapse(data, tmp_path):
+    small = "--hidden-size 16 --num-layers 1 --batch-size 12 --contrast-k 12 --topk 12 --decoder-hidden-size 16 --pictures 0"
+    common = f"--data-root {data} --pre-dataset tiny --protocol cross_subject {small} --optimizer adamw --print-freq 1"
+    for name, rate, collapses in (("good", 0.001, False), ("bad", 2.0, True)):
+        ran = call(
+            pretrain_moco_mask.main,
+            f"{common} --contrast-m 0.5 --lr {rate} --max-steps 12 --checkpoint-path {tmp_path / name}",
+        )
+        assert ran.status == 0, ran.err
+        records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert all({"effective_rank", "alignment", "uniformity"} <= set(r) for r in records)
+        assert ("collapsed" in ran.out) == collapses, [(r["effective_rank"], r["uniformity"]) for r in records]
