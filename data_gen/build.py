@@ -253,9 +253,14 @@ def checksum_of(data: np.ndarray) -> str:
     return coordinates_checksum([zlib.crc32(np.ascontiguousarray(clip, dtype="<f4").tobytes()) for clip in data])
 
 
+def splits_of(splits: dict) -> tuple[str, ...]:
+    """The splits that a protocol is to have: train and val, or train alone where no `val` is named at all."""
+    return SPLITS if "val" in splits else SPLITS[:1]
+
+
 def _check_protocols(protocols, labels) -> None:
     for protocol, splits in protocols.items():
-        for split in SPLITS:
+        for split in splits_of(splits):
             if not splits.get(split):
                 raise UserError(
                     f"{protocol}: no clip belongs to its {split} split; give the whole data set, or leave this "
@@ -268,13 +273,13 @@ def _check_protocols(protocols, labels) -> None:
             missing = next((name for name in names if name not in labels), None)
             if missing is not None:
                 raise UserError(f"{protocol}: clip {missing} has no label")
-        both = set(splits["train"]) & set(splits["val"])
+        both = set(splits["train"]) & set(splits.get("val", ()))
         if both:
             raise UserError(f"{protocol}: clip {min(both)} is in train and in val; a clip belongs to one of them")
 
 
 def _open_writers(temporary, protocols, labels, layout, persons, frames) -> dict[tuple[str, str], SplitWriter]:
-    clips = sum(len(splits[split]) for splits in protocols.values() for split in SPLITS)
+    clips = sum(len(splits[split]) for splits in protocols.values() for split in splits_of(splits))
     need = clips * 4 * math.prod((3, frames, layout.joints, persons))
     free = shutil.disk_usage(temporary).free
     if need > free:
@@ -284,7 +289,7 @@ def _open_writers(temporary, protocols, labels, layout, persons, frames) -> dict
         )
     writers = {}
     for protocol, splits in protocols.items():
-        for split in SPLITS:
+        for split in splits_of(splits):
             names = sorted(splits[split])
             writers[protocol, split] = SplitWriter(
                 temporary / protocol, split, names, [labels[n] for n in names], layout.joints, persons, frames
@@ -336,7 +341,8 @@ def build_dataset(
 ) -> BuildReport:
     """Prepares `folder`/<protocol>/ for every protocol, each clip loaded and normalised once.
 
-    protocols: folder name -> {"train": names, "val": names}; labels: name -> class number from 0.
+    protocols: folder name -> {"train": names, "val": names}, val left out for clips without a test; labels: name -> class
+    number from 0.
     load(name): the raw clip (3, t, V, m) float32 with m <= persons, absent persons and frames zero; None leaves the
     clip out; UserError (naming file and line) says that its file is bad. It must be picklable: a function of a module,
     a partial of one, or an object of a module's class.

@@ -82,7 +82,7 @@ def find_list(source) -> Path:
     )
 
 
-def _read_rows(path: Path) -> list[tuple[str, dict]]:
+def read_list_rows(path: Path) -> list[tuple[str, dict]]:
     """(place for messages, {column: text}) of every row of a .csv or .json list."""
     if path.suffix.lower() == ".json":
         content = load_json(path)
@@ -124,7 +124,7 @@ def _clip_name(place: str, text: str) -> str:
 def read_list(path) -> ClipList:
     """Reads a .csv or .json list of clips; UserError, with the line, for what it must not hold."""
     path = Path(path)
-    rows = _read_rows(path)
+    rows = read_list_rows(path)
     if not rows:
         raise UserError(f"{path}: lists no clip; expected columns name, label and a protocol such as cross_subject")
     columns = list(rows[0][1])

@@ -316,7 +316,8 @@ def say_what_was_done(target: Target, report: BuildReport) -> str:
     """The last lines of a reader: counts, what was left out, and what to type next."""
     lines = []
     for folder, counts in report.counts.items():
-        lines.append(f"{target.folder / folder}: {counts['train']} train and {counts['val']} val clips")
+        tested = f" and {counts['val']} val" if "val" in counts else ""
+        lines.append(f"{target.folder / folder}: {counts['train']} train{tested} clips")
     if report.skipped:
         name = min(report.skipped)
         lines.append(

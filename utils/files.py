@@ -29,6 +29,7 @@ import pickletools
 import secrets
 import stat
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -216,6 +217,22 @@ def load_pickle(path, limit: int = MAX_UNPACKED) -> object:
     except Exception as error:  # a hostile or cut pickle can raise almost anything from inside the C unpickler
         what = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {what})") from None
+
+
+def unpickle(content: bytes, limit: int = MAX_UNPACKED) -> object:
+    """The object in the bytes of a pickle of plain data; UserError as `load_pickle`, without a path."""
+    with tempfile.TemporaryFile() as file:  # what is refused is found in a file
+        file.write(content)
+        file.flush()
+        file.seek(0)
+        try:
+            _refuse_memory_bombs(file, len(content), limit)
+            return _SafeUnpickler(file, encoding="latin1").load()
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            what = " ".join(str(error).split())[:120]
+            raise UserError(f"not a readable pickle ({type(error).__name__}: {what})") from None
 
 
 def load_json(path) -> object:

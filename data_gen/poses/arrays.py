@@ -1,0 +1,335 @@
+"""Readers of arrays: .npy and .npz, pickles of MMAction2 / pyskl, NTU clips as dictionaries, .pose files.
+
+An array's axes are known by their sizes: C is 2 to 4, V the number of joints of a known layout. Object arrays and pickles
+are read without running anything that they hold; what an archive unpacks to is known before it is read.
+"""
+
+import io
+import math
+import re
+
+import numpy as np
+
+from data_gen.poses import joints
+from data_gen.poses.record import Bad, BadPoses, Poses, read_bytes
+from utils.errors import UserError
+from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header, unpickle
+from utils.skeleton import LAYOUTS
+
+MOST_PERSONS = 64
+_POINT_KEYS = (
+    "keypoints",
+    "keypoint",
+    "points",
+    "poses",
+    "pose",
+    "landmarks",
+    "joints",
+    "positions",
+    "positions_3d",
+    "data",
+)
+_SCORE_KEYS = ("scores", "score", "keypoint_scores", "keypoint_score", "visibility", "confidence")
+
+
+def known_joints() -> set[int]:
+    return {layout.joints for layout in LAYOUTS.values()} | set(joints.WHOLE_BODY)
+
+
+def third_is_score(values: np.ndarray) -> bool:
+    """Whether the last of three numbers (..., 3) is a score: all within 0..1, and the first two are pixels or shares."""
+    third, first = values[..., 2], values[..., :2]
+    with np.errstate(invalid="ignore"):
+        third, first = third[np.isfinite(third)], first[np.isfinite(first)]
+    if not len(third) or third.min() < 0 or third.max() > 1.05 or not len(first):
+        return False
+    return bool(np.abs(first).max() > 4 or first.min() >= 0 and (third > 0.3).mean() > 0.5)
+
+
+def axes_of(shape: tuple[int, ...]) -> str | None:
+    """The order of the axes of an array: T, V, C and perhaps M; None when the sizes do not tell."""
+    known, few = known_joints(), (2, 3, 4)
+    if len(shape) == 2:
+        return "VC" if shape[0] in known and shape[1] in few else None
+    if len(shape) == 3:
+        a, b, c = shape
+        if b in known and c in few:
+            return "TVC"
+        if a in few and c in known:
+            return "CTV"
+        return "TCV" if b in few and c in known else None
+    if len(shape) == 4:
+        a, b, c, d = shape
+        if c in known and d in few:
+            return "MTVC" if a <= min(b, MOST_PERSONS) else "TMVC"
+        if b in known and c in few and d <= MOST_PERSONS:
+            return "TVCM"
+        return "CTVM" if a in few and c in known and d <= MOST_PERSONS else None
+    return None
+
+
+def as_points(array, place, axes: str = "") -> np.ndarray:
+    """Somebody's array -> (T, M, V, C'), C' = C and perhaps a score. axes: their order, '' to go by the sizes."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise BadPoses(f"{place}: holds {getattr(array, 'dtype', type(array).__name__)}, expected an array of numbers")
+    if array.size == 0 or array.ndim < 2:
+        raise BadPoses(f"{place}: an array {array.shape} holds no frame of joints")
+    array = array.astype(np.float64)
+    if array.ndim == 2 and not axes and axes_of(array.shape) is None:
+        from data_gen.poses.tables import shape_of_columns
+
+        V, C, skipped = shape_of_columns(array, place)
+        return array[:, skipped:].reshape(len(array), 1, V, C)
+    axes = axes or axes_of(array.shape)
+    if axes is None or len(axes) != array.ndim:
+        raise BadPoses(
+            f"{place}: an array {array.shape}; expected (T, V, C), (T, V, C, M) or (M, T, V, C) of 2 to 4 numbers a joint and "
+            f"{', '.join(map(str, sorted(known_joints())))} joints; --axes says another order"
+        )
+    for axis in "TM":
+        if axis not in axes:
+            array, axes = array[None], axis + axes
+    return array.transpose([axes.index(a) for a in "TMVC"])
+
+
+def split_score(values: np.ndarray, units: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """(T, M, V, C') -> points (T, M, V, C) and score or None: four numbers are x, y, z, score; of three the last may be."""
+    C = values.shape[3]
+    if C == 4:
+        return values[..., :3], values[..., 3]
+    if C == 3 and units != "m" and third_is_score(values):
+        return values[..., :2], values[..., 2]
+    return values, None
+
+
+def _load_npy(file, place, limit: int):
+    """The array of an .npy that begins at `file`: plain numbers, or what the restricted unpickler gives."""
+    start = file.tell()
+    try:
+        shape, _, dtype = read_npy_header(file)
+        if dtype.hasobject:
+            return unpickle(file.read(limit))
+        if math.prod(shape) * dtype.itemsize > limit:
+            raise BadPoses(
+                f"{place}: its header asks for {math.prod(shape) * dtype.itemsize} bytes, the file has {limit}"
+            )
+        file.seek(start)
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except UserError as error:
+        raise BadPoses(f"{place}: {str(error).removeprefix(f'{place}: ')}") from None
+    except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
+        raise BadPoses(f"{place}: not a readable .npy array ({str(error)[:80]})") from None
+
+
+def read_npy(path, name: str, axes: str = "") -> list[Poses]:
+    """An array of one clip, or an NTU clip saved as a dictionary."""
+    content = read_bytes(path)
+    found = _load_npy(io.BytesIO(content), path, len(content))
+    if isinstance(found, np.ndarray) and found.dtype == object and found.ndim == 0:
+        found = found.item()
+    if isinstance(found, dict):
+        return [ntu_dictionary(found, path, name)]
+    if isinstance(found, np.ndarray) and found.dtype == object:
+        raise BadPoses(f"{path}: holds Python objects; expected an array of numbers, or an NTU clip's dictionary")
+    points, score = split_score(as_points(found, path, axes))
+    return [Poses(name, points, score)]
+
+
+def ntu_dictionary(content: dict, path, name: str) -> Poses:
+    """An NTU clip as many preparations keep it: skel_body0 (T, 25, 3), skel_body1, ..., in metres."""
+    bodies = sorted((k for k in content if re.fullmatch(r"skel_body\d+", str(k))), key=lambda k: int(k[9:]))
+    if not bodies:
+        raise BadPoses(
+            f"{path}: a dictionary of {', '.join(map(str, list(content)[:5]))}; expected skel_body0 (T, 25, 3)"
+        )
+    arrays = []
+    for key in bodies[:MOST_PERSONS]:
+        array = content[key]
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.shape[1:] != (25, 3):
+            raise BadPoses(f"{path}: {key} is {getattr(array, 'shape', type(array).__name__)}, expected (T, 25, 3)")
+        arrays.append(array.astype(np.float64))
+    frames = max(len(array) for array in arrays)
+    points = np.full((frames, len(arrays), 25, 3), np.nan)
+    for m, array in enumerate(arrays):
+        points[: len(array), m] = array
+    return Poses(name, points, layout="kinect_v2_25", units="m")
+
+
+# --- .npz -----------------------------------------------------------------------------------------------------------
+
+
+def read_npz(path, name: str, axes: str = "") -> list[Poses]:
+    """One clip (keypoints, perhaps scores, fps, layout, units, size), or a clip for each array."""
+    try:
+        with ArrayArchive(path, MAX_UNPACKED, together=True) as archive:
+            arrays = {key: archive.read(key) for key in archive.names}
+    except UserError as error:
+        raise BadPoses(str(error)) from None
+    if not arrays:
+        raise BadPoses(f"{path}: the archive holds no array")
+    low = {key.lower(): value for key, value in arrays.items()}
+    points_key = next((key for key in _POINT_KEYS if key in low), None)
+    if points_key is not None and axes_of(np.shape(low[points_key])):
+        return [_one_clip(low, points_key, path, name, axes)]
+    if {"poses", "trans"} <= low.keys() or {"poses", "betas"} <= low.keys():
+        raise BadPoses(
+            f"{path}: holds parameters of a body model, not joints; compute its joints first (a forward pass)"
+        )
+    found = []
+    for key, array in arrays.items():
+        points, score = split_score(as_points(array, f"{path}:{key}", axes))
+        found.append(Poses(name if len(arrays) == 1 else f"{name}/{key}", points, score))
+    return found
+
+
+def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
+    points, score = split_score(as_points(low[key], f"{path}:{key}", axes))
+    given = next((low[k] for k in _SCORE_KEYS if k in low), None)
+    if given is not None:
+        given = np.asarray(given)
+        T, M, V = points.shape[:3]
+        if given.dtype.kind not in "fiu" or given.size != T * M * V:
+            raise BadPoses(f"{path}: scores {given.shape} do not belong to {T} frames, {M} persons and {V} joints")
+        order = {(T, M, V): (0, 1, 2), (M, T, V): (1, 0, 2), (T, V, M): (0, 2, 1)}
+        given = given.reshape(T, 1, V) if given.ndim == 2 else given.transpose(order.get(given.shape, (0, 1, 2)))
+        score = given.astype(np.float64)
+
+    def text(key: str) -> str | None:
+        value = low.get(key)
+        return (
+            str(value)[:80] if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "US" else None
+        )
+
+    fps = low.get("fps")
+    fps = float(fps) if isinstance(fps, np.ndarray) and fps.size == 1 and fps.dtype.kind in "fiu" else None
+    size = low.get("size")
+    size = (
+        tuple(int(s) for s in size)
+        if isinstance(size, np.ndarray) and size.shape == (2,) and size.dtype.kind in "iu"
+        else None
+    )
+    layout = text("layout")
+    return Poses(
+        name,
+        points,
+        score,
+        fps=fps if fps and 0.5 <= fps <= 1000 else None,
+        layout=layout if layout in LAYOUTS else None,
+        units={"metres": "m", "m": "m", "mm": "mm", "pixels": "pixels", "shares": "shares"}.get(text("units") or ""),
+        size=size,
+        label=text("label"),
+    )
+
+
+# --- pickles --------------------------------------------------------------------------------------------------------
+
+
+def read_pickle(path, name: str) -> list[Poses | Bad]:
+    """MMAction2's and pyskl's dict of split and annotations, its list of annotations alone, one annotation, or an array."""
+    try:
+        content = load_pickle(path, MAX_UNPACKED)
+    except UserError as error:
+        raise BadPoses(str(error)) from None
+    if isinstance(content, np.ndarray) and content.dtype != object:
+        points, score = split_score(as_points(content, path))
+        return [Poses(name, points, score)]
+    if isinstance(content, dict) and "keypoint" in content:
+        content = [content]
+    elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        content = content["annotations"]
+    if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
+        held = f" of {', '.join(map(str, list(content)[:5]))}"[:100] if isinstance(content, (dict, list)) else ""
+        raise BadPoses(
+            f"{path}: expected 'split' and 'annotations', or a list of annotations with keypoint, frame_dir and label; found "
+            f"{type(content).__name__}{held}"
+        )
+    found = []
+    for i, entry in enumerate(content):
+        try:
+            found.append(_annotation(entry, i, path, name, len(content)))
+        except BadPoses as error:
+            found.append(Bad(str(entry.get("frame_dir", f"{name}/{i:05d}"))[:200], str(error)))
+    return found
+
+
+def pickle_splits(path) -> dict[str, list[str]]:
+    """The splits that a pickle names, {} without."""
+    content = load_pickle(path)
+    splits = content.get("split") if isinstance(content, dict) else None
+    if not isinstance(splits, dict):
+        return {}
+    texts = {k: v for k, v in splits.items() if isinstance(v, (list, tuple, np.ndarray))}
+    return {str(k): [str(name) for name in v] for k, v in texts.items()}
+
+
+def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
+    own = entry.get("frame_dir", entry.get("filename"))
+    own = str(own) if isinstance(own, str) and own else name if count == 1 else f"{name}/{i:05d}"
+    place = f"{path}, clip {own}"
+    keypoint = entry.get("keypoint", entry.get("keypoints"))
+    if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu":
+        raise BadPoses(f"{place}: 'keypoint' is no array of numbers")
+    values = as_points(keypoint[None] if keypoint.ndim == 3 else keypoint, place, "MTVC")
+    points, score = split_score(values)
+    if points.shape[3] not in (2, 3):
+        raise BadPoses(f"{place}: expected keypoints (M, T, V, 2) or (M, T, V, 3), found {keypoint.shape}")
+    given = entry.get("keypoint_score", entry.get("keypoint_scores"))
+    if isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
+        given = given[None] if given.ndim == 2 else given
+        if given.shape != (points.shape[1], points.shape[0], points.shape[2]):
+            raise BadPoses(f"{place}: keypoint_score {given.shape} does not belong to keypoint {keypoint.shape}")
+        score = given.astype(np.float64).transpose(1, 0, 2)
+    shape = entry.get("img_shape", entry.get("original_shape"))
+    shape = tuple(shape) if isinstance(shape, (tuple, list, np.ndarray)) and len(shape) == 2 else None
+    label = entry.get("label")
+    label = (
+        str(int(np.asarray(label).reshape(-1)[0]))
+        if np.size(label) == 1 and np.asarray(label).dtype.kind in "iu"
+        else None
+    )
+    flat = points.shape[3] == 2
+    return Poses(
+        own,
+        points,
+        score,
+        label=label,
+        layout="coco_17" if flat and points.shape[2] == 17 else None,
+        units="pixels" if flat else None,
+        size=(int(shape[1]), int(shape[0])) if shape and all(isinstance(s, (int, np.integer)) for s in shape) else None,
+    )
+
+
+# --- .pose ----------------------------------------------------------------------------------------------------------
+
+
+def read_pose_format(path, name: str) -> list[Poses]:
+    """A .pose file through the package pose-format."""
+    try:
+        from pose_format import Pose
+    except ImportError:
+        raise UserError(
+            f"{path}: .pose files are read by the package pose-format; type: pip install pose-format"
+        ) from None
+    content = read_bytes(path)
+    try:
+        pose = Pose.read(content)
+        body, header = pose.body, pose.header
+        data = np.ma.filled(np.ma.asarray(body.data, dtype=np.float64), np.nan)  # (T, M, V, C)
+        score = np.asarray(body.confidence, dtype=np.float64)
+        components = list(header.components)
+        fps = float(body.fps)
+    except Exception as error:  # whatever the package raises for a damaged file
+        raise BadPoses(f"{path}: not a readable .pose file ({type(error).__name__}: {str(error)[:80]})") from None
+    start, names, wanted = 0, None, slice(0, data.shape[2])
+    for component in components:
+        points = list(component.points)
+        if joints.match_names(points) and (names is None or "WORLD" in str(component.name).upper()):
+            names, wanted = tuple(points), slice(start, start + len(points))
+        start += len(points)
+    if names is None:
+        held = ", ".join(str(component.name) for component in components)
+        raise BadPoses(f"{path}: holds {held[:100]}, none of which has the joints of a known layout")
+    points = data[:, :, wanted, : min(3, data.shape[3])]
+    dimensions = header.dimensions
+    size = (int(dimensions.width), int(dimensions.height)) if dimensions.width > 1 else None
+    return [Poses(name, points, score[:, :, wanted], fps=fps, joints=names, size=size)]

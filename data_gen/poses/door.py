@@ -1,0 +1,222 @@
+"""The door: a folder or file of poses in, clips in Kinect's space out, and every decision in words.
+
+`survey` scans the source, reads a sample of it, and decides for all clips together what is true of all: layout, units, axes.
+The `Reader` that it gives then turns any entry into clips, alone, so that processes can share the work and a clip is the same
+whoever reads it. Joints are put in the layout's order, coordinates into Kinect's space, dirt is mended, and where an encoder
+or the user wants another layout, clips are converted last (utils.convert_layout).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from data_gen.poses import joints
+from data_gen.poses.forms import FORMS, Entry, Found, read_entry, scan
+from data_gen.poses.mend import Mending, closed, mend
+from data_gen.poses.record import Bad, BadPoses, Poses
+from data_gen.poses.space import Space, find_space
+from utils.convert_layout import convert, say_conversion
+from utils.errors import UserError
+from utils.skeleton import Layout, get_layout
+
+SAMPLE = 40  # entries looked at before all are read
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user says instead of leaving it to the data; None and '' leave it. See the flags of data_gen.from_poses."""
+
+    form: str | None = None
+    layout: str | None = None
+    axes: str = ""
+    units: str | None = None
+    up: str | None = None
+    mirror: bool | None = None
+    size: tuple[int, int] | None = None
+    dimensions: int | None = None
+    target: str | None = None  # layout of what comes out
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as it came out. array (M, T, V, 3) float32, metres (pixels and z = 0 in two dimensions), zeros for what is not
+    seen; layout: of its joints; the rest as in record.Poses."""
+
+    name: str
+    array: np.ndarray
+    label: str | None
+    split: str | None
+    subject: str | None
+    mended: dict[str, int] = field(default_factory=dict)
+
+
+def ordered(poses: Poses, layout: Layout) -> Poses:
+    """The same clip with the layout's joints in its order; joints that the file lacks are NaN. BadPoses for another clip."""
+    V = poses.points.shape[2]
+    if poses.joints is not None:
+        match = joints.match_names(poses.joints, layout.name)
+        if match is None:
+            raise BadPoses(f"its joints ({', '.join(poses.joints[:4])}, ...) are not those of {layout.name}")
+        if match[1] == list(range(V)):
+            return poses
+        places = match[1]
+    elif V == layout.joints:
+        return poses
+    elif joints.WHOLE_BODY.get(V, ("",))[0] == layout.name:
+        places = list(range(layout.joints))
+    else:
+        raise BadPoses(f"{V} joints, {layout.name} has {layout.joints}; it differs from the other clips")
+    score = None if poses.score is None else joints.reorder(poses.score, places)
+    return replace(poses, points=joints.reorder(poses.points, places), score=score, joints=None)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Turns an entry into clips; picklable. layout: of the files; target: of what comes out."""
+
+    layout: Layout
+    target: Layout
+    space: Space
+    mending: Mending = Mending()
+    axes: str = ""
+    skip_bad: bool = False
+
+    def __call__(self, entry: Entry) -> list[Clip | Bad]:
+        """Never raises for a bad file or clip: `Bad` says what is wrong with it."""
+        try:
+            found = read_entry(entry, self.axes, self.skip_bad)
+        except BadPoses as error:
+            return [Bad(entry.name, str(error))]
+        return [self._clip(one, entry) if isinstance(one, Poses) else one for one in found]
+
+    def _clip(self, poses: Poses, entry: Entry) -> Clip | Bad:
+        try:
+            array, mended = self.array(poses)
+        except BadPoses as error:
+            inner = "" if poses.name == entry.name else f", clip {poses.name}"
+            return Bad(poses.name, f"{entry.path}{inner}: {error}")
+        return Clip(poses.name, array, poses.label, poses.split, poses.subject, mended)
+
+    def array(self, poses: Poses) -> tuple[np.ndarray, dict[str, int]]:
+        """((M, T, V, 3) float32, what was mended)."""
+        poses = ordered(poses, self.layout)
+        mended = dict(poses.mended)
+        points = mend(poses.points, poses.score, poses.fps, self.mending, mended)
+        points = self.space.of(points, poses.size)
+        if self.target != self.layout:
+            points = convert(points, self.layout, self.target, axis=2)
+        points = closed(points)
+        if points.shape[3] == 2:
+            points = np.concatenate([points, np.zeros_like(points[..., :1])], axis=3)
+        return np.ascontiguousarray(points.transpose(1, 0, 2, 3), dtype=np.float32), mended
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source is. lines: what was found, for the user; forms: form -> clips of the sample."""
+
+    found: Found
+    reader: Reader
+    forms: dict[str, int]
+    lines: list[str]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.found.entries
+
+
+def _sample(found: Found, axes: str) -> list[Poses]:
+    """Clips of evenly spread entries; those that cannot be read are left to the reading proper."""
+    picked = np.unique(np.linspace(0, len(found.entries) - 1, min(SAMPLE, len(found.entries))).astype(int))
+    clips, first = [], None
+    for i in picked:
+        try:
+            clips += [one for one in read_entry(found.entries[i], axes, True) if isinstance(one, Poses)]
+        except BadPoses as error:
+            first = first or error
+    if not clips:
+        raise first or UserError(f"{found.root}: no clip in it can be read")
+    return clips
+
+
+def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
+    """(layout, why) of most clips of the sample; UserError when nothing tells."""
+    votes: Counter = Counter()
+    reasons: dict[str, str] = {}
+    open_clips: dict[int, list[Poses]] = {}
+    for poses in sample:
+        if poses.joints is not None:
+            match = joints.match_names(poses.joints)
+            if match is not None:
+                votes[match[0]] += 1
+                missing = sum(p < 0 for p in match[1])
+                reasons.setdefault(
+                    match[0], "by the names of its joints" + (f", {missing} are not there" * bool(missing))
+                )
+                continue
+        elif poses.layout is not None:
+            votes[poses.layout] += 1
+            reasons.setdefault(poses.layout, f"{poses.points.shape[2]} joints, as files of this form have them")
+            continue
+        open_clips.setdefault(poses.points.shape[2], []).append(poses)
+    for clips in open_clips.values():
+        if sum(votes.values()) >= len(sample) - len(votes) and votes and len(clips) < max(votes.values()):
+            continue
+        C = min(one.points.shape[3] for one in clips)
+        bodies = np.concatenate([joints.whole_bodies(one.points, 20)[..., :C] for one in clips])
+        try:
+            name, why = joints.by_shape(bodies[:, None] if len(bodies) else clips[0].points, str(place))
+        except UserError:
+            if votes:
+                continue
+            raise
+        votes[name] += len(clips)
+        reasons[name] = why
+    if not votes:
+        shown = ", ".join((sample[0].joints or ())[:6])
+        raise UserError(
+            f"{place}: joints {shown}, ... are those of no known layout; --layout names the one they are meant for"
+        )
+    name = votes.most_common(1)[0][0]
+    return get_layout(name), reasons[name]
+
+
+def survey(source, wishes: Wishes | None = None, mending: Mending | None = None, skip_bad: bool = False) -> Survey:
+    """Looks at a folder or file of poses and decides how it is read. UserError when it holds none, or nothing tells."""
+    wishes, mending = wishes or Wishes(), mending or Mending()
+    found = scan(source, wishes.form)
+    sample = _sample(found, wishes.axes)
+    forms = dict(Counter(poses.form for poses in sample))
+    if wishes.layout:
+        layout, why = get_layout(wishes.layout), "as --layout says"
+    else:
+        layout, why = find_layout(sample, found.root)
+    usable, first = [], None
+    for poses in sample:
+        try:
+            usable.append(ordered(poses, layout))
+        except BadPoses as error:
+            first = first or f"{poses.name}: {error}"
+    if not usable:
+        raise UserError(f"{found.root}: no clip looked at can be {layout.name}; {first}")
+    space = find_space(usable, layout, wishes.units, wishes.up, wishes.mirror, wishes.size, wishes.dimensions)
+    target = get_layout(wishes.target) if wishes.target else layout
+    kinds = ", ".join(f"{_words(form)}" for form in forms)
+    rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})
+    lines = [
+        f"form: {kinds}" + (", as --format says" if wishes.form else ""),
+        f"layout: {layout.name}, {'2-D' if space.dimensions == 2 else '3-D'} ({why})",
+        *space.said,
+        "frames a second: "
+        + (" to ".join(f"{r:g}" for r in dict.fromkeys((rates[0], rates[-1]))) if rates else "not said"),
+    ]
+    if target != layout:
+        lines.append(f"converted: {say_conversion(layout, target)}")
+    if found.left:
+        lines.append("left alone: " + ", ".join(f"{n} {ending}" for ending, n in sorted(found.left.items())))
+    return Survey(found, Reader(layout, target, space, mending, wishes.axes, skip_bad), forms, lines)
+
+
+def _words(form: str) -> str:
+    return FORMS[form].words if form in FORMS else form

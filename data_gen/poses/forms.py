@@ -1,0 +1,199 @@
+"""The table of file forms: which files are a form's, and who reads them. A folder is scanned into entries, one a clip or file.
+
+A form is known by a file's ending; what kind of JSON a file holds its reader tells from the keys. OpenPose's one file a frame
+becomes one entry a clip: NAME_000000000012_keypoints.json, or numbered files of a folder that hold `people`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_gen.poses import arrays, jsons, tables
+from data_gen.poses.record import Bad, BadPoses, Poses
+from utils.errors import UserError
+
+LISTS = ("clips.csv", "clips.json")  # in the folder itself: a list of clips with their labels, no poses
+_OPENPOSE = re.compile(r"(?P<name>.*?)_?(?P<number>\d+)_keypoints\.json", re.I)
+_NUMBERED = re.compile(r"(?P<name>.*?)[_\-.]?(?P<number>\d+)\.json", re.I)
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A row of the table. words: for people; endings: of its files; read(path, name, axes) -> clips of a file."""
+
+    name: str
+    words: str
+    endings: tuple[str, ...]
+    read: Callable[[str, str, str], list[Poses | Bad]]
+
+
+def _json(form: str | None = None):
+    return lambda path, name, axes: jsons.read_json(path, name, form)
+
+
+_JSON = (".json", ".jsonl", ".ndjson")
+FORMS = {
+    form.name: form
+    for form in (
+        Form("openpose", "OpenPose, a JSON a frame", (".json",), _json("openpose")),
+        Form("alphapose", "AlphaPose JSON", (".json",), _json("alphapose")),
+        Form("mmpose", "MMPose JSON", (".json",), _json("mmpose")),
+        Form("azure_kinect", "Azure Kinect JSON", (".json",), _json("azure_kinect")),
+        Form("frames", "JSON list of frames (MediaPipe, MoveNet, ...)", _JSON, _json("frames")),
+        Form("table", "table (CSV)", (".csv", ".tsv", ".txt"), lambda path, name, axes: tables.read_table(path, name)),
+        Form("npy", "NumPy array", (".npy",), arrays.read_npy),
+        Form("npz", "NumPy archive", (".npz",), arrays.read_npz),
+        Form(
+            "pickle",
+            "MMAction2 / pyskl pickle",
+            (".pkl", ".pickle"),
+            lambda path, name, axes: arrays.read_pickle(path, name),
+        ),
+        Form("pose", ".pose file", (".pose",), lambda path, name, axes: arrays.read_pose_format(path, name)),
+    )
+}
+_ANY_JSON = Form("json", "JSON", _JSON, _json())
+_BY_ENDING = {ending: form for form in (*FORMS.values(), _ANY_JSON) for ending in form.endings}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is read at once. name: of its clip, or the beginning of its clips' names; form: in FORMS, or json to look; files:
+    one, or (number, path) for each frame; folders: the names of the folders between the root and it."""
+
+    name: str
+    form: str
+    files: tuple
+    folders: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        return self.files[0][1] if isinstance(self.files[0], tuple) else self.files[0]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds. entries in order of their names; left: ending -> files that are no poses."""
+
+    root: Path
+    entries: list[Entry]
+    left: dict[str, int]
+
+
+def read_entry(entry: Entry, axes: str = "", skip_bad: bool = False) -> list[Poses | Bad]:
+    """The clips of an entry, each with the name of its form. BadPoses when nothing of it can be read."""
+    if isinstance(entry.files[0], tuple):
+        clips = [jsons.read_openpose(list(entry.files), entry.name, skip_bad)]
+        form = "openpose"
+    else:
+        form = entry.form
+        clips = (_ANY_JSON if form == "json" else FORMS[form]).read(entry.files[0], entry.name, axes)
+    for clip in clips:
+        if isinstance(clip, Poses) and not clip.form:
+            clip.form = form
+    return clips
+
+
+def _walk(root: Path):
+    """(folder names below the root, file names) of the root and every folder in it, sorted, without hidden ones."""
+    stack = [(root, ())]
+    while stack:
+        folder, names = stack.pop()
+        inside = sorted(folder.iterdir(), key=lambda p: p.name)
+        files = [p for p in inside if not p.name.startswith(".") and not p.is_dir()]
+        yield folder, names, files
+        folders = [p for p in inside if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
+        stack += [(p, (*names, p.name)) for p in reversed(folders)]
+
+
+def _frame_files(files: list[Path]) -> dict[str, list[tuple[int, str]]]:
+    """NAME -> (number, path) of the files of one folder that are OpenPose's frames."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for path in files:
+        match = _OPENPOSE.fullmatch(path.name)
+        if match:
+            groups.setdefault(match["name"], []).append((int(match["number"]), str(path)))
+    if groups:
+        return groups
+    for path in files:
+        match = _NUMBERED.fullmatch(path.name)
+        if match:
+            groups.setdefault(match["name"], []).append((int(match["number"]), str(path)))
+    groups = {name: numbered for name, numbered in groups.items() if len(numbered) > 1}
+    return {name: numbered for name, numbered in groups.items() if _holds_people(numbered)}
+
+
+def _holds_people(numbered: list[tuple[int, str]]) -> bool:
+    """Whether the first files of a group that can be read hold one frame of people."""
+    for _, path in numbered[:5]:
+        try:
+            content = jsons.load(path, {})
+        except BadPoses:
+            continue
+        return isinstance(content, dict) and "people" in content
+    return False
+
+
+def _entries_of(folder: Path, names: tuple[str, ...], files: list[Path], form: str | None, left: dict) -> list[Entry]:
+    frames = _frame_files([p for p in files if p.suffix.lower() == ".json"]) if form in (None, "openpose") else {}
+    entries, used = [], set()
+    for name, numbered in frames.items():
+        numbered.sort()
+        used |= {path for _, path in numbered}
+        if len(frames) == 1 and names:  # a folder of its own: the clip has the folder's name
+            entries.append(Entry("/".join(names), "openpose", tuple(numbered), names[:-1]))
+        else:
+            entries.append(Entry("/".join((*names, name or folder.name)), "openpose", tuple(numbered), names))
+    for path in files:
+        if str(path) in used or (not names and path.name in LISTS and _is_list(path)):
+            continue
+        ending = path.suffix.lower()
+        if form is not None:
+            kind = FORMS[form] if ending in FORMS[form].endings else None
+        else:
+            kind = _ANY_JSON if ending in _JSON else _BY_ENDING.get(ending)
+        if kind is None or (ending == ".txt" and form != "table" and not _is_table(path)):
+            left[ending or path.name] = left.get(ending or path.name, 0) + 1
+            continue
+        stem = path.name[: -len(ending)].removesuffix(".skeleton")
+        entries.append(Entry("/".join((*names, stem)), kind.name, (str(path),), names))
+    return entries
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a clips.csv or clips.json is a list of clips, not a table of poses."""
+    with open(path, "rb") as file:
+        head = file.read(4096).decode("utf-8-sig", "replace").lower()
+    return "name" in head and ("label" in head or "split" in head or "subject" in head) and "_x" not in head
+
+
+def _is_table(path: Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    lines = head.splitlines()
+    return len(lines) > 1 and max(lines[1].count(c) for c in (b",", b";", b"\t", b" ")) >= 30
+
+
+def scan(source, form: str | None = None) -> Found:
+    """What lies in a folder (hidden files left out), or in one file. form: only files of this form, read as it.
+
+    UserError when there is nothing to read."""
+    root = Path(source)
+    if form is not None and form not in FORMS:
+        raise UserError(f"--format {form!r} is not known; known: {', '.join(FORMS)}")
+    left: dict[str, int] = {}
+    if root.is_dir():
+        entries = [e for folder, names, files in _walk(root) for e in _entries_of(folder, names, files, form, left)]
+    elif root.exists():
+        entries = _entries_of(root.parent, (), [root], form, left)
+    else:
+        raise UserError(f"{root}: there is no such file or folder")
+    if not entries:
+        videos = sum(left.get(ending, 0) for ending in VIDEOS)
+        hint = f"; {videos} videos are there: python -m data_gen.from_video makes poses of them" if videos else ""
+        endings = ", ".join(dict.fromkeys(e for f in FORMS.values() for e in f.endings))
+        wanted = ", ".join(FORMS[form].endings) if form else endings
+        raise UserError(f"{root}: holds no file of poses ({wanted}){hint}")
+    return Found(root, sorted(entries, key=lambda e: e.name), left)

@@ -1,0 +1,190 @@
+"""Which joint is which: the layout of a clip by joint names, by the number of joints, and by the shape of bodies.
+
+Names are compared as sets of words, so that LEFT_SHOULDER, leftShoulder, "shoulder left" and l_shoulder are one. Where a
+file has no names and several layouts have its number of joints (17: COCO's or Human3.6M's; 25: Kinect's or OpenPose's),
+the bodies decide: in the right layout bones join neighbours, so that the bones are not much longer together than the
+shortest tree that joins all joints (its minimum spanning tree), and keep their lengths; in a wrong one they run
+criss-cross through the body. When no layout is clearly better, nobody guesses: the user is asked for --layout.
+"""
+
+import functools
+import re
+import warnings
+
+import numpy as np
+
+from data_gen.poses.record import seen_joints
+from utils.errors import UserError
+from utils.skeleton import LAYOUTS, Layout
+
+CLEARLY = 0.9  # how much less than the second's a layout's bones must measure together
+_FRAMES = 60  # bodies looked at
+_WHOLE = 0.7  # share of a body's joints that must be seen for it to tell the layout
+_WORDS = {"l": "left", "r": "right", "naval": "navel", "centre": "center", "lft": "left", "rt": "right", "heal": "heel"}
+_SPINE_V2 = "SpineBase SpineMid Neck Head"
+_LIMBS = "Shoulder{0} Elbow{0} Wrist{0} Hand{0}"
+_LEGS = "Hip{0} Knee{0} Ankle{0} Foot{0}"
+_AZURE_ARM = "CLAVICLE_{0} SHOULDER_{0} ELBOW_{0} WRIST_{0} HAND_{0} HANDTIP_{0} THUMB_{0}"
+_EXTRA = {  # what the sensors and estimators themselves call joints that have other names here, in the layouts' order
+    "kinect_v2_25": " ".join(
+        [_SPINE_V2, _LIMBS.format("Left"), _LIMBS.format("Right"), _LEGS.format("Left"), _LEGS.format("Right")]
+        + ["SpineShoulder HandTipLeft ThumbLeft HandTipRight ThumbRight"]
+    ),
+    "kinect_v1_20": " ".join(
+        ["HipCenter Spine ShoulderCenter Head", _LIMBS.format("Left"), _LIMBS.format("Right")]
+        + [_LEGS.format("Left"), _LEGS.format("Right")]
+    ),
+    "azure_kinect_32": " ".join(
+        ["PELVIS SPINE_NAVEL SPINE_CHEST NECK", _AZURE_ARM.format("LEFT"), _AZURE_ARM.format("RIGHT")]
+        + [_LEGS.format("Left"), _LEGS.format("Right"), "HEAD NOSE EYE_LEFT EAR_LEFT EYE_RIGHT EAR_RIGHT"]
+    ),
+    "openpose_25": "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist MidHip RHip RKnee RAnkle LHip LKnee LAnkle REye "
+    "LEye REar LEar LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel",
+    "openpose_18": "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist RHip RKnee RAnkle LHip LKnee LAnkle REye LEye "
+    "REar LEar",
+    "halpe_26": "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle head neck hip left_big_toe right_big_toe "
+    "left_small_toe right_small_toe left_heel right_heel",
+    "h36m_17": "root right_hip right_knee right_foot left_hip left_knee left_foot spine thorax neck_base head left_shoulder "
+    "left_elbow left_wrist right_shoulder right_elbow right_wrist",
+    "smpl_22": "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot "
+    "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist",
+    "smpl_24": "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot "
+    "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
+    "left_hand right_hand",
+}
+WHOLE_BODY = {133: ("coco_17", 17), 136: ("halpe_26", 26)}  # joints of a whole body -> what its first joints are
+
+
+@functools.lru_cache(maxsize=4096)
+def words_of(name: str) -> frozenset[str]:
+    """A joint's name as a set of words in lower case, l and r written out."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", name)
+    parts = []
+    for word in re.split(r"[^A-Za-z0-9]+", spaced):
+        word = word.lower()
+        fused = re.fullmatch(r"(left|right)([a-z]+)|([a-z]{3,})(left|right)", word)
+        parts += [part for part in (fused.groups() if fused else (word,)) if part]
+    fused = [
+        re.fullmatch(r"([lr])(eye|ear|shoulder|elbow|wrist|hand|hip|knee|ankle|foot|heel|thumb)", p) for p in parts
+    ]
+    parts = [w for p, f in zip(parts, fused, strict=True) for w in (f.groups() if f else (p,))]
+    return frozenset(_WORDS.get(part, part) for part in parts)
+
+
+@functools.cache
+def known_names() -> dict[str, list[dict[frozenset, int]]]:
+    """layout -> the ways its joints are called, each {words: joint number}."""
+    known = {}
+    for name, layout in LAYOUTS.items():
+        ways = [layout.names, *([_EXTRA[name].split()] if name in _EXTRA else [])]
+        known[name] = [{words_of(joint): v for v, joint in enumerate(way)} for way in ways]
+    return known
+
+
+def match_names(names, wanted: str | None = None) -> tuple[str, list[int]] | None:
+    """(layout, for each of its joints the position among `names` or -1), or None when no layout's names are these.
+
+    wanted: only this layout. A layout is taken when at least half of all names on both sides agree, the one in which
+    most do."""
+    given = {words_of(name): i for i, name in reversed(list(enumerate(names)))}
+    best, chosen = 0.5, None
+    for layout, ways in known_names().items():
+        for way in ways:
+            common = len(given.keys() & way.keys())
+            share = common / max(1, len(given.keys() | way.keys()))
+            if wanted == layout and common >= len(way) // 2:
+                share += 1
+            if share > best and wanted in (None, layout):
+                best, chosen = share, (layout, [given.get(words, -1) for words in way])
+    return chosen
+
+
+def _tree(points: np.ndarray) -> float:
+    """Length of the minimum spanning tree of (V, C), by Prim's rule."""
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    near, total = distance[0].copy(), 0.0
+    outside = np.ones(len(points), bool)
+    outside[0] = False
+    for _ in range(len(points) - 1):
+        nearest = int(np.where(outside, near, np.inf).argmin())
+        total += near[nearest]
+        outside[nearest] = False
+        near = np.minimum(near, distance[nearest])
+    return total
+
+
+def excess(bodies: np.ndarray, layout: Layout) -> float:
+    """How badly a layout's bones suit bodies (F, V, C), NaN where joints are not seen: their mean length over that of the
+    edges of the shortest tree (about 1.0 to 1.6 for the right layout, 2 to 4 for a wrong one), and how much they vary."""
+    parents = np.array(layout.parents)
+    own = parents != np.arange(len(parents))
+    ratios, lengths = [], []
+    for body in bodies:
+        seen = seen_joints(body)
+        bones = np.linalg.norm(body - body[parents], axis=-1)[own]
+        tree = _tree(body[seen]) / (seen.sum() - 1)
+        if tree > 0 and np.isfinite(bones).any():
+            ratios.append(np.nanmean(bones) / tree)
+            lengths.append(bones / tree)
+    if not ratios:
+        return np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a bone that is never seen
+        spread = np.nanstd(lengths, axis=0)
+    return float(np.mean(ratios) + np.nanmean(spread))
+
+
+def whole_bodies(points: np.ndarray, most: int = _FRAMES) -> np.ndarray:
+    """Up to `most` of the bodies (T, M, V, C) of which most joints are seen, evenly spread: (F, V, C), NaN for the others."""
+    bodies = points.reshape(-1, *points.shape[2:])
+    seen = np.isfinite(bodies).all(-1) & (bodies != 0).any(-1)
+    good = seen.sum(1) >= max(3, _WHOLE * bodies.shape[1])
+    bodies = np.where(seen[good][..., None], bodies[good], np.nan)
+    return bodies[np.linspace(0, len(bodies) - 1, min(most, len(bodies))).astype(int)] if len(bodies) else bodies
+
+
+def with_joints(number: int) -> list[Layout]:
+    return [layout for layout in LAYOUTS.values() if layout.joints == number]
+
+
+def by_shape(points: np.ndarray, place: str) -> tuple[str, str]:
+    """(layout, why) of clips (T, M, V, C) without names; UserError when the bodies do not decide."""
+    V = points.shape[2]
+    candidates = with_joints(V)
+    if V in WHOLE_BODY:
+        name, first = WHOLE_BODY[V]
+        return name, f"the first {first} of {V} joints of a whole body"
+    if not candidates:
+        counts = ", ".join(f"{name} {layout.joints}" for name, layout in LAYOUTS.items())
+        raise UserError(
+            f"{place}: {V} joints, which is the number of no known layout ({counts}); see utils/skeleton.py"
+        )
+    if len(candidates) == 1:
+        return candidates[0].name, f"{V} joints"
+    bodies = whole_bodies(points)
+    both = " or ".join(layout.name for layout in candidates)
+    if not len(bodies):
+        raise UserError(f"{place}: {V} joints are {both}, and no body is seen whole enough to tell; give --layout")
+    ranked = sorted((excess(bodies, layout), layout.name) for layout in candidates)
+    if ranked[0][0] > CLEARLY * ranked[1][0]:
+        raise UserError(f"{place}: {V} joints are {both}, and the bodies do not tell which; give --layout")
+    return ranked[0][
+        1
+    ], f"{V} joints, and its bones suit the bodies ({ranked[0][0]:.2f}; {ranked[1][1]} {ranked[1][0]:.2f})"
+
+
+def joint_named(layout: Layout, *names: str) -> int | None:
+    """The number of the first of `names` that the layout has, None without."""
+    for name in names:
+        for way in known_names()[layout.name]:
+            if words_of(name) in way:
+                return way[words_of(name)]
+    return None
+
+
+def reorder(array: np.ndarray, places: list[int]) -> np.ndarray:
+    """(T, M, V', ...) -> (T, M, V, ...): joint v from places[v], NaN where that is -1."""
+    out = array[:, :, [max(0, p) for p in places]].copy()
+    out[:, :, [v for v, p in enumerate(places) if p < 0]] = np.nan
+    return out

@@ -1,0 +1,517 @@
+"""Readers of JSON: OpenPose folders, AlphaPose, MMPose, Azure Kinect, and lists of frames as MediaPipe's users write them.
+
+All estimators but OpenPose write one file a clip; OpenPose writes a file a frame. A file's form is known by its keys. A
+person becomes an array (V, C + score) first; `record.stack` makes a clip of the frames. Frames without a person stay, empty.
+"""
+
+import json
+import re
+from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from data_gen.poses.record import MAX_TEXT_BYTES, BadPoses, Poses, clip_of, decode, read_bytes, rows_of, stack
+
+WORLD_KEYS = ("pose_world_landmarks", "poseworldlandmarks", "world_landmarks", "worldlandmarks", "keypoints3d")
+LANDMARK_KEYS = (*WORLD_KEYS, "pose_landmarks", "poselandmarks", "landmarks", "keypoints", "joints", "points", "pose")
+FRAME_KEYS = ("frames", "data", "poses", "results", "predictions", *LANDMARK_KEYS)
+_MAX_GAP = 200_000  # frames that a file may leave out between two numbers
+_SCORES = ("visibility", "score", "confidence", "c", "presence")
+
+
+def load(path, mended: dict[str, int]):
+    """The content of a JSON file, or of a file of one JSON a line, whose cut off last line is left out."""
+    text = decode(read_bytes(path, MAX_TEXT_BYTES), path, mended)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise BadPoses(f"{path}: nested too deeply for a file of poses") from None
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Extra data") or Path(path).suffix.lower() in (".jsonl", ".ndjson"):
+            return _lines(text, path, mended)
+        end = " (the file seems cut off)" if error.pos >= len(text.rstrip()) - 1 else ""
+        raise BadPoses(f"{path}, line {error.lineno}: not valid JSON ({error.msg}){end}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise BadPoses(f"{path}: not valid JSON ({str(error)[:80]})") from None
+
+
+def _lines(text: str, path, mended: dict[str, int]) -> list:
+    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    values = []
+    for k, (number, line) in enumerate(lines):
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError):
+            if k == len(lines) - 1 and values:
+                mended["last line cut off"] = 1
+                break
+            raise BadPoses(f"{path}, line {number}: not valid JSON: {line.strip()[:40]!r}") from None
+    return values
+
+
+def form_of(content) -> str | None:
+    """The name of the form of a parsed file, None when it is no form of poses."""
+    if isinstance(content, dict):
+        if "people" in content:
+            return "openpose"
+        if "instance_info" in content:
+            return "mmpose"
+        frames = content.get("frames")
+        if "joint_names" in content and isinstance(frames, list):
+            return "azure_kinect"
+        if any(key.lower() in FRAME_KEYS for key in content) or content and all(k.isdigit() for k in content):
+            return "frames"
+        return None
+    if not isinstance(content, list) or not content:
+        return None
+    first = next((entry for entry in content if entry), None)
+    if isinstance(first, dict):
+        if "image_id" in first and "keypoints" in first:
+            return "alphapose"
+        if "instances" in first:
+            return "mmpose"
+        if "people" in first:
+            return "openpose"
+        if "bodies" in first:
+            return "azure_kinect"
+        return "frames" if _landmarks(first) is not None or _is_named(first) else None
+    return "frames" if isinstance(first, list) or first is None else None
+
+
+def _numbers(values, path, frame: int, what: str) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise BadPoses(f"{path}, frame {frame} (from 0): {what} are no table of numbers") from None
+    return array
+
+
+def _triples(flat, path, frame: int, width: int) -> np.ndarray:
+    """A flat list -> (V, width)."""
+    array = _numbers(flat, path, frame, "keypoints").reshape(-1)
+    if not len(array) or len(array) % width:
+        raise BadPoses(f"{path}, frame {frame} (from 0): {len(array)} numbers are no {width} a joint")
+    return array.reshape(-1, width)
+
+
+# --- OpenPose -------------------------------------------------------------------------------------------------------
+
+
+def openpose_frame(content, path, frame: int = 0) -> list[np.ndarray]:
+    """The persons of one frame, each (V, 3) as x, y, score, or (V, 4) in space."""
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise BadPoses(f"{path}: expected {{'people': [{{'pose_keypoints_2d': [x, y, c, ...]}}]}}")
+    found = []
+    for person in people:
+        if person.get("pose_keypoints_3d"):
+            found.append(_triples(person["pose_keypoints_3d"], path, frame, 4))
+        else:
+            flat = person.get("pose_keypoints_2d") or person.get("pose_keypoints")
+            if flat:  # empty where only hands or a face were found
+                found.append(_triples(flat, path, frame, 3))
+    return found
+
+
+def _units_2d(points: np.ndarray, score) -> None:
+    """OpenPose and AlphaPose write zeros, with a score of zero, for joints that they do not see."""
+    if score is not None:
+        points[(score <= 0) & (points == 0).all(-1)] = np.nan
+
+
+def read_openpose(paths: list[tuple[int, str]], name: str, skip_bad: bool = False) -> Poses:
+    """A clip of one file a frame: paths are (number of the frame, file) in order; numbers that are left out are frames
+    without a person. skip_bad: a damaged file counts as one, too (and is counted)."""
+    first, last = paths[0][0], paths[-1][0]
+    if last - first > _MAX_GAP + 10 * len(paths):
+        raise BadPoses(
+            f"{paths[-1][1]}: frame number {last}, but the clip has {len(paths)} files and begins at {first}"
+        )
+    frames: list[list] = [[] for _ in range(last - first + 1)]
+    mended: dict[str, int] = {}
+    for number, path in paths:
+        try:
+            frames[number - first] = openpose_frame(load(path, mended), path)
+        except BadPoses:
+            if not skip_bad:
+                raise
+            mended["damaged frame files"] = mended.get("damaged frame files", 0) + 1
+    if len(frames) > len(paths):
+        mended["frames without a file"] = len(frames) - len(paths)
+    return _openpose_clip(frames, str(Path(paths[0][1]).parent), name, mended)
+
+
+def _openpose_clip(frames, place, name, mended) -> Poses:
+    widths = {person.shape[1] for frame in frames for person in frame}
+    points, score = stack(frames, place, dimensions=3 if widths == {4} else 2)
+    _units_2d(points, score)
+    layout = {25: "openpose_25", 18: "openpose_18"}.get(points.shape[2])
+    units = "pixels" if points.shape[3] == 2 else None
+    return Poses(name, points, score, layout=layout, units=units, mended=mended)
+
+
+# --- AlphaPose ------------------------------------------------------------------------------------------------------
+
+
+def _frame_number(image, path) -> tuple[str, int]:
+    """('cam1/', 12) of an image_id 'cam1/000012.jpg' or 12."""
+    text = str(image)
+    match = re.fullmatch(r"(.*?)(\d+)(\.\w+)?", text[-300:], re.S)
+    if match is None:
+        raise BadPoses(f"{path}: image_id {text[:60]!r} holds no frame number")
+    return match[1], int(match[2])
+
+
+def alphapose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
+    """One clip for each video that image_id names."""
+    clips: dict[str, tuple[list[int], list]] = {}
+    for i, entry in enumerate(content):
+        if not isinstance(entry, dict) or "image_id" not in entry or not isinstance(entry.get("keypoints"), list):
+            raise BadPoses(f"{path}, entry {i} (from 0): expected image_id and keypoints")
+        video, number = _frame_number(entry["image_id"], path)
+        numbers, rows = clips.setdefault(video, ([], []))
+        numbers.append(number)
+        rows.append(entry["keypoints"])
+    found = []
+    for video, (numbers, rows) in clips.items():
+        inner = re.sub(r"[\W_]+$", "", video)
+        own = name if len(clips) == 1 else f"{name}/{inner or 'clip'}"
+        frames, T = _timeline(numbers, path)
+        points, score = clip_of(rows_of(rows, path, 3, frames), frames, T, path, 2)
+        _units_2d(points, score)
+        found.append(Poses(own, points, score, units="pixels", layout=_coco_family(points), mended=dict(mended)))
+    return found
+
+
+def _timeline(numbers: list[int], path) -> tuple[list[int], int]:
+    """Frame numbers of persons -> (the same from 0, number of frames from the first number to the last)."""
+    first, last = min(numbers), max(numbers)
+    if last - first > _MAX_GAP + 10 * len(numbers):
+        raise BadPoses(f"{path}: frame numbers from {first} to {last} for {len(numbers)} persons")
+    return [number - first for number in numbers], last - first + 1
+
+
+def _coco_family(points: np.ndarray) -> str | None:
+    return {17: "coco_17", 26: "halpe_26"}.get(points.shape[2]) if points.shape[3] == 2 else None
+
+
+# --- MMPose ---------------------------------------------------------------------------------------------------------
+
+
+def mmpose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
+    """The inferencer's file, with meta_info or without."""
+    about = content.get("meta_info") if isinstance(content, dict) else None
+    entries = content["instance_info"] if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise BadPoses(f"{path}: expected a list of frames under instance_info")
+    numbers, rows, given = [], [], []
+    every = []
+    for i, entry in enumerate(entries):
+        instances = entry.get("instances") if isinstance(entry, dict) else None
+        number = entry.get("frame_id", i) if isinstance(entry, dict) else None
+        if not isinstance(instances, list) or not isinstance(number, int) or not 0 <= number < 2**31:
+            raise BadPoses(f"{path}, entry {i} (from 0): expected frame_id and a list of instances")
+        every.append(number)
+        for one in instances:
+            points = one.get("keypoints") if isinstance(one, dict) else None
+            if not isinstance(points, list) or not points:
+                raise BadPoses(f"{path}, frame {number}: expected keypoints [[x, y], ...] of an instance")
+            wrapped = isinstance(points[0], list) and points[0] and isinstance(points[0][0], list)
+            rows.append(points[0] if wrapped else points)  # some versions wrap a person once more
+            score = one.get("keypoint_scores")
+            given.append(score[0] if isinstance(score, list) and score and isinstance(score[0], list) else score)
+            numbers.append(number)
+    if not rows:
+        raise BadPoses(f"{path}: no frame holds a person")
+    _, T = _timeline(every, path)
+    frames = [number - min(every) for number in numbers]
+    persons = rows_of(rows, path, None, numbers)
+    if all(score is not None for score in given):
+        score = rows_of(given, path, 1, numbers)
+        if score.shape[1] != persons.shape[1]:
+            raise BadPoses(f"{path}: {persons.shape[1]} keypoints, but {score.shape[1]} keypoint_scores")
+        persons = np.concatenate([persons, score], axis=2)
+        dimensions = persons.shape[2] - 1
+    else:
+        dimensions = persons.shape[2]
+    points, score = clip_of(persons, frames, T, path, dimensions)
+    flat = points.shape[3] == 2
+    names = _mmpose_names(about, points.shape[2])
+    layout = None if names else _coco_family(points)
+    return [Poses(name, points, score, joints=names, layout=layout, units="pixels" if flat else None, mended=mended)]
+
+
+def _mmpose_names(about, V: int) -> tuple[str, ...] | None:
+    names = about.get("keypoint_id2name") if isinstance(about, dict) else None
+    if not isinstance(names, dict):
+        return None
+    ordered = [names.get(str(v), names.get(v)) for v in range(V)]
+    return tuple(ordered) if all(isinstance(name, str) for name in ordered) else None
+
+
+# --- Azure Kinect ---------------------------------------------------------------------------------------------------
+
+
+def azure(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
+    """The offline processor's file: millimetres; times in microseconds."""
+    entries = content["frames"] if isinstance(content, dict) else content
+    frames, rows, times = [], [], []
+    for i, entry in enumerate(entries):
+        bodies = entry.get("bodies", []) if isinstance(entry, dict) else None
+        if not isinstance(bodies, list) or not all(isinstance(body, dict) for body in bodies):
+            raise BadPoses(f"{path}, frame {i} (from 0): expected a list of bodies")
+        rows += [body.get("joint_positions") for body in bodies]
+        frames += [i] * len(bodies)
+        times.append(entry.get("timestamp_usec"))
+    if not rows:
+        raise BadPoses(f"{path}: no frame holds a person")
+    points, _ = clip_of(rows_of(rows, path, 3, frames), frames, len(entries), path, 3)
+    names = content.get("joint_names") if isinstance(content, dict) else None
+    names = tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
+    if names and len(names) != points.shape[2]:
+        raise BadPoses(f"{path}: {len(names)} joint_names, but {points.shape[2]} joint_positions")
+    fps = rate_of(times, 1e-6)
+    return [Poses(name, points, None, fps=fps, joints=names, layout="azure_kinect_32", units="mm", mended=mended)]
+
+
+def rate_of(times, unit: float) -> float | None:
+    """Frames a second of rising times in `unit` seconds; None when they are no such times."""
+    try:
+        steps = np.diff(np.array(times, dtype=np.float64)) * unit
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not len(steps) or not np.isfinite(steps).all() or (steps <= 0).any():
+        return None
+    rate = 1 / float(np.median(steps))
+    return rate if 0.5 <= rate <= 1000 else None
+
+
+# --- lists of frames ------------------------------------------------------------------------------------------------
+
+
+def _lower(entry: dict) -> dict:
+    return {str(key).lower(): value for key, value in entry.items()}
+
+
+def _landmarks(entry: dict):
+    """(key, value) of what holds the landmarks of a frame, world coordinates first; None without."""
+    low = _lower(entry)
+    return next(((key, low[key]) for key in LANDMARK_KEYS if key in low), None)
+
+
+def _is_named(entry: dict) -> bool:
+    """Whether a dict maps joint names to joints."""
+    joints = [value for value in entry.values() if isinstance(value, (dict, list))]
+    return len(joints) >= 5 and all("x" in _lower(j) if isinstance(j, dict) else len(j) in (2, 3, 4) for j in joints)
+
+
+def _joint(joint, axes: tuple[str, ...]):
+    if isinstance(joint, dict):
+        return [joint.get(axis) for axis in axes]
+    return joint
+
+
+def _axes_of(joint: dict) -> tuple[str, ...]:
+    """The keys of a joint's dict that are taken, in order: x, y, perhaps z, perhaps a score."""
+    by_lower = {str(key).lower(): key for key in joint}
+    axes = [by_lower[a] for a in ("x", "y", "z") if a in by_lower]
+    score = next((by_lower[s] for s in _SCORES if s in by_lower), None)
+    return (*axes, *([score] if score is not None else []))
+
+
+class FrameReader:
+    """Persons of frames of any of the usual shapes, one form for a whole file or stream (the first person's).
+
+    names: joint names, where joints are named; dimensions: 2 or 3; world: whether they are world landmarks. All are None
+    before a person has come."""
+
+    def __init__(self, place):
+        self.place, self.names, self.dimensions, self.world, self._axes = place, None, None, None, None
+
+    def persons(self, frame, number: int) -> list[np.ndarray]:
+        """(V, C) or (V, C + 1) for each person of a parsed frame; [] without a person; BadPoses for another thing."""
+        if frame is None or frame == [] or frame == {}:
+            return []
+        if isinstance(frame, dict):
+            if "people" in frame:
+                self.dimensions = self.dimensions or 2
+                return openpose_frame(frame, self.place, number)
+            held = _landmarks(frame)
+            if held is not None:
+                if self.world is None and held[1]:
+                    self.world = held[0] in WORLD_KEYS
+                return self.persons(held[1], number)
+            if _is_named(frame):
+                return [self._named(frame, number)]
+            if any(k in _lower(frame) for k in ("frame", "frame_id", "timestamp", "time", "index")):
+                return []  # a frame that says its number and holds nothing
+        if isinstance(frame, list):
+            first = frame[0]
+            if isinstance(first, list) and first and isinstance(first[0], (list, dict)):
+                return [person for one in frame for person in self.persons(one, number)]
+            if isinstance(first, dict) and "x" not in first and "X" not in first:
+                return [person for one in frame for person in self.persons(one, number)]
+            return [self._person(frame, number)]
+        raise BadPoses(
+            f"{self.place}, frame {number} (from 0): expected joints with x, y and perhaps z, found {_shown(frame)}"
+        )
+
+    def _person(self, joints: list, number: int) -> np.ndarray:
+        if isinstance(joints[0], dict):
+            if self._axes is None:
+                self._axes = _axes_of(joints[0])
+                self.dimensions = 3 if {"z", "Z"} & set(self._axes) else 2
+                label = next(
+                    (key for key in ("name", "part", "joint", "id") if isinstance(joints[0].get(key), str)), None
+                )
+                if label and all(isinstance(j, dict) and isinstance(j.get(label), str) for j in joints):
+                    self.names = tuple(j[label] for j in joints)
+            if len(self._axes) < 2 or not all(isinstance(j, dict) for j in joints):
+                raise BadPoses(f"{self.place}, frame {number} (from 0): expected x and y of every joint")
+            a = self._axes
+            array = _numbers([[j.get(k) for k in a] for j in joints], self.place, number, "joints")
+        else:
+            array = _numbers(joints, self.place, number, "joints")
+            if array.ndim == 1:  # one flat list
+                raise BadPoses(f"{self.place}, frame {number} (from 0): expected lists of x, y, ..., found a flat list")
+        if array.ndim != 2 or array.shape[1] not in (2, 3, 4):
+            raise BadPoses(
+                f"{self.place}, frame {number} (from 0): expected 2 to 4 numbers a joint, found {array.shape}"
+            )
+        return array
+
+    def _named(self, frame: dict, number: int) -> np.ndarray:
+        joints = {k: v for k, v in frame.items() if isinstance(v, (dict, list))}
+        if self.names is None:
+            self.names = tuple(joints)
+        missing = [name for name in self.names if name not in joints]
+        first = next(iter(joints.values()))
+        if isinstance(first, dict) and self._axes is None:
+            self._axes = _axes_of(first)
+            self.dimensions = 3 if {"z", "Z"} & set(self._axes) else 2
+        blank = [None] * (len(self._axes) if self._axes else len(first))
+        rows = [blank if name in missing else _joint(joints[name], self._axes) for name in self.names]
+        return _numbers(rows, self.place, number, "joints")
+
+
+def _shown(value) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def _alike(content: list, reader: FrameReader) -> list[list[np.ndarray]] | None:
+    """The persons of frames that all hold one person in the shape of the first frame, in one step; None where they do not."""
+    if not content or not content[0] or len(reader.persons(content[0], 0)) != 1:
+        return None
+    try:
+        joints = content
+        while isinstance(joints[0], dict):
+            key = next(k for k in joints[0] if str(k).lower() == _landmarks(joints[0])[0])
+            joints = [frame[key] for frame in joints]
+        V = len(joints[0])
+        if isinstance(joints[0][0], dict) and all(len(frame) == V for frame in joints):
+            values = np.array(list(map(itemgetter(*reader._axes), chain.from_iterable(joints))), dtype=np.float64)
+        else:
+            return None
+    except (KeyError, TypeError, ValueError, StopIteration, IndexError, OverflowError):
+        return None
+    return [[frame] for frame in values.reshape(len(joints), V, -1)]
+
+
+def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
+    """A list of frames, or a dict that holds one under a usual key, or a dict of frames by number."""
+    about: dict = {}
+    if isinstance(content, dict):
+        about = _lower(content)
+        if content and all(str(key).isdigit() for key in content):
+            content = [value for _, value in sorted(content.items(), key=lambda pair: int(pair[0]))]
+        else:
+            key = next(key for key in FRAME_KEYS if key in about)
+            content = about[key]
+    if not isinstance(content, list):
+        raise BadPoses(f"{path}: expected a list of frames, found {_shown(content)}")
+    reader = FrameReader(path)
+    people = _alike(content, reader) or [reader.persons(frame, t) for t, frame in enumerate(content)]
+    width = next((person.shape[1] for frame in people for person in frame), 0)
+    dimensions = reader.dimensions or (2 if width == 2 else None)
+    if dimensions is None and width == 3:
+        dimensions = 2 if _third_is_score(people) else 3
+    points, score = stack(people, path, dimensions)
+    times = [_time(frame) for frame in content] if isinstance(content[0], dict) else []
+    fps = about.get("fps", about.get("frame_rate")) or _rate_of_times(times)
+    size = (about.get("width"), about.get("height"))
+    return [
+        Poses(
+            name,
+            points,
+            score,
+            fps=float(fps) if isinstance(fps, (int, float)) and 0.5 <= fps <= 1000 else None,
+            joints=reader.names,
+            units="m" if reader.world else None,
+            size=size if all(isinstance(s, int) and s > 0 for s in size) else None,
+            label=_text(about, "label", "class", "action"),
+            mended=mended,
+        )
+    ]
+
+
+def _text(about: dict, *keys: str) -> str | None:
+    value = next((about[key] for key in keys if isinstance(about.get(key), (str, int))), None)
+    return None if value is None or isinstance(value, bool) else str(value)
+
+
+def _time(frame):
+    low = _lower(frame) if isinstance(frame, dict) else {}
+    return next(
+        ((key, low[key]) for key in ("timestamp_ms", "timestamp_usec", "timestamp", "time") if key in low), None
+    )
+
+
+def _rate_of_times(times: list) -> float | None:
+    if not times or any(pair is None for pair in times):
+        return None
+    return rate_in_words(times[0][0], [value for _, value in times])
+
+
+def rate_in_words(column: str, times) -> float | None:
+    """Frames a second of a column of times: its name says the unit, else seconds are tried before milliseconds."""
+    if column.endswith("usec") or column.endswith("_us"):
+        return rate_of(times, 1e-6)
+    if column.endswith("ms") or "milli" in column:
+        return rate_of(times, 1e-3)
+    return rate_of(times, 1.0) or rate_of(times, 1e-3)
+
+
+def _third_is_score(people: list) -> bool:
+    from data_gen.poses.arrays import third_is_score
+
+    return third_is_score(np.concatenate([person for frame in people for person in frame])[None, None])
+
+
+# --- any JSON -------------------------------------------------------------------------------------------------------
+
+READERS = {"alphapose": alphapose, "mmpose": mmpose, "azure_kinect": azure, "frames": frames}
+
+
+def read_json(path, name: str, form: str | None = None) -> list[Poses]:
+    """The clips of a JSON file, by its own form or as `form`."""
+    mended: dict[str, int] = {}
+    content = load(path, mended)
+    form = form or form_of(content)
+    if form is None:
+        raise BadPoses(
+            f"{path}: not JSON of poses that is known; expected OpenPose's people, AlphaPose's image_id and keypoints, MMPose's "
+            "instance_info, Azure Kinect's joint_names and frames, or a list of frames of x, y, z"
+        )
+    if form == "openpose":
+        listed = content if isinstance(content, list) else [content]
+        people = [openpose_frame(frame, path, t) for t, frame in enumerate(listed)]
+        return [replace(_openpose_clip(people, path, name, mended), form=form)]
+    try:
+        return [replace(clip, form=form) for clip in READERS[form](content, path, name, mended)]
+    except (KeyError, AttributeError, TypeError, IndexError) as error:  # --format of another form, or a hostile file
+        raise BadPoses(
+            f"{path}: not {form} as it is usually written ({type(error).__name__}: {str(error)[:60]})"
+        ) from None

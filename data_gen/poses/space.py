@@ -1,0 +1,267 @@
+"""Units, axes and handedness of poses, found from the bodies of a whole data set.
+
+What comes out is Kinect's space: metres, y up, z away from the camera, right-handed; in two dimensions the picture's plane
+with y up, in pixels (a data set's normalisation divides by the length of the trunk). Nothing is guessed silently: every
+decision is a line that says what was measured, and a flag overrules it.
+
+* Units: the trunk (from between the hips to between the shoulders) of a person measures about half a metre, so its median
+  tells metres, centimetres and millimetres apart. In two dimensions numbers within 0..1 are shares of the picture, whose
+  sides must be known to make lengths of them; all others are pixels.
+* Axes: the trunk points up in most frames. y down, as cameras and pictures have it, or z up are turned, never mirrored.
+* Handedness: the toes (else the nose, else the knees) lie ahead of a body, and with up and the shoulders they tell a right-handed
+  space from a mirrored one. A mirrored one is mirrored back, since left and right would be confused.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data_gen.poses.joints import joint_named
+from data_gen.poses.record import BadPoses, Poses
+from utils.errors import UserError
+from utils.skeleton import Layout
+
+UNITS = ("m", "cm", "mm", "pixels", "shares", "other")
+UPS = ("x", "-x", "y", "-y", "z", "-z")
+TRUNK = 0.5  # metres, of an adult
+PICTURE = (1920, 1080)  # of shares of a picture whose size nobody gave
+_METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+_UPRIGHT = 0.7  # cosine of the mean trunk with an axis from which that axis counts as up
+_INSIDE = 0.9  # of x lies within 0..1 where coordinates are shares of a picture; limbs may be outside of it
+_MIRRORED = -0.15  # mean chirality below which a space is left-handed; right-handed bodies give 0.4 to 0.9
+_NOSE = 0.4  # of the distance between the ears: how far a nose must be ahead of them to tell anything
+_BENT = 0.25  # of the thigh: how far a knee must be ahead of the line from hip to ankle to tell anything
+_TURNS = {  # up axis -> rotation that brings it to +y
+    "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
+    "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "-z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    "x": ((0, -1, 0), (1, 0, 0), (0, 0, 1)),
+    "-x": ((0, 1, 0), (-1, 0, 0), (0, 0, 1)),
+}
+_WORDS = {
+    "m": "metres",
+    "cm": "centimetres",
+    "mm": "millimetres",
+    "pixels": "pixels",
+    "shares": "shares of the picture",
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """How coordinates become Kinect's. dimensions: 2 or 3; units: one of UNITS; factor: to metres (1 in two dimensions);
+    size: (width, height) for shares without a size of their own; turn: (C, C); said: a line for each decision."""
+
+    dimensions: int
+    units: str
+    factor: float
+    size: tuple[int, int]
+    turn: tuple[tuple[float, ...], ...]
+    said: tuple[str, ...] = ()
+
+    def __call__(self, poses: Poses) -> np.ndarray:
+        """Points (T, M, V, C) in Kinect's space, float64."""
+        return self.of(poses.points, poses.size)
+
+    def of(self, points: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The same of points (..., C)."""
+        if points.shape[-1] < self.dimensions:
+            raise BadPoses(f"{points.shape[-1]} coordinates a joint where the other clips have {self.dimensions}")
+        points = points[..., : self.dimensions]
+        if self.units == "shares":
+            points = points * _sides(size or self.size, self.dimensions)
+        return self.factor * points @ np.array(self.turn, dtype=np.float64).T
+
+
+def _sides(size: tuple[int, int], dimensions: int) -> np.ndarray:
+    return np.array([size[0], size[1], size[0]][:dimensions], dtype=np.float64)  # z is on x's scale
+
+
+def trunk_of(points: np.ndarray, layout: Layout) -> np.ndarray:
+    """(..., V, C) -> the vectors (..., C) from between the hips to between the shoulders; NaN where one is not seen."""
+    middle = []
+    for what in ("hip", "shoulder"):
+        pair = [joint_named(layout, f"{side} {what}") for side in ("left", "right")]
+        middle.append((points[..., pair[0], :] + points[..., pair[1], :]) / 2)
+    return middle[1] - middle[0]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _ahead(points: np.ndarray, layout: Layout) -> list[np.ndarray]:
+    """Where bodies (F, V, 3) look, by what tells it best first: the toes before their ankles, the nose before the ears, each
+    bent knee before the line from hip to ankle; without those that the layout lacks."""
+
+    def pair(*names: str) -> list[int | None]:
+        return [joint_named(layout, *(f"{side} {name}" for name in names)) for side in ("left", "right")]
+
+    hips, knees, ankles, toes = pair("hip"), pair("knee"), pair("ankle", "foot"), pair("foot index", "big toe", "foot")
+    nose, ears = joint_named(layout, "nose"), pair("ear")
+    found = []
+    if None not in (*ankles, *toes) and ankles != toes:
+        found.append(sum(points[:, toe] - points[:, ankle] for ankle, toe in zip(ankles, toes, strict=True)))
+    if None not in (nose, *ears):
+        ahead = points[:, nose] - (points[:, ears[0]] + points[:, ears[1]]) / 2
+        wide = np.linalg.norm(points[:, ears[0]] - points[:, ears[1]], axis=-1)
+        found.append(np.where((np.linalg.norm(ahead, axis=-1) > _NOSE * wide)[:, None], ahead, np.nan))
+    if None not in (*hips, *knees, *ankles):
+        for hip, knee, ankle in zip(hips, knees, ankles, strict=True):
+            bent = points[:, knee] - (points[:, hip] + points[:, ankle]) / 2
+            leg = np.linalg.norm(points[:, knee] - points[:, hip], axis=-1)
+            found.append(np.where((np.linalg.norm(bent, axis=-1) > _BENT * leg)[:, None], bent, np.nan))
+    return found
+
+
+def chirality(points: np.ndarray, layout: Layout) -> float:
+    """Mean of (ahead x up) . (from the left shoulder to the right), unit vectors, over bodies (F, V, 3), each with the weight
+    of how far ahead its toes, nose or knees are: above 0 in right-handed coordinates, below 0 in a mirror, about 0 when
+    neither tells."""
+    left, right = (joint_named(layout, f"{side} shoulder") for side in ("left", "right"))
+    up = _unit(trunk_of(points, layout))
+    across = points[:, right] - points[:, left]
+    across = _unit(across - (across * up).sum(-1, keepdims=True) * up)
+    best = 0.0
+    for ahead in _ahead(points, layout):
+        values, weights = (np.cross(ahead, up) * across).sum(-1), np.linalg.norm(ahead, axis=-1)
+        good = np.isfinite(values) & (weights > 0)
+        if good.any():
+            best = float(values[good].sum() / weights[good].sum())
+            if abs(best) > abs(_MIRRORED):
+                break
+    return best
+
+
+def _bodies(sample: list[Poses]) -> np.ndarray:
+    """Up to 4,000 bodies of the sample, (F, V, C), NaN where joints are not seen."""
+    each = max(1, 4000 // len(sample))
+    parts = []
+    for poses in sample:
+        bodies = poses.points.reshape(-1, *poses.points.shape[2:])
+        bodies = bodies[np.isfinite(bodies).any(axis=(1, 2)) & (bodies != 0).any(axis=(1, 2))]
+        parts.append(
+            bodies[np.linspace(0, len(bodies) - 1, min(each, len(bodies))).astype(int)] if len(bodies) else bodies
+        )
+    return np.concatenate(parts)
+
+
+def find_units(bodies: np.ndarray, layout: Layout, declared: set) -> tuple[str, str]:
+    """(units, what was measured)."""
+    if len(declared) == 1 and None not in declared:
+        unit = declared.pop()
+        return unit, f"{_WORDS.get(unit, unit)}, as files of this form are"
+    C = bodies.shape[-1]
+    flat = bodies[..., :2]
+    seen = flat[np.isfinite(flat)]
+    trunk = np.linalg.norm(trunk_of(bodies, layout), axis=-1)
+    trunk = trunk[np.isfinite(trunk) & (trunk > 0)]
+    length = float(np.median(trunk)) if len(trunk) else np.nan
+    x = bodies[..., 0][np.isfinite(bodies[..., 0])]
+    inside = float(((x > -0.01) & (x < 1.01)).mean())
+    if (C == 2 or layout.name == "mediapipe_33") and inside > _INSIDE and np.abs(seen).max() < 3 and length < 0.9:
+        depth = ", z on x's scale" if C == 3 else ""
+        return "shares", f"shares of the picture ({100 * inside:.0f} % of x lies within 0..1){depth}"
+    if C == 2:
+        return "pixels", "lengths in the picture's plane, which are held against the trunk"
+    for unit, factor in _METRES.items():
+        if 0.15 <= length * factor <= 1.5:
+            return unit, f"{_WORDS[unit]} (the trunk measures {length:.4g})"
+    return "other", f"unknown (the trunk measures {length:.4g}); set to a trunk of {TRUNK} m"
+
+
+def find_up(bodies: np.ndarray, layout: Layout) -> tuple[str | None, str]:
+    """(the axis that points up, what was measured); None when bodies stand along no axis."""
+    up = _unit(trunk_of(bodies, layout))
+    up = up[np.isfinite(up).all(-1)]
+    if not len(up):
+        return None, "no trunk is seen whole"
+    mean = up.mean(0)
+    axis = int(np.abs(mean).argmax())
+    name = ("" if mean[axis] > 0 else "-") + "xyz"[axis]
+    if abs(mean[axis]) < _UPRIGHT:
+        return None, f"bodies stand along no axis (mean direction of the trunk {' '.join(f'{m:.2f}' for m in mean)})"
+    return (
+        name,
+        f"{name.replace('-', 'minus ')} points up (mean direction of the trunk {' '.join(f'{m:.2f}' for m in mean)})",
+    )
+
+
+def find_space(
+    sample: list[Poses],
+    layout: Layout,
+    units: str | None = None,
+    up: str | None = None,
+    mirror: bool | None = None,
+    size: tuple[int, int] | None = None,
+    dimensions: int | None = None,
+) -> Space:
+    """The space of clips whose joints are in the order of `layout`. What is given overrules what the bodies say.
+
+    UserError when the clips are of two and of three dimensions, or flags contradict them."""
+    found = {poses.points.shape[3] for poses in sample}
+    C = dimensions or min(found)
+    if len(found) > 1 and dimensions is None:
+        raise UserError(
+            "some clips have two coordinates a joint, others three; give --dimensions 2, or convert them apart"
+        )
+    if C > min(found):
+        raise UserError("--dimensions 3: the clips have two coordinates a joint")
+    sample = [replace(poses, points=poses.points[..., :C]) for poses in sample]
+    bodies = _bodies(sample)
+    if not len(bodies):
+        raise UserError("no frame of the clips looked at holds a person")
+    said = []
+    unit, why = (
+        (units, f"{_WORDS.get(units, units)}, as --units says")
+        if units
+        else find_units(bodies, layout, {poses.units for poses in sample})
+    )
+    said.append(f"units: {why}")
+    if unit == "shares":
+        sizes = {poses.size for poses in sample if poses.size}
+        if size is None and not sizes:
+            said.append(
+                f"picture: its size is not known, {PICTURE[0]} x {PICTURE[1]} is assumed; --picture-size W H says it"
+            )
+        bodies = np.concatenate([poses.points.reshape(-1, *poses.points.shape[2:]) * _sides(poses.size or size or PICTURE, C)
+                                 for poses in sample])  # fmt: skip
+    factor = 1.0
+    if C == 3:
+        factor = _METRES.get(unit) or TRUNK / _median_trunk(bodies, layout)
+        if unit in ("shares", "pixels"):
+            said.append(f"scale: lengths are set to a trunk of {TRUNK} m; depth is the estimator's guess")
+    turn, lines = _turn(bodies * factor, layout, up, mirror)
+    return Space(C, unit, factor, size or PICTURE, turn, (*said, *lines))
+
+
+def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
+    lengths = np.linalg.norm(trunk_of(bodies, layout), axis=-1)
+    lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
+    if not len(lengths):
+        raise UserError("no trunk (hips and shoulders) is seen whole, so that nothing tells the units; give --units")
+    return float(np.median(lengths))
+
+
+def _turn(bodies: np.ndarray, layout: Layout, up: str | None, mirror: bool | None):
+    """(matrix (C, C), lines)."""
+    C = bodies.shape[-1]
+    given = up is not None
+    up, why = (up, f"{up} points up, as --up says") if given else find_up(bodies, layout)
+    if C == 2:
+        down = up == "-y"
+        done = "y is turned upwards" if down else "kept"
+        return ((1.0, 0.0), (0.0, -1.0 if down else 1.0)), (f"axes: {why}; {done}",)
+    turn = np.array(_TURNS[up or "y"], dtype=np.float64)
+    hand = chirality(bodies, layout) if mirror is None else np.nan
+    mirrored = mirror if mirror is not None else bool(hand < _MIRRORED)
+    if mirrored:
+        turn = np.diag([-1.0, 1.0, 1.0]) @ turn
+    done = "kept" if up in (None, "y") and not mirrored else "turned" if not mirrored else "turned and mirrored"
+    lines = [f"axes: {why}; {done}"]
+    if mirrored:
+        reason = "as --mirror says" if mirror else f"chirality {hand:.2f}"
+        lines.append(f"handedness: left-handed ({reason}), left and right would be confused; mirrored back")
+    return tuple(tuple(float(v) for v in row) for row in turn), tuple(lines)

@@ -1,0 +1,356 @@
+"""Reader of tables: a row a frame, the columns x, y, z and scores of joints, by name, by number, or without names.
+
+The first line is a header unless it holds numbers only; a header of the numbers 0, 1, 2, ... is one too. A column's name is a
+joint and an axis in either order and any case (left_shoulder_x, X_LeftShoulder, x11, 11_x, kp11_visibility). Other columns
+are known by their names: frame, time, class, clip, person, subject, split; the rest is left out, and said. Numbers may
+have decimal commas where another character separates the columns. A last line that is cut off is left out and counted.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data_gen.poses import joints
+from data_gen.poses.arrays import third_is_score
+from data_gen.poses.jsons import rate_in_words
+from data_gen.poses.record import MAX_TEXT_BYTES, BadPoses, Poses, decode, read_bytes
+from utils.skeleton import LAYOUTS
+
+_AXIS = r"x|y|z|v|vis|visibility|score|conf|confidence|likelihood|presence|p|c"
+_AXIS_LAST = re.compile(rf"(?P<joint>.*?[^a-z]|.*?\d|.*?)[\s_.\-:/]*(?P<axis>{_AXIS})", re.I)
+_AXIS_FIRST = re.compile(rf"(?P<axis>{_AXIS})[\s_.\-:/]*(?P<joint>\d+|[\s_.\-:/].+)", re.I)
+_CAMEL = re.compile(r"(?P<joint>.*[a-z0-9])(?P<axis>[XYZVCP]|Visibility|Score|Confidence)")
+_SCORE_RANK = ("v", "vis", "visibility", "score", "conf", "confidence", "likelihood", "c", "p", "presence")
+_ROLES = {
+    "frame": (
+        "frame",
+        "frame_id",
+        "frameid",
+        "frame_idx",
+        "frame_index",
+        "frame_number",
+        "frame_no",
+        "frames",
+        "index",
+        "idx",
+    ),
+    "time": (
+        "time",
+        "timestamp",
+        "t",
+        "time_s",
+        "seconds",
+        "sec",
+        "timestamp_ms",
+        "time_ms",
+        "ms",
+        "timestamp_usec",
+        "time_us",
+    ),
+    "label": ("class", "label", "action", "activity", "class_name", "category", "pose_class", "target"),
+    "clip": (
+        "clip",
+        "video",
+        "name",
+        "file",
+        "filename",
+        "file_name",
+        "video_name",
+        "video_id",
+        "sequence",
+        "sample",
+        "clip_id",
+    ),
+    "person": ("person", "person_id", "track", "track_id", "body", "body_id"),
+    "subject": ("subject", "subject_id", "performer", "actor"),
+    "split": ("split", "set", "part"),
+}
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_EMPTY = {"", "nan", "na", "none", "null", "-", "n/a", "#n/a", "-nan", "nan(ind)", "-nan(ind)"}
+
+
+def _split_lines(text: str, path) -> tuple[list[str], str]:
+    """(lines without empty ones, what separates their columns)."""
+    lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip(" \t;,")]
+    if not lines:
+        raise BadPoses(f"{path}: the table holds no line")
+    probe = lines[min(1, len(lines) - 1)]
+    counts = {d: min(lines[0].count(d), probe.count(d)) for d in (";", "\t", ",")}
+    if counts[";"] >= 2 or counts["\t"] >= 2:
+        return lines, ";" if counts[";"] >= counts["\t"] else "\t"
+    if counts[","] >= 2:
+        return lines, ","
+    if len(lines[0].split()) < 3:
+        raise BadPoses(
+            f"{path}: no table of poses; expected many columns, separated by commas, semicolons, tabs or spaces"
+        )
+    return lines, " "
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    if delimiter == " ":
+        return line.split()
+    if '"' in line:
+        import csv
+
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    return [cell.strip() for cell in line.split(delimiter)]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return cell.lower() in _EMPTY
+    return True
+
+
+def parse_column(name: str) -> tuple[str, str] | None:
+    """(joint, axis) of a column's name, axis one of x, y, z or a word for the score; None for another column."""
+    plain = name.strip()
+    for pattern in (_AXIS_FIRST, _CAMEL):
+        match = pattern.fullmatch(plain)
+        if match:
+            return match["joint"].strip(" _.-:/"), match["axis"].lower()
+    match = re.fullmatch(rf"(?P<joint>.+)[\s_.\-:/]+(?P<axis>{_AXIS})", plain, re.I) or re.fullmatch(
+        rf"(?P<joint>.*\d)(?P<axis>{_AXIS})", plain, re.I
+    )
+    return (match["joint"].strip(" _.-:/"), match["axis"].lower()) if match else None
+
+
+def _to_numbers(columns: list[list[str]], numbers: list[int], path, commas: bool) -> np.ndarray:
+    """The columns whose positions are `numbers` as float64 (rows, len(numbers)); empty cells become NaN."""
+    picked = [[row[i] for i in numbers] for row in columns]
+    if commas:
+        picked = [[cell.replace(",", ".") for cell in row] for row in picked]
+    try:
+        return np.array([list(map(float, row)) for row in picked], dtype=np.float64)
+    except ValueError:
+        pass
+    text = np.array(picked, dtype=np.str_)
+    out = np.full(text.shape, np.nan)
+    for r, row in enumerate(text):
+        for c, cell in enumerate(row):
+            if cell.lower() not in _EMPTY:
+                try:
+                    out[r, c] = float(cell)
+                except ValueError:
+                    raise BadPoses(f"{path}, row {r + 1} of numbers: {str(cell)[:30]!r} is no number") from None
+    return out
+
+
+class Table:
+    """A parsed table: header (or None), rows of cells, and what was put right."""
+
+    def __init__(self, path):
+        self.path, self.mended = path, {}
+        text = decode(read_bytes(path, MAX_TEXT_BYTES), path, self.mended)
+        lines, self.delimiter = _split_lines(text, path)
+        first = _cells(lines[0], self.delimiter)
+        counting = [str(i) for i in range(len(first))]
+        self.header = first if first == counting or not all(map(_is_number, first)) else None
+        if first == counting:
+            self.header = None
+            lines = lines[1:]
+        elif self.header is not None:
+            lines = lines[1:]
+        self.rows = [_cells(line, self.delimiter) for line in lines]
+        if not self.rows:
+            raise BadPoses(f"{path}: a header, and no row below it")
+        self._even(len(first), 1 + len(lines) - len(self.rows) + (self.header is not None or first == counting))
+        self.commas = self.delimiter != "," and any("," in cell for cell in self.rows[0])
+        if self.commas:
+            self.mended["decimal commas"] = 1
+
+    def _even(self, width: int, first_line: int) -> None:
+        """Drops a last line that is cut off; BadPoses for any other line of another length."""
+        if len(self.rows[-1]) < width and len(self.rows) > 1:
+            self.rows.pop()
+            self.mended["last line cut off"] = 1
+        for i, row in enumerate(self.rows):
+            if len(row) == width + 1 and row[-1] == "":  # a separator at the end of a line
+                row.pop()
+            if len(row) != width:
+                raise BadPoses(f"{self.path}, line {i + first_line}: {len(row)} columns, expected {width}")
+
+    def numbers(self, positions: list[int]) -> np.ndarray:
+        return _to_numbers(self.rows, positions, self.path, self.commas)
+
+
+def read_table(path, name: str) -> list[Poses]:
+    """The clips of a table: one, or one for each value of a column of clips."""
+    table = Table(path)
+    roles: dict[str, int] = {}
+    named: dict[tuple[str, str], int] = {}
+    unknown = []
+    for i, column in enumerate(table.header or ()):
+        joint = parse_column(column)
+        role = _ROLE_OF.get(column.strip().lower().replace(" ", "_").strip("_")) or ("frame" if not column else None)
+        if role and role not in roles:
+            roles[role] = i
+        elif joint and joint not in named:
+            named[joint] = i
+        elif column:
+            unknown.append(column)
+    if table.header is None:
+        values, about = _without_names(table, path)
+    else:
+        values, about = _with_names(table, named, unknown, path)
+    if unknown:
+        table.mended["columns left out"] = len(unknown)
+    return _clips(table, roles, values, about, Path(path), name)
+
+
+def _with_names(table: Table, named: dict, unknown: list[str], path) -> tuple[np.ndarray, dict]:
+    """(values (rows, V, C + score), {joints: names or None})."""
+    by_joint: dict[str, dict[str, int]] = {}
+    for (joint, axis), i in named.items():
+        by_joint.setdefault(joint, {})[axis] = i
+    for joint in [joint for joint, axes in by_joint.items() if not {"x", "y"} <= axes.keys()]:
+        unknown += [f"{joint}_{axis}" for axis in by_joint.pop(joint)]
+    if len(by_joint) < 5:
+        shown = ", ".join((table.header or [])[:6])
+        raise BadPoses(
+            f"{path}: columns {shown}, ...: expected x and y of joints, such as left_shoulder_x, x11 or 11_x"
+        )
+    numbers = {joint: re.search(r"(\d+)$", joint) for joint in by_joint}
+    numbered = all(numbers.values()) and len({re.sub(r"\d+$", "", j) for j in by_joint}) == 1
+    names = None if numbered else tuple(by_joint)
+    if numbered:
+        first = min(int(m[1]) for m in numbers.values())
+        by_joint = {j: by_joint[j] for j in sorted(by_joint, key=lambda j: int(numbers[j][1]))}
+        V = max(int(m[1]) for m in numbers.values()) - min(first, 1) + 1 if first <= 1 else 0
+        if V != len(by_joint):
+            raise BadPoses(
+                f"{path}: joints {first} to {V + first - 1} are expected one after the other, found {len(by_joint)}"
+            )
+    has_z = all("z" in axes for axes in by_joint.values())
+    score = next((s for s in _SCORE_RANK if all(s in axes for axes in by_joint.values())), None)
+    axes = ("x", "y", *(["z"] if has_z else []), *([score] if score else []))
+    flat = table.numbers([by_joint[joint][axis] for joint in by_joint for axis in axes])
+    values = flat.reshape(len(flat), len(by_joint), len(axes))
+    return values, {"names": names, "dimensions": 3 if has_z else 2}
+
+
+def _without_names(table: Table, path) -> tuple[np.ndarray, dict]:
+    width = len(table.rows[0])
+    bad = next((i for i, cell in enumerate(table.rows[0]) if not _is_number(cell)), None)
+    if bad is not None:
+        raise BadPoses(
+            f"{path}: column {bad} (from 0) holds {table.rows[0][bad][:30]!r}, no number; give the table a header"
+        )
+    numbers = table.numbers(list(range(width)))
+    V, C, skipped = shape_of_columns(numbers, path)
+    values = numbers[:, skipped:].reshape(len(numbers), V, C)
+    if skipped:
+        table.mended["first column taken for the number of a frame"] = 1
+    dimensions = 2 if C == 2 or C == 3 and third_is_score(values[:, None]) else 3
+    return values, {"names": None, "dimensions": dimensions}
+
+
+def shape_of_columns(numbers: np.ndarray, path) -> tuple[int, int, int]:
+    """(V, C, columns before them) of columns without names: the known numbers of joints, of 2 to 4 numbers each, that add up
+    to the columns; where several do, the one whose bodies suit a layout best."""
+    found = []
+    for skipped in (0, 1):
+        width = numbers.shape[1] - skipped
+        if skipped and not (len(numbers) > 1 and (np.diff(numbers[:, 0]) > 0).all()):
+            continue
+        for C in (2, 3, 4):
+            if width % C == 0:
+                found += [(layout, C, skipped) for layout in joints.with_joints(width // C)]
+                found += [(None, C, skipped) for V in joints.WHOLE_BODY if V == width // C]
+        if found:
+            break
+    if not found:
+        counts = ", ".join(str(n) for n in sorted({layout.joints for layout in LAYOUTS.values()}))
+        raise BadPoses(
+            f"{path}: {numbers.shape[1]} columns of numbers are not 2, 3 or 4 numbers of a known number of joints ({counts})"
+        )
+    shapes = {(layout.joints if layout else (numbers.shape[1] - s) // C, C, s) for layout, C, s in found}
+    if len(shapes) == 1:
+        return shapes.pop()
+    ranked = []
+    for layout, C, s in found:
+        if layout is not None:
+            values = numbers[:, s:].reshape(len(numbers), 1, layout.joints, C)
+            flat = C == 3 and third_is_score(values)
+            bodies = joints.whole_bodies(values[..., : 2 if flat or C == 2 else 3])
+            ranked.append((joints.excess(bodies, layout) if len(bodies) else np.inf, layout.joints, C, s))
+    ranked.sort()
+    best = ranked[0]
+    rival = next((r for r in ranked if r[1:] != best[1:]), None)
+    if not np.isfinite(best[0]) or rival is not None and best[0] > joints.CLEARLY * rival[0]:
+        raise BadPoses(
+            f"{path}: {numbers.shape[1]} columns may be {best[1]} joints or {rival[1] if rival else '?'}; name them"
+        )
+    return best[1:]
+
+
+def _column(table: Table, roles: dict, role: str, rows: list[int]) -> str | None:
+    """The value that a column has in most of `rows`."""
+    if role not in roles:
+        return None
+    values = [table.rows[r][roles[role]] for r in rows]
+    values = [v for v in values if v.lower() not in _EMPTY]
+    return max(set(values), key=values.count) if values else None
+
+
+def _clips(table: Table, roles: dict, values: np.ndarray, about: dict, path: Path, name: str) -> list[Poses]:
+    groups: dict[str, list[int]] = {}
+    for r, row in enumerate(table.rows):
+        groups.setdefault(row[roles["clip"]] if "clip" in roles else "", []).append(r)
+    found = []
+    for clip, rows in groups.items():
+        own = name if len(groups) == 1 else f"{name}/{Path(clip).stem or 'clip'}"
+        part, times = _frames(table, roles, values[rows], rows)
+        C = about["dimensions"]
+        poses = Poses(
+            own,
+            part[..., :C],
+            part[..., C] if part.shape[3] > C else None,
+            fps=times,
+            joints=about["names"],
+            label=_column(table, roles, "label", rows),
+            split=_column(table, roles, "split", rows),
+            subject=_column(table, roles, "subject", rows),
+            mended=dict(table.mended),
+        )
+        found.append(poses)
+    return found
+
+
+def _frames(table: Table, roles: dict, values: np.ndarray, rows: list[int]) -> tuple[np.ndarray, float | None]:
+    """Rows (R, V, C) -> ((T, M, V, C), frames a second or None): several persons may share a frame's number."""
+    times = None
+    if "time" in roles:
+        column = [table.rows[r][roles["time"]].replace(",", ".") for r in rows]
+        times = rate_in_words((table.header or [])[roles["time"]].lower(), column)
+    if "frame" not in roles:
+        return values[:, None], times
+    column = [table.rows[r][roles["frame"]] for r in rows]
+    numbers = [float(c.replace(",", ".")) if _is_number(c) and c.lower() not in _EMPTY else np.nan for c in column]
+    numbers = np.array(numbers)
+    if (
+        not np.isfinite(numbers).all()
+        or (numbers != np.floor(numbers)).any()
+        or np.ptp(numbers) > 20 * len(numbers) + 1000
+    ):
+        return values[:, None], times
+    number = (numbers - numbers.min()).astype(int)
+    if (np.diff(number) == 1).all():
+        return values[:, None], times
+    persons = np.zeros(len(number), int)
+    seen: dict[int, int] = {}
+    for i, n in enumerate(number):
+        persons[i] = seen.get(n, 0)
+        seen[n] = persons[i] + 1
+    steps = np.unique(number)
+    step = int(np.gcd.reduce(steps)) if len(steps) > 1 else 1  # every second frame of a video is not half empty
+    out = np.full((number.max() // max(step, 1) + 1, persons.max() + 1, *values.shape[1:]), np.nan)
+    out[number // max(step, 1), persons] = values
+    missing = len(out) - len(steps)
+    if missing:
+        table.mended["frames without a row"] = table.mended.get("frames without a row", 0) + missing
+    return out, times
