@@ -2,8 +2,9 @@
 
     python action_classification.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ntu60 --protocol cross_view
 
-The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, scores.npz (for
-ensemble.py) and classifier.pth of the last seed; with --occlusion and --early also curves, as data and pictures.
+The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, predictions.csv
+(which clips went wrong), scores.npz (for ensemble.py) and classifier.pth of the last seed (for predict.py); with --occlusion
+and --early also curves, as data and pictures.
 Linear evaluation may run in several processes (torchrun), which share the encoding; the main one writes and prints.
 `engine.classify` holds the protocol and the checks it makes of itself, `engine.robustness` the further tests.
 """
@@ -18,13 +19,18 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
+from engine import answers
 from engine.classify import Outcome, Recipe, train_classifier
+from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
+from engine.features import classifier_content
 from engine.labels import choose_labelled
+from engine.monitor import limited
+from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.evaluation import ClipViews
@@ -106,6 +112,12 @@ def run_seed(
     return outcome, curves or {}
 
 
+def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Novelty:
+    """What is none of the classes: a gallery of training clips, and the distances of test clips to it."""
+    gallery = replace(train, clips=train.clips.select(choose_gallery(train.clips.labels.cpu().numpy())))
+    return Novelty.measured(*(clip_features(encoder, v, quiet=True) for v in (gallery, limited(test, MOST_DISTANCES))))
+
+
 def further_tests(
     args,
     dataset: Dataset,
@@ -117,22 +129,10 @@ def further_tests(
     folder: RunFolder,
 ) -> dict[str, list[float]]:
     """Saves the trained classifier with its encoder, and returns the curves (name -> shares) of the further tests."""
-    state = {
-        "format": files.FORMAT,
-        "config": {"encoder": encoder.config.to_dict()},
-        "classes": list(dataset.row.classes),
-    }
-    state |= {
-        "state_dict": {f"encoder_q.{k}": v for k, v in encoder.state_dict().items()},
-        "fc": outcome.fc.state_dict(),
-    }
-    state["arguments"] = {
-        "stream": train.stream,
-        "seed": seed,
-        "dataset": dataset.row.name,
-        "protocol": dataset.protocol,
-    }
-    files.save(folder.path / "classifier.pth", state)
+    about = {"stream": train.stream, "seed": seed, "dataset": dataset.row.name, "protocol": dataset.protocol}
+    novelty = measure_novelty(encoder, train, test)
+    content = classifier_content(encoder, outcome.fc, dataset.row.classes, about, novelty)
+    files.save(folder.path / "classifier.pth", content)
     curves = {
         kind: occlusion_curve(encoder, outcome.fc, test, kind, dataset.layout.parts, args.occlusion_seed)
         for kind in occlusion_kinds(args)
@@ -169,6 +169,13 @@ def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, f
     return found
 
 
+def confusion_title(args, dataset: Dataset, outcome: Outcome) -> str:
+    """What the matrix is of: the last epoch of the last seed."""
+    task = {"linear": "linear evaluation", "finetune": "fine-tuning", "semi": "few labels"}[args.mode]
+    where = f"{dataset.row.name} {dataset.protocol}, seed {args.seed[-1]}"
+    return f"{task} on {where}: {100 * outcome.last['top1']:.1f} % of {len(outcome.scores)} test clips right"
+
+
 def write_results(
     args,
     dataset: Dataset,
@@ -187,7 +194,13 @@ def write_results(
     confusion = confusion.numpy()
     with atomic_write(folder.path / "confusion.npy") as file:
         np.save(file, confusion)
-    draw_confusion(folder.path / "confusion.png", confusion, dataset.row.classes)
+    draw_confusion(
+        folder.path / "confusion.png", confusion, dataset.row.classes, confusion_title(args, dataset, outcome)
+    )
+    probabilities = answers.softmax(outcome.scores)
+    answers.write_predictions(
+        folder.path / answers.FILE, test.clips.names, probabilities, dataset.row.classes, labels.numpy()
+    )
     write_scores(
         folder.path / SCORES_FILE,
         test.clips.names,

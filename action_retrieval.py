@@ -3,7 +3,8 @@
     python action_retrieval.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ntu60 --protocol cross_view
 
 The train split is the gallery, the val split asks; features are the clip features of the centre crop, compared by their
-cosine. The run folder gets result.json and, with --save-features, the features. `utils.retrieval` holds the definitions.
+cosine. The run folder gets result.json, predictions.csv and, with --save-features, the features. `utils.retrieval` holds the
+definitions.
 """
 
 import sys
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from engine.answers import FILE, write_neighbours
 from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
 from engine.setup import find_dataset, prepare_process, resolve_device, resolve_precision
@@ -97,7 +99,8 @@ def measure(args, content: Features) -> dict:
         args.memory * 2**20,
         lambda chunks: tqdm(chunks, desc="retrieval", unit="chunk", disable=None, leave=False),
     )
-    confusion = confusion_matrix(found.predicted[args.knn[0]], torch.from_numpy(val.labels), len(content.classes))
+    predicted = found.predicted[args.knn[0]]
+    confusion = confusion_matrix(predicted, torch.from_numpy(val.labels), len(content.classes))
     by_class = [None if math.isnan(share) else share for share in per_class_accuracy(confusion)]
     return {
         "knn": found.accuracy,
@@ -107,6 +110,7 @@ def measure(args, content: Features) -> dict:
         "queries": found.queries,
         "gallery": len(train),
         "queries_without_match": found.without_match,
+        "predicted": predicted.tolist(),
     }
 
 
@@ -143,6 +147,8 @@ def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> Non
             f"features {encoded - start:.1f} s, ranking {time.monotonic() - encoded:.1f} s"
         )
     last = figures[seeds[-1]]
+    val = content.val
+    write_neighbours(folder.path / FILE, val.names, last["predicted"], content.classes, val.labels)
     what = "centre crop, flattened coordinates" if content.encoder == RAW else "centre crop, clip features"
     folder.write_json(
         "result.json",

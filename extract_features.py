@@ -25,41 +25,28 @@ import torch
 from tqdm import tqdm
 
 from data_gen.build import building_folder
-from data_gen.from_arrays import ArrayClips
+from engine.clip_files import ClipFiles
 from engine.evaluation import find_place
 from engine.features import SkeletonEncoder, load
 from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
 from utils.errors import UserError, run
-from utils.files import MAX_UNPACKED, ArrayArchive, check_regular, write_json
+from utils.files import MAX_UNPACKED, write_json
 
 
 class RawClips:
-    """The clips of a folder of .npy files, of one such file, or of an .npz, by name."""
+    """Clips of files, for an encoder."""
 
     def __init__(self, encoder: SkeletonEncoder, source: str, limit: int = MAX_UNPACKED):
-        self.encoder, self.source, self.labels = encoder, source, None
-        path = Path(source)
-        if path.is_dir():
-            self.names = sorted(p.stem for p in path.glob("*.npy") if not p.name.startswith("."))
-        elif path.suffix == ".npy":
-            check_regular(path)
-            self.names, self.source = [path.stem], str(path.parent)
-        else:
-            with ArrayArchive(path, limit, what="folder of .npy files, .npy or .npz file") as archive:
-                self.names = sorted(archive.names)
-        if not self.names:
-            raise UserError(f"--input {path}: there is no .npy array in it")
-        self.read = ArrayClips(self.source, limit=limit).read
+        self.encoder, self.labels = encoder, None
+        self.files = ClipFiles(source, limit)
+        self.names = self.files.names
 
     def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
-        return self.encoder.clip_batches(map(self.read, self.names), batch, map(self._place, self.names))
+        return self.encoder.clip_batches(self.files.clips(), batch, map(self.files.place, self.names))
 
     def frame_features(self, i: int) -> np.ndarray:
-        return self.encoder.frame_features(self.read(self.names[i]), self._place(self.names[i]))
-
-    def _place(self, name: str) -> str:
-        return str(Path(self.source) / f"{name}.npy")
+        return self.encoder.frame_features(self.files.read(self.names[i]), self.files.place(self.names[i]))
 
 
 class PreparedClips:
@@ -92,7 +79,9 @@ class PreparedClips:
 def check_names(names: list[str], frames: bool) -> None:
     """UserError unless names can be lines of a file and, with frames, names of files."""
     for name in names:
-        if "\n" in name or (frames and (not name or name.startswith(".") or set(name) & set("/\\\0"))):
+        if "\n" in name or (
+            frames and (set(name) & set("\\\0") or any(part[:1] in ("", ".") for part in name.split("/")))
+        ):
             raise UserError(f"clip {name!r}: its name cannot be {'a file name' if frames else 'a line'}; rename it")
 
 
@@ -116,7 +105,9 @@ def write_frames(folder: Path, clips) -> int:
     total = 0
     for i, name in enumerate(tqdm(clips.names, desc="frames", unit="clip", disable=None, leave=False)):
         features = clips.frame_features(i)
-        np.save(folder / f"{name}.npy", features)
+        place = folder / f"{name}.npy"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        np.save(place, features)
         total += len(features)
     return total
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from data_gen.from_arrays import ArrayClips
 from data_gen.normalise import STEPS, normalise, parse_steps
 from engine.encoders import LoadedEncoder, build_encoder, frame_of
+from engine.novelty import Novelty, novelty_of
 from engine.setup import resolve_device
 from feeder.clips import PackedClips
 from feeder.evaluation import ClipViews
@@ -126,9 +127,13 @@ class SkeletonEncoder:
         while part := [self._prepared(clip, next(names)) for clip in islice(clips, batch)]:
             yield self._encode(part)
 
+    def checked(self, clip, name: str) -> np.ndarray:
+        """A raw clip -> (3, T, V, M) as it is; UserError, with its name, for one that the encoder cannot read."""
+        return as_clip(clip, self.layout, self.persons, name)
+
     def _prepared(self, clip, name: str) -> np.ndarray:
         """A raw clip -> (3, T, V, M) as a prepared data set holds it."""
-        return normalise(as_clip(clip, self.layout, self.persons, name), self.layout, self.steps)
+        return normalise(self.checked(clip, name), self.layout, self.steps)
 
     @torch.inference_mode()
     def _encode(self, clips: list[np.ndarray]) -> np.ndarray:
@@ -272,18 +277,34 @@ def _loaded(content: dict, path, stream, layout, persons, steps, device) -> Skel
 
 @dataclass(frozen=True)
 class Classifier:
-    """encoder; fc: the trained linear layer, D -> K; classes: K names; trained_on: data set and protocol, '' when unknown."""
+    """encoder; fc: the trained linear layer, D -> K; classes: K names; trained_on: data set and protocol, '' when unknown;
+    novelty: what is none of the classes, None in files that are older than it."""
 
     encoder: SkeletonEncoder
     fc: torch.nn.Linear
     classes: tuple[str, ...]
     trained_on: str = ""
+    novelty: Novelty | None = None
 
     @torch.inference_mode()
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Features (..., D) -> class probabilities (..., K)."""
         x = torch.as_tensor(features, device=self.encoder.device)
         return self.fc(x).softmax(dim=-1).cpu().numpy()
+
+
+def classifier_content(encoder: Encoder, fc, classes, arguments: dict, novelty: Novelty | None) -> dict:
+    """What a classifier's file holds: the encoder as it is, the layer fc on its clip features, K class names, what it was
+    trained on, and what is none of the classes."""
+    return {
+        "format": files.FORMAT,
+        "config": {"encoder": encoder.config.to_dict()},
+        "classes": list(classes),
+        "state_dict": {f"encoder_q.{k}": v for k, v in encoder.state_dict().items()},
+        "fc": fc.state_dict(),
+        "arguments": arguments,
+        "novelty": None if novelty is None else novelty.state(),
+    }
 
 
 def load_classifier(path, normalise: str = "all", device: str = "auto") -> Classifier:
@@ -301,4 +322,7 @@ def load_classifier(path, normalise: str = "all", device: str = "auto") -> Class
     files.load_into(linear, fc, path)
     told = content.get("arguments")
     trained_on = " ".join(str(told[k]) for k in ("dataset", "protocol") if k in told) if isinstance(told, dict) else ""
-    return Classifier(encoder, linear.to(encoder.device).requires_grad_(False), tuple(map(str, classes)), trained_on)
+    linear, names = linear.to(encoder.device).requires_grad_(False), tuple(map(str, classes))
+    return Classifier(
+        encoder, linear, names, trained_on, novelty_of(content.get("novelty"), encoder.feature_size, path)
+    )

@@ -21,6 +21,7 @@ PARSERS = {
     "action_retrieval.py": "retrieval",
     "action_detection.py": "detection",
     "motion_prediction.py": "prediction",
+    "predict.py": "predict",
     "ensemble.py": "ensemble",
     "ablation.py": "ablation",
     "visualize.py": "visualize",

@@ -16,6 +16,7 @@ from utils.files import atomic_write
 FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 130  # class names beyond this many are not legible at any size; they are left out
 MOST_NUMBERS = 25  # classes up to which the share is also written into each cell
+MOST_COUNTS = 12  # classes up to which the count is written below it
 
 
 def new_figure(width: float, height: float):
@@ -51,10 +52,11 @@ def save_figure(figure, path: Path) -> None:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
 
 
-def draw_confusion(path, matrix, names) -> None:
-    """Draws a confusion matrix: rows are true classes, columns are predicted ones, colour is the share of the row.
+def draw_confusion(path, matrix, names, title: str = "") -> None:
+    """Draws a confusion matrix: rows are true classes, columns are predicted ones, colour is the share of the row, which
+    stands in the cell in percent, with the count below it where there are few classes.
 
-    matrix (K, K): counts, or shares (each row is divided by its sum; an empty row stays empty); names: K class names.
+    matrix (K, K): counts (each row is divided by its sum; an empty row stays empty); names: K class names.
     Raises UserError for another ending, ValueError unless matrix is square with a name a row."""
     path = check_picture_path(path)
     matrix = np.asarray(matrix, dtype=np.float64)
@@ -69,6 +71,8 @@ def draw_confusion(path, matrix, names) -> None:
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(picture, ax=axes, label="share of the true class", fraction=0.04, pad=0.01)
     axes.set(xlabel="predicted class", ylabel="true class")
+    if title:
+        axes.set_title(literal(title, 120), fontsize=9, wrap=True)
     if K <= MOST_NAMES:
         size = float(np.clip(110.0 / K, 5.0, 9.0))
         shown = list(map(literal, names))
@@ -77,7 +81,9 @@ def draw_confusion(path, matrix, names) -> None:
     if K <= MOST_NUMBERS:
         for i, j in np.argwhere(share >= 0.005):
             colour = "white" if share[i, j] > 0.5 else "black"
-            axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6, color=colour)
+            words = f"{100 * share[i, j]:.0f}" if K > MOST_COUNTS else f"{100 * share[i, j]:.0f} %\n{matrix[i, j]:g}"
+            size = 6 if K > MOST_COUNTS else float(np.clip(48.0 / K, 5.0, 9.0))
+            axes.text(j, i, words, ha="center", va="center", fontsize=size, color=colour)
     save_figure(figure, path)
 
 

@@ -1,0 +1,202 @@
+"""Answers which class each of somebody's clips is.
+
+    python predict.py runs/linear_ui_prmd_cross_subject/classifier.pth my_clips            # a trained classifier, any clips
+    python predict.py ENCODER.pth.tar my_clips --labelled my_labelled_clips                # a classifier from a few of one's own
+
+The run folder gets predictions.csv (engine.answers): the class, the three best with their probabilities, and "none of them"
+where a clip is unlike the training clips, by a threshold that is said (engine.novelty). With --labelled (CLASS/NAME.npy) a
+classifier of those classes is made first and cross-validated (engine.few_labels): cross_validation.csv says which clips went
+wrong, confusion.png counts them, result.json has the figures, and classifier.pth answers later calls.
+Where clips to classify lie in folders named as classes, the share that is right is printed as well.
+"""
+
+import sys
+
+from options.predict import parse_args
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    parse_args()  # before torch is imported, so that help is instant
+
+
+import time
+
+import numpy as np
+import torch
+
+from engine import answers
+from engine.clip_files import ClipFiles
+from engine.features import Classifier, SkeletonEncoder, classifier_content, load, load_classifier
+from engine.few_labels import teach
+from engine.novelty import NONE
+from engine.setup import prepare_process
+from utils import checkpoint as files
+from utils.errors import UserError, run
+from utils.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
+from utils.plots import draw_confusion
+from utils.run_folder import RunFolder
+
+LEAST_FRAMES = 2  # one pose is no motion
+
+
+def encode(encoder: SkeletonEncoder, source: ClipFiles, args, folder: RunFolder) -> tuple[list[int], np.ndarray]:
+    """(numbers of the clips that could be read, their features (N, D)). UserError names a clip that cannot, unless
+    --skip-bad leaves it out."""
+    kept, features, batch = [], [], []
+
+    def flush() -> None:
+        if batch:
+            features.extend(encoder.clip_batches([clip for _, clip in batch], args.batch_size))
+            kept.extend(number for number, _ in batch)
+            batch.clear()
+
+    told = time.monotonic()
+    for number, name in enumerate(source.names):
+        try:
+            batch.append((number, checked(encoder, source.read(name), source.place(name))))
+        except UserError as error:
+            if not args.skip_bad:
+                raise UserError(f"{error}; --skip-bad leaves such clips out") from None
+            folder.say(f"left out: {error}")
+        if len(batch) == args.batch_size:
+            flush()
+            if time.monotonic() - told > 4:
+                folder.say(f"{len(kept)} of {len(source)} clips")
+                told = time.monotonic()
+    flush()
+    if not kept:
+        raise UserError(f"{source.root}: none of its {len(source)} clips can be read")
+    return kept, np.concatenate(features)
+
+
+def checked(encoder: SkeletonEncoder, array: np.ndarray, place: str) -> np.ndarray:
+    """The clip as the encoder takes it; UserError for another layout, more persons, no motion."""
+    clip = encoder.checked(array, place)
+    if clip.shape[1] < LEAST_FRAMES:
+        raise UserError(f"{place}: it has one frame, a motion has {LEAST_FRAMES} or more")
+    return array
+
+
+def labels_of(source: ClipFiles, kept: list[int], classes) -> np.ndarray:
+    """The class number (N,) of each clip by its folder, -1 where that is not one of the classes."""
+    number = {name: k for k, name in enumerate(classes)}
+    folders = source.classes()
+    return np.array([number.get(folders[i], -1) for i in kept])
+
+
+def taught(args, folder: RunFolder) -> Classifier:
+    """The classifier of --labelled clips, cross-validated and saved."""
+    encoder = load(args.source, args.stream, args.layout, args.persons, args.normalise, args.device)
+    source = ClipFiles(args.labelled)
+    if None in source.classes():
+        loose = source.names[source.classes().index(None)]
+        raise UserError(f"{args.labelled}: clip {loose} lies in no class; expected CLASS/NAME.npy, a folder a class")
+    kept, features = encode(encoder, source, args, folder)
+    classes = tuple(sorted({source.classes()[i] for i in kept}))
+    labels = labels_of(source, kept, classes)
+    found = teach(features, labels, classes, args.folds, args.seed)
+    names = [source.names[i] for i in kept]
+    y = torch.from_numpy(labels)
+    right = topk_accuracy(found.scores, y, (1,))[1]
+    confusion = confusion_matrix(found.scores.argmax(dim=1), y, len(classes))
+    title = f"{found.folds}-fold cross-validation of {len(names)} clips: {100 * right:.1f} % right"
+    draw_confusion(folder.path / "confusion.png", confusion.numpy(), classes, title)
+    probabilities = answers.softmax(found.scores)
+    answers.write_predictions(folder.path / "cross_validation.csv", names, probabilities, classes, labels)
+    counts = np.bincount(labels)
+    folder.write_json(
+        "cross_validation.json",
+        {
+            "encoder": encoder.source,
+            "clips": len(names),
+            "folds": found.folds,
+            "top1": right,
+            "per_class": dict(zip(classes, per_class_accuracy(confusion), strict=True)),
+        },
+    )
+    folder.say(
+        f"{len(names)} labelled clips of {len(classes)} classes ({counts.min()} to {counts.max()} of each): "
+        f"{found.folds}-fold cross-validation {100 * right:.1f} % right, confusion.png shows which"
+    )
+    folder.say("where clips of one person are in several folds, clips of a new person will do less well")
+    about = {"stream": encoder.stream, "seed": args.seed, "dataset": str(args.labelled)}
+    content = classifier_content(encoder.encoder, found.fc, classes, about, found.novelty)
+    files.save(folder.path / "classifier.pth", content)
+    return Classifier(encoder, found.fc.to(encoder.device), classes, str(args.labelled), found.novelty)
+
+
+def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
+    """The distance from which a clip is none of the classes, said in words; infinite where nothing is."""
+    if found.novelty is None:
+        folder.say(f"this classifier knows no distances (an older file), so that no clip is {NONE}")
+        return float("inf")
+    threshold = found.novelty.threshold(args.none)
+    if args.none:
+        folder.say(
+            f"{NONE}: clips whose cosine distance to the nearest of {len(found.novelty.gallery)} training clips is above "
+            f"{threshold:.4f}, as that of {100 * args.none:g} % of {len(found.novelty.distances)} held-out clips of known "
+            "classes"
+        )
+    return threshold
+
+
+def answer(args, found: Classifier, folder: RunFolder) -> None:
+    """predictions.csv of the clips, and what it says in a line."""
+    threshold, source = threshold_of(args, found, folder), ClipFiles(args.input)
+    begun = time.monotonic()
+    kept, features = encode(found.encoder, source, args, folder)
+    probabilities, names = found.probabilities(features), [source.names[i] for i in kept]
+    distances = None if found.novelty is None else found.novelty(features)
+    labels = labels_of(source, kept, found.classes)
+    known = labels >= 0
+    said = answers.write_predictions(
+        folder.path / answers.FILE,
+        names,
+        probabilities,
+        found.classes,
+        labels if known.any() else None,
+        distances,
+        threshold,
+    )
+    none = said.count(NONE)
+    folder.say(
+        f"{len(names)} clips in {time.monotonic() - begun:.1f} s, {none} of them {NONE}: {folder.path / answers.FILE}"
+    )
+    if known.any():
+        right = sum(found.classes[k] == s for k, s in zip(labels[known], np.array(said)[known], strict=True))
+        best = int((probabilities.argmax(axis=1) == labels)[known].sum())
+        folder.say(
+            f"{right} of {int(known.sum())} right by the names of their folders ({best} with the most probable class, whatever "
+            "its distance)"
+        )
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    prepare_process(args.threads)
+    found = None
+    if not args.labelled:
+        found = load_classifier(
+            args.source, args.normalise, args.device
+        )  # a wrong file is refused before anything is written
+    for path in (args.labelled, args.input):
+        if path:
+            ClipFiles(path)  # likewise
+    folder = RunFolder(args.output, "predict", vars(args))
+    try:
+        found = found or taught(args, folder)
+        folder.say(
+            f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, "
+            f"{found.encoder.stream} stream, {found.encoder.layout.name}, {found.encoder.device}"
+        )
+        if args.input:
+            answer(args, found, folder)
+    except UserError as error:
+        folder.say(f"error: {error}", show=False)
+        raise
+    finally:
+        folder.close()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])
