@@ -84,4 +84,9 @@ def read_features(path) -> Features:
             raise UserError(f"{path}: not a features file, it lacks {missing[0]}")
         classes = tuple(str(name) for name in archive.read("classes").reshape(-1))
         splits = {name: _split(archive, name, len(classes), path) for name in SPLITS}
+        sizes = {name: content.features.shape[1] for name, content in splits.items()}
+        if len(set(sizes.values())) > 1:
+            raise UserError(
+                f"{path}: train features of {sizes['train']} numbers cannot be compared with val's {sizes['val']}"
+            )
         return Features(**splits, classes=classes, **{name: str(archive.read(name))[:500] for name in _TEXTS})
