@@ -28,7 +28,7 @@ from engine.classify import Outcome, Recipe, train_classifier
 from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
 from engine.features import classifier_content
-from engine.labels import choose_labelled
+from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
 from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
@@ -59,8 +59,9 @@ def settle_place(args) -> Place:
 
 
 def default_folder(args, place: Place, stream: str) -> str:
-    """A folder for each mode, share of the labels, data set, protocol and stream."""
+    """A folder for each mode, number of labels, data set, protocol and stream."""
     share = "" if args.label_fraction is None else f"_{args.label_fraction:g}"
+    share += "" if args.label_count is None else f"_{args.label_count}_a_class"
     return place.default_folder(f"{args.mode}{share}", stream)
 
 
@@ -93,8 +94,13 @@ def run_seed(
 ) -> tuple[Outcome, dict[str, list[float]]]:
     """One seed, from a fresh encoder to its outcome and the curves (name -> shares) of the further tests."""
     encoder = encoder_source(args).ready(dataset, seed, train, resolve_precision(args.precision)[1])
-    if args.label_fraction is not None:
-        chosen = choose_labelled(train.clips.labels.cpu().numpy(), args.label_fraction, args.sampling, seed)
+    if args.label_fraction is not None or args.label_count is not None:
+        labels = train.clips.labels.cpu().numpy()
+        chosen = (
+            choose_per_class(labels, args.label_count, seed)
+            if args.label_count is not None
+            else choose_labelled(labels, args.label_fraction, args.sampling, seed)
+        )
         train = ClipViews(**{**vars(train), "clips": train.clips.select(chosen)})
         folder.write_json(f"labelled_seed{seed}.json", sorted(train.clips.names))
     start = time.monotonic()
@@ -225,6 +231,7 @@ def write_results(
         {
             **head,
             "label_fraction": args.label_fraction,
+            "label_count": args.label_count,
             "summary": summary,
             "seeds": {str(s): {"last": o.last, "best": o.best} for s, o in outcomes.items()},
             "curves": curves,

@@ -1,4 +1,4 @@
-"""Which training clips keep their labels in semi-supervised evaluation: a function of (labels, fraction, seed)."""
+"""Which training clips keep their labels in semi-supervised evaluation: a function of (labels, amount, seed)."""
 
 import numpy as np
 
@@ -20,3 +20,12 @@ def choose_labelled(labels: np.ndarray, fraction: float, sampling: str, seed: in
         members = order[labels[order] == label]
         chosen.append(members[: max(1, round(fraction * len(members)))])
     return np.sort(np.concatenate(chosen))
+
+
+def choose_per_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Sorted indices of `count` clips of each class, all of a class that has fewer. labels (N,).
+
+    The order is that of `choose_labelled`: of one seed, fewer clips are among the more, and count = fraction * n chooses the
+    same clips."""
+    order = epoch_order(seed, _SAMPLING_EPOCH, len(labels), ORDER)
+    return np.sort(np.concatenate([order[labels[order] == label][:count] for label in np.unique(labels)]))

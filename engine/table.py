@@ -39,8 +39,9 @@ def millimetres(summary: dict) -> str:
 
 def classification_figures(content: dict) -> list[tuple]:
     last, best = content["summary"]["last"]["top1"], content["summary"]["best"]["top1"]
-    share = content.get("label_fraction")
+    share, count = content.get("label_fraction"), content.get("label_count")
     labels = "" if share is None else f", {100 * share:g} % of the labels"
+    labels += "" if count is None else f", {count} labelled clip{'s' * (count > 1)} a class"
     rows = [(f"top-1 %{labels}", percent(last), percent(best), last["count"])]
     for kind, curve in (content.get("curves") or {}).items():
         points = " ".join(f"{100 * value:.1f}" for value in curve["mean"])
@@ -79,7 +80,17 @@ def ensemble_figures(content: dict) -> list[tuple]:
     return [(f"top-1 %, {row['name']}", f"{100 * row['top1']:.1f}", "", 1) for row in content["rows"]]
 
 
+def baseline_figures(content: dict) -> list[tuple]:
+    words = {"linear": "linear %", "cosine": "1-NN %", "euclidean": "1-NN Euclidean %"}
+    return [
+        (f"{words[figure]}, {row['name']}", percent(row[figure]), "", row[figure]["count"])
+        for row in content["rows"]
+        for figure in words
+    ]
+
+
 FIGURES = {
+    "baselines": baseline_figures,
     "classification": classification_figures,
     "retrieval": retrieval_figures,
     "detection": detection_figures,

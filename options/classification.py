@@ -35,13 +35,21 @@ def build_parser() -> argparse.ArgumentParser:
         choices=tuple(RECIPES),
         default="linear",
         help="linear: the encoder is frozen (and checked to be); finetune: everything is trained with all labels; semi: the "
-        "same with --label-fraction of the labels",
+        "same with --label-fraction of the labels, or --label-count clips of each class",
     )
     g.add_argument(
         "--label-fraction",
         type=number(float, above=0.0, high=1.0),
         default=None,
-        help="share of the training clips that are used, usually 0.01, 0.05, 0.1 or 0.2; needed by semi, allowed elsewhere",
+        help="share of the training clips that are used, usually 0.01, 0.05, 0.1 or 0.2; semi needs it or --label-count, allowed "
+        "elsewhere",
+    )
+    g.add_argument(
+        "--label-count",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="instead of a share: so many clips of each class, usually 1 or 5",
     )
     g.add_argument(
         "--sampling",
@@ -124,8 +132,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     for name, value in zip(("lr", "batch_size", "epochs", "schedule"), RECIPES[args.mode], strict=True):
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if args.mode == "semi" and args.label_fraction is None:
-        p.error("--mode semi needs --label-fraction, like 0.1")
+    if args.mode == "semi" and args.label_fraction is None and args.label_count is None:
+        p.error("--mode semi needs --label-fraction, like 0.1, or --label-count, like 5")
+    if args.label_fraction is not None and args.label_count is not None:
+        p.error("--label-fraction and --label-count are two ways to say how many labels there are; give one")
+    if args.label_count is not None and args.sampling == "global":
+        p.error("--label-count is of each class; leave --sampling global out, or give --label-fraction")
     if args.cache_features and args.mode != "linear":
         p.error("--cache-features needs a frozen encoder: --mode linear")
     if len(set(args.seed)) < len(args.seed):

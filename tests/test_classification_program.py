@@ -14,7 +14,7 @@ import action_classification
 import pretrain_moco_mask
 from engine import classify
 from engine.encoders import fit_input_norm, random_encoder
-from engine.labels import choose_labelled
+from engine.labels import choose_labelled, choose_per_class
 from feeder.evaluation import ClipViews
 from models.encoder import EncoderConfig
 from utils import checkpoint as files
@@ -102,13 +102,15 @@ def test_without_a_checkpoint_it_says_so(world, tmp_path):
     assert ran.status == 0 and "random encoder (no --pretrained given)" in ran.out
 
 
-@pytest.mark.parametrize("mode", ["--mode finetune", "--mode semi --label-fraction 0.5", "--cache-features"])
+@pytest.mark.parametrize(
+    "mode", ["--mode finetune", "--mode semi --label-fraction 0.5", "--mode semi --label-count 1", "--cache-features"]
+)
 def test_modes(world, tmp_path, mode):
     ran = evaluate(world, tmp_path / "run", f"--epochs 2 {mode} --batch-size 8")
     assert ran.status == 0, ran.err
     if "semi" in mode:
         chosen = json.loads((tmp_path / "run/labelled_seed42.json").read_text())
-        assert len(chosen) == 12 and chosen == sorted(chosen)
+        assert len(chosen) == (4 if "count" in mode else 12) and chosen == sorted(chosen)
     if "cache" in mode:
         assert "cached" in result(tmp_path / "run")["features"] and "not the exact protocol" in ran.out
 
@@ -159,10 +161,22 @@ def test_label_fractions_are_exact(fraction):
         assert not np.array_equal(chosen, choose_labelled(labels, fraction, "per_class", 2))
 
 
+def test_label_counts_are_exact_and_grow():
+    labels = np.repeat(np.arange(4), [20, 3, 1, 8])[np.random.default_rng(0).permutation(32)]
+    one, five = (choose_per_class(labels, count, 1) for count in (1, 5))
+    assert np.bincount(labels[one]).tolist() == [1, 1, 1, 1] and np.bincount(labels[five]).tolist() == [5, 3, 1, 5]
+    assert set(one) <= set(five) and five.tolist() == sorted(five)
+    assert not np.array_equal(one, choose_per_class(labels, 1, 2))
+    balanced = np.arange(40) % 4
+    assert np.array_equal(choose_per_class(balanced, 5, 3), choose_labelled(balanced, 0.5, "per_class", 3))
+
+
 @pytest.mark.parametrize(
     "flags, word",
     [
         ("--pretrained nowhere.pth.tar", "no such file"),
+        ("--mode semi --label-fraction 0.5 --label-count 1", "--label-count"),
+        ("--mode semi --label-count 1 --sampling global", "--sampling"),
         ("--mode semi", "--label-fraction"),
         ("--mode finetune --cache-features", "--cache-features"),
         ("--seed 1 1", "--seed"),
