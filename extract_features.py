@@ -30,6 +30,7 @@ from engine.evaluation import find_place
 from engine.features import SkeletonEncoder, load
 from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
+from utils.clip_check import OddClips
 from utils.errors import UserError, run
 from utils.files import MAX_UNPACKED, write_json
 
@@ -37,16 +38,17 @@ from utils.files import MAX_UNPACKED, write_json
 class RawClips:
     """Clips of files, for an encoder."""
 
-    def __init__(self, encoder: SkeletonEncoder, source: str, limit: int = MAX_UNPACKED):
-        self.encoder, self.labels = encoder, None
+    def __init__(self, encoder: SkeletonEncoder, source: str, odd: OddClips, limit: int = MAX_UNPACKED):
+        self.encoder, self.labels, self.odd = encoder, None, odd
         self.files = ClipFiles(source, limit)
         self.names = self.files.names
 
     def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
-        return self.encoder.clip_batches(self.files.clips(), batch, map(self.files.place, self.names))
+        return self.encoder.clip_batches(self.files.clips(), batch, map(self.files.place, self.names), self.odd)
 
     def frame_features(self, i: int) -> np.ndarray:
-        return self.encoder.frame_features(self.files.read(self.names[i]), self.files.place(self.names[i]))
+        place = self.files.place(self.names[i])
+        return self.encoder.frame_features(self.files.read(self.names[i]), place, odd=self.odd)
 
 
 class PreparedClips:
@@ -120,6 +122,7 @@ def main(argv=None) -> int:
         raise UserError(f"--output {output}: it is there already; remove it, or give another folder")
     resolve_device(args.device)
     encoder = load(args.pretrained, args.stream, args.layout, args.persons, args.normalise, args.device)
+    odd = OddClips(args.strict)
     if args.dataset:
         place = find_place(args.data_root, args.pretrained, args.dataset, args.protocol, args.dataset)
         args.protocol = place.protocol
@@ -127,7 +130,7 @@ def main(argv=None) -> int:
             print(line)
         clips = PreparedClips(encoder, args.data_root, args.dataset, args.protocol, args.split)
     else:
-        clips = RawClips(encoder, args.input, int(args.max_unpacked * 1e9))
+        clips = RawClips(encoder, args.input, odd, int(args.max_unpacked * 1e9))
     check_names(clips.names, args.frames)
     begun = time.monotonic()
     with building_folder(output.absolute()) as temporary:
@@ -139,7 +142,8 @@ def main(argv=None) -> int:
         about |= {"layout": encoder.layout.name, "persons": encoder.persons, "dimensions": encoder.feature_size}
         about |= {"clips": args.input or f"{args.dataset} {args.protocol} {args.split}"}
         about |= {"normalisation": "of the data set" if args.dataset else list(encoder.steps)}
-        write_json(whole / "source.json", about)
+        odd.tell()
+        write_json(whole / "source.json", about | ({"odd": odd.found} if odd.found else {}))
         os.replace(whole, output)
     shown = f" and {frames} frames" if args.frames else ""
     print(

@@ -28,6 +28,7 @@ import numpy as np
 from engine.features import Classifier, load_classifier
 from engine.setup import find_dataset, prepare_process
 from feeder.draws import epoch_order
+from utils.clip_check import OddClips
 from utils.errors import EXIT_INTERRUPTED, UserError, run
 
 
@@ -159,7 +160,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
     found = load_classifier(args.classifier, "none" if args.dataset else args.normalise, args.device)
-    stream = found.encoder.start_stream()
+    stream = found.encoder.start_stream(OddClips(strict=True) if args.strict else None)
     joints = found.encoder.layout.joints
     print(
         f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, {found.encoder.device}"

@@ -30,6 +30,7 @@ from engine.few_labels import teach
 from engine.novelty import NONE
 from engine.setup import prepare_process
 from utils import checkpoint as files
+from utils.clip_check import OddClips
 from utils.errors import UserError, run
 from utils.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
 from utils.plots import draw_confusion
@@ -41,11 +42,12 @@ LEAST_FRAMES = 2  # one pose is no motion
 def encode(encoder: SkeletonEncoder, source: ClipFiles, args, folder: RunFolder) -> tuple[list[int], np.ndarray]:
     """(numbers of the clips that could be read, their features (N, D)). UserError names a clip that cannot, unless
     --skip-bad leaves it out."""
-    kept, features, batch = [], [], []
+    kept, features, batch, odd = [], [], [], OddClips()
 
     def flush() -> None:
         if batch:
-            features.extend(encoder.clip_batches([clip for _, clip in batch], args.batch_size))
+            places = [source.place(source.names[number]) for number, _ in batch]
+            features.extend(encoder.clip_batches([clip for _, clip in batch], args.batch_size, places, odd))
             kept.extend(number for number, _ in batch)
             batch.clear()
 
@@ -63,6 +65,7 @@ def encode(encoder: SkeletonEncoder, source: ClipFiles, args, folder: RunFolder)
                 folder.say(f"{len(kept)} of {len(source)} clips")
                 told = time.monotonic()
     flush()
+    odd.tell()
     if not kept:
         raise UserError(f"{source.root}: none of its {len(source)} clips can be read")
     return kept, np.concatenate(features)

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from data_gen.normalise import EVERY_STEP, STEPS, normalise
 from utils.arrays import FRAMES, SPLITS, Rows, SplitWriter, publish, write_row
+from utils.clip_check import OddClips, clip_faults, in_words
 from utils.convert_layout import conversion, convert
 from utils.errors import UserError
 from utils.skeleton import Layout
@@ -58,12 +59,14 @@ class BeingWritten(UserError):
 @dataclass
 class BuildReport:
     """What happened. counts: protocol folder -> split -> clips written; skipped: clip -> why it was left out;
-    empty: clips without any non-zero coordinate (kept, as released); longer: clips with more frames than stored."""
+    empty: clips without any non-zero coordinate (kept, as released); longer: clips with more frames than stored; odd: kind of
+    fault -> clip -> what was found (utils.clip_check)."""
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     longer: list[str] = field(default_factory=list)
+    odd: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class _Job:
     frames: int
     steps: tuple[str, ...]
     skip_bad: bool
+    strict: bool
     targets: tuple[Rows, ...]
     came_as: Layout
 
@@ -89,6 +93,7 @@ class _Done:
     checksum: int = 0
     empty: bool = False
     reason: str | None = None
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 def default_workers() -> int:
@@ -119,7 +124,11 @@ def _process(job: _Job, name: str, places) -> _Done:
         clip = job.load(name)
         if clip is None:
             return _Done(name, reason="left out by the reader")
-        fitted = convert(fit(name, clip, job.came_as, job.persons, job.frames), job.came_as, job.layout, axis=2)
+        fitted = fit(name, clip, job.came_as, job.persons, job.frames)
+        faults = clip_faults(fitted[:, : max(clip.shape[1], 1)], job.came_as)
+        if faults and job.strict:
+            raise UserError(f"{name}: {in_words(faults)} (refused by --strict)")
+        fitted = convert(fitted, job.came_as, job.layout, axis=2)
     except UserError as error:
         if not job.skip_bad:
             raise BadClip(str(error)) from None
@@ -127,7 +136,7 @@ def _process(job: _Job, name: str, places) -> _Done:
     row = np.ascontiguousarray(normalise(fitted, job.layout, job.steps), dtype="<f4").tobytes()
     for target, index in places:
         write_row(job.targets[target], index, row)
-    return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any())
+    return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any(), faults=faults)
 
 
 def _start_worker() -> None:
@@ -334,6 +343,7 @@ def build_dataset(
     frames: int = FRAMES,
     workers: int | None = None,
     on_bad: str = "refuse",
+    strict: bool = False,
     group: Callable[[str], object] | None = None,
     came_as: Layout | None = None,
     dimensions: int = 3,
@@ -348,6 +358,7 @@ def build_dataset(
     a partial of one, or an object of a module's class.
     steps: of the normalisation, () for raw coordinates; source: one line that says where the clips come from.
     workers: processes, default all cores; on_bad: "refuse" ends at the first bad clip, "skip" leaves bad clips out;
+    strict: clips that `utils.clip_check` finds odd are bad ones, else they are kept, warned of and listed in the sidecar;
     group(name): clips of one group that are neighbours by name go to the same worker; came_as: the joint layout of the
     loaded clips where it is not `layout`, which they are converted to; dimensions: 2 for clips with z = 0, for the sidecar;
     details: more for it.
@@ -366,7 +377,7 @@ def build_dataset(
             for row, name in enumerate(writer.names):
                 places.setdefault(name, []).append((target, row))
         rows = tuple(w.rows for w in writers.values())
-        job = _Job(load, layout, persons, frames, tuple(steps), on_bad == "skip", rows, came_as)
+        job = _Job(load, layout, persons, frames, tuple(steps), on_bad == "skip", strict, rows, came_as)
         chunks = _chunks(sorted(places.items()), group)
         count = max(1, min(workers or default_workers(), len(chunks)))
         if count == 1:
@@ -383,6 +394,11 @@ def build_dataset(
         written = [name for name in sorted(done) if done[name].reason is None]
         report.empty = [name for name in written if done[name].empty]
         report.longer = [name for name in written if done[name].num_frame > frames]
+        odd = OddClips()
+        for name in written:
+            odd.add(name, done[name].faults)
+        odd.tell(len(written))
+        report.odd = odd.found
         sidecar = {
             "source": source,
             "normalisation": [step for step in EVERY_STEP if step in steps],
@@ -394,6 +410,7 @@ def build_dataset(
             **(details or {}),
             "skipped": report.skipped,
             "empty": report.empty,
+            "odd": report.odd,
             "longer_than_stored": len(report.longer),
         }
         _finish(writers, done, temporary, folder, protocols, sidecar, report)

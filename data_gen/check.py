@@ -24,6 +24,7 @@ import numpy as np
 from data_gen.build import coordinates_checksum
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import SPLITS, Split, open_split, split_files
+from utils.clip_check import OddClips, clip_faults
 from utils.drawing import Z_UP, draw_clips
 from utils.errors import UserError, run
 from utils.files import load_json, map_npy
@@ -35,7 +36,6 @@ TURNED = 0.99  # cosine from which a direction counts as turned to its axis
 MOST_SPREAD = 0.3  # of a median bone within a clip; the Kinect of UI-PRMD gives 0.03
 MOST_ASYMMETRY = 0.3  # of mirrored bones; the Kinect of UI-PRMD gives 0.05
 MOST_ZERO = 0.01  # share of all-zero clips that a data set may have (PKU-MMD has some)
-LONGEST_BONE = 3.0  # metres; longer median bones mean another unit
 TOES = ("foot", "foot index", "big toe")  # names of what lies before an ankle, in the order of preference
 
 
@@ -78,6 +78,8 @@ class Measures:
     facing: np.ndarray  # (N,) cosine of the feet and the direction that up and right give, NaN without feet
     length: np.ndarray  # (N, V) median bone length, NaN for the root and empty clips
     spread: np.ndarray  # (N, V) standard deviation / mean within the clip
+    faults: np.ndarray  # (N,) dicts of utils.clip_check
+    names: np.ndarray  # (N,)
     checksum: str | None = None  # of the coordinates of all clips, as the sidecar has it; None when not all were read
 
 
@@ -190,6 +192,7 @@ def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
         "facing": _facing(first, layout),
         "length": np.full(layout.joints, np.nan),
         "spread": np.full(layout.joints, np.nan),
+        "faults": clip_faults(clip, layout),
     }
     frames = np.flatnonzero(seen[:, 0])
     if len(frames):
@@ -217,6 +220,7 @@ def measure_split(split: Split, layout: Layout, most_clips: int = 0, progress=No
         n = int(split.num_frame[index])
         if n:
             row = measure_clip(clip[:, :n], layout)
+            row["names"] = split.names[index]
             row["after_end"] = n < clip.shape[1] and bool(np.any(clip[:, n] != 0))
             rows.append(row)
     measures = Measures(**{key: np.array([row[key] for row in rows]) for key in rows[0]})
@@ -283,7 +287,7 @@ def _column(split: Split, measures: Measures, layout: Layout, classes: int) -> d
 
 def _judge_bodies(report: Report, where: str, measures: Measures, layout: Layout) -> None:
     """Findings about bones: whether these points can be a body of this layout."""
-    length, spread = _median(measures.length), _median(measures.spread)
+    spread = _median(measures.spread)
     asymmetry = _median(_asymmetry(measures.length, layout))
     if spread > MOST_SPREAD:
         report.wrong.append(
@@ -295,13 +299,20 @@ def _judge_bodies(report: Report, where: str, measures: Measures, layout: Layout
             f"{where}: left and right bones differ by {100 * asymmetry:.0f} %; the joints are in another order than "
             f"that of {layout.name}, or axes are mixed up"
         )
-    if length > LONGEST_BONE:
-        report.notes.append(f"{where}: the median bone is {length:.0f} long; metres are usual, are these millimetres?")
     if _turned(measures.facing, 0.0) < 0.5:
         report.notes.append(
             f"{where}: in most clips the feet point backwards; left and right, or two axes, may be swapped (look at "
             "--picture)"
         )
+
+
+def _judge_each_clip(report: Report, split: Split, measures: Measures, strict: bool) -> None:
+    """Findings of `utils.clip_check`, but for clips of zeros, which `_judge_clips` counts; wrong where `strict`."""
+    odd = OddClips()
+    for name, faults in zip(measures.names, measures.faults, strict=True):
+        odd.add(name, {kind: words for kind, words in faults.items() if kind != "empty"})
+    into = report.wrong if strict else report.notes
+    into += [f"{split.split}: {line}" for line in odd.sentences(len(measures.names))]
 
 
 def _judge_clips(report: Report, split: Split, measures: Measures, steps) -> None:
@@ -342,8 +353,9 @@ def _judge_labels(report: Report, split: Split, classes: tuple[str, ...] | None)
         )
 
 
-def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=None) -> Report:
+def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=None, strict: bool = False) -> Report:
     """Reads one protocol folder; the report holds the table, what is wrong, and `measures` {split: (Split, Measures)}.
+    strict: clips that utils.clip_check finds odd are wrong, else they are notes.
 
     Raises UserError only when the joint layout cannot be found out."""
     folder = Path(folder)
@@ -365,6 +377,7 @@ def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=Non
         _judge_labels(report, split, expected.classes)
         _judge_bodies(report, name, measures, layout)
         _judge_clips(report, split, measures, sidecar_steps(split.sidecar))
+        _judge_each_clip(report, split, measures, strict)
         _judge_sidecar(report, split, measures, layout)
         if expected.counts and len(split.names) != expected.counts[position]:
             report.wrong.append(
@@ -492,6 +505,11 @@ def parse(argv=None) -> argparse.Namespace:
         help="read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, which is what "
         "to do once after a preparation: a few bad clips are not found by sampling",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="clips that do not move, are no person in metres or are upside down are WRONG",
+    )
     parser.add_argument("--full", action="store_true", help="add the number of clips of each class and every bone")
     parser.add_argument(
         "--picture",
@@ -514,7 +532,7 @@ def main(argv=None) -> int:
     wrong = 0
     for position, folder in enumerate(find_folders(args.folder)):
         expected = expect(folder, args.dataset, args.layout)
-        report = check_protocol(folder, expected, args.clips, progress)
+        report = check_protocol(folder, expected, args.clips, progress, args.strict)
         layout, _ = _shape_from_array(folder, expected)
         print(format_report(report, expected.classes, layout, args.full))
         wrong += len(report.wrong)

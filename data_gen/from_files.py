@@ -238,12 +238,22 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=None, help="processes (default: all cores); fewer need less memory"
     )
+    add_strict_flag(parser)
     parser.add_argument(
         "--on-bad",
         choices=("refuse", "skip"),
         default="refuse",
         help="a clip that cannot be used (another number of joints, not finite, ...): refuse (default) ends at the "
         "first, nothing is written; skip leaves such clips out, counts them and names them in preparation.json",
+    )
+
+
+def add_strict_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="clips that are zero, do not move, are no person in metres or stand upside down count as bad ones; without it "
+        "they are kept, warned of, and named in preparation.json",
     )
 
 
@@ -323,8 +333,6 @@ def say_what_was_done(target: Target, report: BuildReport) -> str:
         lines.append(
             f"{len(report.skipped)} clips left out, named in preparation.json; the first: {report.skipped[name]}"
         )
-    if report.empty:
-        lines.append(f"{len(report.empty)} clips hold no coordinate at all; the first: {report.empty[0]}")
     if report.longer:
         lines.append(f"{len(report.longer)} clips are longer than what is stored and were cut")
     lines.append(f"next: python -m data_gen.check {target.folder}")

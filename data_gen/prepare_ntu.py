@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_gen import protocols as rules
 from data_gen.build import BadClip, BuildReport, build_dataset, default_workers
+from data_gen.from_files import add_strict_flag
 from data_gen.normalise import STEPS, parse_steps
 from data_gen.raw_files import Where, find_files
 from data_gen.raw_ntu import SELECTIONS, Loader
@@ -40,6 +41,7 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="steps of normalisation: all (the released preparation, what every published number used), none (raw "
         f"coordinates in metres), or some of {','.join(STEPS)} with commas between (default: all)",
     )
+    add_strict_flag(group)
     group.add_argument(
         "--on-bad",
         choices=("refuse", "skip"),
@@ -171,8 +173,6 @@ def print_report(folder, report: BuildReport) -> None:
         print(f"{Path(folder) / protocol}: {counts['train']:,} train, {counts['val']:,} val clips")
     if report.longer:
         print(f"{len(report.longer):,} clips are longer than what is stored of them")
-    if report.empty:
-        print(f"{len(report.empty):,} clips hold no skeleton, the first {report.empty[0]}; listed in preparation.json")
     if report.skipped:
         name, reason = next(iter(report.skipped.items()))
         print(f"{len(report.skipped):,} clips left out, the first {name} ({reason}); listed in preparation.json")
@@ -207,6 +207,7 @@ def main(argv=None) -> None:
             source=f"{args.dataset}, raw .skeleton files",
             workers=workers,
             on_bad=args.on_bad,
+            strict=args.strict,
             details={
                 "dataset": args.dataset,
                 "bodies": args.bodies,

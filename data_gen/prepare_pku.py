@@ -218,6 +218,7 @@ def prepare(args) -> None:
         source=source,
         workers=workers,
         on_bad=args.on_bad,
+        strict=args.strict,
         group=lambda name: listed[name].video,
         details=details,
     )

@@ -39,10 +39,12 @@ from feeder.views import take_stream
 from feeder.windows import normalise_windows, orientation
 from models.encoder import Encoder
 from utils import checkpoint as files
+from utils.clip_check import OddClips
 from utils.errors import UserError
 from utils.skeleton import Layout
 
 BATCH = 64  # clips encoded at once: what is held in memory beside the features
+FIRST_FRAMES = 30  # of a stream, which are looked at
 STREAM_HINT = "use the gru backbone, or a transformer pretrained with --causal"
 
 
@@ -119,21 +121,30 @@ class SkeletonEncoder:
         return np.concatenate(parts) if parts else np.zeros((0, self.feature_size), np.float32)
 
     def clip_batches(
-        self, clips: Iterable, batch: int = BATCH, names: Iterable[str] | None = None
+        self,
+        clips: Iterable,
+        batch: int = BATCH,
+        names: Iterable[str] | None = None,
+        odd: OddClips | None = None,
     ) -> Iterator[np.ndarray]:
-        """The same as a generator of batches (n, D), which holds one batch of clips at a time. names: for messages."""
-        clips = iter(clips)
+        """The same as a generator of batches (n, D), which holds one batch of clips at a time. names: for messages; odd:
+        collects clips that may be no persons in metres, None to warn of them at the end."""
+        clips, found = iter(clips), odd or OddClips()
         names = iter(names) if names is not None else (f"clip {i}" for i in count())
-        while part := [self._prepared(clip, next(names)) for clip in islice(clips, batch)]:
+        while part := [self._prepared(clip, next(names), found) for clip in islice(clips, batch)]:
             yield self._encode(part)
+        if odd is None:
+            found.tell()
 
     def checked(self, clip, name: str) -> np.ndarray:
         """A raw clip -> (3, T, V, M) as it is; UserError, with its name, for one that the encoder cannot read."""
         return as_clip(clip, self.layout, self.persons, name)
 
-    def _prepared(self, clip, name: str) -> np.ndarray:
+    def _prepared(self, clip, name: str, odd: OddClips) -> np.ndarray:
         """A raw clip -> (3, T, V, M) as a prepared data set holds it."""
-        return normalise(self.checked(clip, name), self.layout, self.steps)
+        clip = self.checked(clip, name)
+        odd.look(name, clip, self.layout)
+        return normalise(clip, self.layout, self.steps)
 
     @torch.inference_mode()
     def _encode(self, clips: list[np.ndarray]) -> np.ndarray:
@@ -152,12 +163,18 @@ class SkeletonEncoder:
 
     # -- frames -------------------------------------------------------------------------------------------------------
 
-    def frame_features(self, clip, name: str = "clip", prepared: bool = False) -> np.ndarray:
+    def frame_features(
+        self, clip, name: str = "clip", prepared: bool = False, odd: OddClips | None = None
+    ) -> np.ndarray:
         """Frame features (T, D) float32 of one raw clip, as `as_clip` takes it, at its own frame rate (module docstring).
 
-        prepared: the coordinates are normalised already, and stay as they are."""
-        frames = torch.from_numpy(as_clip(clip, self.layout, self.persons, name)).permute(1, 0, 2, 3)  # (T, C, V, M)
+        prepared: the coordinates are normalised already, and stay as they are; odd: as in `clip_batches`."""
+        clip, found = as_clip(clip, self.layout, self.persons, name), odd or OddClips()
+        frames = torch.from_numpy(clip).permute(1, 0, 2, 3)  # (T, C, V, M)
         if not prepared:
+            found.look(name, clip, self.layout)
+            if odd is None:
+                found.tell()
             frames, _ = self._turned(frames, None)
         with torch.inference_mode():
             x = self._flat(frames).to(self.device)
@@ -185,24 +202,27 @@ class SkeletonEncoder:
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    def start_stream(self) -> "FeatureStream":
-        """A new stream: frame in, feature out. UserError when the encoder sees the future."""
+    def start_stream(self, odd: OddClips | None = None) -> "FeatureStream":
+        """A new stream: frame in, feature out. odd: collects streams that may be no person in metres, None to warn of each.
+        UserError when the encoder sees the future."""
         if not self.encoder.streams:
             raise UserError(
                 f"{self.source}: the {self.encoder.config.backbone} backbone as it was trained cannot be run frame by frame; "
                 f"{STREAM_HINT}"
             )
-        return FeatureStream(self)
+        return FeatureStream(self, odd)
 
 
 class FeatureStream:
     """Features of a stream that never needs to end: `step` takes a frame and gives its feature, at the cost of one frame.
 
     The features are those of `frame_features` of all frames so far. The motion of a frame is known with the next frame: on
-    the motion stream `step` gives the feature of the frame before, None for the first, and `finish` that of the last."""
+    the motion stream `step` gives the feature of the frame before, None for the first, and `finish` that of the last.
 
-    def __init__(self, owner: SkeletonEncoder):
-        self.owner = owner
+    The first second is looked at as a clip is (utils.clip_check), once it is there."""
+
+    def __init__(self, owner: SkeletonEncoder, odd: OddClips | None = None):
+        self.owner, self._odd = owner, odd
         self.reset()
 
     def reset(self) -> None:
@@ -210,6 +230,15 @@ class FeatureStream:
         self._state = self.owner.encoder.first_state(1)
         self._rotation: Tensor | None = None
         self._before: Tensor | None = None
+        self._first: list[np.ndarray] | None = []  # frames that show somebody, None when they have been looked at
+
+    def _look(self, name: str) -> None:
+        """Looks at the first frames; they are let go."""
+        odd = self._odd or OddClips()
+        odd.look(name, np.concatenate(self._first, axis=1), self.owner.layout)
+        self._first = None
+        if self._odd is None:
+            odd.tell()
 
     def step(self, frame, name: str = "frame") -> np.ndarray | None:
         """frame (V, 3), (V, 3, M) or (M, V, 3), raw; zeros for joints and persons that are not seen -> feature (D,).
@@ -226,6 +255,10 @@ class FeatureStream:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{name}: a coordinate is not a finite number; give zeros for a joint that is not seen")
         clip = as_clip(array[:, None] if persons_first else array[None], layout, self.owner.persons, name)
+        if self._first is not None and clip.any():
+            self._first.append(clip)
+            if len(self._first) == FIRST_FRAMES:
+                self._look(name)
         turned, self._rotation = self.owner._turned(torch.from_numpy(clip).permute(1, 0, 2, 3), self._rotation)
         if self.owner.stream != "motion":
             return self._encode(turned)
@@ -234,6 +267,8 @@ class FeatureStream:
 
     def finish(self) -> np.ndarray | None:
         """The feature that is still owed: that of the last frame on the motion stream, else None. Begins anew."""
+        if self._first:
+            self._look(f"a stream of {len(self._first)} frames")
         last = None if self._before is None else self._encode(self._before)
         self.reset()
         return last

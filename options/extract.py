@@ -61,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         "metres, (T, V, 3) or, for several persons, (T, V, 3, M) or (M, T, V, 3); zeros for what is not seen",
     )
     g.add_argument(
+        "--strict",
+        action="store_true",
+        help="end at the first clip of --input that is zero, does not move, is no person in metres, or stands upside down; "
+        "without it they are warned of and get features",
+    )
+    g.add_argument(
         "--max-unpacked",
         type=common.positive,
         default=1.0,

@@ -51,6 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="frames a second at which --dataset plays, and against which the cost of a frame is held; 30 is a Kinect; 0 plays as "
         "fast as it goes",
     )
+    g.add_argument(
+        "--strict",
+        action="store_true",
+        help="end where the first second of a sequence does not move, is no person in metres, or stands upside down; without "
+        "it, that is a warning",
+    )
     g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
     g.add_argument(
         "--threads",

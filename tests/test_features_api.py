@@ -16,6 +16,7 @@ from data_gen import from_arrays
 from engine.features import as_clip, load, load_classifier
 from feeder.windows import normalise_windows
 from utils import checkpoint as files
+from utils.clip_check import OddClips
 from utils.errors import UserError
 from utils.features import read_features
 from utils.skeleton import KINECT_V2, get_layout
@@ -172,7 +173,7 @@ def test_features_do_not_depend_on_where_somebody_stands(ours):
 def test_frames_are_normalised_as_clips_are(ours):
     """Where nothing has to be moved, the preparation of clips and that of frames agree."""
     encoder, clip = load(ours, device="cpu"), raw_clip(1, 30)
-    prepared = encoder._prepared(clip, "clip")
+    prepared = encoder._prepared(clip, "clip", OddClips())
     frames = torch.from_numpy(as_clip(clip, KINECT_V2, 2)).permute(1, 0, 2, 3)
     turned, rotation = encoder._turned(frames, None)
     np.testing.assert_allclose(turned.permute(1, 0, 2, 3).numpy(), prepared, atol=1e-5)
