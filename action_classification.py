@@ -32,7 +32,7 @@ from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
 from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
-from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from options.backbones import encoder_flags
@@ -249,12 +249,15 @@ def evaluate(args, world: World) -> None:
             "not with torchrun"
         )
     device = resolve_device(args.device)
-    dtype, _ = resolve_precision(args.precision)
     place = settle_place(args)
     dataset = world.first_once(
         lambda: find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
     )
     first = encoder_source(args).load(dataset, args.seed[0])  # refuses a wrong file before anything is read or written
+    backbone = first.encoder.config.backbone
+    chosen = world.on_main(lambda: choose_precision(args.precision, device, backbone))
+    args.precision, precision = world.tell(chosen)
+    dtype, _ = resolve_precision(args.precision)
     if args.early:
         check_causal(first.encoder)
     placement = "mapped" if args.clips == "auto" and world.size > 1 and device.type == "cpu" else args.clips
@@ -271,14 +274,16 @@ def evaluate(args, world: World) -> None:
         folder.say(
             f"{args.mode} evaluation of {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream: "
             f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}"
-            f"{f', {world.size} processes' if world.size > 1 else ''}, {args.precision}"
+            f"{f', {world.size} processes' if world.size > 1 else ''}, {precision}"
         )
         pretraining = pretraining_of(place, args.data_root, test.clips.names)
         say_place(place, pretraining, folder.say)
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
         if args.precision not in ("fp32", "fp64"):
-            folder.say(f"products in {args.precision}, not the exact protocol of float32; the result says so")
+            folder.say(
+                f"products in {args.precision}, not the exact protocol of float32 (--precision fp32); the result says so"
+            )
         runs = {seed: run_seed(args, dataset, train, test, seed, folder, world) for seed in args.seed}
         if not world.is_main:
             return

@@ -27,7 +27,15 @@ from engine.detection import (
     train_detector,
 )
 from engine.evaluation import EncoderSource, find_place, pretraining_of, result_head, say_place
-from engine.setup import Dataset, find_row, make_if_packed, prepare_process, resolve_device, resolve_precision
+from engine.setup import (
+    Dataset,
+    choose_precision,
+    find_row,
+    make_if_packed,
+    prepare_process,
+    resolve_device,
+    resolve_precision,
+)
 from feeder.windows import STEPS, VideoWindows
 from options.backbones import encoder_flags
 from options.detection import DEFAULT_DATASET
@@ -192,13 +200,14 @@ def main(argv=None) -> int:
     refuse_several("action_detection.py")
     prepare_process(args.threads)
     device = resolve_device(args.device)
-    dtype, _ = resolve_precision(args.precision)
     place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
     args.finetune_dataset, args.protocol = place.dataset, place.protocol
     dataset, videos, splits = find_videos(args)
     first = encoder_source(args).load(
         dataset, args.seed[0]
     )  # a wrong file is refused before anything is read or written
+    args.precision, precision = choose_precision(args.precision, device, first.encoder.config.backbone)
+    dtype, _ = resolve_precision(args.precision)
     if args.mode == "sequence":
         check_causal(first.encoder)
     steps = normalisation(args, dataset)
@@ -213,7 +222,7 @@ def main(argv=None) -> int:
         folder.say(
             f"detection ({KINDS[args.mode]}) with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream, "
             f"{args.coordinates} coordinates: {len(train)} training videos ({train.lengths.sum()} frames), {len(test)} test "
-            f"videos ({test.lengths.sum()} frames), {dataset.row.num_classes} classes and background, {device}, {args.precision}"
+            f"videos ({test.lengths.sum()} frames), {dataset.row.num_classes} classes and background, {device}, {precision}"
         )
         pretraining = pretraining_of(place, args.data_root, None)
         say_place(place, pretraining, folder.say)

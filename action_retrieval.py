@@ -26,7 +26,7 @@ from tqdm import tqdm
 from engine.answers import FILE, write_neighbours
 from engine.encoders import clip_features
 from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
-from engine.setup import find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.setup import choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from options.backbones import encoder_flags
 from options.retrieval import DEFAULT_DATASET
 from utils.distributed import refuse_several
@@ -57,15 +57,20 @@ class Encoding:
     """Both splits as views, and `features(seed)` of the encoder that the arguments name."""
 
     def __init__(self, args):
-        device, (dtype, self.compute_dtype) = resolve_device(args.device), resolve_precision(args.precision)
+        device, backbone = resolve_device(args.device), ""
         self.place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
         self.data = find_dataset(args.data_root, self.place.dataset, self.place.protocol, ("train", "val"))
         self.dataset, self.protocol = self.data.row.name, self.data.protocol
         self.source = None if args.raw_joints else EncoderSource(args.pretrained, args.stream, encoder_flags(args))
-        self.encoder, self.stream = RAW, args.stream or "joint"
+        self.encoder, self.stream, self.how = RAW, args.stream or "joint", ""
         if self.source is not None:
             loaded = self.source.load(self.data, args.seed[0])  # refuses a wrong file before anything is read
             self.encoder, self.stream = loaded.source, loaded.stream
+            backbone = loaded.encoder.config.backbone
+        args.precision, words = choose_precision(args.precision, device, backbone)
+        dtype, self.compute_dtype = resolve_precision(args.precision)
+        if backbone:
+            self.how = f", encoded in {words}"
         self.train, self.val = (
             open_views(self.data, split, self.stream, device, dtype, args.clips, args.cache_dir)
             for split in ("train", "val")
@@ -187,6 +192,7 @@ def main(argv=None) -> int:
         folder.say(
             f"retrieval with {source.encoder} on {source.dataset} {source.protocol}, {source.stream} stream: "
             f"{len(source.val)} queries, gallery of {len(source.train)}, cosine"
+            f"{source.how if isinstance(source, Encoding) else ''}"
         )
         names = source.val.clips.names if isinstance(source, Encoding) else source.val.names
         pretraining = pretraining_of(place, args.data_root, names)

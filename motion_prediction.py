@@ -24,7 +24,7 @@ import torch
 from engine.encoders import LoadedEncoder, random_encoder
 from engine.evaluation import RANDOM, EncoderSource, find_place, pretraining_of, result_head, say_place
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
-from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.windows import FutureViews, long_enough
 from options.backbones import encoder_flags
 from options.prediction import DEFAULT_DATASET
@@ -168,11 +168,12 @@ def main(argv=None) -> int:
     refuse_several("motion_prediction.py")
     prepare_process(args.threads)
     device = resolve_device(args.device)
-    dtype, _ = resolve_precision(args.precision)
     place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
     args.finetune_dataset, args.protocol = place.dataset, place.protocol
     dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
     first = make_encoder(args, dataset, "frozen", args.seed[0])  # a wrong file is refused before anything is read
+    args.precision, precision = choose_precision(args.precision, device, first.encoder.config.backbone)
+    dtype, _ = resolve_precision(args.precision)
     (train, short_train), (test, short_test) = (
         split_views(args, dataset, split, first.stream, device, dtype) for split in ("train", "val")
     )
@@ -184,7 +185,7 @@ def main(argv=None) -> int:
             f"motion prediction with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} "
             f"stream: {len(train)} training and {len(test)} "
             f"test clips of at least {args.observe + args.predict} frames ({short_train} and {short_test} shorter ones skipped), "
-            f"{device}, {args.precision}"
+            f"{device}, {precision}"
         )
         pretraining = pretraining_of(place, args.data_root, test.clips.names)
         say_place(place, pretraining, folder.say)

@@ -22,23 +22,26 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
-from engine.graph import CapturedPass, PlainPass
+from engine.graph import CapturedPass, PlainPass, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
-from engine.setup import Dataset, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.batches import Batches
 from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
+from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from options.backbones import SIZES, encoder_flags
+from options.common import PRECISIONS
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
@@ -211,10 +214,45 @@ def check_same_run(args, content: dict, path) -> None:
             )
 
 
-def restore(args, model: PCM3, optimizer, note) -> int:
-    """Loads what --resume or --init-from name; returns the number of steps done."""
+def open_start(args, note) -> tuple[dict, str | Path] | None:
+    """Content and path of the checkpoint that --resume or --init-from name; None for a run that starts from nothing."""
     if args.init_from:
-        content = files.load(args.init_from)
+        return files.load(args.init_from), args.init_from
+    if args.resume == "auto":
+        found = files.load_latest(args.checkpoint_path, note)
+        if found is None:
+            note(f"--resume auto: no checkpoint in {args.checkpoint_path}, a new run")
+        return found
+    if args.resume:
+        content = files.load(args.resume)
+        files.require(content, args.resume, "state_dict", "optimizer", "step")
+        return content, args.resume
+    return None
+
+
+def choose_way(args, device, world: World, start, note) -> tuple[str, str, str]:
+    """--precision and --cuda-graph made definite (a capture that auto chose stays `auto`: it may fail), and both in words.
+
+    start: what `open_start` found; a resumed run keeps its precision, unless another one is given by name."""
+    asked, given = args.precision, args.precision != "auto"
+    before = start[0].get("arguments", {}).get("precision") if start and args.resume else None
+    if before in PRECISIONS and before not in ("auto", asked):
+        if given:
+            note(f"the run was computed in {before} so far, from here on in {asked}, as given")
+        asked = asked if given else before
+    precision, words = choose_precision(asked, device, args.backbone or EncoderConfig.backbone)
+    if not given and asked != "auto":
+        words += " (auto: as before)"
+    captured, captured_words = choose_capture(args.cuda_graph, device, world.size, args.grad_accum, args.recompute)
+    return precision, args.cuda_graph if captured else "off", f"{words}, {captured_words}"
+
+
+def restore(args, start, model: PCM3, optimizer, note) -> int:
+    """Loads what `open_start` found; returns the number of steps done."""
+    if start is None:
+        return 0
+    content, path = start
+    if args.init_from:
         check_same_encoder(model, content, args.init_from)
         state = files.state_dict_of(content, args.init_from)
         if state.get("queue") is not None and state["queue"].shape != model.queue.shape:
@@ -223,17 +261,6 @@ def restore(args, model: PCM3, optimizer, note) -> int:
         files.load_into(model, state, args.init_from)
         note(f"weights from {args.init_from}")
         return 0
-    if not args.resume:
-        return 0
-    if args.resume == "auto":
-        found = files.load_latest(args.checkpoint_path, note)
-        if found is None:
-            note(f"--resume auto: no checkpoint in {args.checkpoint_path}, a new run")
-            return 0
-        content, path = found
-    else:
-        content, path = files.load(args.resume), args.resume
-        files.require(content, path, "state_dict", "optimizer", "step")
     check_same_encoder(model, content, path)
     check_same_run(args, content, path)
     files.load_into(model, files.state_dict_of(content, path), path)
@@ -362,7 +389,10 @@ def train(
 ) -> int:
     """The loop from `step` on; returns the exit status."""
     course, first_step = Course(args, model, optimizer, batches, monitor, folder, world), step
-    compute = (CapturedPass if args.cuda_graph else PlainPass)(model, args.grad_accum)
+    if args.cuda_graph == "off":
+        compute = PlainPass(model, args.grad_accum)
+    else:
+        compute = CapturedPass(model, args.grad_accum, None if args.cuda_graph == "on" else folder.say)
     quiet = None if world.is_main else True
     model.train()
     world.traffic.clear()
@@ -413,14 +443,16 @@ def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict)
     )
 
 
-def introduce(args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batches, device, world: World) -> None:
+def introduce(
+    args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batches, device, world: World, way: str
+) -> None:
     """The first lines of the log, and config.json."""
     size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
     several = f", {world.size} processes" if world.size > 1 else ""
     folder.say(
         f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
         f"{batches.steps_per_epoch} steps an epoch, {model.config.encoder.backbone} encoder {size:.1f} M parameters, "
-        f"{device}{several}, {args.precision}, torch {torch.__version__}"
+        f"{device}{several}, {way}, torch {torch.__version__}"
     )
     queue_share = args.contrast_k / len(batches.clips)
     if queue_share > 0.75:
@@ -436,9 +468,10 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
 
     owner: of the run folder, for the main process."""
     device = resolve_device(args.device)
-    if args.cuda_graph and (device.type != "cuda" or world.size > 1):
-        where = f"{world.size} processes" if world.size > 1 else f"--device {device.type}"
-        raise UserError(f"--cuda-graph needs a CUDA device and one process, here are {where}; leave it out")
+    notes: list[str] = []
+    start = world.on_main(lambda: open_start(args, notes.append))
+    way = world.on_main(lambda: choose_way(args, device, world, start, notes.append))
+    args.precision, args.cuda_graph, way = world.tell(way)
     dtype, compute_dtype = resolve_precision(args.precision)
     splits = ("train", "val") if args.knn_every else ("train",)
     dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
@@ -453,8 +486,8 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     model.set_world(world)
     set_recompute(model, args.recompute)
     optimizer = make_optimizer(args, model)
-    notes: list[str] = []
-    done = world.tell(world.on_main(lambda: restore(args, model, optimizer, notes.append)))
+    done = world.tell(world.on_main(lambda: restore(args, start, model, optimizer, notes.append)))
+    start = None  # its memory is the model's now
     copy_state(world, model, optimizer)
     step = done + args.start_epoch * batches.steps_per_epoch
     resumed = step if args.resume else None
@@ -463,7 +496,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     try:
         for note in notes:
             folder.say(note)
-        introduce(args, folder, model, batches, device, world)
+        introduce(args, folder, model, batches, device, world, way)
         status = train(args, model, optimizer, batches, monitor, folder, world, step)
         if status == 0:
             if args.pictures and world.is_main:

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import common
 from engine.graph import CapturedPass, PlainPass
-from engine.setup import resolve_precision
+from engine.setup import choose_precision, resolve_precision
 from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
@@ -46,7 +46,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=positive_int, default=1024, help="width of a direction, a multiple of 16")
     parser.add_argument("--layers", type=positive_int, default=3, help="recurrent layers")
     parser.add_argument("--queue", type=positive_int, default=16384, help="queue size")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="as of the program")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="as of the program")
     parser.add_argument(
         "--graph", action="store_true", help="as --cuda-graph of the program (without a CUDA device: its buffers only)"
     )
@@ -87,6 +87,7 @@ def main(argv=None) -> None:
     device = common.choose_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
+    args.precision, _ = choose_precision(args.precision, device, "gru")
     dtype, compute_dtype = resolve_precision(args.precision)
     clips = synthetic_clips(args.clips).to(device, args.placement)
     batches = Batches(

@@ -6,17 +6,40 @@ captured with, so the batch lives in buffers that stay, and every step's views a
 are equal from step to step, because mixing is a map of weights and the queue's pointer a tensor. Nothing in the pass may
 ask the host for a value: a test runs it on tensors without data.
 
+`choose_capture` decides whether a run is captured, from what the run is and not from a trial, and says so in words.
+
 Outside the graph, and launched as ever, are what the host decides on: whether all is finite, the optimizer's step with its
 rate, the queue. Numbers are to be those of the plain step: on a CPU, where the buffers are used and nothing is captured,
-they are, bit for bit; the test for a card has not been run.
+they are, bit for bit; on a card losses agreed to the last printed digit over 336 steps (RESULTS.md).
 """
+
+from collections.abc import Callable
 
 import torch
 
 from feeder.batches import Batch
 from models.pcm3 import PCM3, StepOutput
+from utils.errors import UserError
 
 WARM_UP = 3  # steps before the capture: cuDNN and cuBLAS choose their algorithms and reserve memory in these
+
+
+def choose_capture(asked: str, device: torch.device, processes: int, parts: int, pieces: int) -> tuple[bool, str]:
+    """What --cuda-graph asks for (auto, on, off) -> whether the pass is captured, and the same in words for the log.
+
+    parts, pieces: --grad-accum and --recompute, whose passes nobody has captured on a card yet: auto leaves them plain, `on`
+    tries. UserError for `on` without a card or among several processes, whose exchanges are not kernels of one card."""
+    missing = f"--device {device.type}" if device.type != "cuda" else f"{processes} processes" if processes > 1 else ""
+    if asked == "on" and missing:
+        raise UserError(f"--cuda-graph needs a CUDA device and one process, here are {missing}; leave it out")
+    if asked == "auto":
+        untried = f"--grad-accum {parts}" if parts > 1 else f"--recompute {pieces}" if pieces else ""
+        reason = missing or untried
+        words = (
+            f"no CUDA graph (auto: {reason})" if reason else "CUDA graph (auto: one card; --no-cuda-graph for plain)"
+        )
+        return not reason, words
+    return asked == "on", "CUDA graph" if asked == "on" else "no CUDA graph"
 
 
 class PlainPass:
@@ -33,35 +56,51 @@ class PlainPass:
 class CapturedPass:
     """The same through buffers that stay, on a CUDA device captured after a few steps and replayed from then on.
 
-    The output's tensors are overwritten by the next call. Elsewhere than on a CUDA device every call computes. ValueError
-    for a batch of other shapes than the first."""
+    The output's tensors are overwritten by the next call. Elsewhere than on a CUDA device every call computes. say: told
+    when the capture fails, after which every call computes; without it a failed capture is a UserError. ValueError for
+    a batch of other shapes than the first."""
 
-    def __init__(self, model: PCM3, parts: int):
+    def __init__(self, model: PCM3, parts: int, say: Callable[[str], None] | None = None):
         self.compute = PlainPass(model, parts)
         self.buffers: Batch | None = None
         self.graph, self.output, self.calls = None, None, 0
+        self.say, self.captures = say, False
 
     def __call__(self, batch: Batch) -> StepOutput:
         self._fill(batch)
         self.calls += 1
-        if self.buffers.query.device.type != "cuda":
+        if not self.captures:
             return self.compute(self.buffers)
-        if self.graph is not None:
-            self.graph.replay()
-            return self.output
-        if self.calls <= WARM_UP:
+        if self.graph is None and self.calls <= WARM_UP:
             return self._beside()
+        if self.graph is None and not self._captured():
+            return self.compute(self.buffers)
+        self.graph.replay()  # a capture records and does not compute
+        return self.output
+
+    def _captured(self) -> bool:
+        """Whether the pass could be captured; see `say` for what happens if not."""
+        try:
+            self.graph, self.output = self._capture()
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+            if self.say is None:
+                raise UserError(f"--cuda-graph: the step cannot be captured ({reason}); give --no-cuda-graph") from None
+            self.say(f"the step cannot be captured as a CUDA graph ({reason}); it is computed as without --cuda-graph")
+            self.captures = False
+        return self.captures
+
+    def _capture(self) -> tuple[torch.cuda.CUDAGraph, StepOutput]:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.output = self.compute(self.buffers)
-        self.graph = graph
-        self.graph.replay()  # a capture records and does not compute
-        return self.output
+            output = self.compute(self.buffers)
+        return graph, output
 
     def _fill(self, batch: Batch) -> None:
         given = vars(batch)
         if self.buffers is None:
+            self.captures = batch.query.device.type == "cuda"
             self.buffers = type(batch)(**{name: torch.empty_like(tensor) for name, tensor in given.items()})
         for name, new in given.items():
             buffer = getattr(self.buffers, name)

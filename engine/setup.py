@@ -1,6 +1,8 @@
 """From words on a command line to a device, a precision and a data set."""
 
+import functools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,52 @@ def resolve_device(name: str) -> torch.device:
             raise UserError("--device cuda: torch sees no CUDA device here; give --device cpu, or auto")
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device(name)
+
+
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # as Linux names the processor's bfloat16 units
+BF16_ON_PROCESSOR = ("gru", "bigru", "transformer")  # backbones that were measured to be faster so (benchmarks/LOG.md)
+
+
+@functools.cache
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in the words of /proc/cpuinfo; empty where there is no such file."""
+    try:
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether products of bfloat16 are the device's own, not emulated: compute capability 8.0 or newer, or AMD's cards."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def choose_precision(asked: str, device: torch.device, backbone: str) -> tuple[str, str]:
+    """What --precision asks for -> the name of what is computed, and the same in words for the log.
+
+    auto decides by what the hardware has, never by a timing, so that the same machine decides the same whatever else it
+    does. On a card bf16 where it has units for it; every card with TF32 has them too (both came with compute capability
+    8.0), so auto never ends at tf32. On a processor bf16 where it has AMX or AVX512-BF16, this torch has oneDNN, and the
+    backbone is faster that way. Else fp32. UserError for bf16 by name on a card without it."""
+    if device.type == "cuda":
+        units = has_bf16_units(device)
+        if asked == "bf16" and not units:
+            raise UserError(
+                f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16 units; give --precision fp32, or auto"
+            )
+        why = f"the card has {'' if units else 'no '}bfloat16 units"
+    else:
+        onednn = torch.backends.mkldnn.is_available()
+        found = [flag for flag in BF16_FLAGS if onednn and flag in processor_flags()]
+        units = bool(found) and backbone in BF16_ON_PROCESSOR
+        why = f"the processor has {found[0]}" if found else "the processor has no bfloat16 units"
+        if found and not units:
+            why = f"{backbone or 'what is computed'} is not faster in bf16 on a processor"
+    if asked != "auto":
+        return asked, asked
+    name = "bf16" if units else "fp32"
+    return name, f"{name} (auto: {why}{'; --precision fp32 for float32' if units else ''})"
 
 
 def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:

@@ -6,7 +6,7 @@ from options.datasets import PROTOCOLS
 
 REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
 STREAMS = ("joint", "bone", "motion")
-PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -112,9 +112,10 @@ def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     g.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="fp32",
+        default="auto",
         help="of the large matrix products: fp32 is exact; tf32 and bf16 are faster where the hardware has them (weights, "
-        "states, norms and losses stay float32); fp64 computes everything in float64, for checks",
+        "states, norms and losses stay float32); fp64 computes everything in float64, for checks; auto = bf16 where the card, "
+        "or a processor that computes, has units for it, else fp32; the first line of the log says which, and files keep it",
     )
     g.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
     return g

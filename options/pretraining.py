@@ -38,10 +38,21 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_memory_flags(g) -> None:
     g.add_argument(
         "--cuda-graph",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="replay forward and backward pass as one captured CUDA graph: for cards that wait for Python to launch small "
-        "kernels; the same numbers through the same memory; one process only; not tried on a card yet",
+        nargs="?",
+        choices=("auto", "on", "off"),
+        const="on",
+        default="auto",
+        help="replay forward and backward pass as one captured CUDA graph, so that the card does not wait for Python to launch "
+        "small kernels; the same numbers through the same memory; auto = on where that was measured: one card, one process, "
+        "neither --grad-accum nor --recompute; alone it means on",
+    )
+    g.add_argument(
+        "--no-cuda-graph",
+        dest="cuda_graph",
+        action="store_const",
+        const="off",
+        default="auto",
+        help="the same as --cuda-graph off",
     )
     g.add_argument(
         "--recompute",

@@ -1,4 +1,7 @@
-"""What all tests share: the repository on the path, few threads, and the folder of golden numbers."""
+"""What all tests share: the repository on the path, few threads, and the folder of golden numbers.
+
+Tests that compare numbers of programs name --precision fp32 (or fp64) in their commands: what auto chooses is the machine's,
+so that without it they would hold something else on each. tests/test_precision.py has auto."""
 
 import os
 import sys

@@ -264,7 +264,10 @@ def test_flags_are_words_again():
 
 # -- programs -------------------------------------------------------------------------------------------------------
 
-RUN = "--decoder-hidden-size 8 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu --optimizer adamw --lr 0.001"
+RUN = (
+    "--decoder-hidden-size 8 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu --optimizer adamw --lr 0.001 "
+    "--precision fp32"
+)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +291,10 @@ def pretrain(data, run, more, name="tiny"):
 
 
 def evaluate(main, data, run, more, name="tiny"):
-    return call(main, f"--data-root {data} --finetune-dataset {name} --checkpoint-path {run} --threads 1 {more}")
+    return call(
+        main,
+        f"--data-root {data} --finetune-dataset {name} --checkpoint-path {run} --threads 1 --precision fp32 {more}",
+    )
 
 
 @pytest.mark.parametrize("name", ["bigru", "transformer", "causal transformer", "st_transformer", "stgcn"])

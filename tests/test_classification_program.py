@@ -45,7 +45,8 @@ def world(tmp_path_factory):
 
 def evaluate(world, run, more="", pretrained=True):
     given = f"--pretrained {world}/pre/{files.LAST}" if pretrained else "--hidden-size 16 --num-layers 1"
-    command = f"--data-root {world}/data --finetune-dataset tiny --checkpoint-path {run} {given} --threads 1 {more}"
+    given += " --threads 1 --precision fp32"
+    command = f"--data-root {world}/data --finetune-dataset tiny --checkpoint-path {run} {given} {more}"
     return call(action_classification.main, command)
 
 

@@ -242,7 +242,7 @@ def test_figures_are_those_of_the_proposals(root):
 # ---- the program
 
 
-FLAGS = "--finetune-dataset tiny --hidden-size 16 --num-layers 1 --epochs 2 --device cpu"
+FLAGS = "--finetune-dataset tiny --hidden-size 16 --num-layers 1 --epochs 2 --device cpu --precision fp32"
 
 
 def test_the_program_writes_everything(root, tmp_path):

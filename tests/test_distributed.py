@@ -266,6 +266,7 @@ def test_a_run_folder_that_cannot_be_made_is_an_error_everywhere(data, tmp_path)
 def test_linear_evaluation_of_two_processes_is_that_of_one(data, tmp_path):
     """Bit for bit: each clip is encoded in the same batch, whichever process does it."""
     more = f"--data-root {data} --finetune-dataset tiny --hidden-size 16 --num-layers 1 --epochs 3 --batch-size 8 --device cpu"
+    more += " --precision fp32"
     ran = call(action_classification.main, f"{more} --threads 1 --checkpoint-path {tmp_path}/one")
     assert ran.status == 0, ran.err
     for ended in Processes(
@@ -327,4 +328,5 @@ def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain_moco_mask, "connect", lambda *_: world)
     for name in ("first_once", "on_main"):
         monkeypatch.setattr(world, name, lambda work: work())
+    monkeypatch.setattr(world, "tell", lambda value: value)
     refused(call(pretrain_moco_mask.main, command(data, tmp_path / "run")), "--batch-size 4", "by 3")

@@ -47,7 +47,7 @@ def test_compare_two_encoders_agrees_with_retrieval(tmp_path):
     for path, line in zip(paths, out.splitlines(), strict=True):
         ran = call(
             action_retrieval.main,
-            f"--pretrained {path} --data-root {tmp_path} --finetune-dataset tiny --knn 1 5 --device cpu --no-map "
+            f"--pretrained {path} --data-root {tmp_path} --finetune-dataset tiny --knn 1 5 --device cpu --no-map --precision fp32 "
             f"--checkpoint-path {tmp_path}/run",
         )
         one, five = re.search(r"1-NN ([\d.]+), 5-NN ([\d.]+)", ran.out).groups()

@@ -54,7 +54,7 @@ def test_a_raw_clip_has_the_features_of_the_prepared_one(tmp_path, stream):
     ran = call(
         action_retrieval.main,
         f"--data-root {tmp_path}/data --finetune-dataset mine --pretrained {path} --save-features --device cpu --knn 1 "
-        f"--recall 1 --checkpoint-path {tmp_path}/run",
+        f"--recall 1 --precision fp32 --checkpoint-path {tmp_path}/run",
     )
     assert ran.status == 0, ran.err
     prepared = read_features(tmp_path / "run" / "features.npz").val

@@ -9,11 +9,13 @@ from programs import refused
 from test_pretrain_program import data, pretrain  # noqa: F401 (data is a fixture)
 
 import pretrain_moco_mask
-from engine.graph import WARM_UP, CapturedPass, PlainPass
+from engine.graph import WARM_UP, CapturedPass, PlainPass, choose_capture
 from feeder.batches import Batch
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
+from options.pretraining import parse_args
 from utils.distributed import World
+from utils.errors import UserError
 
 ROWS, FRAMES, FEATURES = 4, 16, 150
 STEPS = WARM_UP + 3
@@ -95,11 +97,68 @@ def test_refused_without_a_cuda_device(data, tmp_path):  # noqa: F811
     refused(ended, "--cuda-graph needs a CUDA device and one process, here are --device cpu")
 
 
+CARD, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "asked, run, captured, words",
+    (
+        ("auto", (CARD, 1, 1, 0), True, "CUDA graph (auto: one card; --no-cuda-graph for plain)"),
+        ("auto", (CPU, 1, 1, 0), False, "no CUDA graph (auto: --device cpu)"),
+        ("auto", (CARD, 2, 1, 0), False, "no CUDA graph (auto: 2 processes)"),
+        ("auto", (CARD, 1, 4, 0), False, "no CUDA graph (auto: --grad-accum 4)"),
+        ("auto", (CARD, 1, 1, 2), False, "no CUDA graph (auto: --recompute 2)"),
+        ("on", (CARD, 1, 4, 2), True, "CUDA graph"),
+        ("off", (CARD, 1, 1, 0), False, "no CUDA graph"),
+        ("off", (CPU, 2, 1, 0), False, "no CUDA graph"),
+    ),
+)
+def test_what_is_captured(asked, run, captured, words):
+    assert choose_capture(asked, *run) == (captured, words)
+
+
+def test_asked_for_where_it_cannot_be():
+    for run, here in (((CPU, 1, 1, 0), "--device cpu"), ((CARD, 2, 1, 0), "2 processes")):
+        with pytest.raises(UserError, match=f"--cuda-graph needs a CUDA device and one process, here are {here}"):
+            choose_capture("on", *run)
+
+
+def test_the_words_of_the_flag():
+    words = {"": "auto", "--cuda-graph": "on", "--no-cuda-graph": "off"} | {
+        f"--cuda-graph {w}": w for w in ("auto", "off")
+    }
+    assert {given: parse_args(given.split()).cuda_graph for given in words} == words
+
+
+@pytest.mark.parametrize("asked", ("auto", "on"))
+def test_a_capture_that_fails(asked):
+    """auto goes on plainly, with the numbers of the plain pass, and says so once; asked for, it is a sentence."""
+
+    def fail():
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    said = []
+    compute = CapturedPass(model(), 1, said.append if asked == "auto" else None)
+    plain = PlainPass(model(), 1)
+    first, second, third, *_ = batches()
+    for one in (compute, plain):
+        one(first)
+    compute.captures, compute.calls, compute._capture = True, WARM_UP, fail  # as on a card after warming up
+    if asked == "on":
+        with pytest.raises(UserError, match=r"cannot be captured \(operation not permitted\); give --no-cuda-graph"):
+            compute(second)
+        return
+    for batch in (second, third):
+        assert torch.equal(compute(batch).loss, plain(batch).loss)
+    assert len(said) == 1 and "operation not permitted" in said[0]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_captured_equals_plain_on_cuda():
-    losses, state, _ = trained(PlainPass, "cuda", torch.float32)
-    captured_losses, captured_state, compute = trained(CapturedPass, "cuda", torch.float32)
+@pytest.mark.parametrize("parts", (1, 2))
+def test_captured_equals_plain_on_cuda(parts):
+    losses, state, _ = trained(PlainPass, "cuda", torch.float32, parts)
+    captured_losses, captured_state, compute = trained(CapturedPass, "cuda", torch.float32, parts)
     assert compute.graph is not None
     for row, captured in zip(losses, captured_losses, strict=True):
         assert captured == pytest.approx(row, rel=1e-4)

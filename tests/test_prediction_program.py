@@ -216,7 +216,9 @@ def root(tmp_path_factory):
     return root
 
 
-SIZES = "--hidden-size 16 --num-layers 1 --decoder-size 16 --epochs 1 --device cpu --finetune-dataset tiny"
+SIZES = (
+    "--hidden-size 16 --num-layers 1 --decoder-size 16 --epochs 1 --device cpu --finetune-dataset tiny --precision fp32"
+)
 
 
 def test_the_program_writes_everything(root, tmp_path):

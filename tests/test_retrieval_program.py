@@ -24,7 +24,7 @@ def data(tmp_path_factory):
 
 
 def retrieval(data, run, flags=""):
-    command = f"--data-root {data} --finetune-dataset tiny --checkpoint-path {run} --threads 1 {flags}"
+    command = f"--data-root {data} --finetune-dataset tiny --checkpoint-path {run} --threads 1 --precision fp32 {flags}"
     return call(action_retrieval.main, command)
 
 

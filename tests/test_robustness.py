@@ -159,7 +159,7 @@ def test_an_encoder_that_looks_ahead_is_refused(data, monkeypatch, tmp_path):
 def classify(data, run, flags):
     command = (
         f"--data-root {data} --finetune-dataset tiny --checkpoint-path {run} --threads 1 --epochs 3 "
-        f"--hidden-size 16 --num-layers 1 {flags}"
+        f"--hidden-size 16 --num-layers 1 --precision fp32 {flags}"
     )
     return call(action_classification.main, command)
 
