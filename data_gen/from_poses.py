@@ -31,13 +31,13 @@ from data_gen.from_files import (
     write_description,
 )
 from data_gen.normalise import parse_steps
-from data_gen.poses.arrays import pickle_splits
+from data_gen.poses.arrays import UPS, pickle_splits
 from data_gen.poses.door import Survey, Wishes, survey
 from data_gen.poses.forms import FORMS, LISTS, Entry
 from data_gen.poses.labels import UNLABELLED, Known, LabelWishes, make_task, short_names
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
-from data_gen.poses.space import UNITS, UPS
+from data_gen.poses.space import UNITS
 from options.datasets import DATASETS
 from utils.errors import UserError, run
 from utils.files import write_json

@@ -17,6 +17,7 @@ from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header
 from utils.skeleton import LAYOUTS
 
 MOST_PERSONS = 64
+UPS = ("x", "-x", "y", "-y", "z", "-z")  # axes that may point up
 _POINT_KEYS = (
     "keypoints",
     "keypoint",
@@ -159,7 +160,7 @@ def ntu_dictionary(content: dict, path, name: str) -> Poses:
 
 
 def read_npz(path, name: str, axes: str = "") -> list[Poses]:
-    """One clip (keypoints, perhaps scores, fps, layout, units, size), or a clip for each array."""
+    """One clip (keypoints, perhaps scores, fps, layout, units, up, size), or a clip for each array."""
     try:
         with ArrayArchive(path, MAX_UNPACKED, together=True) as archive:
             arrays = {key: archive.read(key) for key in archive.names}
@@ -216,6 +217,7 @@ def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
         fps=fps if fps and 0.5 <= fps <= 1000 else None,
         layout=layout if layout in LAYOUTS else None,
         units={"metres": "m", "m": "m", "mm": "mm", "pixels": "pixels", "shares": "shares"}.get(text("units") or ""),
+        up=up if (up := text("up")) in UPS else None,
         size=size,
         label=text("label"),
     )

@@ -274,7 +274,9 @@ def azure(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     if names and len(names) != points.shape[2]:
         raise BadPoses(f"{path}: {len(names)} joint_names, but {points.shape[2]} joint_positions")
     fps = rate_of(times, 1e-6)
-    return [Poses(name, points, None, fps=fps, joints=names, layout="azure_kinect_32", units="mm", mended=mended)]
+    return [
+        Poses(name, points, None, fps=fps, joints=names, layout="azure_kinect_32", units="mm", up="-y", mended=mended)
+    ]
 
 
 def rate_of(times, unit: float) -> float | None:
@@ -450,6 +452,7 @@ def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
             fps=float(fps) if isinstance(fps, (int, float)) and 0.5 <= fps <= 1000 else None,
             joints=reader.names,
             units="m" if reader.world else None,
+            up="-y" if reader.world else None,
             size=size if all(isinstance(s, int) and s > 0 for s in size) else None,
             label=_text(about, "label", "class", "action"),
             mended=mended,

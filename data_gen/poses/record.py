@@ -31,8 +31,9 @@ class Poses:
 
     name: of the clip; points (T, M, V, C) float64, C = 2 or 3, persons in the file's order, NaN where nothing is given;
     score (T, M, V) or None; fps: frames a second, where the file says it; joints: names of the V joints, where the file
-    has them; layout, units: where the file form leaves no doubt; size: (width, height) of the picture; label, split,
-    subject: text, where the file says them; mended: kind of dirt -> how often, what the reader itself put right."""
+    has them; layout, units, up: where the file form leaves no doubt (up counts where the bodies do not tell); size: (width,
+    height) of the picture; label, split, subject: text, where the file says them; mended: kind of dirt -> how often, what
+    the reader itself put right."""
 
     name: str
     points: np.ndarray
@@ -41,6 +42,7 @@ class Poses:
     joints: tuple[str, ...] | None = None
     layout: str | None = None
     units: str | None = None
+    up: str | None = None
     size: tuple[int, int] | None = None
     label: str | None = None
     split: str | None = None

@@ -22,7 +22,6 @@ from utils.errors import UserError
 from utils.skeleton import Layout
 
 UNITS = ("m", "cm", "mm", "pixels", "shares", "other")
-UPS = ("x", "-x", "y", "-y", "z", "-z")
 TRUNK = 0.5  # metres, of an adult
 PICTURE = (1920, 1080)  # of shares of a picture whose size nobody gave
 _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -233,7 +232,8 @@ def find_space(
         factor = _METRES.get(unit) or TRUNK / _median_trunk(bodies, layout)
         if unit in ("shares", "pixels"):
             said.append(f"scale: lengths are set to a trunk of {TRUNK} m; depth is the estimator's guess")
-    turn, lines = _turn(bodies * factor, layout, up, mirror)
+    declared = {poses.up for poses in sample}
+    turn, lines = _turn(bodies * factor, layout, up, mirror, declared.pop() if len(declared) == 1 else None)
     return Space(C, unit, factor, size or PICTURE, turn, (*said, *lines))
 
 
@@ -245,11 +245,13 @@ def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
     return float(np.median(lengths))
 
 
-def _turn(bodies: np.ndarray, layout: Layout, up: str | None, mirror: bool | None):
-    """(matrix (C, C), lines)."""
+def _turn(bodies: np.ndarray, layout: Layout, up: str | None, mirror: bool | None, declared: str | None):
+    """(matrix (C, C), lines). declared: the axis that points up in files of this form, for bodies that do not tell."""
     C = bodies.shape[-1]
     given = up is not None
     up, why = (up, f"{up} points up, as --up says") if given else find_up(bodies, layout)
+    if up is None and declared is not None:
+        up, why = declared, f"{why}; {declared.replace('-', 'minus ')} points up in files of this form"
     if C == 2:
         down = up == "-y"
         done = "y is turned upwards" if down else "kept"
