@@ -26,7 +26,17 @@ import numpy as np
 from engine import answers
 from engine.classify import Outcome, Recipe, train_classifier
 from engine.encoders import clip_features
-from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
+from engine.evaluation import (
+    EncoderSource,
+    Place,
+    check_own_data,
+    data_of,
+    find_place,
+    open_views,
+    pretraining_of,
+    result_head,
+    say_place,
+)
 from engine.features import classifier_content
 from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
@@ -190,6 +200,7 @@ def write_results(
     outcomes: dict[int, Outcome],
     curves: dict[str, dict],
     pretraining: dict | None,
+    data: dict,
     folder: RunFolder,
 ) -> None:
     """Result files of all seeds; scores and confusion are those of the last seed."""
@@ -214,6 +225,7 @@ def write_results(
         outcome.scores.numpy(),
         test.stream,
         dataset.row.name,
+        {"val": data["val"]},
     )
     summary = {
         which: {k: asdict(summarise([getattr(o, which)[k] for o in outcomes.values()])) for k in ("top1", "top5")}
@@ -223,8 +235,8 @@ def write_results(
     fresh = "exact protocol, fresh crops" if exact else "fresh crops"
     features = "centre crop, cached" if args.cache_features else fresh
     features += "" if exact else f", {args.precision} products"
-    task, data = f"classification/{args.mode}", (dataset.row.name, dataset.protocol)
-    head = result_head(task, *data, source, test.stream, features, pretraining)
+    task, where = f"classification/{args.mode}", (dataset.row.name, dataset.protocol)
+    head = result_head(task, *where, source, test.stream, features, pretraining, data)
     by_class = [None if math.isnan(share) else share for share in accuracy]
     folder.write_json(
         "result.json",
@@ -267,8 +279,10 @@ def evaluate(args, world: World) -> None:
             for split in ("train", "val")
         ]
     )
+    data = data_of(train, test)
+    other = check_own_data(place, data, args.evaluate_on_other_data)
     args.checkpoint_path = args.checkpoint_path or default_folder(args, place, first.stream)
-    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "action_classification", vars(args)))
+    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "action_classification", vars(args), data=data))
     folder = folder or QuietFolder(args.checkpoint_path)
     try:
         folder.say(
@@ -276,7 +290,7 @@ def evaluate(args, world: World) -> None:
             f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}"
             f"{f', {world.size} processes' if world.size > 1 else ''}, {precision}"
         )
-        pretraining = pretraining_of(place, args.data_root, test.clips.names)
+        pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
         say_place(place, pretraining, folder.say)
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
@@ -289,7 +303,7 @@ def evaluate(args, world: World) -> None:
             return
         outcomes = {seed: outcome for seed, (outcome, _) in runs.items()}
         curves = write_curves(args, {seed: curves for seed, (_, curves) in runs.items()}, test.stream, folder)
-        write_results(args, dataset, test, first.source, outcomes, curves, pretraining, folder)
+        write_results(args, dataset, test, first.source, outcomes, curves, pretraining, data, folder)
         last = summarise([o.last["top1"] for o in outcomes.values()])
         best = summarise([o.best["top1"] for o in outcomes.values()])
         folder.say(f"results and pictures: {folder.path}")

@@ -47,7 +47,7 @@ from utils.pku_text import write_predictions
 from utils.run_folder import RunFolder
 from utils.skeleton import get_layout
 from utils.timeline import draw_timeline
-from utils.untrimmed import Untrimmed, open_untrimmed
+from utils.untrimmed import Untrimmed, of_videos, open_untrimmed
 
 KINDS = {
     "tuned": "tuned, the paper's protocol",
@@ -168,6 +168,7 @@ def write_results(
     source: str,
     outcomes: dict[int, DetectionOutcome],
     pretraining: dict | None,
+    data: dict,
     folder: RunFolder,
 ) -> None:
     """result.json: figures of all seeds; per class those of the last seed at the last overlap."""
@@ -177,11 +178,11 @@ def write_results(
         summary[which] = {name: asdict(value) for name, value in summarise_runs(runs).items()}
     found = list(outcomes.values())[-1].found
     features = "one pass over each video" if args.mode == "sequence" else "a window around each frame"
-    task, data = f"detection/{args.mode}", (dataset.row.name, dataset.protocol)
+    task, where = f"detection/{args.mode}", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
         {
-            **result_head(task, *data, source, test.stream, features, pretraining),
+            **result_head(task, *where, source, test.stream, features, pretraining, data),
             "origin": "ours, not a published protocol" if args.mode == "sequence" else "published protocol",
             "coordinates": "normalised: " + " ".join(test.steps) if test.steps else "as in the videos' files",
             "recipe": asdict(recipe_of(args)),
@@ -217,7 +218,8 @@ def main(argv=None) -> int:
     )
     check_videos(train, test)
     args.checkpoint_path = args.checkpoint_path or place.default_folder(f"detection_{args.mode}", first.stream)
-    folder = RunFolder(args.checkpoint_path, "action_detection", vars(args))
+    data = {split: of_videos(views.videos, views.chosen) for split, views in (("train", train), ("val", test))}
+    folder = RunFolder(args.checkpoint_path, "action_detection", vars(args), data=data)
     try:
         folder.say(
             f"detection ({KINDS[args.mode]}) with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream, "
@@ -227,7 +229,7 @@ def main(argv=None) -> int:
         pretraining = pretraining_of(place, args.data_root, None)
         say_place(place, pretraining, folder.say)
         outcomes = {seed: run_seed(args, train, test, dataset, seed, folder) for seed in args.seed}
-        write_results(args, dataset, test, first.source, outcomes, pretraining, folder)
+        write_results(args, dataset, test, first.source, outcomes, pretraining, data, folder)
         draw_timelines(args, test, dataset, outcomes[args.seed[0]], folder)
         folder.say(f"results, predictions and timelines: {folder.path}")
         top = f"{args.overlaps[-1]:g}"

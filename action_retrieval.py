@@ -25,7 +25,17 @@ from tqdm import tqdm
 
 from engine.answers import FILE, write_neighbours
 from engine.encoders import clip_features
-from engine.evaluation import EncoderSource, Place, find_place, open_views, pretraining_of, result_head, say_place
+from engine.evaluation import (
+    EncoderSource,
+    Place,
+    check_own_data,
+    data_of,
+    find_place,
+    open_views,
+    pretraining_of,
+    result_head,
+    say_place,
+)
 from engine.setup import choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from options.backbones import encoder_flags
 from options.retrieval import DEFAULT_DATASET
@@ -75,6 +85,8 @@ class Encoding:
             open_views(self.data, split, self.stream, device, dtype, args.clips, args.cache_dir)
             for split in ("train", "val")
         )
+        self.fingerprints = data_of(self.train, self.val)
+        self.other = check_own_data(self.place, self.fingerprints, args.evaluate_on_other_data)
 
     def features(self, seed: int | None) -> Features:
         """Of a fresh encoder; seed: of a random one."""
@@ -85,7 +97,8 @@ class Encoding:
             SplitFeatures(v.clips.names, v.clips.labels.cpu().numpy(), clip_features(encoder, v).float().numpy())
             for v in (self.train, self.val)
         ]
-        return Features(*splits, self.data.row.classes, self.encoder, self.stream, self.dataset, self.protocol)
+        about = (self.encoder, self.stream, self.dataset, self.protocol, self.fingerprints)
+        return Features(*splits, self.data.row.classes, *about)
 
 
 def measure(args, content: Features) -> dict:
@@ -159,7 +172,14 @@ def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> Non
         "result.json",
         {
             **result_head(
-                "retrieval", content.dataset, content.protocol, content.encoder, content.stream, what, pretraining
+                "retrieval",
+                content.dataset,
+                content.protocol,
+                content.encoder,
+                content.stream,
+                what,
+                pretraining,
+                content.data,
             ),
             "similarity": "cosine",
             "dimensions": content.train.features.shape[1],
@@ -187,7 +207,8 @@ def main(argv=None) -> int:
     place = source.place if isinstance(source, Encoding) else Place(source.dataset, source.protocol)
     args.finetune_dataset, args.protocol = source.dataset, source.protocol
     args.checkpoint_path = args.checkpoint_path or place.default_folder("retrieval", source.stream)
-    folder = RunFolder(args.checkpoint_path, "action_retrieval", vars(args))
+    data = source.fingerprints if isinstance(source, Encoding) else source.data
+    folder = RunFolder(args.checkpoint_path, "action_retrieval", vars(args), data=data)
     try:
         folder.say(
             f"retrieval with {source.encoder} on {source.dataset} {source.protocol}, {source.stream} stream: "
@@ -195,7 +216,8 @@ def main(argv=None) -> int:
             f"{source.how if isinstance(source, Encoding) else ''}"
         )
         names = source.val.clips.names if isinstance(source, Encoding) else source.val.names
-        pretraining = pretraining_of(place, args.data_root, names)
+        other = source.other if isinstance(source, Encoding) else ()
+        pretraining = pretraining_of(place, args.data_root, names, other)
         say_place(place, pretraining, folder.say)
         evaluate(args, source.features if isinstance(source, Encoding) else lambda seed: source, pretraining, folder)
     except UserError as error:

@@ -22,7 +22,16 @@ import numpy as np
 import torch
 
 from engine.encoders import LoadedEncoder, random_encoder
-from engine.evaluation import RANDOM, EncoderSource, find_place, pretraining_of, result_head, say_place
+from engine.evaluation import (
+    RANDOM,
+    EncoderSource,
+    check_own_data,
+    data_of,
+    find_place,
+    pretraining_of,
+    result_head,
+    say_place,
+)
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from feeder.windows import FutureViews, long_enough
@@ -125,7 +134,16 @@ def draw_poses(args, dataset: Dataset, test: FutureViews, trained: dict, folder:
 
 
 def write_results(
-    args, dataset, test, source, still, outcomes: dict, skipped: dict, pretraining: dict | None, folder: RunFolder
+    args,
+    dataset,
+    test,
+    source,
+    still,
+    outcomes: dict,
+    skipped: dict,
+    pretraining: dict | None,
+    data: dict,
+    folder: RunFolder,
 ) -> dict:
     """result.json and curve.png; returns the rows of the printed table."""
     zero = figures(still, args.horizons)
@@ -142,11 +160,11 @@ def write_results(
     draw_curves(
         folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", f"motion prediction on {dataset.row.name}"
     )
-    features, data = "observed frames at the raw rate, not resized", (dataset.row.name, dataset.protocol)
+    features, where = "observed frames at the raw rate, not resized", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
         {
-            **result_head("motion_prediction", *data, source, test.stream, features, pretraining),
+            **result_head("motion_prediction", *where, source, test.stream, features, pretraining, data),
             "origin": "ours, no published protocol",
             "observe": args.observe,
             "predict": args.predict,
@@ -179,7 +197,9 @@ def main(argv=None) -> int:
     )
     skipped = {"train": short_train, "val": short_test}
     args.checkpoint_path = args.checkpoint_path or place.default_folder("prediction", first.stream)
-    folder = RunFolder(args.checkpoint_path, "motion_prediction", vars(args))
+    data = data_of(train, test)
+    other = check_own_data(place, data, args.evaluate_on_other_data)
+    folder = RunFolder(args.checkpoint_path, "motion_prediction", vars(args), data=data)
     try:
         folder.say(
             f"motion prediction with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} "
@@ -187,7 +207,7 @@ def main(argv=None) -> int:
             f"test clips of at least {args.observe + args.predict} frames ({short_train} and {short_test} shorter ones skipped), "
             f"{device}, {precision}"
         )
-        pretraining = pretraining_of(place, args.data_root, test.clips.names)
+        pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
         say_place(place, pretraining, folder.say)
         still = zero_velocity(test)
         trained = {
@@ -195,7 +215,7 @@ def main(argv=None) -> int:
             for mode in args.encoder_mode
         }
         outcomes = {mode: {seed: outcome for seed, (_, outcome) in seeds.items()} for mode, seeds in trained.items()}
-        rows = write_results(args, dataset, test, first.source, still, outcomes, skipped, pretraining, folder)
+        rows = write_results(args, dataset, test, first.source, still, outcomes, skipped, pretraining, data, folder)
         draw_poses(args, dataset, test, {mode: seeds[args.seed[0]] for mode, seeds in trained.items()}, folder)
         folder.say(f"results and pictures: {folder.path}")
         for line in table(args.horizons, rows):

@@ -18,9 +18,11 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 
 import math
+import os
+import shlex
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +47,7 @@ from options.common import PRECISIONS
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
+from utils.fingerprint import differences
 from utils.locks import Ownership
 from utils.run_folder import QuietFolder, RunFolder, own_folder, versions
 
@@ -54,7 +57,7 @@ PROGRAM = "pretrain_moco_mask"
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute "
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute resume_on_other_data "
     "cuda_graph".split()
 ) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
@@ -182,8 +185,15 @@ def learning_rate(args, epoch: int, position: int, per_epoch: int) -> float:
     return rate * min(1.0, warm)
 
 
-def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch: int) -> dict:
-    """A checkpoint after `step` steps: what the release wrote, and what it takes to explain and to go on."""
+def data_of(batches: Batches, monitor: NeighbourMonitor | None) -> dict:
+    """Fingerprints of the clips that the run reads, by split."""
+    found = {"train": batches.clips.fingerprint}
+    return found if monitor is None else found | {"val": monitor.queries.clips.fingerprint}
+
+
+def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch: int, **more) -> dict:
+    """A checkpoint after `step` steps: what the release wrote, and what it takes to explain and to go on. more: further
+    fields of utils.checkpoint_schema."""
     return {
         "format": files.FORMAT,
         "epoch": step // steps_per_epoch,
@@ -193,6 +203,7 @@ def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch:
         "config": model.config.to_dict(),
         "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()},
         "versions": versions(),
+        **more,
     }
 
 
@@ -224,9 +235,7 @@ def open_start(args, note) -> tuple[dict, str | Path] | None:
             note(f"--resume auto: no checkpoint in {args.checkpoint_path}, a new run")
         return found
     if args.resume:
-        content = files.load(args.resume)
-        files.require(content, args.resume, "state_dict", "optimizer", "step")
-        return content, args.resume
+        return files.load_resumable(args.resume), args.resume
     return None
 
 
@@ -247,10 +256,26 @@ def choose_way(args, device, world: World, start, note) -> tuple[str, str, str]:
     return precision, args.cuda_graph if captured else "off", f"{words}, {captured_words}"
 
 
-def restore(args, start, model: PCM3, optimizer, note) -> int:
-    """Loads what `open_start` found; returns the number of steps done."""
+def check_same_data(args, content: dict, path, data: dict, note) -> None:
+    """Refuses to resume on other clips than the run began with, saying what differs, unless --resume-on-other-data."""
+    if "data" not in content:
+        note(f"checkpoint {path} does not say what data it was trained on (an earlier version's); it is not compared")
+        return
+    found = "; ".join(differences(content["data"], data))
+    if found and not args.resume_on_other_data:
+        raise UserError(
+            f"checkpoint {path}: {args.pre_dataset} {args.protocol} is not the data that the run began with: {found}; put that "
+            "data back, start a new run from its weights with --init-from, or go on all the same with --resume-on-other-data"
+        )
+    if found:
+        note(f"--resume-on-other-data: {found}")
+
+
+def restore(args, start, model: PCM3, optimizer, data: dict, note) -> tuple[int, dict]:
+    """Loads what `open_start` found; data: fingerprints of the clips. Returns the number of steps done and the progress of
+    the log (see Course), {} for a new run."""
     if start is None:
-        return 0
+        return 0, {}
     content, path = start
     if args.init_from:
         check_same_encoder(model, content, args.init_from)
@@ -260,26 +285,41 @@ def restore(args, start, model: PCM3, optimizer, note) -> int:
             state["queue"], state["queue_ptr"] = model.queue, model.queue_ptr
         files.load_into(model, state, args.init_from)
         note(f"weights from {args.init_from}")
-        return 0
+        return 0, {}
     check_same_encoder(model, content, path)
     check_same_run(args, content, path)
+    check_same_data(args, content, path, data, note)
     files.load_into(model, files.state_dict_of(content, path), path)
     files.load_optimizer_state(optimizer, model, content["optimizer"], path)
+    if args.resume == "auto" and path.name != files.LAST:
+        files.make_last(args.checkpoint_path, path)
     note(f"resumed {path} at step {content['step']}")
-    return int(content["step"])
+    return content["step"], content.get("progress", {})
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where the run takes up: steps done, and the progress of the log after them ({} for a new run)."""
+
+    step: int
+    progress: dict
 
 
 class Course:
     """Clock, log and files of the run around its steps.
 
-    Means since the last line of the log are added up on the device, so that a step need not wait for them."""
+    Means since the last line of the log are added up on the device, so that a step need not wait for them. They are saved
+    with the run (`progress`), so that the lines of a run that was killed are those of one that was not."""
 
-    def __init__(self, args, model: PCM3, optimizer, batches: Batches, monitor, folder, world: World):
+    def __init__(self, args, model: PCM3, optimizer, batches: Batches, monitor, folder, world: World, resumed: Resumed):
         self.args, self.model, self.optimizer, self.monitor = args, model, optimizer, monitor
         self.folder, self.world, self.per_epoch = folder, world, batches.steps_per_epoch
         self.last_step = min(args.epochs * self.per_epoch, args.max_steps or math.inf)
-        self.sums: dict[str, torch.Tensor] = {}
-        self.count, self.skipped, self.data_seconds = 0, 0, 0.0
+        self.data, progress = data_of(batches, monitor), resumed.progress
+        self.sums = {name: value.to(batches.device) for name, value in progress.get("sums", {}).items()}
+        self.count, self.skipped = progress.get("count", 0), progress.get("skipped", 0)
+        self.timed_steps, self.data_seconds = 0, 0.0
+        self.saved_step = resumed.step if args.resume == "auto" and resumed.step else None
         self.saved_at = self.logged_at = time.monotonic()
         self.embeddings, self.watch = None, CollapseWatch()  # of the last step: its keys, and cosines with the own key
 
@@ -303,9 +343,15 @@ class Course:
         for name, value in {**output.losses, **top1, "gradient_norm": gradient_norm}.items():
             self.sums[name] = self.sums.get(name, 0) + value
         self.count += 1
+        self.timed_steps += 1
         if output.logits:
             view = "query" if "query" in output.logits else next(iter(output.logits))
             self.embeddings = output.keys, output.logits[view][:, 0] * self.args.contrast_t
+
+    def progress(self) -> dict:
+        """What `__init__` takes up again."""
+        sums = {name: value.detach().cpu() for name, value in self.sums.items()}
+        return {"sums": sums, "count": self.count, "skipped": self.skipped}
 
     def log(self, step: int, bar) -> None:
         """Writes the means of the steps since the last line; the log's own line at epochs' ends and every --print-freq."""
@@ -313,8 +359,9 @@ class Course:
         count = max(self.count, 1)
         values = {name: float(total) / count for name, total in self.sums.items()}  # waits for the device
         values["lr"] = self.optimizer.param_groups[0]["lr"]
-        values["seconds_per_step"] = (time.monotonic() - self.logged_at) / count
-        values["data_seconds_per_step"] = self.data_seconds / count
+        timed = max(self.timed_steps, 1)  # of this start; the means may have begun before it
+        values["seconds_per_step"] = (time.monotonic() - self.logged_at) / timed
+        values["data_seconds_per_step"] = self.data_seconds / timed
         values["skipped"] = self.skipped
         found = spread(*self.embeddings) if self.embeddings else {}
         values |= found
@@ -324,13 +371,19 @@ class Course:
             report(self.folder, epoch, step, values)
         if warning := self.watch(found):
             self.folder.say(warning)
-        self.sums, self.count, self.data_seconds, self.logged_at = {}, 0, 0.0, time.monotonic()
+        self.sums, self.count, self.timed_steps, self.data_seconds = {}, 0, 0, 0.0
+        self.logged_at = time.monotonic()
+
+    def content(self, step: int) -> dict:
+        """The checkpoint after `step` steps."""
+        more = {"data": self.data, "progress": self.progress()}
+        return checkpoint_content(self.args, self.model, self.optimizer, step, self.per_epoch, **more)
 
     def end_epoch(self, epoch: int, step: int) -> None:
         """The numbered checkpoint and the held-out 1-NN of an epoch, where they are due."""
         args, started = self.args, time.monotonic()
         if epoch % args.save_fre == 0 or epoch == args.epochs - 1:
-            content = checkpoint_content(args, self.model, self.optimizer, step, self.per_epoch)
+            content = self.content(step)
             self.world.on_main(partial(files.save, self.folder.path / files.numbered(epoch), content))
         if self.monitor is not None and (epoch + 1) % args.knn_every == 0:
             accuracy = self.monitor(self.model.encoder_q)
@@ -340,33 +393,50 @@ class Course:
 
     def save(self, step: int) -> None:
         """Writes checkpoint_last."""
-        content = checkpoint_content(self.args, self.model, self.optimizer, step, self.per_epoch)
+        content = self.content(step)
         self.world.on_main(lambda: files.save_last(self.args.checkpoint_path, content))
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), step
 
     def stopped(self, step: int, stop: StopRequest) -> int:
         """Says so; returns the exit status."""
         who = stop.received or "a signal to another process"
-        self.folder.say(f"stopped by {who} after step {step}; go on with the same command and --resume auto")
+        self.folder.say(f"stopped by {who} after step {step}; go on with: {go_on_command(self.world.size)}")
         if self.world.size > 1:
             self.world.barrier()
             stop.ignore_from_now_on()
         return EXIT_STOPPED
 
 
-def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, skipped: int, say) -> None:
+def go_on_command(processes: int) -> str:
+    """The command of this process with what it takes to go on where it stopped: --resume auto in the place of --init-from, of
+    --start-epoch and of another --resume."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if flag not in ("--init-from", "--start-epoch", "--resume"):
+            kept += [] if flag == "--resume-on-other-data" else [word]
+        elif not equals:
+            next(words, None)
+    launcher = f"torchrun --nproc_per_node={processes}" if processes > 1 else "python"
+    return f"{launcher} {shlex.join([os.path.basename(sys.argv[0]), *kept])} --resume auto"
+
+
+def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, course: Course) -> None:
     """Says which step, term and clips gave a number that is not finite; raises unless it may be skipped."""
     bad = [name for name, value in output.losses.items() if not torch.isfinite(value)]
     what = f"loss {', '.join(bad)}" if bad else f"gradient (norm {float(gradient_norm):g})"
     names = [batches.clips.names[i] for i in batches.draws(step).clips]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     message = f"step {step}: {what} is not finite; clips of the batch: {shown}"
-    if args.on_nonfinite == "stop" or skipped > args.nonfinite_limit:
+    if args.on_nonfinite == "stop" or course.skipped > args.nonfinite_limit:
+        saved = f"no checkpoint of this run is in {args.checkpoint_path}"
+        if course.saved_step is not None:
+            saved = f"{files.LAST} in {args.checkpoint_path} is from before it, after step {course.saved_step}"
         raise UserError(
-            f"{message}. The checkpoints in {args.checkpoint_path} are from before it; "
+            f"{message}. {saved[0].upper()}{saved[1:]}; "
             "a smaller --lr or --precision fp32 may help, --on-nonfinite skip leaves such steps out"
         )
-    say(f"{message}; left out ({skipped} of at most {args.nonfinite_limit})")
+    course.folder.say(f"{message}; left out ({course.skipped} of at most {args.nonfinite_limit})")
 
 
 def train_step(compute, model: PCM3, optimizer, batch, world: World, wishes: list[bool]) -> tuple:
@@ -385,10 +455,17 @@ def train_step(compute, model: PCM3, optimizer, batch, world: World, wishes: lis
 
 
 def train(
-    args, model: PCM3, optimizer, batches: Batches, monitor, folder: RunFolder | QuietFolder, world: World, step: int
+    args,
+    model: PCM3,
+    optimizer,
+    batches: Batches,
+    monitor,
+    folder: RunFolder | QuietFolder,
+    world: World,
+    resumed: Resumed,
 ) -> int:
-    """The loop from `step` on; returns the exit status."""
-    course, first_step = Course(args, model, optimizer, batches, monitor, folder, world), step
+    """The loop from the step on that is `resumed`; returns the exit status."""
+    course, step = Course(args, model, optimizer, batches, monitor, folder, world, resumed), resumed.step
     if args.cuda_graph == "off":
         compute = PlainPass(model, args.grad_accum)
     else:
@@ -410,10 +487,10 @@ def train(
                 course.see(output, norm)
             else:
                 course.skipped += 1
-                refuse_nonfinite(args, batches, step, output, norm, course.skipped, folder.say)
+                refuse_nonfinite(args, batches, step, output, norm, course)
             step += 1
             bar.update()
-            if world.size > 1 and step == first_step + 1:
+            if world.size > 1 and step == resumed.step + 1:
                 folder.say(traffic_of(world))
             ends_epoch = position == course.per_epoch - 1
             if step % args.print_freq == 0 or step == course.last_step or ends_epoch:
@@ -424,7 +501,8 @@ def train(
                 course.save(step)
             if stopping:
                 return course.stopped(step, stop)
-        course.save(step)
+        if step > resumed.step or course.saved_step is None:
+            course.save(step)
     return 0
 
 
@@ -486,18 +564,19 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     model.set_world(world)
     set_recompute(model, args.recompute)
     optimizer = make_optimizer(args, model)
-    done = world.tell(world.on_main(lambda: restore(args, start, model, optimizer, notes.append)))
+    data = data_of(batches, monitor)
+    done, progress = world.tell(world.on_main(lambda: restore(args, start, model, optimizer, data, notes.append)))
     start = None  # its memory is the model's now
     copy_state(world, model, optimizer)
-    step = done + args.start_epoch * batches.steps_per_epoch
-    resumed = step if args.resume else None
-    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, PROGRAM, vars(args), resumed, owner))
+    resumed = Resumed(done + args.start_epoch * batches.steps_per_epoch, progress)
+    step = resumed.step if args.resume else None
+    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, PROGRAM, vars(args), step, owner, data))
     folder = folder or QuietFolder(args.checkpoint_path)
     try:
         for note in notes:
             folder.say(note)
         introduce(args, folder, model, batches, device, world, way)
-        status = train(args, model, optimizer, batches, monitor, folder, world, step)
+        status = train(args, model, optimizer, batches, monitor, folder, world, resumed)
         if status == 0:
             if args.pictures and world.is_main:
                 held_out = monitor and monitor.queries

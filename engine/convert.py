@@ -16,6 +16,7 @@ from engine.encoders import build_encoder, frame_of
 from models.encoder import SIZES, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
+from utils.checkpoint_schema import FIELDS
 from utils.errors import UserError
 from utils.run_folder import versions
 
@@ -117,7 +118,8 @@ def _released(source: Source) -> dict:
 
 def _ours(source: Source) -> dict:
     """A pretraining file that rebuilds itself; the model is built and the tensors held against it."""
-    content = {k: v for k, v in source.content.items() if k not in ("state_dict", "model", "optimizer")}
+    kept = FIELDS.keys() - {"state_dict", "optimizer", "progress"}
+    content = {k: v for k, v in source.content.items() if k in kept}
     if not source.is_pretraining:
         raise UserError(
             f"checkpoint {source.path}: a {source.found.kind} holds no queue and no prompts, so it is no pretraining file; give "

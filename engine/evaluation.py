@@ -3,9 +3,10 @@ of result.json.
 
 Data set and protocol that are not asked for are those of the checkpoint, because another split of the same clips has
 pretraining clips in its test split. Where that is so nevertheless, by the names of the clips, output and result say it.
+Clips that have the encoder's own data set's name and are other clips are refused.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,6 +17,7 @@ from models.encoder import Encoder
 from utils import checkpoint as files
 from utils.arrays import open_split
 from utils.errors import UserError
+from utils.fingerprint import differences
 
 RANDOM = "random encoder (no --pretrained given)"
 USUAL_PROTOCOL = "cross_subject"
@@ -24,12 +26,14 @@ USUAL_PROTOCOL = "cross_subject"
 @dataclass(frozen=True)
 class Place:
     """What is evaluated on: dataset and protocol. trained: data set and protocol of the pretraining, None where the file
-    does not say both; defaults: which of the two were the checkpoint's because none was asked for."""
+    does not say both; defaults: which of the two were the checkpoint's because none was asked for; data: fingerprints of what
+    it was trained on, by split, {} where the file does not say it."""
 
     dataset: str
     protocol: str
     trained: tuple[str, str] | None = None
     defaults: tuple[str, ...] = ()
+    data: dict = field(default_factory=dict)
 
     def default_folder(self, task: str, stream: str) -> str:
         """runs/TASK_DATASET_PROTOCOL, with the stream unless it is joint: two evaluations share no folder by default."""
@@ -45,17 +49,19 @@ class Place:
         )
 
 
-def training_data(path) -> tuple[str | None, str | None]:
-    """Data set and protocol that a checkpoint says it was trained on, None for what it does not say."""
-    told = files.find_encoder(files.load(path), path).arguments
+def training_data(path) -> tuple[str | None, str | None, dict]:
+    """Data set and protocol that a checkpoint says it was trained on, None for what it does not say, and the fingerprints of
+    its clips by split ({})."""
+    encoder = files.find_encoder(files.load(path), path)
+    told = encoder.arguments
     found = (told.get("pre_dataset", told.get("dataset")), told.get("protocol"))
-    return tuple(value if isinstance(value, str) else None for value in found)
+    return *(value if isinstance(value, str) else None for value in found), encoder.data
 
 
 def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | None, fallback: str) -> Place:
     """Where to evaluate. dataset, protocol: asked for, or None for those of the checkpoint `pretrained` ('' = none), else
     `fallback` and its usual protocol. A checkpoint's protocol counts on its own data set only."""
-    own_dataset, own_protocol = training_data(pretrained) if pretrained else (None, None)
+    own_dataset, own_protocol, data = training_data(pretrained) if pretrained else (None, None, {})
     trained = (own_dataset, own_protocol) if own_dataset and own_protocol else None
     defaults = []
     if dataset is None and own_dataset:
@@ -64,7 +70,7 @@ def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | 
     if protocol is None and trained and chosen == own_dataset:
         defaults.append("protocol")
         protocol = own_protocol
-    return Place(chosen, protocol or usual_protocol(data_root, chosen), trained, tuple(defaults))
+    return Place(chosen, protocol or usual_protocol(data_root, chosen), trained, tuple(defaults), data)
 
 
 def usual_protocol(data_root, dataset: str) -> str:
@@ -73,15 +79,18 @@ def usual_protocol(data_root, dataset: str) -> str:
     return USUAL_PROTOCOL if USUAL_PROTOCOL in protocols else next(iter(protocols))
 
 
-def pretraining_of(place: Place, data_root, test_names) -> dict | None:
+def pretraining_of(place: Place, data_root, test_names, other=()) -> dict | None:
     """What result.json says of the pretraining: its data set and protocol, how many of the test clips have the name of one of
     its clips (None where that cannot be known), and a warning where there are any. None where nothing is known.
 
-    test_names: of the clips, or None for untrimmed videos, whose names are not those of the clips cut from them."""
+    test_names: of the clips, or None for untrimmed videos, whose names are not those of the clips cut from them; other: what
+    `check_own_data` found."""
     if place.trained is None:
         return None
     dataset, protocol = place.trained
     about = {"dataset": dataset, "protocol": protocol, "test_clips_seen": 0, "warning": None}
+    if other:
+        about |= {"warning": f"evaluated on other data than the pretraining's of the same name: {'; '.join(other)}"}
     if place.trained == (place.dataset, place.protocol):
         return about
     remedy = f"for figures of unseen ones: --finetune-dataset {dataset} --protocol {protocol}"
@@ -100,6 +109,25 @@ def pretraining_of(place: Place, data_root, test_names) -> dict | None:
         )
         about |= {"test_clips_seen": seen, "warning": f"{text}; {remedy}"}
     return about
+
+
+def data_of(train, test) -> dict:
+    """Fingerprints by split of the clips behind two views."""
+    return {"train": train.clips.fingerprint, "val": test.clips.fingerprint}
+
+
+def check_own_data(place: Place, data: dict, allowed: bool) -> list[str]:
+    """What differs between the data that an encoder was trained on and `data`, the fingerprints by split of what is under
+    the same name now, in words; [] when nothing does, or it is another data set, or the checkpoint does not say it.
+
+    UserError when something differs, unless `allowed`."""
+    found = differences(place.data, data) if place.trained == (place.dataset, place.protocol) else []
+    if found and not allowed:
+        raise UserError(
+            f"{place.dataset} {place.protocol} is not the data that the encoder was pretrained on: {'; '.join(found)}; put "
+            "that data back, or evaluate on this all the same with --evaluate-on-other-data"
+        )
+    return found
 
 
 def say_place(place: Place, pretraining: dict | None, say) -> None:
@@ -149,10 +177,17 @@ def open_views(
 
 
 def result_head(
-    task: str, dataset: str, protocol: str, source: str, stream: str, features: str, pretraining: dict | None
+    task: str,
+    dataset: str,
+    protocol: str,
+    source: str,
+    stream: str,
+    features: str,
+    pretraining: dict | None,
+    data: dict,
 ) -> dict:
     """The first entries of every result.json: what was evaluated, on what, and how features were taken; pretraining: see
-    `pretraining_of`."""
+    `pretraining_of`; data: fingerprints of the clips (or videos) by split."""
     return {
         "task": task,
         "dataset": dataset,
@@ -161,4 +196,5 @@ def result_head(
         "stream": stream,
         "features": features,
         "pretraining": pretraining,
+        "data": data,
     }

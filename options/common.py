@@ -105,6 +105,16 @@ def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str, pr
     )
 
 
+def add_other_data(g) -> None:
+    """--evaluate-on-other-data of the programs that evaluate an encoder on clips."""
+    g.add_argument(
+        "--evaluate-on-other-data",
+        action="store_true",
+        help="go on where the encoder's own data set holds other clips now than it was pretrained on, which is refused "
+        "otherwise; the result says so",
+    )
+
+
 def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--device, --precision, --threads, --seed."""
     g = p.add_argument_group("machine and chance")

@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("prediction")
+    common.add_other_data(g)
     g.add_argument(
         "--pretrained",
         default="",

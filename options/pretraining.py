@@ -96,6 +96,12 @@ def _add_run_group(p) -> None:
     g.add_argument(
         "--init-from", default="", metavar="PATH", help="start from the weights of another checkpoint, as a new run"
     )
+    g.add_argument(
+        "--resume-on-other-data",
+        action="store_true",
+        help="with --resume: go on where the data set holds other clips now than the run began with (names, labels, frame "
+        "counts or coordinates), which is refused otherwise; it is then another run, and arguments.json says so",
+    )
     g.add_argument("--epochs", type=positive_int, default=451, help="passes over the training split")
     g.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="epoch to begin at (with --init-from)")
     g.add_argument("--max-steps", type=positive_int, default=None, help="stop after this many steps, to try things out")
@@ -325,6 +331,8 @@ def parse_args(argv=None) -> argparse.Namespace:
             p.error(f"--mask-ratio {args.mask_ratio} hides none of the five body parts; give 0.2 or more")
     if args.resume and args.init_from:
         p.error("--resume and --init-from exclude each other: one continues a run, the other starts a new one")
+    if args.resume_on_other_data and not args.resume:
+        p.error("--resume-on-other-data goes with --resume: a new run takes the data as it is")
     if args.resume and args.start_epoch:
         p.error("--start-epoch goes with --init-from; --resume knows where it stopped")
     return args

@@ -196,11 +196,20 @@ def test_optimizer_state_is_found_by_name():
         files.load_optimizer_state(other, model, optimizer.state_dict(), "file")
 
 
+def resumable(step: int) -> dict:
+    """The least that a run can be resumed from."""
+    return {
+        "state_dict": {"a": torch.zeros(1)},
+        "optimizer": {"state": {}, "param_groups": [], "names": ["a"]},
+        "step": step,
+    }
+
+
 def test_the_last_checkpoint_falls_back(tmp_path):
     notes = []
     assert files.load_latest(tmp_path, notes.append) is None
     for step in (1, 2):
-        files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": step})
+        files.save_last(tmp_path, resumable(step))
     assert files.load_latest(tmp_path, notes.append)[0]["step"] == 2 and not notes
     last = tmp_path / files.LAST
     last.write_bytes(last.read_bytes()[:-50])
@@ -214,15 +223,15 @@ def test_the_last_checkpoint_falls_back(tmp_path):
 
 def test_a_kill_between_the_two_names_leaves_no_third(tmp_path):
     """Killed after the old file has got its second name and before the new one is there, then saved again."""
-    files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": 1})
+    files.save_last(tmp_path, resumable(1))
     os.link(tmp_path / files.LAST, tmp_path / files.PREVIOUS)
-    files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": 2})
+    files.save_last(tmp_path, resumable(2))
     assert sorted(p.name for p in tmp_path.iterdir()) == [files.LAST, files.PREVIOUS]
     assert files.load(tmp_path / files.PREVIOUS)["step"] == 1
 
 
 def test_a_failed_write_loses_nothing(tmp_path, monkeypatch):
-    files.save_last(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "optimizer": {}, "step": 1})
+    files.save_last(tmp_path, resumable(1))
 
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset
 from programs import call, refused
@@ -86,7 +87,7 @@ def test_a_diverged_checkpoint_gives_no_features(place, tmp_path, program, words
     """Every number of it would be NaN: a sentence, not a file full of them."""
     content = files.load(place / "c.pth.tar")
     content["state_dict"]["encoder_q.encoder.gru.weight_hh_l0"][0, 0] = value
-    files.save(place / "diverged.pth.tar", content)
+    torch.save(content, place / "diverged.pth.tar")
     words = words.format(place).replace("c.pth.tar", "diverged.pth.tar")
     refused(call(program.main, f"{words} --output {tmp_path}/x{suffix}"), "weight_hh_l0 is not finite", "diverged")
     assert not list(tmp_path.iterdir())

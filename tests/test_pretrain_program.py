@@ -146,7 +146,7 @@ def test_a_diverged_checkpoint_is_not_gone_on_from(data, tmp_path):
     assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
     content = files.load(tmp_path / "run" / files.LAST)
     content["state_dict"]["linear.0.weight"][0, 0] = float("nan")
-    files.save(tmp_path / "nan.pth.tar", content)
+    torch.save(content, tmp_path / "nan.pth.tar")
     for flag in ("--init-from", "--resume"):
         refused(pretrain(data, tmp_path / "next", f"{flag} {tmp_path}/nan.pth.tar"), "linear.0.weight is not finite")
 

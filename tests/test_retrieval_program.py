@@ -128,7 +128,7 @@ def test_damaged_feature_files_are_refused(data, tmp_path, damage):
     elif damage == "text":
         path.write_text("not an archive")
     elif damage == "bomb":
-        arrays["val_features"] = np.zeros((21, 100_000), dtype=np.float32)
+        arrays["val_features"] = np.zeros((21, 400_000), dtype=np.float32)
         np.savez_compressed(path, **arrays)
     else:
         if damage == "missing":

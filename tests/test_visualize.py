@@ -119,7 +119,7 @@ def test_a_diverged_model_is_not_drawn(root, tmp_path):
     content = files.load(root / "run" / files.LAST)
     name = next(n for n in content["state_dict"] if n.startswith("recons_decoder."))
     content["state_dict"][name].fill_(float("nan"))
-    files.save(tmp_path / "nan.pth.tar", content)
+    torch.save(content, tmp_path / "nan.pth.tar")
     words = f"{tmp_path}/nan.pth.tar --data-root {root} --output {tmp_path}/a.png"
     refused(call(visualize.main, words), f"{name} is not finite", "diverged")
 

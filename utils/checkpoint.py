@@ -7,13 +7,15 @@ so that its state is found by name and not by position.
 Reading takes three kinds of files: ours, the released ones and relatives that hold the same encoder under `encoder_q.`
 (each perhaps below `module.`, from several processes), and a bare encoder. `find_encoder` says which it is, and with which
 sizes. A file is a zip archive whose members carry checksums: they are verified before anything is used, so that a flipped
-bit is an error and not a slightly different model.
+bit is an error and not a slightly different model. What a file of ours may hold is a table in utils.checkpoint_schema, by
+which saving and loading check.
 """
 
 import errno
 import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -22,11 +24,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from utils import checkpoint_schema as schema
+from utils import fingerprint
+from utils.checkpoint_schema import FORMAT as FORMAT
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, atomic_write, check_regular, temporary_name
 
 LAST, PREVIOUS = "checkpoint_last.pth.tar", "checkpoint_previous.pth.tar"
-FORMAT = 1
+DAMAGED = "checkpoint_last.damaged"  # a last file that could not be gone on from
 
 
 def numbered(epoch: int) -> str:
@@ -54,7 +59,8 @@ class _Remembering:
 
 
 def save(path, content: dict) -> None:
-    """Writes a checkpoint whole or not at all."""
+    """Writes a checkpoint whole or not at all. UserError for weights that are not finite: nothing is written then."""
+    schema.check_to_save(content, path)
     with atomic_write(path) as file:
         watched = _Remembering(file)
         try:
@@ -68,7 +74,9 @@ def save(path, content: dict) -> None:
 def save_last(folder, content: dict) -> None:
     """Writes the rolling last checkpoint; the one before stays as `checkpoint_previous.pth.tar`.
 
-    The old file gets its second name before the new one takes its place, so one whole file is there at any moment."""
+    The old file gets its second name before the new one takes its place, so one whole file is there at any moment. UserError
+    as `save`, before either file is touched."""
+    schema.check_to_save(content, Path(folder) / LAST)
     last, previous = Path(folder) / LAST, Path(folder) / PREVIOUS
     temporary = temporary_name(previous)
     if last.exists():
@@ -85,8 +93,8 @@ def save_last(folder, content: dict) -> None:
 def load(path) -> dict:
     """The content of a checkpoint file, tensors on the CPU.
 
-    Raises UserError when the file is missing, is damaged, is no checkpoint, or asks for more than plain tensors and
-    containers (it is then not run, but refused)."""
+    Raises UserError when the file is missing, is damaged, is no checkpoint, asks for more than plain tensors and containers
+    (it is then not run, but refused), or, for files of ours, when a field is not what the schema says."""
     path = Path(path)
     size = check_regular(path)
     try:
@@ -115,6 +123,7 @@ def load(path) -> dict:
         raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged ({type(error).__name__})") from None
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: expected a dictionary, found {type(content).__name__}")
+    schema.check_fields(content, path)
     return content
 
 
@@ -132,35 +141,49 @@ def _check_members(path, archive: zipfile.ZipFile, size: int) -> None:
             raise UserError(f"checkpoint {path}: not loaded, it asks for a bytearray, which plain tensors never need")
 
 
-def load_latest(folder, note=print) -> tuple[dict, Path] | None:
-    """The newest readable checkpoint of a run folder with its path, or None when there is none.
+def load_resumable(path) -> dict:
+    """The content of a checkpoint that a run can be resumed from, whatever its model. UserError as `load`, and when a field,
+    a weight or the optimizer's state is missing or not what the schema says."""
+    content = load(path)
+    schema.check_resumable(content, path)
+    return content
 
-    A damaged one is passed over, and `note` is told; UserError when there are files but none can be read."""
+
+def load_latest(folder, note=print) -> tuple[dict, Path] | None:
+    """The newest checkpoint of a run folder that can be resumed, with its path, or None when there is none.
+
+    Where the last one is damaged, has diverged or cannot be read, `note` is told, and of the others the one with the most
+    steps is taken. UserError when there are files but none will do, or when one is of a later version of the program."""
     folder = Path(folder)
-    numbers = sorted(folder.glob("checkpoint_[0-9]*.pth.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
-    candidates = [p for p in (folder / LAST, folder / PREVIOUS, *numbers) if p.is_file()]
-    for path in candidates:
+    others = [folder / PREVIOUS, *sorted(folder.glob("checkpoint_[0-9]*.pth.tar"), reverse=True)]
+    best = None
+    count = 0
+    for path in (p for p in (folder / LAST, *others) if p.is_file()):
+        count += 1
         try:
-            content = load(path)
-            require(content, path, "state_dict", "optimizer", "step")
-            return content, path
+            content = load_resumable(path)
+        except schema.NewerFormat:
+            raise
         except UserError as error:
             note(f"{error}; trying the checkpoint before it")
-    if candidates:
-        raise UserError(
-            f"{folder}: none of its {len(candidates)} checkpoints can be read; start anew in another folder"
-        )
-    return None
+            continue
+        if path.name == LAST:
+            return content, path
+        if best is None or content["step"] > best[0]["step"]:
+            best = content, path
+    if best is None and count:
+        raise UserError(f"{folder}: none of its {count} checkpoints can be gone on from; start anew in another folder")
+    return best
 
 
-def require(content: dict, path, *keys) -> None:
-    """UserError unless the checkpoint holds all the keys."""
-    missing = [k for k in keys if k not in content]
-    if missing:
-        raise UserError(
-            f"checkpoint {path}: it holds no {missing[0]!r}, so it cannot be resumed; "
-            "to start from its weights give it to --init-from"
-        )
+def make_last(folder, path) -> None:
+    """Makes the checkpoint at `path` the last one too. What could not be gone on from under that name gets a name of its own:
+    else the next save would put it in the place of the good one."""
+    last = Path(folder) / LAST
+    if last.exists():
+        os.replace(last, Path(folder) / DAMAGED)
+    with atomic_write(last) as file, open(path, "rb") as good:
+        shutil.copyfileobj(good, file)
 
 
 # -- state dictionaries ---------------------------------------------------------------------------------------------
@@ -174,12 +197,14 @@ def state_dict_of(content: dict, path) -> dict[str, Tensor]:
     state = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
     if all(k.startswith("module.") for k in state):
         state = {k[len("module.") :]: v for k, v in state.items()}
+    schema.check_state(state, path)
     return state
 
 
 def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
-    """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size, or that holds
-    what is no finite number: nothing that a model computes from it is one either."""
+    """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size or kind of
+    numbers, out of its range, or that holds what is no finite number: nothing that a model computes from it is one either."""
+    schema.check_state(state, path)
     own = model.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
@@ -192,10 +217,11 @@ def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
                 f"checkpoint {path}: {name} has shape {tuple(state[name].shape)}, this model needs {tuple(value.shape)}; "
                 "give the sizes the checkpoint was trained with"
             )
-        if not state[name].isfinite().all():
+        if state[name].is_floating_point() != value.is_floating_point():
             raise UserError(
-                f"checkpoint {path}: {name} is not finite, its training has diverged; give an earlier checkpoint"
+                f"checkpoint {path}: {name} is {schema.shown(state[name])}, this model needs {schema.shown(value)}"
             )
+    schema.check_finite(state, path)
     model.load_state_dict(state)
 
 
@@ -204,13 +230,15 @@ class FoundEncoder:
     """An encoder found in a file: state (names as in models.encoder.Encoder without head), and what is known of it.
 
     kind: 'pcm3' (ours), 'released or relative', or 'bare encoder'; config: of the encoder, where the file says it (ours)
-    or the sizes read off the tensors; arguments: of the run that made it ({} when unknown)."""
+    or the sizes read off the tensors; arguments: of the run that made it, data: fingerprints of what it was trained on, by
+    split ({} when unknown)."""
 
     state: dict[str, Tensor]
     kind: str
     config: dict
     arguments: dict
     epoch: int | None
+    data: dict
 
 
 def find_encoder(content: dict, path) -> FoundEncoder:
@@ -231,13 +259,14 @@ def find_encoder(content: dict, path) -> FoundEncoder:
     else:
         encoder = _sizes_of_gru(state, path)
     arguments = content.get("arguments")
-    epoch = content.get("epoch")
+    epoch, data = content.get("epoch"), content.get("data")
     return FoundEncoder(
         state,
         kind,
         encoder,
         arguments if isinstance(arguments, dict) else {},
         epoch if isinstance(epoch, int) else None,
+        data if fingerprint.holds(data) else {},
     )
 
 
@@ -271,12 +300,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
 
     Learning rate and other settings stay those of `optimizer`. Raises UserError when names are missing or a shape
     differs."""
-    saved_names = state.get("names")
-    if not isinstance(saved_names, list):
-        raise UserError(
-            f"checkpoint {path}: its optimizer state has no parameter names (a file of the released code?), so it cannot "
-            "be resumed; to start from its weights give it to --init-from"
-        )
+    schema.check_optimizer(state, path)
+    saved_names = state["names"]
     numbers = {name: i for i, name in enumerate(saved_names)}
     parameters = dict(model.named_parameters())
     names = {id(p): n for n, p in parameters.items()}
@@ -289,10 +314,17 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
         entry = state["state"].get(numbers[name])
         if entry is None:
             continue
-        for value in entry.values():
-            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[name].shape:
+        wanted = schema.KEPT_BY[type(optimizer).__name__]
+        if set(entry) != wanted:
+            raise UserError(
+                f"checkpoint {path}: its optimizer keeps {', '.join(sorted(entry)) or 'nothing'} of {name}, "
+                f"{type(optimizer).__name__} needs {', '.join(sorted(wanted))}"
+            )
+        for kind, value in entry.items():
+            if value is not None and value.shape != (parameters[name].shape if schema.KEPT[kind][0] else ()):
                 raise UserError(
-                    f"checkpoint {path}: the optimizer state of {name} has another shape than the parameter"
+                    f"checkpoint {path}: the optimizer's {kind} of {name} has shape {tuple(value.shape)}, the parameter "
+                    f"{tuple(parameters[name].shape)}"
                 )
         merged[i] = entry
     current = optimizer.state_dict()

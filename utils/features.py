@@ -6,13 +6,14 @@ An .npz archive, not compressed (features do not compress):
     classes (K,) text                     encoder, stream, dataset, protocol       text: where they come from
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
 from utils.files import ArrayArchive, atomic_write
+from utils.fingerprint import from_text, to_text
 
 SPLITS = ("train", "val")
 _TEXTS = ("encoder", "stream", "dataset", "protocol")
@@ -32,7 +33,8 @@ class SplitFeatures:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both splits; classes: K names; encoder, stream, dataset, protocol: where they come from."""
+    """Features of both splits; classes: K names; encoder, stream, dataset, protocol: where they come from; data: fingerprints of
+    the clips by split (utils.fingerprint), {} where the file does not say them."""
 
     train: SplitFeatures
     val: SplitFeatures
@@ -41,11 +43,13 @@ class Features:
     stream: str
     dataset: str
     protocol: str
+    data: dict = field(default_factory=dict)
 
 
 def write_features(path, content: Features) -> None:
     """Saves the features, whole or not at all."""
     arrays = {name: np.str_(getattr(content, name)) for name in _TEXTS}
+    arrays["data"] = np.str_(to_text(content.data))
     arrays["classes"] = np.asarray(content.classes, dtype=np.str_)
     for name in SPLITS:
         split = getattr(content, name)
@@ -89,4 +93,6 @@ def read_features(path) -> Features:
             raise UserError(
                 f"{path}: train features of {sizes['train']} numbers cannot be compared with val's {sizes['val']}"
             )
-        return Features(**splits, classes=classes, **{name: str(archive.read(name))[:500] for name in _TEXTS})
+        data = from_text(str(archive.read("data")) if "data" in archive else "")
+        texts = {name: str(archive.read(name))[:500] for name in _TEXTS}
+        return Features(**splits, classes=classes, **texts, data=data)

@@ -9,12 +9,14 @@ none of the sampled blocks, is not.
 """
 
 import hashlib
+import json
 import os
 
 import numpy as np
 
 BLOCKS, BLOCK_BYTES = 64, 4096
 PARTS = ("names", "labels", "frames", "coordinates")  # of a fingerprint, each 16 hexadecimal digits
+WORDS = "{split: {clips, shape, " + ", ".join(PARTS) + "}}"
 
 
 def checksum(*parts) -> str:
@@ -50,17 +52,30 @@ def of_clips(names, labels, num_frame, shape, coordinates: str) -> dict:
     }
 
 
-def expected(value) -> str | None:
-    """None when `value` is a fingerprint by split as it is written, else what was expected."""
-    what = "{split: {clips, shape, " + ", ".join(PARTS) + "}}"
-    if not isinstance(value, dict):
-        return what
-    for entry in value.values():
-        if not isinstance(entry, dict) or not isinstance(entry.get("clips"), int):
-            return what
-        if not isinstance(entry.get("shape"), list) or not all(isinstance(entry.get(part), str) for part in PARTS):
-            return what
-    return None
+def holds(value) -> bool:
+    """Whether a value is fingerprints by split, as `WORDS` says."""
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict)
+        and type(entry.get("clips")) is int
+        and isinstance(entry.get("shape"), list)
+        and all(type(n) is int for n in entry["shape"])
+        and all(isinstance(entry.get(part), str) for part in PARTS)
+        for entry in value.values()
+    )
+
+
+def to_text(data: dict) -> str:
+    """Fingerprints by split as text, for an archive of arrays."""
+    return json.dumps(data)
+
+
+def from_text(text: str) -> dict:
+    """What `to_text` wrote; {} for anything else."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return data if holds(data) else {}
 
 
 def differences(then: dict, now: dict) -> list[str]:

@@ -4,6 +4,7 @@ A run saves its scores as `scores.npz` (`write_scores`), and nothing else is nee
 
     names    (N,) text, sorted: the clips          scores   (N, K) float32: the class scores before the soft-max
     labels   (N,) int64: the true classes          stream, dataset   text: where they come from
+                                                   data              text: fingerprint of the clips
 
 Runs are matched by clip name, never by position, and refused when their clips or labels differ. The fused score of a
 clip is the weighted sum of its scores; only the ratios of the weights matter to accuracy.
@@ -17,13 +18,14 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
 from utils.files import ArrayArchive, atomic_write
+from utils.fingerprint import differences, from_text, to_text
 
 SCORES_FILE = "scores.npz"
 MAX_COMBINATIONS = 20000
@@ -31,13 +33,15 @@ MAX_COMBINATIONS = 20000
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one run: names (N,) sorted text, labels (N,) int64, scores (N, K) float32; source: where from."""
+    """Scores of one run: names (N,) sorted text, labels (N,) int64, scores (N, K) float32; data: fingerprint
+    of the test clips (utils.fingerprint) by split, {} where the file does not say it; source: where from."""
 
     names: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
     stream: str = ""
     dataset: str = ""
+    data: dict = field(default_factory=dict)
     source: str = ""
 
     def __len__(self) -> int:
@@ -78,12 +82,14 @@ def _sorted(content: Scores) -> Scores:
         scores[order],
         content.stream,
         content.dataset,
+        content.data,
         content.source,
     )
 
 
-def write_scores(path, names, labels, scores, stream: str, dataset: str) -> None:
-    """Saves scores (N, K) of clips `names` with true classes `labels` (N,), sorted by name, whole or not at all.
+def write_scores(path, names, labels, scores, stream: str, dataset: str, data: dict | None = None) -> None:
+    """Saves scores (N, K) of clips `names` with true classes `labels` (N,), sorted by name, whole or not at all. data:
+    fingerprints of the test clips by split.
 
     Raises UserError when they do not fit together or are not finite."""
     content = _sorted(
@@ -97,6 +103,7 @@ def write_scores(path, names, labels, scores, stream: str, dataset: str) -> None
             scores=content.scores,
             stream=np.str_(stream),
             dataset=np.str_(dataset),
+            data=np.str_(to_text(data or {})),
         )
 
 
@@ -114,12 +121,14 @@ def read_scores(path) -> Scores:
         if missing:
             raise UserError(f"{path}: not a scores file, it lacks {' and '.join(missing)}")
         texts = {name: str(archive.read(name))[:200] if name in archive else "" for name in ("stream", "dataset")}
-        content = Scores(*map(archive.read, ("names", "labels", "scores")), **texts, source=str(path))
+        data = from_text(str(archive.read("data")) if "data" in archive else "")
+        content = Scores(*map(archive.read, ("names", "labels", "scores")), **texts, data=data, source=str(path))
     return _sorted(content)
 
 
 def check_same_clips(runs: Sequence[Scores]) -> None:
-    """Raises UserError, saying how many differ, unless all runs hold the same clips, labels and number of classes."""
+    """Raises UserError, saying how many differ, unless all runs hold the same clips, labels and number of classes, and, where
+    the files say them, the same coordinates."""
     first = runs[0]
     for run in runs[1:]:
         here, there = set(first.names.tolist()), set(run.names.tolist())
@@ -143,6 +152,11 @@ def check_same_clips(runs: Sequence[Scores]) -> None:
             raise UserError(
                 f"{first.source} and {run.source} disagree about the class of {len(differ)} of {len(first)} clips "
                 f"(first: {first.names[i]}, {first.labels[i]} and {run.labels[i]}); fuse runs of the same preparation"
+            )
+        if found := differences(first.data, run.data):
+            raise UserError(
+                f"{first.source} and {run.source} were evaluated on other test clips of the same names: {'; '.join(found)}; fuse "
+                "runs of the same preparation"
             )
 
 

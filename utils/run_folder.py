@@ -1,6 +1,7 @@
 """A run folder: everything that is needed to know what was run, and what it gave.
 
-arguments.json   arguments, command line, versions, git commit, one entry per start (a resumed run has several)
+arguments.json   arguments, command line, versions, git commit, fingerprints of the data (utils.fingerprint), one entry per
+                 start (a resumed run has several)
 log.txt          what was printed
 metrics.jsonl    a JSON object a line: step, epoch and values under their names
 events.out.*     the same values for TensorBoard
@@ -105,27 +106,34 @@ def own_folder(path, program: str) -> Ownership:
 
 class RunFolder:
     """The folder of one run of one program, which owns it until `close`. Raises UserError when it cannot be made or written
-    to, or another process writes there. owner: where the folder has been taken before (`own_folder`)."""
+    to, or another process writes there. owner: where the folder has been taken before (`own_folder`); data: fingerprints
+    of what is read, for arguments.json."""
 
     def __init__(
-        self, path, program: str, arguments: dict, resumed_step: int | None = None, owner: Ownership | None = None
+        self,
+        path,
+        program: str,
+        arguments: dict,
+        resumed_step: int | None = None,
+        owner: Ownership | None = None,
+        data: dict | None = None,
     ):
         self.path = Path(path)
         self._owner = owner or own_folder(path, program)
         try:
-            self._open(program, arguments, resumed_step)
+            self._open({"program": program, "arguments": arguments, "data": data}, resumed_step)
         except BaseException:
             self._owner.release()
             raise
 
-    def _open(self, program: str, arguments: dict, resumed_step: int | None) -> None:
+    def _open(self, about: dict, resumed_step: int | None) -> None:
         try:
             remove_leftovers(self.path)
             earlier = self._set_aside() if resumed_step is None else None
             self._log = open(self.path / "log.txt", "a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"run folder {describe_os_error(error)}") from None
-        self._start(program, arguments)
+        self._start(**about)
         self._metrics_path = self.path / "metrics.jsonl"
         self._forget_after(resumed_step)
         self._metrics = open(self._metrics_path, "a", encoding="utf-8")
@@ -151,7 +159,7 @@ class RunFolder:
                 os.replace(file, target / file.name)
         return target
 
-    def _start(self, program: str, arguments: dict) -> None:
+    def _start(self, program: str, arguments: dict, data: dict | None) -> None:
         file = self.path / "arguments.json"
         try:
             starts = load_json(file) if file.exists() else []
@@ -162,6 +170,7 @@ class RunFolder:
             "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
             "arguments": _plain(arguments),
+            "data": data,
             "versions": versions(),
         }
         write_json(file, [*(starts if isinstance(starts, list) else []), entry])

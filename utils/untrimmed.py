@@ -20,6 +20,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import load_json, map_npy
+from utils.fingerprint import of_clips, sampled
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,18 @@ class Untrimmed:
     def labels(self, i: int) -> np.ndarray:
         """Frame labels of video i, (T,)."""
         return self.frame_label[self.offsets[i] : self.offsets[i + 1]]
+
+
+def of_videos(videos: Untrimmed, chosen) -> dict:
+    """The fingerprint (utils.fingerprint) of the videos with these numbers; coordinates: of sampled blocks of all frames."""
+    chosen = list(chosen)
+    path = videos.folder / "frames.npy"
+    with open(path, "rb") as file:
+        coordinates = sampled(file.fileno(), 0, path.stat().st_size)
+    names, lengths = [videos.names[i] for i in chosen], np.diff(videos.offsets)[chosen]
+    return of_clips(
+        names, np.concatenate([videos.labels(i) for i in chosen]), lengths, videos.frames.shape, coordinates
+    )
 
 
 def frame_labels(length: int, segments) -> np.ndarray:
