@@ -265,6 +265,7 @@ def evaluate(args, world: World) -> None:
     dataset = world.first_once(
         lambda: find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
     )
+    dataset = encoder_source(args).fit(dataset)
     first = encoder_source(args).load(dataset, args.seed[0])  # refuses a wrong file before anything is read or written
     backbone = first.encoder.config.backbone
     chosen = world.on_main(lambda: choose_precision(args.precision, device, backbone))
@@ -291,7 +292,7 @@ def evaluate(args, world: World) -> None:
             f"{f', {world.size} processes' if world.size > 1 else ''}, {precision}"
         )
         pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
-        say_place(place, pretraining, folder.say)
+        say_place(place, pretraining, dataset.converted, folder.say)
         if args.cache_features:
             folder.say("features: cached centre crops, not the exact protocol of fresh crops")
         if args.precision not in ("fp32", "fp64"):

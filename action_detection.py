@@ -16,8 +16,10 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from data_gen.normalise import PLANAR_STEPS
+from data_gen.normalise import STEPS as ALL_STEPS
 from engine.detection import (
     DetectionOutcome,
     DetectionRecipe,
@@ -36,10 +38,12 @@ from engine.setup import (
     resolve_device,
     resolve_precision,
 )
+from engine.transfer import pad_persons
 from feeder.windows import STEPS, VideoWindows
 from options.backbones import encoder_flags
 from options.detection import DEFAULT_DATASET
 from utils import checkpoint as files
+from utils.convert_layout import convert
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise, summarise_runs
@@ -82,6 +86,20 @@ def find_videos(args) -> tuple[Dataset, Untrimmed, dict[str, list[int]]]:
     return Dataset(row, layout, args.protocol, folder / row.protocols[args.protocol][0]), videos, splits
 
 
+def converted_videos(videos: Untrimmed, dataset: Dataset) -> Untrimmed:
+    """The videos in the form of frames that the data set is read as, in memory where that is another than the files'."""
+    given, wanted = dataset.stored_form, dataset.form
+    if given == wanted:
+        return videos
+    if given.dimensions != wanted.dimensions:
+        raise UserError(
+            f"{videos.folder}: its videos have {given.dimensions} dimensions, the encoder was trained in {wanted.dimensions}; "
+            "whole videos are not converted from one to the other: take an encoder trained in as many"
+        )
+    frames = convert(pad_persons(videos.frames, wanted.persons), given.layout, wanted.layout, axis=2)
+    return replace(videos, frames=frames, layout=wanted.layout.name)
+
+
 def encoder_source(args) -> EncoderSource:
     return EncoderSource(args.pretrained, args.stream, encoder_flags(args))
 
@@ -111,8 +129,9 @@ def normalisation(args, dataset: Dataset) -> tuple[str, ...]:
     """Steps for the windows: none for raw coordinates, else those that the prepared clips had (all, where it isn't said)."""
     if args.coordinates == "raw":
         return ()
+    usual = ALL_STEPS if dataset.row.dimensions == 3 else PLANAR_STEPS
     said = dataset.normalised
-    return tuple(step for step in STEPS if not isinstance(said, list) or step in said)
+    return tuple(step for step in STEPS if step in (said if isinstance(said, list) else usual))
 
 
 def run_seed(args, train: VideoWindows, test: VideoWindows, dataset: Dataset, seed: int, folder: RunFolder):
@@ -204,6 +223,7 @@ def main(argv=None) -> int:
     place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
     args.finetune_dataset, args.protocol = place.dataset, place.protocol
     dataset, videos, splits = find_videos(args)
+    dataset = encoder_source(args).fit(dataset)
     first = encoder_source(args).load(
         dataset, args.seed[0]
     )  # a wrong file is refused before anything is read or written
@@ -212,6 +232,7 @@ def main(argv=None) -> int:
     if args.mode == "sequence":
         check_causal(first.encoder)
     steps = normalisation(args, dataset)
+    videos = converted_videos(videos, dataset)
     train, test = (
         VideoWindows(videos, tuple(splits[split]), dataset.layout, first.stream, steps, device, dtype)
         for split in ("train", "val")
@@ -227,7 +248,7 @@ def main(argv=None) -> int:
             f"videos ({test.lengths.sum()} frames), {dataset.row.num_classes} classes and background, {device}, {precision}"
         )
         pretraining = pretraining_of(place, args.data_root, None)
-        say_place(place, pretraining, folder.say)
+        say_place(place, pretraining, dataset.converted, folder.say)
         outcomes = {seed: run_seed(args, train, test, dataset, seed, folder) for seed in args.seed}
         write_results(args, dataset, test, first.source, outcomes, pretraining, data, folder)
         draw_timelines(args, test, dataset, outcomes[args.seed[0]], folder)

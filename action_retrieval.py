@@ -74,6 +74,7 @@ class Encoding:
         self.source = None if args.raw_joints else EncoderSource(args.pretrained, args.stream, encoder_flags(args))
         self.encoder, self.stream, self.how = RAW, args.stream or "joint", ""
         if self.source is not None:
+            self.data = self.source.fit(self.data)
             loaded = self.source.load(self.data, args.seed[0])  # refuses a wrong file before anything is read
             self.encoder, self.stream = loaded.source, loaded.stream
             backbone = loaded.encoder.config.backbone
@@ -218,7 +219,8 @@ def main(argv=None) -> int:
         names = source.val.clips.names if isinstance(source, Encoding) else source.val.names
         other = source.other if isinstance(source, Encoding) else ()
         pretraining = pretraining_of(place, args.data_root, names, other)
-        say_place(place, pretraining, folder.say)
+        converted = source.data.converted if isinstance(source, Encoding) else ""
+        say_place(place, pretraining, converted, folder.say)
         evaluate(args, source.features if isinstance(source, Encoding) else lambda seed: source, pretraining, folder)
     except UserError as error:
         folder.say(f"error: {error}", show=False)

@@ -39,7 +39,7 @@ class RawClips:
     """Clips of files, for an encoder."""
 
     def __init__(self, encoder: SkeletonEncoder, source: str, odd: OddClips, limit: int = MAX_UNPACKED):
-        self.encoder, self.labels, self.odd = encoder, None, odd
+        self.encoder, self.labels, self.odd, self.converted = encoder, None, odd, encoder.converted
         self.files = ClipFiles(source, limit)
         self.names = self.files.names
 
@@ -56,12 +56,8 @@ class PreparedClips:
 
     def __init__(self, encoder: SkeletonEncoder, data_root, name: str, protocol: str, split: str):
         dataset = find_dataset(data_root, name, protocol, (split,))
-        has = (dataset.layout.name, dataset.row.persons)
-        if has != (encoder.layout.name, encoder.persons):
-            raise UserError(
-                f"{encoder.source}: the encoder reads {encoder.layout.name} with {encoder.persons} persons, {name} has "
-                f"{has[0]} with {has[1]}; use a checkpoint of the same layout and number of persons"
-            )
+        dataset = dataset.read_as(encoder.form)
+        self.converted = dataset.converted
         self.encoder, self.clips = encoder, dataset.clips(split)
         self.names, self.labels = list(self.clips.names), self.clips.labels.numpy()
 
@@ -121,7 +117,8 @@ def main(argv=None) -> int:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"--output {output}: it is there already; remove it, or give another folder")
     resolve_device(args.device)
-    encoder = load(args.pretrained, args.stream, args.layout, args.persons, args.normalise, args.device)
+    own = (args.stream, args.layout, args.persons, args.normalise)
+    encoder = load(args.pretrained, *own, args.device, args.input_layout)
     odd = OddClips(args.strict)
     if args.dataset:
         place = find_place(args.data_root, args.pretrained, args.dataset, args.protocol, args.dataset)
@@ -132,6 +129,8 @@ def main(argv=None) -> int:
     else:
         clips = RawClips(encoder, args.input, odd, int(args.max_unpacked * 1e9))
     check_names(clips.names, args.frames)
+    if clips.converted:
+        print(clips.converted)
     begun = time.monotonic()
     with building_folder(output.absolute()) as temporary:
         whole = temporary / "whole"
@@ -142,6 +141,7 @@ def main(argv=None) -> int:
         about |= {"layout": encoder.layout.name, "persons": encoder.persons, "dimensions": encoder.feature_size}
         about |= {"clips": args.input or f"{args.dataset} {args.protocol} {args.split}"}
         about |= {"normalisation": "of the data set" if args.dataset else list(encoder.steps)}
+        about |= {"converted": clips.converted} if clips.converted else {}
         odd.tell()
         write_json(whole / "source.json", about | ({"odd": odd.found} if odd.found else {}))
         os.replace(whole, output)

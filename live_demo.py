@@ -35,11 +35,9 @@ from utils.errors import EXIT_INTERRUPTED, UserError, run
 def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
     """Test clips as (name, true class, frames (V, 3, M)), at the sensor's rate."""
     dataset = find_dataset(args.data_root, args.dataset, args.protocol, ("val",))
-    if (dataset.layout.name, dataset.row.persons) != (found.encoder.layout.name, found.encoder.persons):
-        raise UserError(
-            f"{args.classifier}: its encoder reads {found.encoder.layout.name} with {found.encoder.persons} persons, "
-            f"{args.dataset} has {dataset.layout.name} with {dataset.row.persons}"
-        )
+    dataset = dataset.read_as(found.encoder.form)
+    if dataset.converted:
+        print(dataset.converted)
     clips = dataset.clips("val")
     for i in epoch_order(args.seed, 0, len(clips))[: args.clips].tolist():
         low, true = int(clips.offsets[i]), dataset.row.classes[int(clips.labels[i])]
@@ -64,9 +62,10 @@ def parse_line(line: str, kind: str, joints: int) -> np.ndarray:
         numbers = np.array([float(word) for word in line.split(",")], dtype=np.float64)
     except (ValueError, TypeError, RecursionError):
         raise UserError(f"it is no {kind} of numbers: {line.strip()[:60]!r}") from None
-    if len(numbers) % (3 * joints):
-        raise UserError(f"{len(numbers)} numbers are not x,y,z of {joints} joints a person")
-    return numbers.reshape(-1, joints, 3)
+    for size in (3, 2):
+        if len(numbers) % (size * joints) == 0:
+            return numbers.reshape(-1, joints, size)
+    raise UserError(f"{len(numbers)} numbers are not x,y,z (or x,y) of {joints} joints a person")
 
 
 def received(lines, kind: str, joints: int) -> Iterator[tuple[str, None, Iterator[np.ndarray]]]:
@@ -159,12 +158,14 @@ def cost_in_words(costs: list[float], rate: float) -> str:
 def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
-    found = load_classifier(args.classifier, "none" if args.dataset else args.normalise, args.device)
+    found = load_classifier(args.classifier, "none" if args.dataset else args.normalise, args.device, args.input_layout)
     stream = found.encoder.start_stream(OddClips(strict=True) if args.strict else None)
-    joints = found.encoder.layout.joints
+    joints = found.encoder.input_layout.joints
     print(
         f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, {found.encoder.device}"
     )
+    if found.encoder.converted:
+        print(found.encoder.converted)
     sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints)
     display, costs = Display(sys.stdout), []
     try:

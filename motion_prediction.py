@@ -189,6 +189,7 @@ def main(argv=None) -> int:
     place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
     args.finetune_dataset, args.protocol = place.dataset, place.protocol
     dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
+    dataset = EncoderSource(args.pretrained, args.stream, encoder_flags(args)).fit(dataset)
     first = make_encoder(args, dataset, "frozen", args.seed[0])  # a wrong file is refused before anything is read
     args.precision, precision = choose_precision(args.precision, device, first.encoder.config.backbone)
     dtype, _ = resolve_precision(args.precision)
@@ -208,7 +209,7 @@ def main(argv=None) -> int:
             f"{device}, {precision}"
         )
         pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
-        say_place(place, pretraining, folder.say)
+        say_place(place, pretraining, dataset.converted, folder.say)
         still = zero_velocity(test)
         trained = {
             mode: {seed: run_seed(args, dataset, mode, seed, train, test, folder) for seed in args.seed}

@@ -88,7 +88,8 @@ def labels_of(source: ClipFiles, kept: list[int], classes) -> np.ndarray:
 
 def taught(args, folder: RunFolder) -> Classifier:
     """The classifier of --labelled clips, cross-validated and saved."""
-    encoder = load(args.source, args.stream, args.layout, args.persons, args.normalise, args.device)
+    own = (args.stream, args.layout, args.persons, args.normalise)
+    encoder = load(args.source, *own, args.device, args.input_layout)
     source = ClipFiles(args.labelled)
     if None in source.classes():
         loose = source.names[source.classes().index(None)]
@@ -179,7 +180,7 @@ def main(argv=None) -> int:
     found = None
     if not args.labelled:
         found = load_classifier(
-            args.source, args.normalise, args.device
+            args.source, args.normalise, args.device, args.input_layout
         )  # a wrong file is refused before anything is written
     for path in (args.labelled, args.input):
         if path:
@@ -191,6 +192,8 @@ def main(argv=None) -> int:
             f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, "
             f"{found.encoder.stream} stream, {found.encoder.layout.name}, {found.encoder.device}"
         )
+        if found.encoder.converted:
+            folder.say(found.encoder.converted)
         if args.input:
             answer(args, found, folder)
     except UserError as error:

@@ -87,8 +87,8 @@ def model_config(args, dataset: Dataset) -> PCM3Config:
     )
 
 
-def view_settings(args) -> ViewSettings:
-    """How views are drawn."""
+def view_settings(args, dimensions: int) -> ViewSettings:
+    """How views of clips of so many dimensions are drawn."""
     return ViewSettings(
         crop=tuple(args.crop),
         corruption=args.corruption,
@@ -97,6 +97,7 @@ def view_settings(args) -> ViewSettings:
         mask_ratio=args.mask_ratio,
         mask_segments=args.mask_segments,
         mask_per_sample=args.mask_per_sample,
+        planar=dimensions == 2,
         mix=MixSettings(
             length=tuple(args.mix_length), parts=tuple(args.mix_parts), probabilities=tuple(args.mix_probabilities)
         ),
@@ -124,7 +125,7 @@ def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches
         clips.to(device, placement_of(args, device, world)),
         args.batch_size,
         args.seed,
-        view_settings(args),
+        view_settings(args, dataset.row.dimensions),
         dataset.layout.parts,
         dataset.layout.parents,
         stream,

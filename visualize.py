@@ -21,12 +21,13 @@ from options.visualize import parse_args
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from engine import pictures
-from engine.encoders import clip_features, load_encoder
+from engine.encoders import clip_features, form_read, load_encoder
 from engine.evaluation import usual_protocol
 from engine.monitor import limited
 from engine.pictures import load_model, one_of_each_class
@@ -65,8 +66,9 @@ def checkpoint_path(args) -> Path:
     return source / files.LAST if source.is_dir() else source
 
 
-def open_split(args, trained: dict, split: str, path=None) -> tuple[Dataset, ClipViews]:
-    """The data set and the views of a split. trained: arguments of a checkpoint, {} for a data set by name."""
+def open_split(args, trained: dict, split: str, path=None, reads=None) -> tuple[Dataset, ClipViews]:
+    """The data set and the views of a split. trained: arguments of a checkpoint, {} for a data set by name; reads: of a data
+    set, the form of frames that an encoder reads it in, which it is converted to; None = as it is."""
     name = args.dataset or trained.get("pre_dataset") or trained.get("dataset")  # of a pretraining, of a classifier
     if not isinstance(name, str):
         raise UserError(f"checkpoint {path}: it does not say its data set; give --dataset")
@@ -74,6 +76,9 @@ def open_split(args, trained: dict, split: str, path=None) -> tuple[Dataset, Cli
     protocol = args.protocol or (own if isinstance(own, str) else usual_protocol(args.data_root, name))
     split = args.split or split
     dataset = find_dataset(args.data_root, name, protocol, (split,))
+    dataset = dataset if reads is None else dataset.read_as(reads(dataset))
+    if dataset.converted:
+        print(dataset.converted)
     stream = trained.get("stream", "joint")
     return dataset, ClipViews(dataset.clips(split), torch.tensor(dataset.layout.parents), stream)
 
@@ -113,7 +118,7 @@ def show_clips(args) -> str:
 def show_prediction(args) -> str:
     path = checkpoint_path(args)
     model, trained = load_model(path)
-    dataset, views = open_split(args, trained, "val", path)
+    dataset, views = open_split(args, trained, "val", path, lambda dataset: pictures.form_of(model))
     pictures.check_drawable(model, trained, dataset, path)
     settings = pictures.settings_of(trained, path)
     found = pictures.predict_clips(model, views, chosen_clips(args, views), dataset.layout, args.seed, settings)
@@ -129,9 +134,10 @@ def show_prediction(args) -> str:
 def show_views(args) -> str:
     path = checkpoint_path(args)
     model, trained = load_model(path)
-    dataset, views = open_split(args, trained, "train", path)
+    dataset, views = open_split(args, trained, "train", path, lambda dataset: pictures.form_of(model))
     pictures.check_drawable(model, trained, dataset, path)
     settings, layout = pictures.settings_of(trained, path), dataset.layout
+    settings = replace(settings, planar=dataset.row.dimensions == 2)
     size = min(VIEWS_BATCH, len(views))
     if size < 3:
         raise UserError(f"{views.clips.source}: mixing needs at least 3 clips, there are {size}")
@@ -144,7 +150,7 @@ def show_views(args) -> str:
 def show_features(args) -> str:
     path = checkpoint_path(args)
     found = files.find_encoder(files.load(path), path)
-    dataset, views = open_split(args, found.arguments, "val", path)
+    dataset, views = open_split(args, found.arguments, "val", path, lambda dataset: form_read(str(path), dataset))
     loaded = load_encoder(str(path), dataset)
     views = limited(ClipViews(views.clips, views.parents, loaded.stream), args.points)
     features = clip_features(loaded.encoder, views)

@@ -78,8 +78,8 @@ def centre(clip: np.ndarray, place: Place) -> np.ndarray:
 def scale_by_trunk(clip: np.ndarray, layout: Layout) -> np.ndarray:
     """Divides a clip by the median length of person 1's trunk over the frames that show it; (3, T, V, M). A clip that shows
     no trunk stays as it is."""
-    person = clip[..., 0]
-    lengths = trunk_length(person[:, (person != 0).any(axis=(0, 2))], layout)
+    person = clip[..., 0].transpose(1, 0, 2).astype(np.float64)  # (T, C, V)
+    lengths = trunk_length(person[(person != 0).any(axis=(1, 2))], layout)
     length = np.median(lengths) if len(lengths) else 0.0
     return clip if length < _TINY else (clip / np.float32(length)).astype(clip.dtype)
 

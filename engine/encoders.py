@@ -10,6 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from engine.setup import Dataset
+from engine.transfer import FrameForm
 from feeder.evaluation import ClipViews, in_order
 from models.encoder import SIZES, Encoder, EncoderConfig
 from models.norm import ViewNorm
@@ -45,6 +46,7 @@ def encoder_config(dataset: Dataset, given: dict, **head) -> EncoderConfig:
 
     UserError for a backbone that is not known, and for sizes that it does not have."""
     layout, persons = dataset.layout, dataset.row.persons
+    given = given | {"dimensions": dataset.row.dimensions}
     with sizes_refused(given.get("backbone", "gru")):
         return EncoderConfig(layout=layout.name, joints=layout.joints, persons=persons, **given, **head)
 
@@ -78,7 +80,31 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: 
         raise UserError(
             f"checkpoint {path}: trained on layout {trained_on}, {dataset.row.name} has {dataset.layout.name}"
         )
+    if dimensions_of(found, path) != dataset.row.dimensions:
+        raise UserError(
+            f"checkpoint {path}: trained in {dimensions_of(found, path)} dimensions, {dataset.row.name} has "
+            f"{dataset.row.dimensions}"
+        )
     return build_encoder(found, path, dataset.layout, persons, stream, asked)
+
+
+def form_read(path: str, dataset: Dataset) -> FrameForm:
+    """What a frame of a checkpoint's encoder is. A file that does not say it, and fits the data set, reads what that has;
+    else what the size of a frame tells (`frame_of`). UserError when the file holds no encoder, or nothing fits."""
+    found = files.find_encoder(files.load(path), path)
+    given = dataset.form
+    if found.config.get("layout") is None and input_size(found) == given.layout.joints * 3 * given.persons:
+        return given
+    layout, persons = frame_of(found, path)
+    return FrameForm(layout, persons, dimensions_of(found, path))
+
+
+def dimensions_of(found: files.FoundEncoder, path) -> int:
+    """2 for an encoder of clips in a picture's plane, else 3; UserError where a file says anything else."""
+    dimensions = found.config.get("dimensions", 3)
+    if type(dimensions) is not int or dimensions not in (2, 3):
+        raise UserError(f"checkpoint {path}: its dimensions are {dimensions!r}, expected 2 or 3")
+    return dimensions
 
 
 def input_size(found: files.FoundEncoder) -> int:

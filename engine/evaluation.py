@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine.encoders import LoadedEncoder, encoder_config, fit_input_norm, load_encoder, random_encoder
+from engine.encoders import LoadedEncoder, encoder_config, fit_input_norm, form_read, load_encoder, random_encoder
 from engine.setup import Dataset, find_dataset, find_row
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
@@ -130,9 +130,10 @@ def check_own_data(place: Place, data: dict, allowed: bool) -> list[str]:
     return found
 
 
-def say_place(place: Place, pretraining: dict | None, say) -> None:
-    """Says where data set and protocol come from, and the warning about test clips that were pretrained on."""
-    for line in place.said():
+def say_place(place: Place, pretraining: dict | None, converted: str, say) -> None:
+    """Says where data set and protocol come from, what is `converted` for the encoder ('' for nothing), and the warning
+    about test clips that were pretrained on."""
+    for line in [*place.said(), *([converted] if converted else [])]:
         say(line)
     if pretraining and pretraining["test_clips_seen"] is None:
         say(
@@ -151,6 +152,16 @@ class EncoderSource:
     pretrained: str
     stream: str | None
     asked: dict
+
+    def fit(self, dataset: Dataset) -> Dataset:
+        """The data set as the encoder reads it: its clips are converted where they are of another form (`Dataset.converted`
+        says how). UserError when the file holds no encoder, or there is no way."""
+        if not self.pretrained:
+            return dataset
+        try:
+            return dataset.read_as(form_read(self.pretrained, dataset))
+        except UserError as error:
+            raise UserError(f"checkpoint {self.pretrained} on {dataset.row.name}: {error}") from None
 
     def load(self, dataset: Dataset, seed: int) -> LoadedEncoder:
         """A fresh copy for a seed, on the CPU; UserError when the file does not fit the data set."""

@@ -8,7 +8,9 @@
     features = encoder.clip_features([clip])               # (1, D): one feature for each clip
     frames = encoder.frame_features(clip)                  # (T, D): one feature for each frame
 
-Joint layout, number of persons and stream are those of the checkpoint. Coordinates are raw: what the preparation of a data
+Joint layout, number of persons and stream are those of the checkpoint; clips of another layout are converted where it is named:
+`load(PATH, input_layout="mediapipe_33")`, and clips of two dimensions, (T, V, 2) with y up, are taken as `engine.transfer` says.
+Coordinates are raw: what the preparation of a data
 set does to a clip is done here (data_gen.normalise), then what evaluation does (centre 95 %, resized to 64 frames), so that
 a clip has the feature that it has as part of a prepared data set. Beyond the 300 frames that such a set stores, all of the
 clip counts.
@@ -30,18 +32,20 @@ from torch import Tensor
 
 from data_gen.from_arrays import ArrayClips
 from data_gen.normalise import STEPS, normalise, parse_steps
-from engine.encoders import LoadedEncoder, build_encoder, frame_of
+from engine.encoders import LoadedEncoder, build_encoder, dimensions_of, frame_of
 from engine.novelty import Novelty, novelty_of
 from engine.setup import resolve_device
+from engine.transfer import FrameForm, flatten, say_transfer, stand_up
 from feeder.clips import PackedClips
 from feeder.evaluation import ClipViews
 from feeder.views import take_stream
-from feeder.windows import normalise_windows, orientation
+from feeder.windows import normalise_windows, orientation, turn_windows
 from models.encoder import Encoder
 from utils import checkpoint as files
 from utils.clip_check import OddClips
+from utils.convert_layout import convert
 from utils.errors import UserError
-from utils.skeleton import Layout
+from utils.skeleton import LAYOUTS, Layout, get_layout
 
 BATCH = 64  # clips encoded at once: what is held in memory beside the features
 FIRST_FRAMES = 30  # of a stream, which are looked at
@@ -59,20 +63,21 @@ def read_clip(path) -> np.ndarray:
 def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarray:
     """Somebody's array -> a clip (3, T, V, M) float32, absent persons zero.
 
-    array: (T, V, 3), (T, V, 3, M) or (M, T, V, 3), of numpy, torch or lists, at most `persons` persons. UserError, with
-    `name`, for another shape, for what are no numbers, and for numbers that are not finite."""
+    array: (T, V, 3), (T, V, 3, M) or (M, T, V, 3), of numpy, torch or lists, at most `persons` persons; with 2 in place of 3,
+    z becomes 0. UserError, with `name`, for another shape, for what are no numbers, and for numbers that are not finite."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiu":
         raise UserError(f"{name}: expected numbers, found {array.dtype}")
     shape, joints = array.shape, layout.joints
-    if len(shape) == 3 and shape[1:] == (joints, 3):
+    poses = ((joints, 3), (joints, 2))
+    if len(shape) == 3 and shape[1:] in poses:
         array = array[..., None]
-    elif len(shape) == 4 and shape[2:] == (joints, 3):
+    elif len(shape) == 4 and shape[2:] in poses:
         array = np.moveaxis(array, 0, -1)
-    elif not (len(shape) == 4 and shape[1:3] == (joints, 3)):
+    elif not (len(shape) == 4 and shape[1:3] in poses):
         raise UserError(
             f"{name}: expected coordinates (T, {joints}, 3), (T, {joints}, 3, M) or (M, T, {joints}, 3) of joint layout "
-            f"{layout.name}, found {shape}"
+            f"{layout.name}, or 2 for 3, found {shape}{_other_layouts(shape, layout)}"
         )
     if not array.shape[0]:
         raise UserError(f"{name}: it has no frame")
@@ -82,16 +87,23 @@ def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarr
         )
     clip = np.zeros((3, len(array), joints, persons), dtype=np.float32)
     with np.errstate(over="ignore"):  # becomes infinite, and is refused below
-        clip[..., : array.shape[3]] = array.transpose(2, 0, 1, 3)
+        clip[: array.shape[2], ..., : array.shape[3]] = array.transpose(2, 0, 1, 3)
     if not np.isfinite(clip).all():
         frame = int(np.flatnonzero(~np.isfinite(clip).all(axis=(0, 2, 3)))[0])
         raise UserError(f"{name}: a coordinate of frame {frame} (counted from 0) is not a finite number")
     return clip
 
 
+def _other_layouts(shape, layout: Layout) -> str:
+    """A hint for an array of another number of joints: which layouts have as many."""
+    fitting = [one.name for one in LAYOUTS.values() if one.joints in shape[1:3] and one != layout]
+    return f"; where its joints are those of {' or '.join(fitting)}, say so (input layout)" if fitting else ""
+
+
 class SkeletonEncoder:
     """An encoder with all that comes before it. encoder: the module, in eval mode, on `device`; layout, persons: of a
-    frame; stream: joint, bone or motion, made here of joints; source: the file, for messages; steps: of the normalisation."""
+    frame; stream: joint, bone or motion, made here of joints; source: the file, for messages; steps: of the normalisation;
+    input_layout: of the clips that are given, None = the encoder's."""
 
     def __init__(
         self,
@@ -100,17 +112,35 @@ class SkeletonEncoder:
         persons: int,
         steps=STEPS,
         device: torch.device | None = None,
+        input_layout: Layout | None = None,
     ):
         device = device or torch.device("cpu")
         self.encoder: Encoder = loaded.encoder.to(device).eval().requires_grad_(False)
         self.stream, self.source, self.steps, self.device = loaded.stream, loaded.source, tuple(steps), device
         self.layout, self.persons = layout, persons
+        self.input_layout = input_layout or layout
+        self.converted = say_transfer(FrameForm(self.input_layout, persons), FrameForm(layout, persons))
         self._parents = torch.tensor(layout.parents)
 
     @property
     def feature_size(self) -> int:
         """D."""
         return self.encoder.feature_size
+
+    @property
+    def form(self) -> FrameForm:
+        """What a frame of the encoder is."""
+        return FrameForm(self.layout, self.persons, self.encoder.config.dimensions)
+
+    def checked(self, clip, name: str) -> np.ndarray:
+        """A raw clip -> (3, T, V, M) of the encoder's layout and dimensions, still raw; UserError, with its name, for one that the
+        encoder cannot read."""
+        clip = convert(as_clip(clip, self.input_layout, self.persons, name), self.input_layout, self.layout, axis=2)
+        return clip if self.form.dimensions == 3 else flatten(clip, upright=False)
+
+    def _lies_flat(self, clip: np.ndarray) -> bool:
+        """Whether a clip (3, ...) is of the plane and the encoder of space, so that it must be stood up."""
+        return self.form.dimensions == 3 and not clip[2].any()
 
     # -- clips --------------------------------------------------------------------------------------------------------
 
@@ -136,15 +166,14 @@ class SkeletonEncoder:
         if odd is None:
             found.tell()
 
-    def checked(self, clip, name: str) -> np.ndarray:
-        """A raw clip -> (3, T, V, M) as it is; UserError, with its name, for one that the encoder cannot read."""
-        return as_clip(clip, self.layout, self.persons, name)
-
     def _prepared(self, clip, name: str, odd: OddClips) -> np.ndarray:
         """A raw clip -> (3, T, V, M) as a prepared data set holds it."""
-        clip = self.checked(clip, name)
+        clip, steps = self.checked(clip, name), self.steps
         odd.look(name, clip, self.layout)
-        return normalise(clip, self.layout, self.steps)
+        if steps and self._lies_flat(clip):
+            clip = np.einsum("ij,jtvm->itvm", stand_up(clip[..., 0], self.layout).astype(np.float32), clip)
+            steps = tuple(step for step in steps if step in ("fill", "centre"))
+        return normalise(clip, self.layout, steps)
 
     @torch.inference_mode()
     def _encode(self, clips: list[np.ndarray]) -> np.ndarray:
@@ -169,7 +198,8 @@ class SkeletonEncoder:
         """Frame features (T, D) float32 of one raw clip, as `as_clip` takes it, at its own frame rate (module docstring).
 
         prepared: the coordinates are normalised already, and stay as they are; odd: as in `clip_batches`."""
-        clip, found = as_clip(clip, self.layout, self.persons, name), odd or OddClips()
+        found = odd or OddClips()
+        clip = as_clip(clip, self.layout, self.persons, name) if prepared else self.checked(clip, name)
         frames = torch.from_numpy(clip).permute(1, 0, 2, 3)  # (T, C, V, M)
         if not prepared:
             found.look(name, clip, self.layout)
@@ -181,8 +211,8 @@ class SkeletonEncoder:
             return self.encoder.frames(x[None])[0].float().cpu().numpy()
 
     def _turned(self, frames: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Frames (T, C, V, M) centred and turned, without moving any; also the rotation (1, 3, 3), None while person 1 has
-        not been seen. Frames before that become empty. rotation: known from earlier frames."""
+        """Frames (T, C, V, M) centred, turned and scaled, without moving any; also the matrix (1, 3, 3) that did it, None while
+        person 1 has not been seen. Frames before that become empty. rotation: the matrix, known from earlier frames."""
         steps = tuple(step for step in self.steps if step != "fill")
         if not steps:
             return frames, rotation
@@ -191,10 +221,17 @@ class SkeletonEncoder:
             seen = (frames[0, ..., 0] != 0).flatten(1).any(1)
             if not seen.any():
                 return torch.zeros_like(frames[0]), None
-            rotation = orientation(frames, self.layout, steps)
-            frames = frames * (torch.arange(len(seen)) >= seen.int().argmax())[None, :, None, None, None]
-        turns = tuple(step for step in steps if step != "centre")
-        return normalise_windows(frames, self.layout, turns, rotation)[0], rotation
+            begin = int(seen.int().argmax())
+            rotation = self._orientation(frames[:, begin : begin + 1], steps)
+            frames = frames * (torch.arange(len(seen)) >= begin)[None, :, None, None, None]
+        return turn_windows(frames, rotation)[0], rotation
+
+    def _orientation(self, frame: Tensor, steps) -> Tensor:
+        """The matrix (1, 3, 3) by which all frames are turned and scaled, from the first that shows person 1, (1, 1, C, V, M)."""
+        person = frame[0, :, :, :, 0].transpose(0, 1).numpy()  # (C, 1, V)
+        if self._lies_flat(person):
+            return torch.from_numpy(stand_up(person, self.layout))[None]
+        return orientation(frame, self.layout, steps)
 
     def _flat(self, frames: Tensor) -> Tensor:
         """Frames (T, C, V, M) -> the encoder's input (T, F), of its stream."""
@@ -241,20 +278,21 @@ class FeatureStream:
             odd.tell()
 
     def step(self, frame, name: str = "frame") -> np.ndarray | None:
-        """frame (V, 3), (V, 3, M) or (M, V, 3), raw; zeros for joints and persons that are not seen -> feature (D,).
+        """frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3, raw; zeros for joints and persons that are not seen -> feature (D,).
 
         UserError, with `name`, for a frame that cannot be read; the stream is then as it was before."""
-        array, layout = np.asarray(frame), self.owner.layout
+        array, layout = np.asarray(frame), self.owner.input_layout
         V = layout.joints
-        persons_first = array.ndim == 3 and array.shape[1:] == (V, 3)
-        if not (persons_first or (array.ndim in (2, 3) and array.shape[:2] == (V, 3))):
+        poses = ((V, 3), (V, 2))
+        persons_first = array.ndim == 3 and array.shape[1:] in poses
+        if not (persons_first or (array.ndim in (2, 3) and array.shape[:2] in poses)):
             raise UserError(
-                f"{name}: expected a frame ({V}, 3), ({V}, 3, M) or (M, {V}, 3) of joint layout {layout.name}, found "
-                f"{array.shape}"
+                f"{name}: expected a frame ({V}, 3), ({V}, 3, M) or (M, {V}, 3) of joint layout {layout.name}, or 2 for 3, "
+                f"found {array.shape}"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{name}: a coordinate is not a finite number; give zeros for a joint that is not seen")
-        clip = as_clip(array[:, None] if persons_first else array[None], layout, self.owner.persons, name)
+        clip = self.owner.checked(array[:, None] if persons_first else array[None], name)
         if self._first is not None and clip.any():
             self._first.append(clip)
             if len(self._first) == FIRST_FRAMES:
@@ -288,26 +326,30 @@ def load(
     persons: int | None = None,
     normalise: str = "all",
     device: str = "auto",
+    input_layout: str | None = None,
 ) -> SkeletonEncoder:
     """The encoder of a checkpoint, with all that comes before it.
 
     path: of ours, a released file, a relative's (CMD, HaLP, skeleton-contrast), a bare encoder, or classifier.pth of an
     action_classification run. stream: joint, bone or motion, for files that do not say it (joint if not given); layout,
     persons: of a frame, for files that do not say it and where the size of a frame leaves it open; normalise: all, none,
-    or some of fill,centre,spine,shoulders, as the data of the pretraining had been; device: auto, cpu or cuda.
+    or some of fill,centre,spine,shoulders, as the data of the pretraining had been; device: auto, cpu or cuda;
+    input_layout: the joint layout of the clips that will be given, where it is not the encoder's.
 
     UserError, in one sentence, when the file holds no encoder or what is given contradicts it."""
-    steps, where = parse_steps(normalise), resolve_device(device)
+    where = resolve_device(device)
     if stream not in (None, "joint", "bone", "motion"):
         raise UserError(f"stream {stream!r} is not known; give joint, bone or motion")
-    return _loaded(files.load(path), path, stream, layout, persons, steps, where)
+    return _loaded(files.load(path), path, stream, layout, persons, normalise, where, input_layout)
 
 
-def _loaded(content: dict, path, stream, layout, persons, steps, device) -> SkeletonEncoder:
+def _loaded(content: dict, path, stream, layout, persons, normalise, device, input_layout) -> SkeletonEncoder:
     found = files.find_encoder(content, path)
+    steps = parse_steps(normalise, dimensions_of(found, path))
     of_frame, number = frame_of(found, path, layout, persons)
     loaded = build_encoder(found, path, of_frame, number, stream, None)
-    return SkeletonEncoder(loaded, of_frame, number, steps, device)
+    given = get_layout(input_layout) if input_layout else None
+    return SkeletonEncoder(loaded, of_frame, number, steps, device, given)
 
 
 @dataclass(frozen=True)
@@ -342,8 +384,9 @@ def classifier_content(encoder: Encoder, fc, classes, arguments: dict, novelty: 
     }
 
 
-def load_classifier(path, normalise: str = "all", device: str = "auto") -> Classifier:
-    """The classifier that action_classification.py wrote (classifier.pth of its run folder) with its encoder.
+def load_classifier(path, normalise: str = "all", device: str = "auto", input_layout: str | None = None) -> Classifier:
+    """The classifier that action_classification.py wrote (classifier.pth of its run folder) with its encoder; the others: see
+    `load`.
 
     UserError when the file holds none, or its sizes do not fit each other."""
     content = files.load(path)
@@ -352,7 +395,7 @@ def load_classifier(path, normalise: str = "all", device: str = "auto") -> Class
         raise UserError(
             f"{path}: it holds no classifier; give classifier.pth of a run folder of action_classification.py"
         )
-    encoder = _loaded(content, path, None, None, None, parse_steps(normalise), resolve_device(device))
+    encoder = _loaded(content, path, None, None, None, normalise, resolve_device(device), input_layout)
     linear = torch.nn.Linear(encoder.feature_size, len(classes))
     files.load_into(linear, fc, path)
     told = content.get("arguments")

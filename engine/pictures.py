@@ -21,6 +21,7 @@ from engine.convert import Source, converted
 from engine.encoders import clip_features
 from engine.monitor import evaluating, limited
 from engine.setup import Dataset
+from engine.transfer import FrameForm
 from feeder.batches import Batches
 from feeder.draws import MASK, ViewSettings, epoch_order, uniforms
 from feeder.evaluation import ClipViews
@@ -32,7 +33,7 @@ from utils import checkpoint as files
 from utils.distributed import World
 from utils.drawing import ANIMATIONS, SECOND_PERSON, draw_animation, draw_clips, rgb, strip_figure
 from utils.errors import UserError
-from utils.skeleton import Layout
+from utils.skeleton import Layout, get_layout
 
 SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
 PAPER = ViewSettings()  # how the paper's run draws its views
@@ -88,16 +89,18 @@ def load_model(path) -> tuple[PCM3, dict]:
     return model.float().eval(), arguments if isinstance(arguments, dict) else {}
 
 
+def form_of(model: PCM3) -> FrameForm:
+    """What a frame of the model's encoder is."""
+    config = model.config.encoder
+    return FrameForm(get_layout(config.layout), config.persons, config.dimensions)
+
+
 def check_drawable(model: PCM3, trained: dict, dataset: Dataset, path) -> None:
-    """UserError unless the model reads joints of the data set's layout and number of persons."""
+    """UserError unless the model reads joints, of the data set's form of frames."""
     if trained.get("stream", "joint") != "joint":
         raise UserError(f"checkpoint {path}: only the joint stream can be drawn, it was trained on {trained['stream']}")
-    config, layout, persons = model.config.encoder, dataset.layout, dataset.row.persons
-    if (config.layout, config.persons) != (layout.name, persons):
-        raise UserError(
-            f"checkpoint {path} was trained on {config.layout} with {config.persons} persons, "
-            f"{dataset.row.name} has {layout.name} with {persons}"
-        )
+    if form_of(model) != dataset.form:
+        raise UserError(f"checkpoint {path} was trained on {form_of(model)}, {dataset.row.name} has {dataset.form}")
 
 
 def one_of_each_class(views: ClipViews, count: int, seed: int) -> Tensor:

@@ -3,11 +3,13 @@
 import functools
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from data_gen.normalise import EVERY_STEP
+from engine.transfer import FrameForm, adapt, say_transfer
 from feeder.clips import PackedClips, load_clips
 from options.datasets import DATASETS, DatasetRow, DescriptionError, from_description
 from utils.arrays import SIDECAR, split_files
@@ -96,18 +98,58 @@ def prepare_process(threads: int | None) -> None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with one protocol: its registry row, layout, and the folder that holds the arrays."""
+    """A data set with one protocol: its registry row, layout, and the folder that holds the arrays; stored: the row as the
+    files are, where `read_as` has made another of it and clips are converted when they are opened."""
 
     row: DatasetRow
     layout: Layout
     protocol: str
     folder: Path
+    stored: DatasetRow | None = None
+
+    @property
+    def form(self) -> FrameForm:
+        """What a frame of its clips is."""
+        return FrameForm(self.layout, self.row.persons, self.row.dimensions)
+
+    @property
+    def stored_form(self) -> FrameForm:
+        """What a frame of its files is."""
+        row = self.stored or self.row
+        return FrameForm(get_layout(row.layout), row.persons, row.dimensions)
+
+    def read_as(self, form: FrameForm) -> "Dataset":
+        """The same data set, its clips converted to another form of frames when they are opened, and held in memory.
+
+        UserError where there is no way from the one to the other."""
+        if form == self.form:
+            return self
+        say_transfer(self.stored_form, form)
+        row = replace(self.row, layout=form.layout.name, persons=form.persons, dimensions=form.dimensions)
+        return replace(self, row=row, layout=form.layout, stored=self.stored or self.row)
+
+    @property
+    def converted(self) -> str:
+        """What is done to the clips when they are opened, in one line; '' for nothing."""
+        return say_transfer(self.stored_form, self.form)
 
     def clips(self, split: str, cache_dir=None, quiet: bool = False) -> PackedClips:
         """The packed clips of a split, checked."""
-        return load_clips(
-            self.folder, split, self.layout.joints, self.row.persons, self.row.num_classes, cache_dir, quiet
-        )
+        given = self.stored_form
+        joints, persons = given.layout.joints, given.persons
+        clips = load_clips(self.folder, split, joints, persons, self.row.num_classes, cache_dir, quiet)
+        return clips if self.stored is None else self._converted(clips)
+
+    def _converted(self, clips: PackedClips) -> PackedClips:
+        """Clips of the files in the form of this data set, in memory."""
+        said = self.normalised
+        steps = said if isinstance(said, list) and set(said) <= set(EVERY_STEP) else None
+        frames = torch.empty(len(clips.frames), self.layout.joints, 3, self.row.persons)
+        for low, n in zip(clips.offsets.tolist(), clips.num_frame.tolist(), strict=True):
+            clip = clips.frames[low : low + n].permute(2, 0, 1, 3).numpy()
+            adapted = adapt(clip, self.stored_form, self.form, steps)
+            frames[low : low + n] = torch.from_numpy(adapted.transpose(1, 2, 0, 3))
+        return replace(clips, frames=frames)
 
     @property
     def normalised(self) -> object:

@@ -47,7 +47,8 @@ class ViewSettings:
 
     frames: T; crop: range of the cropped share of a clip; corruption: probability of joint corruption instead of shear
     for query and key; corrupt_zero: probability that corruption zeroes joints instead of jittering them;
-    corrupt_share: share of the joints corrupted; shear, jitter: amplitudes of the matrices' entries."""
+    corrupt_share: share of the joints corrupted; shear, jitter: amplitudes of the matrices' entries; planar: whether clips
+    lie in the plane z = 0 and stay there."""
 
     frames: int = 64
     crop: tuple[float, float] = (0.1, 1.0)
@@ -59,6 +60,7 @@ class ViewSettings:
     mask_ratio: float = 0.6
     mask_segments: int = 8
     mask_per_sample: bool = False
+    planar: bool = False
     mix: MixSettings = MixSettings()
 
 
@@ -108,6 +110,8 @@ def draw_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corruptibl
     corrupted[:] = np.eye(3)
     corrupted[np.arange(len(u))[:, None], chosen] = jitter[:, None]
     out[rows] = corrupted
+    if settings.planar:  # nothing leads out of the plane, or from z, which is 0, into it
+        out[..., :2, 2] = out[..., 2, :2] = 0.0
     return out
 
 

@@ -5,9 +5,10 @@ after the end are the first or last frame (clamped). t is a frame of the video, 
 a long run of consecutive frames of which every one is a target.
 
 Coordinates are those of the file, raw in most cases, or normalised as clips are for pretraining: `centre` subtracts the
-centre joint of person 1 frame by frame; `spine` and `shoulders` turn the window by the posture of person 1 in its first
-frame. The released normalisation of clips moves a person's frames to the front when the first is empty; here the first
-frame in which person 1 is seen gives the turn, and nothing is moved, because a frame number must keep its meaning.
+centre of person 1 frame by frame; `spine` and `shoulders` turn the window by the posture of person 1 in its first frame;
+`trunk` divides it by the median length of person 1's trunk. The released normalisation of clips moves a person's frames to
+the front when the first is empty; here the first frame in which person 1 is seen gives the turn, and nothing is moved,
+because a frame number must keep its meaning.
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from torch import Tensor
 from feeder.clips import PackedClips
 from feeder.draws import CHUNKS, FUTURES, WINDOWS, integers, uniforms
 from feeder.views import take_stream
+from utils.convert_layout import trunk_length
 from utils.errors import UserError
 from utils.skeleton import Layout, at
 from utils.untrimmed import Untrimmed
 
-STEPS = ("centre", "spine", "shoulders")  # of the normalisation that apply to a window
+STEPS = ("centre", "trunk", "spine", "shoulders")  # of the normalisation that apply to a window
 _TINY = 1e-6  # shorter vectors and smaller angles mean "no turn", as in the released normalisation
 _AXES = {"spine": (0.0, 0.0, 1.0), "shoulders": (1.0, 0.0, 0.0)}
 
@@ -57,8 +59,17 @@ def turn_to(vector: Tensor, axis: Tensor) -> Tensor:
     return torch.where(still[:, None, None], eye, turned)
 
 
+def trunk_lengths(x: Tensor, layout: Layout) -> Tensor:
+    """(N,), float64: the median trunk length of person 1 in windows x (N, L, C, V, M), 1 where none is seen."""
+    lengths = trunk_length(x[..., 0].double(), layout)
+    seen = (x[..., 0] != 0).flatten(2).any(-1)
+    median = lengths.masked_fill(~seen, torch.nan).nanquantile(0.5, dim=1)
+    return torch.where(median >= _TINY, median, 1.0)
+
+
 def orientation(x: Tensor, layout: Layout, steps) -> Tensor:
-    """Rotations (N, 3, 3), float64, of windows x (N, L, C, V, M) by person 1 in the first frame that shows it."""
+    """Matrices (N, 3, 3), float64, of windows x (N, L, C, V, M): the rotation by person 1 in the first frame that shows it,
+    divided by the length of its trunk where `trunk` is among the steps."""
     seen = (x[..., 0] != 0).flatten(2).any(-1)  # (N, L)
     first = x[torch.arange(len(x), device=x.device), seen.int().argmax(1), :, :, 0].double()  # (N, C, V)
     rotation = torch.eye(3, dtype=torch.float64, device=x.device).expand(len(x), 3, 3)
@@ -67,19 +78,24 @@ def orientation(x: Tensor, layout: Layout, steps) -> Tensor:
             joints = rotation @ first
             axis = torch.tensor(_AXES[step], dtype=torch.float64, device=x.device)
             rotation = turn_to(at(joints, end, 2) - at(joints, start, 2), axis) @ rotation
-    return rotation
+    return rotation / trunk_lengths(x, layout)[:, None, None] if "trunk" in steps else rotation
+
+
+def turn_windows(x: Tensor, matrices: Tensor) -> Tensor:
+    """Windows x (N, L, C, V, M), each multiplied by its matrix (N, 3, 3)."""
+    return torch.einsum("nij,nljvm->nlivm", matrices.to(x.dtype), x)
 
 
 def normalise_windows(x: Tensor, layout: Layout, steps, rotation: Tensor | None = None) -> Tensor:
-    """Windows x (N, L, C, V, M) centred and turned. steps: some of STEPS; rotation (N, 3, 3): instead of each window's own.
+    """Windows x (N, L, C, V, M) centred, turned and scaled. steps: some of STEPS; rotation (N, 3, 3): instead of each
+    window's own `orientation`.
 
     A joint at exactly zero was not seen and stays there; a frame without person 1 is not centred."""
     if "centre" in steps:
         seen = (x != 0).any(2, keepdim=True)
         x = (x - at(x[..., 0], layout.centre, 3)[..., None, None]) * seen
-    if "spine" in steps or "shoulders" in steps:
-        rotation = orientation(x, layout, steps) if rotation is None else rotation
-        x = torch.einsum("nij,nljvm->nlivm", rotation.to(x.dtype), x)
+    if {"trunk", "spine", "shoulders"} & set(steps):
+        x = turn_windows(x, orientation(x, layout, steps) if rotation is None else rotation)
     return x
 
 

@@ -47,7 +47,8 @@ def check_size(name: str, value, default) -> None:
 @dataclass(frozen=True)
 class EncoderConfig:
     """backbone: a name of models.backbones; layout, joints, persons: what a frame is, F = joints * 3 * persons; dim: of the
-    projection; mlp: whether the head has a hidden layer (as released).
+    projection; mlp: whether the head has a hidden layer (as released); dimensions: 2 where the third of a joint's numbers
+    is always 0 (data_gen.normalise says why it stays).
 
     The others, SIZES, are those of the backbone: what it reads and is None becomes its default; what it does not read
     stays None, and ValueError if it is given. ValueError for a backbone that is not known and for sizes out of range."""
@@ -68,10 +69,13 @@ class EncoderConfig:
     tokens: str | None = None
     attention: str | None = None
     causal: bool | None = None
+    dimensions: int = 3
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
             raise ValueError(f"backbone {self.backbone!r} is not known; known: {', '.join(BACKBONES)}")
+        if type(self.dimensions) is not int or self.dimensions not in (2, 3):
+            raise ValueError(f"dimensions must be 2 or 3, got {self.dimensions!r}")
         reads = BACKBONES[self.backbone].sizes
         for name in SIZES:
             if getattr(self, name) is None:

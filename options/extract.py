@@ -38,6 +38,16 @@ def add_encoder_flags(g) -> None:
     )
 
 
+def add_input_layout(g, source: str) -> None:
+    g.add_argument(
+        "--input-layout",
+        default=None,
+        metavar="NAME",
+        help=f"joint layout of {source} where it is another than the encoder's, such as mediapipe_33 or coco_17: poses are "
+        "converted on the way, and which joints had to be made is printed",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Writes the features of a folder of clips, or of a prepared data set: features.npy (N, D) and names.txt, and with "
@@ -58,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         metavar="PATH",
         help="a folder of .npy files, one a clip, a single .npy file, or one .npz of clips by name: raw coordinates in "
-        "metres, (T, V, 3) or, for several persons, (T, V, 3, M) or (M, T, V, 3); zeros for what is not seen",
+        "metres, (T, V, 3) or, for several persons, (T, V, 3, M) or (M, T, V, 3); 2 in place of 3 for clips of a picture's plane, "
+        "y up, any unit; zeros for what is not seen",
     )
     g.add_argument(
         "--strict",
@@ -81,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of --input: a prepared data set (a folder under --data-root); its coordinates are normalised already. "
         "Class numbers go to labels.npy",
     )
+    add_input_layout(g, "--input")
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument("--protocol", default=None, help=f"of --dataset: {common.protocol_help(None)}")
     g.add_argument("--split", choices=("train", "val"), default="val", help="of --dataset: which clips")
@@ -110,4 +122,6 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error("give either --input (raw clips) or --dataset (a prepared data set)")
     if args.dataset and args.normalise != "all":
         p.error("--normalise is for raw clips; the coordinates of a prepared data set stay as they are, leave it out")
+    if args.dataset and args.input_layout:
+        p.error("--input-layout is for raw clips; a prepared data set says its layout itself, leave it out")
     return args

@@ -4,6 +4,7 @@ import argparse
 
 from options import common
 from options.common import natural, non_negative, positive_int
+from options.extract import add_input_layout
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,8 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("json", "csv"),
         default=None,
         help="instead of --dataset: a frame a line on standard input, raw coordinates in metres. json: nested lists (V, 3) or "
-        "(M, V, 3); csv: x,y,z of each joint, person after person. An empty line begins a new sequence",
+        "(M, V, 3), or with 2 in place of 3; csv: x,y,z (or x,y) of each joint, person after person. An empty line begins a "
+        "new sequence",
     )
+    add_input_layout(g, "--stdin")
     g.add_argument(
         "--rate",
         type=non_negative,
@@ -72,4 +75,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if bool(args.dataset) == bool(args.stdin):
         p.error("give either --dataset (test clips play the sensor) or --stdin json (or csv)")
+    if args.dataset and args.input_layout:
+        p.error("--input-layout is for --stdin; a prepared data set says its layout itself, leave it out")
     return args

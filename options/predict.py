@@ -4,7 +4,7 @@ import argparse
 
 from options import common
 from options.common import natural, number, positive_int, share
-from options.extract import add_encoder_flags
+from options.extract import add_encoder_flags, add_input_layout
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=natural, default=0, help="deals the labelled clips into folds; nothing else is drawn")
     g = p.add_argument_group("what the clips are, where files do not say it")
     add_encoder_flags(g)
+    add_input_layout(g, "the clips")
     g = p.add_argument_group("machine")
     g.add_argument(
         "--batch-size", type=positive_int, default=64, metavar="N", help="clips encoded at once, and held in memory"

@@ -95,7 +95,7 @@ def test_bad_lines(monkeypatch, classifier, lines, words):
         ("{}", "line 2: it is no json"),
         (
             "[[1, 2, 3]]",
-            "frame 2: expected a frame (25, 3), (25, 3, M) or (M, 25, 3) of joint layout kinect_v2_25, found (1, 3)",
+            "frame 2: expected a frame (25, 3), (25, 3, M) or (M, 25, 3) of joint layout kinect_v2_25, or 2 for 3, found (1, 3)",
         ),
         ("null", "frame 2: expected a frame"),
         ("[]", "found (0,)"),
@@ -137,5 +137,5 @@ def test_mistakes(tmp_path, classifier):
     refused(call(live_demo.main, f"{classifier}"), "either --dataset")
     path = write_classifier(tmp_path / "c.pth", **{**CAUSAL, "causal": False})
     refused(call(live_demo.main, f"{path} --stdin csv"), "frame by frame")
-    write_tiny_dataset(tmp_path, persons=1, frames=90)
-    refused(call(live_demo.main, f"{classifier} --dataset tiny --data-root {tmp_path}"), "2 persons")
+    write_tiny_dataset(tmp_path, persons=3, frames=90)
+    refused(call(live_demo.main, f"{classifier} --dataset tiny --data-root {tmp_path}"), "3 persons", "--persons 2")

@@ -117,19 +117,19 @@ def say_conversion(source: Layout, target: Layout) -> str:
     return f"{source.name} -> {target.name}: " + (f"made {', '.join(made)}" if made else "every joint is there")
 
 
-def point(x: np.ndarray, layout: Layout, name: str, axis: int) -> np.ndarray:
-    """Coordinates of a named point of the body, made as in a conversion where the layout lacks it: x, an array whose `axis`
-    counts the joints of `layout`, without that axis."""
+def point(x, layout: Layout, name: str):
+    """Coordinates of a named point of the body, made as in a conversion where the layout lacks it: x (..., V), an array or a
+    tensor -> (...)."""
     weights = _made_of(name, {joint: number for number, joint in enumerate(layout.names)})
     if weights is None:
         raise UserError(f"joint layout {layout.name} has no {name!r}, nor joints that it follows from")
-    return sum(weight * np.take(x, joint, axis) for joint, weight in weights.items())
+    return sum(weight * x[..., joint] for joint, weight in weights.items())
 
 
-def trunk_length(x: np.ndarray, layout: Layout) -> np.ndarray:
-    """(..., T): the distance from the base of the spine to between the shoulders in clips x (..., C, T, V) of one person."""
-    spine = point(x, layout, "between shoulders", -1) - point(x, layout, "base of spine", -1)
-    return np.sqrt(np.square(spine, dtype=np.float64).sum(axis=-2))
+def trunk_length(x, layout: Layout):
+    """(...): the distance from the base of the spine to between the shoulders in poses x (..., C, V), an array or a tensor."""
+    spine = point(x, layout, "between shoulders") - point(x, layout, "base of spine")
+    return (spine * spine).sum(-1) ** 0.5
 
 
 def convert(x: np.ndarray, source: Layout, target: Layout, axis: int = -3) -> np.ndarray:
