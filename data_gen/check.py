@@ -363,6 +363,10 @@ def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=Non
     report = Report(folder, f"{expected.title}; {layout.name}, {persons} person{'s' * (persons > 1)}")
     columns, sidecar = {}, None
     for position, name in enumerate(SPLITS):
+        if name == "val" and columns and not any(file.exists() for file in split_files(folder, name)):
+            if sidecar is not None and name not in sidecar["splits"]:
+                report.notes.append("no val split: for pretraining and features, nothing can be tested on it")
+                continue
         try:
             classes = len(expected.classes) if expected.classes else MAX_CLASSES
             split = open_split(folder, name, layout.joints, persons, classes)

@@ -212,6 +212,11 @@ def find_dataset(data_root, name: str, protocol: str, needed=("train",)) -> Data
     missing = [f for f in files if not f.is_file()]
     if missing:
         hint = f"; make them with: {row.prepare} --data-root {data_root}" if row.prepare else ""
+        if "val" in needed and not any(f.is_file() for f in split_files(chosen, "val")):
+            if all(f.is_file() for f in split_files(chosen, "train")):
+                hint = (
+                    "; it has no test clips: good for pretraining and for features of its train split (--split train)"
+                )
         raise UserError(
             f"{name}, {protocol}: {len(missing)} of {len(files)} files are missing: {', '.join(map(str, missing))}{hint}"
         )

@@ -9,7 +9,10 @@ import pose_files as pf
 import pytest
 from programs import call, refused
 
-from data_gen import from_poses
+import action_retrieval
+import extract_features
+import pretrain_moco_mask
+from data_gen import check, from_poses
 from data_gen.normalise import normalise
 from data_gen.poses import arrays
 from data_gen.poses.door import Wishes, survey
@@ -208,13 +211,26 @@ def test_ntu_clips_by_their_names(tmp_path):
 
 
 def test_without_labels_it_is_a_data_set_for_pretraining(tmp_path):
+    """One class, no test clips: it can be checked, pretrained on and turned into features; evaluations refuse it in words."""
     for name, (_, clip) in CLIPS.items():
         save(tmp_path / "in" / f"{name}.npy", clip)
     ran = prepare(tmp_path / "in", tmp_path)
     assert ran.status == 0, ran.err
     assert "labels: none" in ran.out and row_of(tmp_path).classes == ("unlabelled",)
     assert split_of(tmp_path, "train").names == sorted(CLIPS)
-    assert sorted(p.name for p in (tmp_path / "data/mine/xsub").iterdir() if p.name.startswith("val")) == []
+    ran = call(check.main, f"{tmp_path}/data/mine")
+    assert ran.status == 0 and "no val split" in ran.out, ran.out
+    sizes = "--contrast-k 8 --topk 4 --batch-size 4 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --epochs 1"
+    place = f"--data-root {tmp_path}/data --device cpu"
+    words = f"--pre-dataset mine {place} {sizes} --precision fp32 --checkpoint-path {tmp_path}/run"
+    ran = call(pretrain_moco_mask.main, words)
+    assert ran.status == 0, ran.err
+    checkpoint = f"--pretrained {tmp_path}/run/checkpoint_last.pth.tar"
+    ran = call(extract_features.main, f"{checkpoint} --dataset mine {place} --split train --output {tmp_path}/out")
+    assert ran.status == 0 and np.load(tmp_path / "out" / "features.npy").shape == (8, 32), ran.err
+    refused(
+        call(action_retrieval.main, f"{checkpoint} --finetune-dataset mine {place}"), "no test clips", "--split train"
+    )
 
 
 # --- dirt ----------------------------------------------------------------------------------------------------------
