@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from data_gen.build import building_folder
-from engine.clip_files import ClipFiles
+from engine.clip_files import open_clips
 from engine.evaluation import find_place
 from engine.features import SkeletonEncoder, load
 from engine.setup import find_dataset, prepare_process, resolve_device
@@ -40,8 +40,10 @@ class RawClips:
 
     def __init__(self, encoder: SkeletonEncoder, source: str, odd: OddClips, limit: int = MAX_UNPACKED):
         self.encoder, self.labels, self.odd, self.converted = encoder, None, odd, encoder.converted
-        self.files = ClipFiles(source, limit)
+        self.files = open_clips(source, encoder, limit)
         self.names = self.files.names
+        for line in self.files.lines:
+            print(line)
 
     def clip_batches(self, batch: int) -> Iterator[np.ndarray]:
         return self.encoder.clip_batches(self.files.clips(), batch, map(self.files.place, self.names), self.odd)

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from data_gen.poses.stream import FrameDoor
 from engine.features import Classifier, load_classifier
 from engine.setup import find_dataset, prepare_process
 from feeder.draws import epoch_order
@@ -54,11 +55,15 @@ def at_rate(frames, rate: float) -> Iterator[np.ndarray]:
         yield frame
 
 
-def parse_line(line: str, kind: str, joints: int) -> np.ndarray:
-    """A frame (V, 3) or (M, V, 3) from a line; UserError when it is none."""
+def parse_line(line: str, kind: str, joints: int, door: FrameDoor | None = None) -> np.ndarray:
+    """A frame (V, 3) or (M, V, 3) from a line; UserError when it is none. door: for JSON that is no list of numbers, as pose
+    estimators write it."""
     try:
         if kind == "json":
-            return np.asarray(json.loads(line), dtype=np.float64)
+            frame = json.loads(line)
+            if door is not None and _has_names(frame):
+                return door(frame)
+            return np.asarray(frame, dtype=np.float64)
         numbers = np.array([float(word) for word in line.split(",")], dtype=np.float64)
     except (ValueError, TypeError, RecursionError):
         raise UserError(f"it is no {kind} of numbers: {line.strip()[:60]!r}") from None
@@ -68,7 +73,16 @@ def parse_line(line: str, kind: str, joints: int) -> np.ndarray:
     raise UserError(f"{len(numbers)} numbers are not x,y,z (or x,y) of {joints} joints a person")
 
 
-def received(lines, kind: str, joints: int) -> Iterator[tuple[str, None, Iterator[np.ndarray]]]:
+def _has_names(frame) -> bool:
+    """Whether a parsed frame is an estimator's: a dict, or a list of joints or persons that are dicts."""
+    return (
+        isinstance(frame, dict) and bool(frame) or isinstance(frame, list) and any(isinstance(p, dict) for p in frame)
+    )
+
+
+def received(
+    lines, kind: str, joints: int, door: FrameDoor | None = None
+) -> Iterator[tuple[str, None, Iterator[np.ndarray]]]:
     """Sequences from lines of text; an empty line ends one. UserError names the line."""
     lines = enumerate(lines, 1)
 
@@ -76,7 +90,7 @@ def received(lines, kind: str, joints: int) -> Iterator[tuple[str, None, Iterato
         number, line = first
         while line.strip():
             try:
-                yield parse_line(line, kind, joints)
+                yield parse_line(line, kind, joints, door)
             except UserError as error:
                 raise UserError(f"standard input, line {number}: {error}") from None
             number, line = next(lines, (number, ""))
@@ -166,7 +180,8 @@ def main(argv=None) -> int:
     )
     if found.encoder.converted:
         print(found.encoder.converted)
-    sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints)
+    door = FrameDoor(found.encoder.input_layout, args.input_layout)
+    sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, door)
     display, costs = Display(sys.stdout), []
     try:
         right, judged = follow_all(found, stream, sequences, display, costs)

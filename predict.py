@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from engine import answers
-from engine.clip_files import ClipFiles
+from engine.clip_files import ClipFiles, PoseFiles, open_clips
 from engine.features import Classifier, SkeletonEncoder, classifier_content, load, load_classifier
 from engine.few_labels import teach
 from engine.novelty import NONE
@@ -39,7 +39,9 @@ from utils.run_folder import RunFolder
 LEAST_FRAMES = 2  # one pose is no motion
 
 
-def encode(encoder: SkeletonEncoder, source: ClipFiles, args, folder: RunFolder) -> tuple[list[int], np.ndarray]:
+def encode(
+    encoder: SkeletonEncoder, source: ClipFiles | PoseFiles, args, folder: RunFolder
+) -> tuple[list[int], np.ndarray]:
     """(numbers of the clips that could be read, their features (N, D)). UserError names a clip that cannot, unless
     --skip-bad leaves it out."""
     kept, features, batch, odd = [], [], [], OddClips()
@@ -79,18 +81,15 @@ def checked(encoder: SkeletonEncoder, array: np.ndarray, place: str) -> np.ndarr
     return array
 
 
-def labels_of(source: ClipFiles, kept: list[int], classes) -> np.ndarray:
+def labels_of(source: ClipFiles | PoseFiles, kept: list[int], classes) -> np.ndarray:
     """The class number (N,) of each clip by its folder, -1 where that is not one of the classes."""
     number = {name: k for k, name in enumerate(classes)}
     folders = source.classes()
     return np.array([number.get(folders[i], -1) for i in kept])
 
 
-def taught(args, folder: RunFolder) -> Classifier:
+def taught(args, folder: RunFolder, encoder: SkeletonEncoder, source: ClipFiles | PoseFiles) -> Classifier:
     """The classifier of --labelled clips, cross-validated and saved."""
-    own = (args.stream, args.layout, args.persons, args.normalise)
-    encoder = load(args.source, *own, args.device, args.input_layout)
-    source = ClipFiles(args.labelled)
     if None in source.classes():
         loose = source.names[source.classes().index(None)]
         raise UserError(f"{args.labelled}: clip {loose} lies in no class; expected CLASS/NAME.npy, a folder a class")
@@ -143,9 +142,9 @@ def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
     return threshold
 
 
-def answer(args, found: Classifier, folder: RunFolder) -> None:
+def answer(args, found: Classifier, folder: RunFolder, source: ClipFiles | PoseFiles) -> None:
     """predictions.csv of the clips, and what it says in a line."""
-    threshold, source = threshold_of(args, found, folder), ClipFiles(args.input)
+    threshold = threshold_of(args, found, folder)
     begun = time.monotonic()
     kept, features = encode(found.encoder, source, args, folder)
     probabilities, names = found.probabilities(features), [source.names[i] for i in kept]
@@ -177,17 +176,20 @@ def answer(args, found: Classifier, folder: RunFolder) -> None:
 def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
-    found = None
-    if not args.labelled:
-        found = load_classifier(
-            args.source, args.normalise, args.device, args.input_layout
-        )  # a wrong file is refused before anything is written
-    for path in (args.labelled, args.input):
-        if path:
-            ClipFiles(path)  # likewise
+    found = None  # a wrong file is refused before anything is written
+    if args.labelled:
+        own = (args.stream, args.layout, args.persons, args.normalise)
+        encoder = load(args.source, *own, args.device, args.input_layout)
+    else:
+        found = load_classifier(args.source, args.normalise, args.device, args.input_layout)
+        encoder = found.encoder
+    sources = {path: open_clips(path, encoder) for path in (args.labelled, args.input) if path}
     folder = RunFolder(args.output, "predict", vars(args))
     try:
-        found = found or taught(args, folder)
+        for path, source in sources.items():
+            for line in source.lines:
+                folder.say(f"{path}: {line}")
+        found = found or taught(args, folder, encoder, sources[args.labelled])
         folder.say(
             f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, "
             f"{found.encoder.stream} stream, {found.encoder.layout.name}, {found.encoder.device}"
@@ -195,7 +197,7 @@ def main(argv=None) -> int:
         if found.encoder.converted:
             folder.say(found.encoder.converted)
         if args.input:
-            answer(args, found, folder)
+            answer(args, found, folder, sources[args.input])
     except UserError as error:
         folder.say(f"error: {error}", show=False)
         raise

@@ -1,22 +1,36 @@
 """Somebody's clips for an encoder: a folder, an archive or one file, one by one, by name.
 
+`open_clips` is the way in. Arrays in the layout that the encoder was told to read are taken as they lie (`ClipFiles`); poses of
+any other form or layout go through the door of data_gen.poses (`PoseFiles`): form, layout, units and axes are found and said,
+dirt is mended, joints are converted to the encoder's.
+
 A clip in a folder below is named CLASS/NAME, and the folder counts as its class where a program asks for one.
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_gen.from_arrays import ArrayClips
+from data_gen.from_files import PackedClips
+from data_gen.from_poses import gather
+from data_gen.poses.door import Wishes, survey
+from data_gen.poses.forms import LISTS, ending_is_known
+from data_gen.poses.mend import Mending
+from engine.features import SkeletonEncoder
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, ArrayArchive, check_regular
+from utils.skeleton import Layout
 
 
 class ClipFiles:
     """The clips of a folder of .npy files (and of folders in it), of one such file, or of an .npz, in order of their names.
 
-    limit: of the memory that a clip may need (utils.files). UserError where there is no clip."""
+    limit: of the memory that a clip may need (utils.files); lines: nothing to say. UserError where there is no clip."""
+
+    lines: tuple[str, ...] = ()
 
     def __init__(self, source, limit: int = MAX_UNPACKED):
         self.root = path = Path(source)
@@ -31,7 +45,7 @@ class ClipFiles:
                 self.names = sorted(archive.names)
         if not self.names:
             raise UserError(f"{path}: there is no .npy array in it, expected a clip a file: NAME.npy or CLASS/NAME.npy")
-        self._read = ArrayClips(str(self.root), limit=limit).read
+        self._load = ArrayClips(str(self.root), limit=limit)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,7 +56,16 @@ class ClipFiles:
 
     def read(self, name: str) -> np.ndarray:
         """The array of a clip, as it lies there. UserError for one that cannot be read."""
-        return self._read(name)
+        return self._load.read(name)
+
+    def shape(self) -> tuple[int, ...]:
+        """Of the first clip whose header can be read, () without one."""
+        for name in self.names:
+            try:
+                return self._load.shape(name)
+            except UserError:
+                continue
+        return ()
 
     def clips(self) -> Iterator[np.ndarray]:
         return map(self.read, self.names)
@@ -50,3 +73,62 @@ class ClipFiles:
     def classes(self) -> list[str | None]:
         """The folder of each clip, None for one that lies in the source itself."""
         return [name.rsplit("/", 1)[0] if "/" in name else None for name in self.names]
+
+
+class PoseFiles:
+    """The clips of files of any form, read and mended at once into a temporary file, by name as `ClipFiles`.
+
+    layout: what comes out, (T, V, 3, M); persons: at most; given: the layout of the files, None to find it; lines: what was
+    found and mended. A clip that cannot be used has a name, too: reading it says why."""
+
+    def __init__(self, source, layout: Layout, persons: int, given: Layout | None = None):
+        wishes = Wishes(layout=given and given.name, target=layout.name)
+        seen = survey(source, wishes, Mending(persons=persons))
+        self.root = Path(source)
+        self._folder = tempfile.TemporaryDirectory(prefix="poses-")  # goes with this object
+        found = gather(seen, PackedClips(Path(self._folder.name) / "clips.raw"), workers=1)
+        self._packed, self._known = found.packed, found.known
+        for name, reason in found.bad.items():
+            self._packed.refuse(name, reason)
+        self.names = sorted({*found.known, *found.bad})
+        self._paths = {entry.name: entry.path for entry in seen.entries}
+        mended = (f"mended: {what} ({times} times in {clips} clips)" for what, clips, times in found.table())
+        self.lines = (*seen.lines, *mended)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def place(self, name: str) -> str:
+        """Where a clip lies, for messages."""
+        return self._paths.get(name, f"{self.root}: {name}")
+
+    def read(self, name: str) -> np.ndarray:
+        """The coordinates (T, V, 3, M) of a clip. UserError for one that cannot be used."""
+        return self._packed(name).transpose(1, 2, 0, 3)
+
+    def clips(self) -> Iterator[np.ndarray]:
+        return map(self.read, self.names)
+
+    def classes(self) -> list[str | None]:
+        """What the file says, else the folder of each clip, None for one that lies in the source itself."""
+        known = [self._known.get(name) for name in self.names]
+        return [k and (k.label or "/".join(k.folders)) or None for k in known]
+
+
+def open_clips(source, encoder: SkeletonEncoder, limit: int = MAX_UNPACKED) -> ClipFiles | PoseFiles:
+    """The clips of a folder or file for an encoder (module docstring). UserError when it holds none."""
+    path, layout = Path(source), encoder.input_layout
+    if not path.exists() or _is_arrays(path):
+        files = ClipFiles(path, limit)
+        shape = files.shape()
+        if not shape or any(part in ((layout.joints, 3), (layout.joints, 2)) for part in (shape[-2:], shape[1:3])):
+            return files
+    return PoseFiles(path, layout, encoder.persons, layout if layout != encoder.layout else None)
+
+
+def _is_arrays(path: Path) -> bool:
+    """Whether all files of poses are .npy, or it is one .npy or .npz."""
+    if path.is_file():
+        return path.suffix.lower() in (".npy", ".npz") or not ending_is_known(path)
+    files = (p for p in path.rglob("*") if p.is_file() and p.name not in LISTS)
+    return all(p.suffix.lower() == ".npy" or not ending_is_known(p) for p in files)

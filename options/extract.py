@@ -67,9 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--input",
         default="",
         metavar="PATH",
-        help="a folder of .npy files, one a clip, a single .npy file, or one .npz of clips by name: raw coordinates in "
-        "metres, (T, V, 3) or, for several persons, (T, V, 3, M) or (M, T, V, 3); 2 in place of 3 for clips of a picture's plane, "
-        "y up, any unit; zeros for what is not seen",
+        help="a folder or file of clips: .npy files (or one .npz) in the encoder's layout, raw coordinates in metres, (T, V, 3), "
+        "(T, V, 3, M) or (M, T, V, 3), 2 in place of 3 for clips of a picture's plane, y up; or poses of any other form or layout "
+        "that data_gen.from_poses reads, which are mended and converted on the way; zeros for what is not seen",
     )
     g.add_argument(
         "--strict",

@@ -42,8 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("json", "csv"),
         default=None,
         help="instead of --dataset: a frame a line on standard input, raw coordinates in metres. json: nested lists (V, 3) or "
-        "(M, V, 3), or with 2 in place of 3; csv: x,y,z (or x,y) of each joint, person after person. An empty line begins a "
-        "new sequence",
+        "(M, V, 3), or with 2 in place of 3, or what a pose estimator gives (MediaPipe's landmarks, OpenPose's people, joints "
+        "by name), whose layout, units and axes are found; csv: x,y,z (or x,y) of each joint, person after person. An empty "
+        "line begins a new sequence",
     )
     add_input_layout(g, "--stdin")
     g.add_argument(

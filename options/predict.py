@@ -27,7 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         metavar="CLIPS",
         help="a folder of .npy files, one a clip (also CLASS/NAME.npy), a single .npy file, or one .npz of clips by name: raw "
-        "coordinates in metres, (T, V, 3) or (M, T, V, 3); may be left out with --labelled",
+        "coordinates in metres, (T, V, 3) or (M, T, V, 3); or poses of any form that data_gen.from_poses reads; may be left out "
+        "with --labelled",
     )
     p.add_argument(
         "--labelled",

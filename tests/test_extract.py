@@ -64,7 +64,7 @@ def test_a_prepared_data_set_as_retrieval_encodes_it(tmp_path, checkpoint):
     words = f"--data-root {tmp_path} --pretrained {checkpoint} --device cpu"
     ran = call(
         action_retrieval.main,
-        f"{words} --finetune-dataset tiny --knn 1 --recall 1 --save-features --checkpoint-path {tmp_path}/run",
+        f"{words} --finetune-dataset tiny --knn 1 --recall 1 --precision fp32 --save-features --checkpoint-path {tmp_path}/run",
     )
     assert ran.status == 0, ran.err
     ran = extract(checkpoint, tmp_path, f"--data-root {tmp_path} --dataset tiny --split train --batch-size 7 --frames")

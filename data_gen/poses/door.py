@@ -200,7 +200,11 @@ def survey(source, wishes: Wishes | None = None, mending: Mending | None = None,
             first = first or f"{poses.name}: {error}"
     if not usable:
         raise UserError(f"{found.root}: no clip looked at can be {layout.name}; {first}")
-    space = find_space(usable, layout, wishes.units, wishes.up, wishes.mirror, wishes.size, wishes.dimensions)
+    told = (wishes.units, wishes.up, wishes.mirror, wishes.size, wishes.dimensions)
+    try:
+        space = find_space(usable, layout, *told)
+    except UserError as error:
+        raise UserError(f"{found.root}: {error}") from None
     target = get_layout(wishes.target) if wishes.target else layout
     kinds = ", ".join(f"{_words(form)}" for form in forms)
     rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})

@@ -58,6 +58,11 @@ _ANY_JSON = Form("json", "JSON", _JSON, _json())
 _BY_ENDING = {ending: form for form in (*FORMS.values(), _ANY_JSON) for ending in form.endings}
 
 
+def ending_is_known(path: Path) -> bool:
+    """Whether files of this ending may hold poses; .txt is none, which mostly are notes."""
+    return path.suffix.lower() in _BY_ENDING and path.suffix.lower() != ".txt"
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is read at once. name: of its clip, or the beginning of its clips' names; form: in FORMS, or json to look; files:
