@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
-from engine.graph import CapturedPass, PlainPass, choose_capture
+from engine.graph import Ahead, CapturedPass, PlainPass, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
@@ -478,7 +478,11 @@ def train(
         StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop,
         tqdm(total=course.last_step, initial=step, unit="step", dynamic_ncols=True, disable=quiet) as bar,
     ):
-        for batch in course.timed(batches.stream(step, course.last_step, args.workers)):
+        stream = batches.stream(step, course.last_step, args.workers)
+        if batches.device.type == "cuda":
+            stream = Ahead(stream, batches.device)
+            compute.meanwhile = stream.prepare
+        for batch in course.timed(iter(stream)):
             epoch, position = divmod(step, course.per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(args, epoch, position, course.per_epoch)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
-from engine.graph import CapturedPass, PlainPass
+from engine.graph import Ahead, CapturedPass, PlainPass
 from engine.setup import choose_precision, resolve_precision
 from feeder.batches import Batches
 from feeder.clips import PackedClips
@@ -46,9 +46,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=positive_int, default=1024, help="width of a direction, a multiple of 16")
     parser.add_argument("--layers", type=positive_int, default=3, help="recurrent layers")
     parser.add_argument("--queue", type=positive_int, default=16384, help="queue size")
+    parser.add_argument("--decoder", type=positive_int, default=512, help="width of the decoder")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="as of the program")
     parser.add_argument(
         "--graph", action="store_true", help="as --cuda-graph of the program (without a CUDA device: its buffers only)"
+    )
+    parser.add_argument(
+        "--ahead",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="make a batch while the step before it runs, as the program does on a card; --no-ahead: before the step",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
@@ -95,13 +102,17 @@ def main(argv=None) -> None:
     )
     torch.manual_seed(0)
     encoder = EncoderConfig(hidden_size=args.hidden, num_layers=args.layers)
-    model = PCM3(PCM3Config(encoder=encoder, queue_size=args.queue, topk=args.queue)).to(device, dtype).train()
+    config = PCM3Config(encoder=encoder, queue_size=args.queue, topk=args.queue, decoder_hidden_size=args.decoder)
+    model = PCM3(config).to(device, dtype).train()
     model.set_compute_dtype(compute_dtype)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
     compute = (CapturedPass if args.graph else PlainPass)(model, 1)
     steps, waits = [], []
     stream = batches.stream(0, WARM + args.steps, args.workers)
+    if args.ahead:
+        ahead = Ahead(stream, device)
+        compute.meanwhile, stream = ahead.prepare, iter(ahead)
     for step in range(WARM + args.steps):
         common.synchronise(device)
         started = time.perf_counter()
@@ -117,7 +128,7 @@ def main(argv=None) -> None:
     epoch = median * batches.steps_per_epoch
     result = {
         key: getattr(args, key)
-        for key in ("clips", "batch", "hidden", "layers", "queue", "precision", "graph", "steps")
+        for key in ("clips", "batch", "hidden", "layers", "queue", "precision", "graph", "ahead", "steps")
     }
     result |= common.summary(steps) | {
         "data_s": round(statistics.median(waits), 5),

@@ -24,6 +24,7 @@ import torch
 from benchmarks import common
 from benchmarks.twins import PlainPCM3
 from engine.graph import CapturedPass, PlainPass
+from engine.setup import resolve_precision
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import RUNS, ForwardGRU
@@ -32,6 +33,7 @@ from utils.memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 KINDS = {"ours": PCM3, "twin": PlainPCM3}
+PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
 PASSES = 4 * 3 + 1  # query, masked, predicted, mixed forward and backward; the key forward
 
 
@@ -41,7 +43,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=1024, help="width of a direction; the released encoder has 1024")
     parser.add_argument("--layers", type=int, default=3, help="recurrent layers; the released encoder has 3")
     parser.add_argument("--queue", type=int, default=16384, help="queue size")
-    parser.add_argument("--precision", choices=tuple(common.PRECISIONS), default="fp32", help="of our large products")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of our large products")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
     parser.add_argument(
@@ -88,12 +90,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def random_batch(batch: int, device, frames: int = 64) -> SimpleNamespace:
+def random_batch(batch: int, device, frames: int = 64, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
     """Views of random numbers with the shapes and meanings of feeder.batches.Batch."""
-    x = [torch.randn(batch, frames, 150, device=device) for _ in range(4)]
+    x = [torch.randn(batch, frames, 150, device=device, dtype=dtype) for _ in range(4)]
     hidden = torch.rand(frames, 150, device=device) < 0.5
     partner = (torch.arange(batch, device=device) + 1) % batch
-    share, offsets = torch.tensor(0.3, device=device), torch.rand(6, device=device)
+    share = torch.tensor(0.3, device=device, dtype=dtype)
+    offsets = torch.rand(6, device=device, dtype=dtype)
     return SimpleNamespace(
         query=x[0], key=x[1], target=x[2], masked=x[2].masked_fill(hidden, 0.0), mixed=x[3],
         hidden=hidden, partner=partner, share=share, offsets=offsets,
@@ -112,23 +115,30 @@ def build_step(
     parts: int = 1,
     recompute: int = 0,
     graph: bool = False,
+    decoder: int = 512,
 ):
-    """A function that does one training step of one candidate."""
+    """A function that does one training step of one candidate. The twin computes in float32, as released, in tf32 and
+    fp64 if that is asked for."""
     if kind == "ours":
         keep_freed_memory()  # as the programs do
     torch.manual_seed(0)
+    dtype, compute_dtype = resolve_precision(precision)
     encoder = EncoderConfig(hidden_size=hidden, num_layers=layers)
-    model = KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue)).to(device).train()
+    model = (
+        KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue, decoder_hidden_size=decoder))
+        .to(device, dtype)
+        .train()
+    )
     if kind == "ours":
         model.set_recompute(recompute)
-        model.set_compute_dtype(torch.bfloat16 if precision == "bf16" else None)
+        model.set_compute_dtype(compute_dtype)
         for module in model.modules():
             if isinstance(module, ForwardGRU):
                 module.implementation = recurrent
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True
     )
-    views = random_batch(batch, device)
+    views = random_batch(batch, device, dtype=dtype)
     compute = (CapturedPass if graph else PlainPass)(model, parts)
 
     def step():
@@ -169,7 +179,8 @@ def main(argv=None) -> None:
             candidates[name] = common.InOwnProcess(build_step, *how, device=args.device, clock=clock)
             open_processes.callback(candidates[name].close)
         reference = (args.batch * 64, args.hidden, 3 * args.hidden)
-        candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
+        dtype, compute_dtype = resolve_precision(args.precision)
+        candidates["product"] = common.product(*reference, compute_dtype or dtype, device)
         seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
     product_rate = common.product_flop(*reference) / statistics.median(seconds["product"])
     flop = step_flop(args.batch, args.hidden, args.layers)

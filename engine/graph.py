@@ -13,7 +13,8 @@ rate, the queue. Numbers are to be those of the plain step: on a CPU, where the 
 they are, bit for bit; on a card losses agreed to the last printed digit over 336 steps (RESULTS.md).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -42,23 +43,65 @@ def choose_capture(asked: str, device: torch.device, processes: int, parts: int,
     return asked == "on", "CUDA graph" if asked == "on" else "no CUDA graph"
 
 
+class Ahead:
+    """The same batches, each made on a stream of its own while the step before it runs on a card.
+
+    A step ends with a question to the host, so what is to run beside it must be launched before that: the pass calls
+    `prepare` as soon as it has launched its own kernels. No thread is needed, and nothing is launched while a graph is
+    captured. Elsewhere than on a CUDA device the order is the same and nothing runs beside anything."""
+
+    def __init__(self, batches: Iterator[Batch], device: torch.device):
+        self.batches, self.coming = iter(batches), []
+        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self.side is not None:
+            self.side.wait_stream(torch.cuda.current_stream(device))  # what batches are made of is there
+
+    def prepare(self) -> None:
+        """Launches what makes the next batch, unless it is launched already."""
+        if not self.coming:
+            with torch.cuda.stream(self.side) if self.side is not None else contextlib.nullcontext():
+                self.coming.append(next(self.batches, None))
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            self.prepare()
+            batch = self.coming.pop()
+            if batch is None:
+                return
+            if self.side is not None:
+                now = torch.cuda.current_stream()
+                now.wait_stream(self.side)
+                for tensor in vars(batch).values():
+                    tensor.record_stream(now)  # so that the side stream does not use its memory again too early
+            yield batch
+
+
 class PlainPass:
-    """batch -> StepOutput, with the gradients in the parameters; in `parts`, one after the other."""
+    """batch -> StepOutput, with the gradients in the parameters; in `parts`, one after the other.
+
+    meanwhile: called when the pass is launched, see `Ahead`."""
+
+    meanwhile: Callable[[], None] | None = None
 
     def __init__(self, model: PCM3, parts: int):
         self.model, self.parts = model, parts
 
     def __call__(self, batch: Batch) -> StepOutput:
         self.model.zero_grad(set_to_none=True)
-        return self.model.backward_in_parts(batch, self.parts)
+        output = self.model.backward_in_parts(batch, self.parts)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return output
 
 
 class CapturedPass:
     """The same through buffers that stay, on a CUDA device captured after a few steps and replayed from then on.
 
     The output's tensors are overwritten by the next call. Elsewhere than on a CUDA device every call computes. say: told
-    when the capture fails, after which every call computes; without it a failed capture is a UserError. ValueError for
-    a batch of other shapes than the first."""
+    when the capture fails, after which every call computes; without it a failed capture is a UserError. meanwhile: as of
+    PlainPass. ValueError for a batch of other shapes than the first."""
+
+    meanwhile: Callable[[], None] | None = None
 
     def __init__(self, model: PCM3, parts: int, say: Callable[[str], None] | None = None):
         self.compute = PlainPass(model, parts)
@@ -67,6 +110,12 @@ class CapturedPass:
         self.say, self.captures = say, False
 
     def __call__(self, batch: Batch) -> StepOutput:
+        output = self._run(batch)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return output
+
+    def _run(self, batch: Batch) -> StepOutput:
         self._fill(batch)
         self.calls += 1
         if not self.captures:

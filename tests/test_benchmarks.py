@@ -7,8 +7,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from make_tiny import write_tiny_dataset
 from programs import call
+
+from models.recurrent import RUNS
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SMALL = "--hidden 32 --layers 1 --queue 16 --rounds 1 --threads 1"
@@ -17,7 +20,7 @@ COMMANDS = {
     "chain": "--batch 2 --hidden 16 --layers 1 --rounds 1 --threads 1",
     "cost": "--batch 8 --frames 8 --queue 64 --hidden 32 --clips 64 --decoder 16 --rounds 1 --threads 1 --no-memory",
     "encoder": "--batch 2 --hidden 16 --frames 8 --layers 1 --rounds 1 --threads 1 --no-memory",
-    "epoch": "--clips 12 --batch 4 --hidden 16 --layers 1 --queue 16 --steps 2 --threads 1 --graph",
+    "epoch": "--clips 12 --batch 4 --hidden 16 --layers 1 --queue 16 --decoder 8 --steps 2 --threads 1 --graph",
     "feeder": "--batch 4 --clips 12 --rounds 1",
     "linear": "--epochs 2 --hidden-size 16 --data-root {data} --no-memory",
     "prepare": "--clips 8 --rounds 1 --workers 1",
@@ -65,6 +68,36 @@ def test_it_runs(name, data):
         assert figures[KEYS[name]]
     else:
         assert ran.out.splitlines()[-1].startswith("| gru | 32 |")
+
+
+def test_the_check_of_a_card_at_toy_size(tmp_path):
+    """All of benchmarks/gpu_check.sh but the environment and the tests: what runs on a processor has its figures, all the
+    rest a reason."""
+    path = tmp_path / "check.json"
+    words = f"--device cpu --toy --threads 1 --steps 1 --no-tests --output {path}"
+    ran = call(import_module("benchmarks.gpu_check").main, words)
+    assert ran.status == 0, ran.err
+    result = json.loads(path.read_text())
+    times = {name: row.get("ms", 0) for name, row in result["steps"].items()}
+    assert len(times) == 10 + len(RUNS) and all(f"| {name} | " in ran.out for name in times)
+    assert {name for name, ms in times.items() if not ms > 0} <= {"ours bf16 wavefront captured"}
+    assert all(row["median_s"] > 0 for row in result["epochs"].values()) and len(result["epochs"]) == 2
+    assert result["place"]["torch"] == torch.__version__ and result["sizes"]["hidden"] == 16
+
+
+@pytest.mark.slow
+def test_the_check_counts_the_tests_of_a_card(tmp_path):
+    """Without a card they are all skipped, none fails."""
+    line = import_module("benchmarks.gpu_check").check_tests(300)
+    assert "skipped" in line and "failed" not in line and "error" not in line
+
+
+def test_the_check_stops_in_time(tmp_path):
+    ran = call(
+        import_module("benchmarks.gpu_check").main, f"--device cpu --toy --minutes 1e-9 --output {tmp_path}/c.json"
+    )
+    result = json.loads((tmp_path / "c.json").read_text())
+    assert ran.status == 0 and {row["not run"] for row in result["steps"].values()} == {"out of time"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -323,6 +323,12 @@ def test_torchrun(data, tmp_path):
     assert again.status == 0, "one process goes on where two stopped"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_two_cards_compute_what_one_does(data, tmp_path):
+    equal_after(data, tmp_path, 2, "--device cuda", 6)
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path, monkeypatch):
     world = World(0, 3)
     monkeypatch.setattr(pretrain_moco_mask, "connect", lambda *_: world)

@@ -9,7 +9,7 @@ from programs import refused
 from test_pretrain_program import data, pretrain  # noqa: F401 (data is a fixture)
 
 import pretrain_moco_mask
-from engine.graph import WARM_UP, CapturedPass, PlainPass, choose_capture
+from engine.graph import WARM_UP, Ahead, CapturedPass, PlainPass, choose_capture
 from feeder.batches import Batch
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -95,6 +95,29 @@ def test_the_pass_asks_the_host_for_nothing(more, monkeypatch):
 def test_refused_without_a_cuda_device(data, tmp_path):  # noqa: F811
     ended = pretrain(data, tmp_path / "run", "--cuda-graph")
     refused(ended, "--cuda-graph needs a CUDA device and one process, here are --device cpu")
+
+
+@pytest.mark.parametrize("compute_by", (PlainPass, CapturedPass))
+def test_a_batch_is_made_beside_the_step_before(compute_by):
+    """Each batch once, in order, and the next one begun before the pass returns to the caller."""
+    made = []
+
+    def making():
+        for number, batch in enumerate(batches()):
+            made.append(number)
+            yield batch
+
+    compute, plain = compute_by(model(), 1), PlainPass(model(), 1)
+    ahead = Ahead(making(), torch.device("cpu"))
+    compute.meanwhile = ahead.prepare
+    taken = 0
+    for batch, expected in zip(ahead, batches(), strict=True):
+        assert made == list(range(taken + 1))
+        assert all(torch.equal(getattr(batch, f.name), getattr(expected, f.name)) for f in fields(Batch))
+        assert torch.equal(compute(batch).loss, plain(expected).loss)
+        taken += 1
+        assert made == list(range(min(taken + 1, STEPS)))
+    assert taken == STEPS
 
 
 CARD, CPU = torch.device("cuda"), torch.device("cpu")
