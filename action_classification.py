@@ -17,15 +17,17 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
 
+import itertools
 import math
 import time
 from dataclasses import asdict, replace
 
 import numpy as np
+from torch import nn
 
 from engine import answers
 from engine.classify import Outcome, Recipe, train_classifier
-from engine.encoders import clip_features
+from engine.encoders import clip_features, snapshot
 from engine.evaluation import (
     EncoderSource,
     Place,
@@ -41,8 +43,11 @@ from engine.features import classifier_content
 from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
 from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery
+from engine.pace import Pace
+from engine.progress import Progress, Stopped
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.signals import EXIT_STOPPED, LAUNCHER_GRACE, StopRequest
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from options.backbones import encoder_flags
@@ -55,6 +60,8 @@ from utils.fusion import SCORES_FILE, write_scores
 from utils.metrics import confusion_matrix, per_class_accuracy, summarise
 from utils.plots import draw_confusion, draw_curves
 from utils.run_folder import QuietFolder, RunFolder
+
+ALL_STEPS = 10**12  # what a run that goes on keeps of the folder: the lines to forget are forgotten already
 
 
 def encoder_source(args) -> EncoderSource:
@@ -100,9 +107,13 @@ def run_seed(
     test: ClipViews,
     seed: int,
     folder: RunFolder | QuietFolder,
-    world: World,
+    progress: Progress,
 ) -> tuple[Outcome, dict[str, list[float]]]:
-    """One seed, from a fresh encoder to its outcome and the curves (name -> shares) of the further tests."""
+    """One seed, from a fresh encoder (or where a stopped run left it) to its outcome and the curves (name -> shares) of the
+    further tests."""
+    world = progress.world
+    if seed in progress.finished:
+        return finished_outcome(progress.finished[seed])
     encoder = encoder_source(args).ready(dataset, seed, train, resolve_precision(args.precision)[1])
     if args.label_fraction is not None or args.label_count is not None:
         labels = train.clips.labels.cpu().numpy()
@@ -118,14 +129,49 @@ def run_seed(
     def log(epoch: int, values: dict) -> None:
         folder.metrics(epoch, {f"seed{seed}/{name}": value for name, value in values.items()})
 
-    outcome = train_classifier(encoder, train, test, dataset.row.num_classes, recipe_of(args), seed, log, world=world)
+    recipe, state = recipe_of(args), progress.state_of(seed)
+    outcome = train_classifier(
+        encoder,
+        train,
+        test,
+        dataset.row.num_classes,
+        recipe,
+        seed,
+        log,
+        world=world,
+        state=state,
+        after_step=watching(progress, seed, recipe, len(train), state, folder),
+    )
     folder.say(
         f"seed {seed}: {len(train)} training clips, last {100 * outcome.last['top1']:.2f} (top-5 "
         f"{100 * outcome.last['top5']:.2f}), best {100 * outcome.best['top1']:.2f} at epoch {outcome.best['epoch']}, "
         f"{time.monotonic() - start:.0f} s"
     )
-    curves = world.on_main(lambda: further_tests(args, dataset, train, test, seed, encoder, outcome, folder))
-    return outcome, curves or {}
+    curves = world.on_main(lambda: further_tests(args, dataset, train, test, seed, encoder, outcome, folder)) or {}
+    kept = {name: getattr(outcome, name) for name in ("last", "best", "scores", "history")}
+    progress.finish(seed, {**kept, "fc": snapshot(outcome.fc), "curves": curves})
+    return outcome, curves
+
+
+def finished_outcome(kept: dict) -> tuple[Outcome, dict[str, list[float]]]:
+    """The outcome and the curves of a seed that an earlier start has finished."""
+    fc = nn.Linear(*reversed(kept["fc"]["weight"].shape))
+    fc.load_state_dict(kept["fc"])
+    return Outcome(kept["last"], kept["best"], kept["scores"], fc, kept["history"]), kept["curves"]
+
+
+def watching(progress: Progress, seed: int, recipe: Recipe, clips: int, state: dict | None, folder):
+    """What is called after every step: it says how long it takes, and saves and stops where that is due."""
+    an_epoch = -(-clips // recipe.batch_size)
+    first = 0 if state is None else state["epoch"] * an_epoch + state["place"]["position"]
+    pace = Pace(first, recipe.epochs * an_epoch, folder.say)
+    done, watch = itertools.count(first + 1), progress.watch(seed)
+
+    def after_step(make_state) -> None:
+        pace.after(step := next(done), f"seed {seed}, epoch {(step - 1) // an_epoch + 1} of {recipe.epochs}")
+        watch(make_state)
+
+    return after_step
 
 
 def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Novelty:
@@ -253,8 +299,16 @@ def write_results(
     )
 
 
-def evaluate(args, world: World) -> None:
-    """Everything from the data to the results, by one of the processes of `world`."""
+def open_folder(args, progress: Progress, resumed: bool, data: dict) -> RunFolder:
+    """The run folder; of a run that goes on, with everything in it that is not computed again."""
+    if resumed:
+        progress.forget_later_metrics()
+    kept = ALL_STEPS if resumed else None
+    return RunFolder(args.checkpoint_path, "action_classification", vars(args), kept, data=data)
+
+
+def evaluate(args, world: World) -> int:
+    """Everything from the data to the results, by one of the processes of `world`; returns the exit status."""
     if world.size > 1 and args.mode != "linear":
         raise UserError(
             f"--mode {args.mode} is one process (its small batches gain nothing from {world.size}); start it with python, "
@@ -283,13 +337,24 @@ def evaluate(args, world: World) -> None:
     data = data_of(train, test)
     other = check_own_data(place, data, args.evaluate_on_other_data)
     args.checkpoint_path = args.checkpoint_path or default_folder(args, place, first.stream)
-    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, "action_classification", vars(args), data=data))
-    folder = folder or QuietFolder(args.checkpoint_path)
+    with StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop:
+        progress = Progress(args.checkpoint_path, vars(args), stop, world, data)
+        resumed = args.resume == "auto" and progress.resume()
+        folder = world.on_main(lambda: open_folder(args, progress, resumed, data)) or QuietFolder(args.checkpoint_path)
+        return train_and_test(args, place, dataset, train, test, first, other, progress, folder, precision)
+
+
+def train_and_test(
+    args, place: Place, dataset: Dataset, train, test, first, other, progress: Progress, folder, words
+) -> int:
+    """All seeds and their results; returns the exit status. first: the encoder as loaded; other: what differs in the data;
+    words: the precision and why."""
+    world, device = progress.world, train.device
     try:
         folder.say(
             f"{args.mode} evaluation of {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream: "
             f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {device}"
-            f"{f', {world.size} processes' if world.size > 1 else ''}, {precision}"
+            f"{f', {world.size} processes' if world.size > 1 else ''}, {words}"
         )
         pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
         say_place(place, pretraining, dataset.converted, folder.say)
@@ -299,18 +364,25 @@ def evaluate(args, world: World) -> None:
             folder.say(
                 f"products in {args.precision}, not the exact protocol of float32 (--precision fp32); the result says so"
             )
-        runs = {seed: run_seed(args, dataset, train, test, seed, folder, world) for seed in args.seed}
+        for seed in progress.finished:
+            folder.say(f"seed {seed}: finished by an earlier start")
+        if progress.current is not None:
+            folder.say(f"seed {progress.current[0]}: goes on in epoch {progress.current[1]['epoch'] + 1}")
+        runs = {seed: run_seed(args, dataset, train, test, seed, folder, progress) for seed in args.seed}
         if not world.is_main:
-            return
+            return 0
         outcomes = {seed: outcome for seed, (outcome, _) in runs.items()}
         curves = write_curves(args, {seed: curves for seed, (_, curves) in runs.items()}, test.stream, folder)
-        write_results(args, dataset, test, first.source, outcomes, curves, pretraining, data, folder)
+        write_results(args, dataset, test, first.source, outcomes, curves, pretraining, progress.data, folder)
         last = summarise([o.last["top1"] for o in outcomes.values()])
         best = summarise([o.best["top1"] for o in outcomes.values()])
         folder.say(f"results and pictures: {folder.path}")
         folder.say(
             f"top-1 last {last.percent()}, best test epoch {best.percent()} ({len(outcomes)} seed{'s' * (len(outcomes) > 1)})"
         )
+        return 0
+    except Stopped:
+        return say_stopped(progress, folder)
     except UserError as error:
         folder.say(f"error: {error}", show=False)
         raise
@@ -318,15 +390,27 @@ def evaluate(args, world: World) -> None:
         folder.close()
 
 
+def say_stopped(progress: Progress, folder) -> int:
+    """Says where a signal stopped the run; returns the exit status."""
+    seed, state = progress.current
+    who = progress.stop.received or "a signal to another process"
+    folder.say(
+        f"stopped by {who} in epoch {state['epoch'] + 1} of seed {seed}; go on with the same command and --resume auto"
+    )
+    if progress.world.size > 1:
+        progress.world.barrier()
+        progress.stop.ignore_from_now_on()
+    return EXIT_STOPPED
+
+
 def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
     world = connect(args.device, args.local_rank, args.timeout_minutes)
     try:
-        evaluate(args, world)
+        return evaluate(args, world)
     finally:
         world.close()
-    return 0
 
 
 if __name__ == "__main__":

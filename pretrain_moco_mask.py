@@ -32,10 +32,11 @@ from tqdm import tqdm
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
 from engine.graph import Ahead, CapturedPass, PlainPass, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
+from engine.pace import Pace
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
-from engine.signals import EXIT_STOPPED, StopRequest
+from engine.signals import EXIT_STOPPED, LAUNCHER_GRACE, StopRequest
 from feeder.batches import Batches
 from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
@@ -60,9 +61,6 @@ MAY_CHANGE = set(
     "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute resume_on_other_data "
     "cuda_graph".split()
 ) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
-
-
-LAUNCHER_GRACE = 5.0  # seconds in which a launcher repeats the signal that its processes have had, see StopRequest
 
 
 def model_config(args, dataset: Dataset) -> PCM3Config:
@@ -321,6 +319,7 @@ class Course:
         self.count, self.skipped = progress.get("count", 0), progress.get("skipped", 0)
         self.timed_steps, self.data_seconds = 0, 0.0
         self.saved_step = resumed.step if args.resume == "auto" and resumed.step else None
+        self.pace = Pace(resumed.step, self.last_step, folder.say)
         self.saved_at = self.logged_at = time.monotonic()
         self.embeddings, self.watch = None, CollapseWatch()  # of the last step: its keys, and cosines with the own key
 
@@ -368,8 +367,9 @@ class Course:
         values |= found
         self.folder.metrics(step, values, epoch=epoch)
         bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
-        if position == self.per_epoch - 1 or step % self.args.print_freq == 0:
-            report(self.folder, epoch, step, values)
+        if position == self.per_epoch - 1 or step % self.args.print_freq == 0 or step == self.last_step:
+            report(self.folder, epoch, step, values, self.pace.words(step))
+            self.pace.spoken()
         if warning := self.watch(found):
             self.folder.say(warning)
         self.sums, self.count, self.timed_steps, self.data_seconds = {}, 0, 0, 0.0
@@ -495,6 +495,7 @@ def train(
                 refuse_nonfinite(args, batches, step, output, norm, course)
             step += 1
             bar.update()
+            course.pace.after(step, f"epoch {epoch}")
             if world.size > 1 and step == resumed.step + 1:
                 folder.say(traffic_of(world))
             ends_epoch = position == course.per_epoch - 1
@@ -511,8 +512,8 @@ def train(
     return 0
 
 
-def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict) -> None:
-    """A line of the log: every loss under its name."""
+def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict, pace: str) -> None:
+    """A line of the log: every loss under its name, and pace: seconds a step, what is left and when it ends."""
     names = [n for n in values if n.startswith("contrast_") or n in ("distillation", "prediction", "total")]
     line = " ".join(f"{n.replace('contrast_', '')} {values[n]:.3f}" for n in names)
     top1 = " ".join(f"{values[n]:.2f}" for n in values if n.startswith("top1_"))
@@ -521,9 +522,7 @@ def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict)
         for word, name, digits in (("rank", "effective_rank", 1), ("alignment",) * 2 + (2,), ("uniformity",) * 2 + (2,))
         if name in values
     )
-    folder.say(
-        f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} |{spread} | {values['seconds_per_step']:.3f} s"
-    )
+    folder.say(f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} |{spread} | {pace}")
 
 
 def introduce(

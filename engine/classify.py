@@ -24,6 +24,7 @@ from utils.distributed import World
 from utils.errors import UserError
 from utils.metrics import topk_accuracy
 
+EMPTY = {"position": 0, "total": 0.0, "count": 0, "history": (), "best": None, "last": None, "scores": None}
 FEATURE_BATCH = 256  # clips per encoder call where no gradient is kept
 
 
@@ -85,10 +86,13 @@ def train_classifier(
     log=None,
     quiet=None,
     world: World = ALONE,
+    state: dict | None = None,
+    after_step=None,
 ) -> Outcome:
     """Trains fc (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end.
 
-    log(epoch, values): told of every epoch; world: processes that share the encoding (frozen encoders only). Raises
+    log(epoch, values): told of every epoch; world: processes that share the encoding (frozen encoders only); after_step: gets,
+    after every step, a function that makes the state between two steps, with which another call goes on (state). Raises
     UserError when a loss is not finite, AssertionError when a frozen encoder moved."""
     device = train.device
     fc = new_classifier(encoder.feature_size, num_classes, seed).to(device, train.dtype)
@@ -99,13 +103,30 @@ def train_classifier(
     fixed = clip_features(encoder, train, FEATURE_BATCH, quiet, world) if recipe.cached else None
     test_features = clip_features(encoder, test, FEATURE_BATCH, quiet, world) if recipe.frozen else None
     test_labels = test.clips.labels.cpu()
-    history, best, scores, last = [], None, None, None
-    quiet = quiet if world.is_main else True
-    bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
+    if state is not None:
+        fc.load_state_dict(state["fc"])
+        optimizer.load_state_dict(state["optimizer"])
+        if not recipe.frozen:
+            encoder.load_state_dict(state["encoder"])
+    place = dict(EMPTY if state is None else state["place"])
+    history, best, scores, last = list(place["history"]), place["best"], place["scores"], place["last"]
+
+    def make_state(epoch: int, position: int, total: float, count: int) -> dict:
+        now = {"position": position, "total": total, "count": count}
+        now |= {"history": history, "best": best, "last": last, "scores": scores}
+        trained = {"encoder": snapshot(encoder)} if not recipe.frozen else {}
+        return {"epoch": epoch, "place": now, "fc": snapshot(fc), "optimizer": optimizer.state_dict(), **trained}
+
+    quiet, first = quiet if world.is_main else True, 0 if state is None else state["epoch"]
+    bar = tqdm(
+        range(first, recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False
+    )
     for epoch in bar:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch)
-        loss = _train_epoch(encoder, fc, train, fixed, optimizer, recipe, seed, epoch, world)
+        begin = place if epoch == first else EMPTY
+        watch = None if after_step is None else partial(_watch, after_step, make_state, epoch)
+        loss = _train_epoch(encoder, fc, train, fixed, optimizer, recipe, seed, epoch, world, begin, watch)
         values = {"loss": loss, "lr": recipe.rate(epoch)}
         if recipe.frozen and epoch == 0:
             check_frozen(encoder, fc, before)
@@ -125,13 +146,29 @@ def train_classifier(
     return Outcome(last, best, scores, fc, history)
 
 
+def _watch(after_step, make_state, epoch: int, *where) -> None:
+    after_step(lambda: make_state(epoch, *where))
+
+
 def _train_epoch(
-    encoder, fc, train: ClipViews, fixed, optimizer, recipe: Recipe, seed: int, epoch: int, world: World
+    encoder,
+    fc,
+    train: ClipViews,
+    fixed,
+    optimizer,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    world: World,
+    begin: dict,
+    watch,
 ) -> float:
-    """One pass over the training clips; returns the mean loss."""
-    total, count = 0.0, 0
+    """One pass over the training clips, or the rest of it; returns the mean loss. begin: where in the epoch, and what was added
+    up so far; watch: told of the same after every step."""
+    total, count = begin["total"], begin["count"]
     encoder.train(not recipe.frozen)
-    for index in shuffled(len(train), recipe.batch_size, epoch_order(seed, epoch, len(train))):
+    batches = shuffled(len(train), recipe.batch_size, epoch_order(seed, epoch, len(train)))
+    for position, index in enumerate(batches[begin["position"] :], begin["position"] + 1):
         if fixed is not None:
             features = fixed[index].to(train.device)
         elif recipe.frozen:
@@ -151,6 +188,8 @@ def _train_epoch(
         loss.backward()
         optimizer.step()
         total, count = total + float(loss.detach()) * len(index), count + len(index)
+        if watch is not None:
+            watch(position, total, count)
     return total / count
 
 

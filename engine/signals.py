@@ -7,6 +7,9 @@ import time
 EXIT_STOPPED = 75  # "temporary failure, try again": stopped by a signal, state saved, to be resumed
 
 
+LAUNCHER_GRACE = 5.0  # seconds in which a launcher repeats the signal that its processes have had, see StopRequest
+
+
 class StopRequest:
     """While the block lasts, signals set `received` (the signal's name) instead of ending the process.
 

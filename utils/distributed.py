@@ -87,6 +87,13 @@ class World:
             dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
+    def any(self, wish: bool) -> bool:
+        """Whether any of the processes wishes it; all get the same answer."""
+        if self.size == 1:
+            return wish
+        where = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        return bool(self.gather(torch.tensor([[float(wish)]], device=where), "wishes").any())
+
     @torch.no_grad()
     def sum_(self, tensors: list[Tensor], kind: str) -> None:
         """Replaces every tensor by its sum over the processes: the same bits on each of them."""

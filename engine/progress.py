@@ -1,0 +1,115 @@
+"""Evaluations that are stopped go on: what of a training over several seeds is done is kept in the run folder.
+
+`progress.pth` holds the outcome of every finished seed and, of the one that is trained, everything between two steps: the
+classifier, the encoder where that is trained too, optimizer, place in the epoch, history. It is written when a signal asks for a
+stop and every few minutes, whole or not at all; a run that goes on computes the steps that the stopped one would have.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from engine.signals import StopRequest
+from utils import checkpoint as files
+from utils.distributed import World
+from utils.errors import UserError
+from utils.files import atomic_write
+from utils.fingerprint import differences
+
+FILE = "progress.pth"
+SAVE_SECONDS = 300.0
+# arguments that may differ between the stopped run and the one that goes on: they change no number, or add seeds
+MAY_CHANGE = set(
+    "data_root cache_dir clips workers checkpoint_path device threads local_rank timeout_minutes resume seed occlusion "
+    "occlusion_seed early".split()
+)
+
+
+class Stopped(Exception):
+    """The training was stopped by a signal, after its state was saved."""
+
+
+class Progress:
+    """finished: {seed: state of its outcome}; current: (seed, state) of the training that is under way, or None."""
+
+    def __init__(self, folder, arguments: dict, stop: StopRequest, world: World, data: dict | None = None):
+        self.path, self.arguments, self.stop, self.world = Path(folder) / FILE, arguments, stop, world
+        self.data = data
+        self.finished: dict[int, dict] = {}
+        self.current: tuple[int, dict] | None = None
+        self._saved = time.monotonic()
+
+    def resume(self) -> bool:
+        """Takes over what the folder holds; False where there is nothing. UserError when it is of other arguments."""
+        if not self.path.is_file():
+            return False
+        content = files.load(self.path)
+        told = content.get("arguments")
+        if not isinstance(told, dict) or not isinstance(content.get("finished"), dict):
+            raise UserError(f"{self.path}: not what an evaluation keeps; give another --checkpoint-path")
+        for name, old in told.items():
+            new = self.arguments.get(name, old)
+            if name not in MAY_CHANGE and _plain(new) != _plain(old):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(
+                    f"{self.path} was begun with {flag} {old}, now it is {new}; go on with the old value, or leave "
+                    "--resume out to start anew"
+                )
+        if changed := differences(content.get("data") or {}, self.data or {}):
+            raise UserError(
+                f"{self.path} was begun with other data: {'; '.join(changed)}; put that back, or leave --resume out to start anew"
+            )
+        self.finished, self.current = content["finished"], content.get("current")
+        return True
+
+    def state_of(self, seed: int) -> dict | None:
+        """Where the training of a seed was left, None where it was not begun."""
+        return self.current[1] if self.current is not None and self.current[0] == seed else None
+
+    def watch(self, seed: int):
+        """A function to call after every step with one that makes the state: it saves when it is time to, and raises `Stopped`
+        where a signal came (to any process)."""
+
+        def after_step(make_state) -> None:
+            stopping = self.world.any(self.stop.received is not None)
+            if stopping or (self.world.size == 1 and time.monotonic() - self._saved > SAVE_SECONDS):
+                self.current = (seed, make_state())
+                self.save()
+            if stopping:
+                raise Stopped
+
+        return after_step
+
+    def finish(self, seed: int, outcome: dict) -> None:
+        """Keeps the outcome of a seed."""
+        self.finished[seed], self.current = outcome, None
+        self.save()
+
+    def save(self) -> None:
+        plain = {name: _plain(value) for name, value in self.arguments.items()}
+        content = {"format": files.FORMAT, "arguments": plain, "data": self.data, "finished": self.finished}
+        content["current"] = self.current
+        self.world.on_main(lambda: files.save(self.path, content))
+        self._saved = time.monotonic()
+
+    def forget_later_metrics(self) -> None:
+        """Drops the lines of metrics.jsonl of epochs that are computed again."""
+        path = self.path.with_name("metrics.jsonl")
+        if not path.is_file():
+            return
+        kept = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if self._stays(line)]
+        with atomic_write(path, "w") as file:
+            file.writelines(line + "\n" for line in kept)
+
+    def _stays(self, line: str) -> bool:
+        try:
+            record = json.loads(line)
+            seed = next(int(name[4:].split("/")[0]) for name in record if name.startswith("seed"))
+            done = 0 if self.current is None or self.current[0] != seed else self.current[1]["epoch"]
+            return seed in self.finished or record["step"] <= done
+        except (ValueError, KeyError, TypeError, StopIteration):
+            return False
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,156 @@
+"""Evaluations under SIGTERM: what is done is kept, and what goes on ends with the same numbers, to the last bit."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from make_checkpoint import write_pretrained
+from make_tiny import write_tiny_dataset
+from programs import call, refused
+
+import action_classification
+import pretrain_moco_mask
+from engine import progress
+from engine.pace import Pace, duration
+from engine.signals import EXIT_STOPPED
+from utils import checkpoint as files
+from utils.fusion import read_scores
+
+STEPS = 3 * 3  # of a seed: 24 clips in batches of 8, three epochs
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("stopped")
+    write_tiny_dataset(root / "data", "tiny", train=24, val=8, frames=60)
+    write_pretrained(root / "encoder.pth.tar", arguments={"stream": "joint"})
+    return root
+
+
+@pytest.fixture
+def evaluate(world, monkeypatch):
+    """Runs the program; stop_after: steps after which a SIGTERM comes."""
+    for name in ("draw_confusion", "draw_curves"):
+        monkeypatch.setattr(action_classification, name, lambda *given: None)
+
+    def run(folder, flags="", stop_after=None):
+        steps = []
+
+        class Stopping(Pace):
+            def after(self, done, about=""):
+                steps.append(done)
+                if len(steps) == stop_after:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(action_classification, "Pace", Stopping)
+        command = f"--data-root {world}/data --finetune-dataset tiny --pretrained {world}/encoder.pth.tar --epochs 3 "
+        ran = call(
+            action_classification.main, f"{command} --batch-size 8 --threads 1 --checkpoint-path {folder} {flags}"
+        )
+        return ran, steps
+
+    return run
+
+
+def everything(folder):
+    """Result, scores, weights and metrics of a run."""
+    result = json.loads((folder / "result.json").read_text())
+    content = files.load(folder / "classifier.pth")
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return result, read_scores(folder).scores, {**content["state_dict"], **content["fc"]}, metrics
+
+
+@pytest.mark.parametrize("mode", ["--mode linear", "--mode finetune --test-every 1"])
+def test_a_stopped_evaluation_goes_on_to_the_same_numbers(evaluate, tmp_path, mode):
+    """Stopped within an epoch of the second seed, then at the end of an epoch."""
+    flags = f"{mode} --seed 1 2 --occlusion temporal"
+    whole, steps = evaluate(tmp_path / "whole", flags)
+    assert whole.status == 0 and len(steps) == 2 * STEPS
+    ran, _ = evaluate(tmp_path / "cut", flags, stop_after=STEPS + 4)
+    assert ran.status == EXIT_STOPPED, ran.err
+    assert "stopped by SIGTERM in epoch 2 of seed 2" in ran.out and "--resume auto" in ran.out
+    assert not (tmp_path / "cut/result.json").exists()
+    again, steps = evaluate(tmp_path / "cut", f"{flags} --resume auto", stop_after=2)
+    assert again.status == EXIT_STOPPED and steps == [5, 6]
+    last, steps = evaluate(tmp_path / "cut", f"{flags} --resume auto")
+    assert last.status == 0 and steps == [7, 8, 9] and "seed 1: finished by an earlier start" in last.out
+    (a, a_scores, a_weights, a_metrics), (b, b_scores, b_weights, b_metrics) = map(
+        everything, (tmp_path / "whole", tmp_path / "cut")
+    )
+    assert a == b and np.array_equal(a_scores, b_scores) and a_metrics == b_metrics
+    assert all(torch.equal(value, b_weights[name]) for name, value in a_weights.items())
+
+
+def test_a_killed_evaluation_goes_on_from_what_was_saved(evaluate, tmp_path, monkeypatch):
+    """Saved after every step, and killed in the next epoch: the lines of epochs that are computed again are dropped."""
+    monkeypatch.setattr(progress, "SAVE_SECONDS", -1.0)
+    assert evaluate(tmp_path / "whole")[0].status == 0
+    ran, _ = evaluate(tmp_path / "cut", stop_after=4)
+    assert ran.status == EXIT_STOPPED
+    metrics = tmp_path / "cut/metrics.jsonl"
+    metrics.write_text(metrics.read_text() + json.dumps({"step": 2, "seed42/loss": 9.0}) + "\n{cut off")
+    assert evaluate(tmp_path / "cut", "--resume auto")[0].status == 0
+    assert everything(tmp_path / "whole")[3] == everything(tmp_path / "cut")[3]
+
+
+def test_more_seeds_keep_the_finished_ones(evaluate, tmp_path):
+    assert evaluate(tmp_path / "run", "--seed 1")[0].status == 0
+    ran, steps = evaluate(tmp_path / "run", "--seed 1 2 --resume auto")
+    assert ran.status == 0 and len(steps) == STEPS
+    assert set(everything(tmp_path / "run")[0]["seeds"]) == {"1", "2"}
+    refused(evaluate(tmp_path / "run", "--lr 0.2 --seed 1 --resume auto")[0], "--lr 0.1", "0.2")
+
+
+def test_a_folder_without_a_stopped_run_begins_anew(evaluate, tmp_path):
+    ran, steps = evaluate(tmp_path / "run", "--resume auto")
+    assert ran.status == 0 and len(steps) == STEPS
+    (tmp_path / "odd").mkdir()
+    files.save(tmp_path / "odd/progress.pth", {"a": 1})
+    refused(evaluate(tmp_path / "odd", "--resume auto")[0], "not what an evaluation keeps")
+
+
+def test_the_log_of_a_pretraining_says_how_long_it_takes(world, tmp_path):
+    ran = call(
+        pretrain_moco_mask.main,
+        f"--data-root {world}/data --pre-dataset tiny --checkpoint-path {tmp_path}/run --hidden-size 16 --num-layers 1 "
+        "--decoder-hidden-size 8 --batch-size 8 --contrast-k 8 --threads 1 --max-steps 13 --pictures 0 --print-freq 100",
+    )
+    assert ran.status == 0, ran.err
+    lines = ran.out.splitlines()
+
+    assert sum("for 13 steps, until" in line for line in lines) == 1
+    assert [line for line in lines if " step 12 " in line and "s a step, 1 left" in line and "until" in line]
+    assert [line for line in lines if " step 13 " in line and "0 left" in line]  # the last step, though no epoch ends
+
+
+def test_the_pace_is_the_mean_of_the_steps_and_breaks_the_silence(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("engine.pace.time.monotonic", lambda: now[0])
+    said = []
+    pace = Pace(5, 1005, said.append, quiet=False)
+    now[0] += 60  # the first step compiles
+    for step in range(6, 31):
+        pace.after(step, "epoch 1")
+        now[0] += 2
+    assert said[0] == "step 6 of 1005, epoch 1: the first took 60 s, 999 left"
+    (about,) = [line for line in said if line.startswith("about")]
+    assert about.startswith("about 34 min for 1000 steps, until") and "(2 s each)" in about
+    assert said[1].startswith("step 9 of 1005, epoch 1: 2 s a step, 996 left, 33 min, until")
+    assert 8 <= len(said) <= 10  # one every six seconds
+    said.clear()
+    assert [duration(x) for x in (5, 89, 100, 7199, 7300, 200_000)] == [
+        "5 s",
+        "89 s",
+        "2 min",
+        "120 min",
+        "2.0 h",
+        "2.3 days",
+    ]
+    quiet = Pace(0, 100, said.append, quiet=True)
+    for step in range(1, 10):
+        now[0] += 9
+        quiet.after(step)
+    assert not said  # a bar is there
