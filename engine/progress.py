@@ -87,7 +87,7 @@ class Progress:
 
     def save(self) -> None:
         plain = {name: _plain(value) for name, value in self.arguments.items()}
-        content = {"format": files.FORMAT, "arguments": plain, "data": self.data, "finished": self.finished}
+        content = {"arguments": plain, "data": self.data, "finished": self.finished}
         content["current"] = self.current
         self.world.on_main(lambda: files.save(self.path, content))
         self._saved = time.monotonic()
