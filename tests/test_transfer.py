@@ -34,6 +34,7 @@ from utils.features import read_features
 from utils.skeleton import KINECT_V2, LAYOUTS, at, get_layout
 
 PIPE, COCO = get_layout("mediapipe_33"), get_layout("coco_17")
+RETRIEVAL = "--save-features --precision fp32 --knn 1 --recall 1"
 NAMES = {"train": [f"t{i:02}" for i in range(16)], "val": [f"v{i:02}" for i in range(8)]}
 LABELS = {name: int(name[1:]) % 2 for names in NAMES.values() for name in names}
 
@@ -125,8 +126,7 @@ def test_features_of_another_layout_are_those_of_the_converted_clips(root, kinec
     for name in ("pipe", "made"):
         ran = call(
             action_retrieval.main,
-            f"--data-root {root} --pretrained {kinect} --finetune-dataset {name} --save-features --precision fp32 --knn 1 --recall 1 "
-            f"--checkpoint-path {tmp_path}/{name}",
+            f"--data-root {root} --pretrained {kinect} --finetune-dataset {name} {RETRIEVAL} --checkpoint-path {tmp_path}/{name}",
         )
         assert ran.status == 0, ran.err
         found[name] = read_features(tmp_path / name / "features.npz").val.features
@@ -251,7 +251,7 @@ def test_two_dimensions_through_every_program(root, tmp_path, monkeypatch):
     assert files.load(path)["config"]["encoder"]["dimensions"] == 2
     ran = call(
         action_retrieval.main,
-        f"--data-root {root} --pretrained {path} --save-features --precision fp32 --knn 1 --recall 1 --checkpoint-path {tmp_path}/ret",
+        f"--data-root {root} --pretrained {path} {RETRIEVAL} --checkpoint-path {tmp_path}/ret",
     )
     assert ran.status == 0 and "converted" not in ran.out, ran.err
     found = read_features(tmp_path / "ret" / "features.npz").val.features
@@ -287,7 +287,7 @@ def test_between_the_plane_and_space(root, kinect, tmp_path):
     ):
         ran = call(
             action_retrieval.main,
-            f"--data-root {root} --pretrained {path} --finetune-dataset {data} --save-features --precision fp32 --knn 1 --recall 1 "
+            f"--data-root {root} --pretrained {path} --finetune-dataset {data} {RETRIEVAL} "
             f"--checkpoint-path {tmp_path}/{data}",
         )
         assert ran.status == 0 and said in ran.out, ran.err
