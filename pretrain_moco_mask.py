@@ -410,7 +410,7 @@ class Course:
 
 def go_on_command(processes: int) -> str:
     """The command of this process with what it takes to go on where it stopped: --resume auto in the place of --init-from, of
-    --start-epoch and of another --resume."""
+    --start-epoch and of another --resume. processes: on one machine; more machines need their own launchers' flags."""
     words, kept = iter(sys.argv[1:]), []
     for word in words:
         flag, equals, _ = word.partition("=")
@@ -418,7 +418,7 @@ def go_on_command(processes: int) -> str:
             kept += [] if flag == "--resume-on-other-data" else [word]
         elif not equals:
             next(words, None)
-    launcher = f"torchrun --nproc_per_node={processes}" if processes > 1 else "python"
+    launcher = f"python -m engine.launch --processes {processes}" if processes > 1 else "python"
     return f"{launcher} {shlex.join([os.path.basename(sys.argv[0]), *kept])} --resume auto"
 
 
@@ -475,7 +475,7 @@ def train(
     model.train()
     world.traffic.clear()
     with (
-        StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop,
+        StopRequest(launched=world.size > 1) as stop,
         tqdm(total=course.last_step, initial=step, unit="step", dynamic_ncols=True, disable=quiet) as bar,
     ):
         stream = batches.stream(step, course.last_step, args.workers)

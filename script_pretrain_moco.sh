@@ -5,6 +5,16 @@
 #   bash script_pretrain_moco.sh [DATASET] [PROTOCOL] [more flags of pretrain_moco_mask.py]
 #   bash script_pretrain_moco.sh ntu60 cross_view
 #   DATA_ROOT=/data RUNS=runs bash script_pretrain_moco.sh pku_v2 cross_subject --epochs 1001 --schedule 801
+#   PROCESSES=8 bash script_pretrain_moco.sh ntu60 cross_view       # a process for each of eight GPUs
+#
+# Schedulers: SIGUSR1, SIGTERM or SIGINT to this script, to every process of it, or to both, stops it after saving, and it ends with
+# status 75: "start me again". Under Slurm, where a job is to be stopped and queued again two minutes before its time is up:
+#
+#   #SBATCH --signal=B:USR1@120 --requeue
+#   bash script_pretrain_moco.sh ntu60 cross_view & wait_for=$!
+#   trap 'kill -USR1 $wait_for' USR1
+#   while kill -0 $wait_for 2> /dev/null; do wait $wait_for && status=0 || status=$?; done
+#   [ $status = 75 ] && scontrol requeue "$SLURM_JOB_ID"
 set -euo pipefail
 cd "$(dirname "$0")"
 dataset=${1:-ntu60}
@@ -12,17 +22,47 @@ protocol=${2:-cross_view}
 shift $(($# < 2 ? $# : 2))
 data_root=${DATA_ROOT:-data}
 runs=${RUNS:-mask_checkpoints}
+processes=${PROCESSES:-1}
+
+# A command in the background, because Bash looks at signals only when no command runs in the foreground.
+child=
+stopped=
+stop() {
+    stopped=yes
+    if [ -n "$child" ]; then kill -s "$1" "$child" 2> /dev/null || true; fi
+}
+trap 'stop TERM' TERM INT # commands in the background ignore SIGINT
+trap 'stop USR1' USR1
+
+run() {
+    if [ -n "$stopped" ]; then exit 75; fi
+    "$@" &
+    child=$!
+    if [ -n "$stopped" ]; then kill "$child" 2> /dev/null || true; fi
+    local status
+    while true; do
+        status=0
+        wait "$child" || status=$?
+        kill -0 "$child" 2> /dev/null || break # else a signal of ours has ended the wait, not the command
+    done
+    child=
+    if [ -n "$stopped" ] && [ "$status" -ge 128 ]; then status=75; fi # ended by that signal, or its wait was
+    if [ "$status" = 75 ]; then echo "stopped; the same command goes on"; fi
+    if [ "$status" != 0 ]; then exit "$status"; fi
+}
 
 for stream in joint bone motion; do
     experiment=PCM3_woprompt
     if [ "$stream" = joint ]; then experiment=PCM3_wprompt; fi
     folder="$runs/${dataset}_${protocol}_${stream}"
-    python pretrain_moco_mask.py --data-root "$data_root" --pre-dataset "$dataset" --protocol "$protocol" \
+    run python -m engine.launch --processes "$processes" pretrain_moco_mask.py \
+        --data-root "$data_root" --pre-dataset "$dataset" --protocol "$protocol" \
         --stream "$stream" --exp-descri "$experiment" --checkpoint-path "$folder" --resume auto \
         --lr 0.02 --batch-size 128 --teacher-t 0.05 --student-t 0.1 --topk 16384 --mlp --contrast-t 0.07 \
         --contrast-k 16384 --schedule 351 --epochs 451 --skeleton-representation graph-based "$@"
-    python action_classification.py --data-root "$data_root" --finetune-dataset "$dataset" --protocol "$protocol" \
+    if [ "$folder/linear/result.json" -nt "$folder/checkpoint_last.pth.tar" ]; then continue; fi # evaluated already
+    run python action_classification.py --data-root "$data_root" --finetune-dataset "$dataset" --protocol "$protocol" \
         --lr 0.1 --pretrained "$folder/checkpoint_last.pth.tar" --checkpoint-path "$folder/linear" \
         --finetune-skeleton-representation graph-based
 done
-python ensemble.py "$runs/${dataset}_${protocol}_"{joint,bone,motion}/linear
+run python ensemble.py "$runs/${dataset}_${protocol}_"{joint,bone,motion}/linear

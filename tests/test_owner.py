@@ -60,6 +60,7 @@ def test_two_pretrainings_in_one_folder(data, tmp_path):
     assert call(pretrain_moco_mask.main, pretraining(data, run, more)).status == 0
 
 
+@pytest.mark.slow
 def test_a_killed_owner_hinders_nobody(data, tmp_path):
     run = tmp_path / "run"
     first = fork("pretrain_moco_mask", pretraining(data, run), tmp_path / "log")
@@ -71,6 +72,7 @@ def test_a_killed_owner_hinders_nobody(data, tmp_path):
     assert ran.status == 0 and "earlier run" in ran.out and not (run / locks.OWNER).exists(), ran.err
 
 
+@pytest.mark.slow
 def test_two_evaluations_in_one_folder(data, tmp_path):
     flags = f"--data-root {data} --finetune-dataset tiny --hidden-size 16 --num-layers 1 --device cpu --threads 1"
     flags += f" --batch-size 8 --checkpoint-path {tmp_path}/linear"

@@ -131,6 +131,7 @@ def test_frames_packed_in_memory_have_the_same_fingerprint(folder, tmp_path, mon
     assert in_memory.fingerprint == cached.fingerprint and np.array_equal(in_memory.frames, cached.frames)
 
 
+@pytest.mark.slow
 def test_a_program_meets_a_damaged_cache(tmp_path):
     write_tiny_dataset(tmp_path, train=17, frames=120)
     assert pretrain(tmp_path, tmp_path / "a", "--max-steps 1").status == 0

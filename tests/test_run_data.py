@@ -63,7 +63,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", ["coordinates", pytest.param("fewer", marks=pytest.mark.slow)])
 def test_resuming_on_other_data(root, tmp_path, change):
     """In processes: refused with what differs; with the flag it goes on, says so in arguments.json, and needs it once."""
     spoil, words = CHANGES[change]
@@ -84,6 +84,7 @@ def test_resuming_on_other_data(root, tmp_path, change):
     assert f"--resume-on-other-data: {words}" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_data_that_was_moved_is_the_same_data(root):
     for path in root.glob("data/tiny/xsub/*.*"):
         os.utime(path)
@@ -106,6 +107,7 @@ def test_evaluations_know_the_encoders_data(root, tmp_path):
     assert "other coordinates in the train split" in result["pretraining"]["warning"]
 
 
+@pytest.mark.slow
 def test_features_say_their_data(root, tmp_path):
     command = f"--data-root {root}/data --pretrained {root}/run/{files.LAST} --recall 1 {PLAIN}"
     assert call(action_retrieval.main, f"{command} --save-features --checkpoint-path {tmp_path}/a").status == 0
@@ -135,6 +137,7 @@ def timeless(run):
     return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines(run)]
 
 
+@pytest.mark.slow
 def test_lines_of_a_killed_run_are_those_of_an_unkilled_one(trained, tmp_path):
     """Means over an epoch of four steps, with kills in its middle: the sums are saved with the run."""
     data = f"--data-root {trained}/data --pre-dataset tiny {SMALL} {QUEUE} --epochs 100000 --pictures 0 -p 10".replace(

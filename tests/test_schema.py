@@ -226,7 +226,7 @@ def test_saving_refuses_what_is_not_finite(saved, tmp_path):
         files.save(tmp_path / "a.pth.tar", {**content, "news": 1})
 
 
-@pytest.mark.parametrize("damage", ["nan", "cut", "format 999"])
+@pytest.mark.parametrize("damage", ["nan", *(pytest.param(d, marks=pytest.mark.slow) for d in ("cut", "format 999"))])
 def test_a_last_file_that_will_not_do(saved, tmp_path, damage):
     """In a process: `--resume auto` takes the newest good file and says so, and the next save does not lose that one. A file
     of a later version is not passed over."""
