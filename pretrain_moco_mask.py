@@ -36,7 +36,7 @@ from engine.pace import Pace
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
-from engine.signals import EXIT_STOPPED, LAUNCHER_GRACE, StopRequest
+from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.batches import Batches
 from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
