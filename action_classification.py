@@ -58,7 +58,7 @@ from utils.errors import UserError, run
 from utils.files import atomic_write
 from utils.fusion import SCORES_FILE, write_scores
 from utils.metrics import confusion_matrix, per_class_accuracy, summarise
-from utils.plots import draw_confusion, draw_curves
+from utils.plots import beside_results, draw_confusion, draw_curves
 from utils.run_folder import QuietFolder, RunFolder
 
 ALL_STEPS = 10**12  # what a run that goes on keeps of the folder: the lines to forget are forgotten already
@@ -211,7 +211,8 @@ def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, f
         curve = curve_summary(AMOUNTS[kind], {seed: c[kind] for seed, c in curves.items()}, clean=0)
         found[kind] = {"unit": UNITS[kind], "seed_of_hiding": args.occlusion_seed, **curve}
         percent = [100 * value for value in curve["mean"]]
-        draw_curves(folder.path / f"occlusion_{kind}.png", {"": (curve["x"], percent)}, UNITS[kind], "top-1, %")
+        with beside_results(f"occlusion_{kind}.png", folder.say):
+            draw_curves(folder.path / f"occlusion_{kind}.png", {"": (curve["x"], percent)}, UNITS[kind], "top-1, %")
         points = ", ".join(
             f"{x}: {100 * mean:.1f} (drop {100 * drop:.1f})"
             for x, mean, drop in zip(curve["x"], curve["mean"], curve["drop"], strict=True)
@@ -224,8 +225,9 @@ def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, f
         ahead = "; the motion of a frame needs the frame after it" if stream == "motion" else ""
         found["early"] = {"unit": f"% of the resized clip's frames observed{ahead}", **curve}
         percent = [100 * value for value in curve["mean"]]
-        draw_curves(folder.path / "early.png", {"": (curve["x"], percent)}, "% of the frames observed", "top-1, %")
         folder.write_json("early.json", found["early"])
+        with beside_results("early.png", folder.say):
+            draw_curves(folder.path / "early.png", {"": (curve["x"], percent)}, "% of the frames observed", "top-1, %")
         points = ", ".join(f"{x}: {value:.1f}" for x, value in zip(curve["x"], percent, strict=True))
         folder.say(f"early recognition, {found['early']['unit']}: {points}")
     return found
@@ -257,9 +259,6 @@ def write_results(
     confusion = confusion.numpy()
     with atomic_write(folder.path / "confusion.npy") as file:
         np.save(file, confusion)
-    draw_confusion(
-        folder.path / "confusion.png", confusion, dataset.row.classes, confusion_title(args, dataset, outcome)
-    )
     probabilities = answers.softmax(outcome.scores)
     answers.write_predictions(
         folder.path / answers.FILE, test.clips.names, probabilities, dataset.row.classes, labels.numpy()
@@ -297,6 +296,9 @@ def write_results(
             "dropped_test_clips": list(test.clips.dropped),
         },
     )
+    with beside_results("confusion.png", folder.say):
+        title = confusion_title(args, dataset, outcome)
+        draw_confusion(folder.path / "confusion.png", confusion, dataset.row.classes, title)
 
 
 def open_folder(args, progress: Progress, resumed: bool, data: dict) -> RunFolder:

@@ -48,6 +48,7 @@ from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise, summarise_runs
 from utils.pku_text import write_predictions
+from utils.plots import beside_results
 from utils.run_folder import RunFolder
 from utils.skeleton import get_layout
 from utils.timeline import draw_timeline
@@ -251,7 +252,8 @@ def main(argv=None) -> int:
         say_place(place, pretraining, dataset.converted, folder.say)
         outcomes = {seed: run_seed(args, train, test, dataset, seed, folder) for seed in args.seed}
         write_results(args, dataset, test, first.source, outcomes, pretraining, data, folder)
-        draw_timelines(args, test, dataset, outcomes[args.seed[0]], folder)
+        with beside_results("timelines", folder.say):
+            draw_timelines(args, test, dataset, outcomes[args.seed[0]], folder)
         folder.say(f"results, predictions and timelines: {folder.path}")
         top = f"{args.overlaps[-1]:g}"
         figures = {

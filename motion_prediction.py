@@ -41,7 +41,7 @@ from utils.distributed import refuse_several
 from utils.drawing import draw_clips
 from utils.errors import UserError, run
 from utils.metrics import summarise
-from utils.plots import draw_curves
+from utils.plots import beside_results, draw_curves
 from utils.run_folder import RunFolder
 
 POSES = 6  # drawn of each row: the last observed one and five of the future
@@ -157,9 +157,6 @@ def write_results(
         ]
         errors = torch.stack([o.errors for o in by_seed.values()]).mean(0)
         curves[mode] = (range(1, args.predict + 1), errors.tolist())
-    draw_curves(
-        folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", f"motion prediction on {dataset.row.name}"
-    )
     features, where = "observed frames at the raw rate, not resized", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
@@ -178,6 +175,9 @@ def write_results(
             },
         },
     )
+    with beside_results("curve.png", folder.say):
+        title = f"motion prediction on {dataset.row.name}"
+        draw_curves(folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", title)
     return rows
 
 
@@ -217,7 +217,8 @@ def main(argv=None) -> int:
         }
         outcomes = {mode: {seed: outcome for seed, (_, outcome) in seeds.items()} for mode, seeds in trained.items()}
         rows = write_results(args, dataset, test, first.source, still, outcomes, skipped, pretraining, data, folder)
-        draw_poses(args, dataset, test, {mode: seeds[args.seed[0]] for mode, seeds in trained.items()}, folder)
+        with beside_results("predicted poses", folder.say):
+            draw_poses(args, dataset, test, {mode: seeds[args.seed[0]] for mode, seeds in trained.items()}, folder)
         folder.say(f"results and pictures: {folder.path}")
         for line in table(args.horizons, rows):
             folder.say(line)

@@ -33,7 +33,7 @@ from utils import checkpoint as files
 from utils.clip_check import OddClips
 from utils.errors import UserError, run
 from utils.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
-from utils.plots import draw_confusion
+from utils.plots import beside_results, draw_confusion
 from utils.run_folder import RunFolder
 
 LEAST_FRAMES = 2  # one pose is no motion
@@ -102,7 +102,6 @@ def taught(args, folder: RunFolder, encoder: SkeletonEncoder, source: ClipFiles 
     right = topk_accuracy(found.scores, y, (1,))[1]
     confusion = confusion_matrix(found.scores.argmax(dim=1), y, len(classes))
     title = f"{found.folds}-fold cross-validation of {len(names)} clips: {100 * right:.1f} % right"
-    draw_confusion(folder.path / "confusion.png", confusion.numpy(), classes, title)
     probabilities = answers.softmax(found.scores)
     answers.write_predictions(folder.path / "cross_validation.csv", names, probabilities, classes, labels)
     counts = np.bincount(labels)
@@ -116,6 +115,8 @@ def taught(args, folder: RunFolder, encoder: SkeletonEncoder, source: ClipFiles 
             "per_class": dict(zip(classes, per_class_accuracy(confusion), strict=True)),
         },
     )
+    with beside_results("confusion.png", folder.say):
+        draw_confusion(folder.path / "confusion.png", confusion.numpy(), classes, title)
     folder.say(
         f"{len(names)} labelled clips of {len(classes)} classes ({counts.min()} to {counts.max()} of each): "
         f"{found.folds}-fold cross-validation {100 * right:.1f} % right, confusion.png shows which"

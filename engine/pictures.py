@@ -314,6 +314,8 @@ def show_at_the_end(
     folder: the RunFolder. What goes wrong is said and left out: the checkpoint is written already, and a picture is no
     reason to end a training with an error."""
     layout, classes = dataset.layout, dataset.row.classes
+    if folder.board is None:  # said already
+        return
     try:
         views = held_out or ClipViews(
             batches.clips, torch.tensor(layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype

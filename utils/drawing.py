@@ -19,7 +19,16 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write, temporary_name
-from utils.plots import FORMATS, check_picture_path, legend_below, literal, new_figure, save_figure
+from utils.plots import (
+    FORMATS,
+    check_picture_path,
+    drawn_alike,
+    legend_below,
+    literal,
+    new_figure,
+    one_font,
+    save_figure,
+)
 from utils.skeleton import at
 
 ANIMATIONS = (".gif", ".mp4")
@@ -128,6 +137,7 @@ def _titles(titles, number: int) -> list[str]:
     return titles
 
 
+@drawn_alike
 def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0, legend=None, up=None):
     """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below.
 
@@ -179,6 +189,7 @@ def _legend(legend, paints, layout, clips) -> list[tuple[str, str]]:
     return (part_legend(layout, clips) if paints is None else []) if legend is None else list(legend)
 
 
+@drawn_alike
 def draw_clips(path, clips, layout, titles=None, poses=8, paints=None, turn: float = 0.0, legend=None, up=None) -> None:
     """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
 
@@ -211,7 +222,7 @@ def animation_frames(
     """Yields pictures (PIL images, RGB) of all clips beside each other, `columns` in a row, as long as the longest clip; a
     shorter one stays at its last frame. Arguments and errors are those of `set_stage` and `strip_figure`."""
     stage = set_stage(clips, layout, paints, turn, up)
-    titles = _titles(titles, len(stage.views))
+    file, titles = one_font(_titles(titles, len(stage.views)))
     columns = min(columns, len(titles))
     fine = 2  # drawn larger and shrunk, because PIL's lines have no smooth edges
     across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
@@ -223,17 +234,16 @@ def animation_frames(
     words = _legend_places(_legend(legend, paints, layout, clips), columns * width)
     size = [columns * width, rows * (height + bar) + (LEGEND_LINE * (1 + words[-1][3]) + 4 if words else 0)]
     size = [n + n % 2 for n in size]  # video wants even numbers
-    ground = _ground(size, fine, titles, corners, width)
+    ground = _ground(size, fine, titles, corners, width, file)
     _write_legend(ground, fine, words, rows * (height + bar))
     for frame in range(max(len(view) for view in stage.views)):
         yield _frame(ground, stage, frame, corners, (width, height), bar, scale, fine, size)
 
 
-def _font(size: int):
-    import matplotlib
+def _font(size: int, file: str | None = None):
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(file or one_font([])[0], size)
 
 
 def _legend_places(legend, width: int) -> list[tuple[str, str, int, int]]:
@@ -258,26 +268,26 @@ def _write_legend(ground, fine: int, places, top: int) -> None:
         draw.text(((x + LEGEND_DASH) * fine, middle), words, INK, font=font, anchor="lm")
 
 
-def title_lines(titles, width: int) -> tuple[int, list[list[str]]]:
+def title_lines(titles, width: int, file: str | None = None) -> tuple[int, list[list[str]]]:
     """(size of the letters, lines of each title) in panels of a width: all as large as the longest title allows, down to
-    SMALLEST_TITLE, where what is too long is cut."""
+    SMALLEST_TITLE, where what is too long is cut. file: of the font, None = matplotlib's own."""
     for points in range(LARGEST_TITLE, SMALLEST_TITLE - 1, -1):
-        font = _font(points)
+        font = _font(points, file)
         cut = [two_lines(title, lambda text, font=font: font.getlength(text) <= width - 12) for title in titles]
         if all(" ".join(lines) == " ".join(title.split()) for lines, title in zip(cut, titles, strict=True)):
             break
     return points, cut
 
 
-def _ground(size, fine: int, titles, corners, width: int):
+def _ground(size, fine: int, titles, corners, width: int, file: str):
     """An empty frame with the titles, `fine` times the size."""
     from PIL import Image, ImageDraw
 
     ground = Image.new("RGB", (size[0] * fine, size[1] * fine), "white")
     draw = ImageDraw.Draw(ground)
-    points, cut = title_lines(titles, width)
+    points, cut = title_lines(titles, width, file)
     for lines, (x, y) in zip(cut, corners, strict=True):
-        draw.multiline_text(((x + 8) * fine, (y + 5) * fine), "\n".join(lines), INK, font=_font(points * fine))
+        draw.multiline_text(((x + 8) * fine, (y + 5) * fine), "\n".join(lines), INK, font=_font(points * fine, file))
     return ground
 
 
@@ -314,6 +324,7 @@ def _frame(ground, stage: Stage, frame: int, corners, panel, bar: int, scale: fl
     return picture.resize(tuple(size), Image.Resampling.BOX)
 
 
+@drawn_alike
 def draw_animation(
     path,
     clips,

@@ -1,22 +1,149 @@
 """Pictures with axes: confusion matrices, curves and embeddings, written as files and never shown on a screen.
 
 matplotlib is imported inside the functions, so that a program that draws nothing does not pay for it, and is used
-through `Figure` on the Agg canvas: no display, no global state. A picture is written under a temporary name and
-renamed; its format follows the ending of its name (.png, .pdf or .svg). The parent folder is made when it is missing.
-Stick figures are in utils.drawing.
+through `Figure` on the Agg canvas: no display, no global state. Functions that draw are `drawn_alike`, with matplotlib's own
+settings, whatever MPLBACKEND or somebody's matplotlibrc say (a notebook's backend, usetex without a TeX). A picture is
+written under a temporary name and renamed; its format follows the ending of its name (.png, .pdf or .svg). The parent
+folder is made when it is missing. A picture beside results is drawn after them, in `beside_results`, which makes of
+whatever goes wrong a warning. Stick figures are in utils.drawing.
+
+Texts of somebody's go through `literal` and `labels`: characters that matplotlib's own font lacks (Chinese, say) are taken
+from a font of this machine that has them; where there is none, class names become numbers and other characters a `?`.
 """
 
+import contextlib
+import functools
+import os
 from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.files import atomic_write
 
+OWN_FONT = "DejaVu Sans"  # which matplotlib brings
 FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 130  # class names beyond this many are not legible at any size; they are left out
 MOST_NUMBERS = 25  # classes up to which the share is also written into each cell
 MOST_COUNTS = 12  # classes up to which the count is written below it
+
+
+def import_matplotlib():
+    """matplotlib, imported without the backend that the environment names; UserError when it is not there."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "Agg"  # read when it is imported: another name, or a notebook's, can end that
+    try:
+        import matplotlib
+        from matplotlib import font_manager  # noqa: F401
+    except Exception as error:  # a broken installation can raise anything
+        raise UserError(
+            f"pictures need matplotlib, which cannot be imported ({type(error).__name__}: {str(error)[:100]}); install it: "
+            "pip install matplotlib"
+        ) from None
+    finally:
+        if before is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = before
+    return matplotlib
+
+
+class _NeedsFont(Exception):
+    """A text needs a further font family, which axes take when they are made: the picture is begun anew with it."""
+
+
+def drawn_alike(function):
+    """A function that draws with matplotlib's own settings, which are as they were when it returns."""
+
+    @functools.wraps(function)
+    def draw(*arguments, **named):
+        matplotlib = import_matplotlib()
+        families = [OWN_FONT]
+        while True:
+            with matplotlib.rc_context():
+                matplotlib.rcdefaults()
+                matplotlib.rcParams["font.family"] = families
+                try:
+                    return function(*arguments, **named)
+                except _NeedsFont as needed:
+                    families = [*families, str(needed)]
+
+    return draw
+
+
+@contextlib.contextmanager
+def beside_results(what: str, say=warn):
+    """Around pictures that come with results: what goes wrong is said, and the program goes on."""
+    try:
+        yield
+    except Exception as error:  # of whatever kind: a picture is no reason to lose a run
+        text = " ".join(str(error).split())[:150]
+        say(f"{what} could not be drawn ({type(error).__name__}: {text}); the results do not depend on it")
+
+
+@functools.lru_cache(maxsize=256)
+def _lacking(path: str, characters: str) -> str:
+    """The characters that the font file at `path` lacks."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        there = FT2Font(path).get_charmap()
+    except (OSError, RuntimeError):
+        return characters
+    return "".join(c for c in characters if ord(c) not in there)
+
+
+@functools.lru_cache(maxsize=256)
+def font_for(characters: str) -> tuple[str, str] | None:
+    """(family, file) of a font of this machine that has these characters; None when there is none.
+
+    characters: of a text, each once and sorted, without the printable ones of ASCII."""
+    from matplotlib import font_manager
+
+    own = font_manager.findfont(OWN_FONT)
+    if not _lacking(own, characters):
+        return OWN_FONT, own
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.style != "normal", entry.name)):
+        if entry.name != OWN_FONT and not _lacking(entry.fname, characters):
+            return entry.name, entry.fname
+    return None
+
+
+def _odd(text: str) -> str:
+    return "".join(sorted({c for c in text if not " " <= c <= "~"}))
+
+
+def drawable(text: str) -> bool:
+    """Whether a font of this machine has all characters of a text; within `drawn_alike`, which then uses that font."""
+    found = font_for(_odd(text))
+    if found is None:
+        return False
+    import matplotlib
+
+    if found[0] not in matplotlib.rcParams["font.family"]:
+        raise _NeedsFont(found[0])
+    return True
+
+
+def with_fonts(text: str) -> str:
+    """The text with a `?` for each character that matplotlib's own font lacks, where no font of this machine has them all."""
+    return text if drawable(text) else "".join("?" if _lacking(font_for("")[1], _odd(c)) else c for c in text)
+
+
+def one_font(texts: list[str]) -> tuple[str, list[str]]:
+    """(file of a font that has the characters of all the texts, the texts); where there is none, matplotlib's own and a `?`
+    for each character that it lacks."""
+    found = font_for(_odd("…".join(texts) + "…"))
+    if found:
+        return found[1], texts
+    own = font_for("")[1]
+    return own, ["".join("?" if _lacking(own, _odd(c)) else c for c in text) for text in texts]
+
+
+def labels(names, most: int = 40) -> list[str]:
+    """Class names for matplotlib as `literal` makes them; the number of a class whose name has characters that no font here
+    has."""
+    return [literal(name, most) if drawable(name) else f"class {k}" for k, name in enumerate(names)]
 
 
 def new_figure(width: float, height: float):
@@ -41,7 +168,7 @@ def check_picture_path(path) -> Path:
 
 def literal(text: str, most: int = 40) -> str:
     """A text of somebody's for matplotlib: not longer than `most` characters, and a dollar sign begins no formula."""
-    text = text if len(text) <= most else text[: most - 1] + "…"
+    text = with_fonts(text if len(text) <= most else text[: most - 1] + "…")
     return text.replace("$", r"\$")
 
 
@@ -52,6 +179,7 @@ def save_figure(figure, path: Path) -> None:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
 
 
+@drawn_alike
 def draw_confusion(path, matrix, names, title: str = "") -> None:
     """Draws a confusion matrix: rows are true classes, columns are predicted ones, colour is the share of the row, which
     stands in the cell in percent, with the count below it where there are few classes.
@@ -75,7 +203,7 @@ def draw_confusion(path, matrix, names, title: str = "") -> None:
         axes.set_title(literal(title, 120), fontsize=9, wrap=True)
     if K <= MOST_NAMES:
         size = float(np.clip(110.0 / K, 5.0, 9.0))
-        shown = list(map(literal, names))
+        shown = labels(names)
         axes.set_xticks(range(K), shown, rotation=90, fontsize=size)
         axes.set_yticks(range(K), shown, fontsize=size)
     if K <= MOST_NUMBERS:
@@ -87,6 +215,7 @@ def draw_confusion(path, matrix, names, title: str = "") -> None:
     save_figure(figure, path)
 
 
+@drawn_alike
 def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
     """Draws lines {label: (x, y)} with x and y of equal length; points that are not finite leave a gap.
 
@@ -100,14 +229,17 @@ def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: s
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         if x.ndim != 1 or x.shape != y.shape:
             raise ValueError(f"curve {label!r}: x {x.shape} and y {y.shape} must be flat and of one length")
-        axes.plot(x, np.where(np.isfinite(y), y, np.nan), label=str(label), marker="o" if len(x) < 25 else None, ms=3)
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        axes.plot(
+            x, np.where(np.isfinite(y), y, np.nan), label=literal(str(label)), marker="o" if len(x) < 25 else None, ms=3
+        )
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=literal(title, 120))
     axes.grid(alpha=0.3)
     if len(curves) > 1 or "" not in curves:
         axes.legend(fontsize=8)
     save_figure(figure, path)
 
 
+@drawn_alike
 def draw_curve_panels(path, panels: dict, xlabel: str = "", title: str = "") -> None:
     """Draws panels {name: {label: (x, y)}} of lines beside each other, three in a row; the lines of a panel share an axis.
 
@@ -141,27 +273,26 @@ def draw_curve_panels(path, panels: dict, xlabel: str = "", title: str = "") -> 
     save_figure(figure, path)
 
 
-def draw_embedding(path, panels: dict, labels, names) -> None:
-    """Draws points by class: panels {title: points (N, 2)} beside each other, labels (N,) whole numbers, names: K classes.
+@drawn_alike
+def draw_embedding(path, panels: dict, numbers, names) -> None:
+    """Draws points by class: panels {title: points (N, 2)} beside each other, numbers (N,) of the classes, names: of K classes.
 
     Beyond 20 classes colours repeat with another mark. Raises UserError for another ending, ValueError when points and
-    labels differ in number."""
+    numbers differ in length."""
     path = check_picture_path(path)
-    labels = np.asarray(labels)
+    numbers = np.asarray(numbers)
     from matplotlib import colormaps
 
-    shown = np.unique(labels)
+    shown, words = np.unique(numbers), labels(names)
     figure = new_figure(5.2 * len(panels), 5.0)
     marks = "osv^DP*X"
     for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         points = np.asarray(points)
-        if points.shape != (len(labels), 2):
-            raise ValueError(f"expected points ({len(labels)}, 2), found {points.shape}")
+        if points.shape != (len(numbers), 2):
+            raise ValueError(f"expected points ({len(numbers)}, 2), found {points.shape}")
         for k in shown:
-            of_class, style = points[labels == k], marks[int(k) // 20 % len(marks)]
-            axes.scatter(
-                *of_class.T, s=14, marker=style, color=colormaps["tab20"](int(k) % 20), label=literal(names[int(k)])
-            )
+            of_class, style = points[numbers == k], marks[int(k) // 20 % len(marks)]
+            axes.scatter(*of_class.T, s=14, marker=style, color=colormaps["tab20"](int(k) % 20), label=words[int(k)])
         axes.set(xticks=[], yticks=[], title=literal(title, 90))
     if len(shown) <= MOST_NAMES:
         legend_below(figure, *figure.axes[0].get_legend_handles_labels(), 4 * len(panels), loc="outside lower center")

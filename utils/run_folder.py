@@ -137,7 +137,7 @@ class RunFolder:
         self._metrics_path = self.path / "metrics.jsonl"
         self._forget_after(resumed_step)
         self._metrics = open(self._metrics_path, "a", encoding="utf-8")
-        self._board = None
+        self._board, self._board_wanted = None, True
         self._resumed_step = resumed_step
         if self._owner.note:
             self.say(self._owner.note)
@@ -203,16 +203,23 @@ class RunFolder:
         record = {"step": step, **more, **values}
         self._metrics.write(json.dumps(_plain(record), allow_nan=False) + "\n")
         self._metrics.flush()
+        board = self.board
         for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self.board.add_scalar(name, value, step)
+            if board is not None and isinstance(value, (int, float)):
+                board.add_scalar(name, value, step)
 
     @property
     def board(self):
-        """The TensorBoard writer, made on first use (importing it takes a second)."""
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
+        """The TensorBoard writer, made on first use (importing it takes a second); None where it cannot be imported, which is
+        said once: metrics.jsonl holds the same values."""
+        if self._board is None and self._board_wanted:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except Exception as error:  # a package that does not suit another raises whatever it meets first
+                self._board_wanted = False
+                what = f"{type(error).__name__}: {str(error)[:120]}"
+                self.say(f"warning: TensorBoard cannot be imported ({what}); the curves are in metrics.jsonl only")
+                return None
             _leave_disk_errors_to_the_caller()
             purge = None if self._resumed_step is None else self._resumed_step + 1
             self._board = SummaryWriter(str(self.path), purge_step=purge, flush_secs=10)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from utils.plots import check_picture_path, new_figure, save_figure
+from utils.plots import check_picture_path, drawn_alike, labels, literal, new_figure, save_figure
 
 
+@drawn_alike
 def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> None:
     """Two bars over the frames of a video, truth above prediction; an action has one colour in both.
 
@@ -30,8 +31,9 @@ def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> No
                 [(start, end - start + 1)], (row + 0.1, height), color=colour[int(c)], alpha=opacity, hatch=hatch
             )
     axes.set(xlim=(0, max(frames, 1)), ylim=(0, 2), yticks=(0.5, 1.5), yticklabels=("found", "true"), xlabel="frame")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(literal(title, 120), fontsize=9)
     if classes:
-        patches = [Patch(color=colour[c], label=names[c - 1]) for c in classes]
+        words = labels(names)
+        patches = [Patch(color=colour[c], label=words[c - 1]) for c in classes]
         axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncol=6, fontsize=7, frameon=False)
     save_figure(figure, path)
