@@ -22,7 +22,6 @@ import math
 import time
 from dataclasses import asdict, replace
 
-import numpy as np
 from torch import nn
 
 from engine import answers
@@ -55,7 +54,7 @@ from options.classification import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
-from utils.files import atomic_write
+from utils.files import save_npy
 from utils.fusion import SCORES_FILE, write_scores
 from utils.metrics import confusion_matrix, per_class_accuracy, summarise
 from utils.plots import beside_results, draw_confusion, draw_curves
@@ -257,8 +256,7 @@ def write_results(
     confusion = confusion_matrix(outcome.scores.argmax(dim=1), labels, dataset.row.num_classes)
     accuracy = per_class_accuracy(confusion)
     confusion = confusion.numpy()
-    with atomic_write(folder.path / "confusion.npy") as file:
-        np.save(file, confusion)
+    save_npy(folder.path / "confusion.npy", confusion)
     probabilities = answers.softmax(outcome.scores)
     answers.write_predictions(
         folder.path / answers.FILE, test.clips.names, probabilities, dataset.row.classes, labels.numpy()

@@ -120,6 +120,24 @@ def name_the_free_axis(path: Path) -> None:
     onnx.save(model, path)
 
 
+@contextlib.contextmanager
+def naming_a_full_disk(path: Path):
+    """torch's archive writer and the one of ONNX tell of a full disk in words of their own: it is an OSError here."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        try:  # whether the place takes a few more bytes
+            with open(path.with_name(f"{path.name}.tmp"), "wb") as probe:
+                probe.write(bytes(max(2**20, path.stat().st_size if path.exists() else 0)))
+        except OSError as full:
+            raise OSError(full.errno, full.strerror, str(path)) from error
+        finally:
+            path.with_name(f"{path.name}.tmp").unlink(missing_ok=True)
+        raise
+
+
 def read(path: Path, kind: str):
     """The written program as a function of tensors that returns a tuple of tensors."""
     if kind == "torch":
@@ -195,7 +213,8 @@ def main(argv=None) -> int:
     temporary = temporary_name(output)
     temporary = temporary.with_name(temporary.name.removesuffix(".tmp") + output.suffix)  # its readers go by the suffix
     try:
-        write(trace(encoder, args.what, args.frames), temporary, args.format, args.what)
+        with naming_a_full_disk(temporary):
+            write(trace(encoder, args.what, args.frames), temporary, args.format, args.what)
         worst = difference(encoder, read(temporary, args.format), args.what, args.frames)
         if not worst <= args.tolerance:
             raise UserError(

@@ -32,7 +32,7 @@ from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
 from utils.clip_check import OddClips
 from utils.errors import UserError, run
-from utils.files import MAX_UNPACKED, write_json
+from utils.files import MAX_UNPACKED, save_npy, write_json
 
 
 class RawClips:
@@ -96,7 +96,7 @@ def write_features(folder: Path, clips, feature_size: int, batch: int) -> None:
             bar.update(len(features))
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in clips.names), encoding="utf-8")
     if clips.labels is not None:
-        np.save(folder / "labels.npy", clips.labels)
+        save_npy(folder / "labels.npy", clips.labels)
 
 
 def write_frames(folder: Path, clips) -> int:
@@ -107,7 +107,7 @@ def write_frames(folder: Path, clips) -> int:
         features = clips.frame_features(i)
         place = folder / f"{name}.npy"
         place.parent.mkdir(parents=True, exist_ok=True)
-        np.save(place, features)
+        save_npy(place, features)
         total += len(features)
     return total
 

@@ -65,8 +65,9 @@ def parse_line(line: str, kind: str, joints: int, door: FrameDoor | None = None)
                 return door(frame)
             return np.asarray(frame, dtype=np.float64)
         numbers = np.array([float(word) for word in line.split(",")], dtype=np.float64)
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(f"it is no {kind} of numbers: {line.strip()[:60]!r}") from None
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        shown = line.strip()[:60].encode("ascii", "backslashreplace").decode()
+        raise UserError(f"it is no {kind} of numbers: {shown!r}") from None
     for size in (3, 2):
         if len(numbers) % (size * joints) == 0:
             return numbers.reshape(-1, joints, size)

@@ -37,6 +37,7 @@ from utils.arrays import FRAMES, SPLITS, Rows, SplitWriter, publish, write_row
 from utils.clip_check import OddClips, clip_faults, in_words
 from utils.convert_layout import conversion, convert
 from utils.errors import UserError
+from utils.files import check_text
 from utils.skeleton import Layout
 
 try:
@@ -276,6 +277,7 @@ def _check_protocols(protocols, labels) -> None:
                     "protocol out"
                 )
             names = list(splits[split])
+            check_text("\n".join(names), f"{protocol}, {split} split")
             if len(set(names)) != len(names):
                 twice = next(name for name in sorted(names) if names.count(name) > 1)
                 raise UserError(f"{protocol}: clip {twice} is twice in the {split} split")

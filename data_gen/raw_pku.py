@@ -143,6 +143,11 @@ def instances(video: str, rows: Sequence[Row], length: int, reading: Reading) ->
         if end > length:
             notes.append(f"{place}: end {row.end} is after the video's last frame; cut at {length} frames")
             end = length
+        notes += [
+            f"{place}: frames {max(start, other.start)} to {min(end, other.end)} are in row {other.name} too; this row counts there"
+            for other in found
+            if max(start, other.start) < min(end, other.end)
+        ]
         found.append(Instance(f"{video}_{row.line:03d}", video, number, start, end))
     return found, notes
 

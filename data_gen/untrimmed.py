@@ -8,7 +8,7 @@ import numpy as np
 from data_gen.build import building_folder, versions
 from utils.arrays import publish, resize_npy
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import save_npy, write_json
 from utils.skeleton import Layout
 from utils.untrimmed import frame_labels
 
@@ -62,7 +62,7 @@ def write_untrimmed(
         whole = temporary / "whole"
         whole.mkdir()
         data_file = whole / "frames.npy"
-        np.save(data_file, np.zeros((0, *shape), dtype="<f4"))
+        save_npy(data_file, np.zeros((0, *shape), dtype="<f4"))
         with open(data_file, "ab") as file:
             for name, frames, segments in videos:
                 segments = [[int(value) for value in segment] for segment in segments]
@@ -79,8 +79,8 @@ def write_untrimmed(
         protocols = protocols(names) if callable(protocols) else protocols
         _check_protocols(protocols, names)
         resize_npy(data_file, (offsets[-1], *shape))
-        np.save(whole / "offsets.npy", np.array(offsets, dtype="<i8"))
-        np.save(whole / "frame_label.npy", np.concatenate(labels))
+        save_npy(whole / "offsets.npy", np.array(offsets, dtype="<i8"))
+        save_npy(whole / "frame_label.npy", np.concatenate(labels))
         splits = {
             p: {split: sorted(names_of[split]) for split in ("train", "val")} for p, names_of in protocols.items()
         }

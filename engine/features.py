@@ -60,14 +60,35 @@ def read_clip(path) -> np.ndarray:
     return ArrayClips(str(path.parent)).read(path.stem)
 
 
+def as_numbers(values, name: str) -> np.ndarray:
+    """Coordinates (..., 3) of numpy, torch (of any precision, on any device, with gradients or without) or lists, as an array.
+    Joints of a masked array of which a coordinate is masked are zero, which is how a joint that is not seen is written.
+    UserError, with `name`, for what are no numbers."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        hidden = np.ma.getmaskarray(values)
+        for axis in range(hidden.ndim - 2, hidden.ndim) if hidden.ndim > 1 else ():
+            if hidden.shape[axis] in (2, 3):  # of coordinates: a joint is seen whole or not
+                hidden = np.broadcast_to(hidden.any(axis=axis, keepdims=True), hidden.shape)
+                break
+        values = np.where(hidden, np.zeros((), values.dtype), values.data)
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{name}: expected an array of numbers ({str(error)[:80]})") from None
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{name}: expected numbers, found {array.dtype}")
+    return array
+
+
 def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarray:
     """Somebody's array -> a clip (3, T, V, M) float32, absent persons zero.
 
     array: (T, V, 3), (T, V, 3, M) or (M, T, V, 3), of numpy, torch or lists, at most `persons` persons; with 2 in place of 3,
     z becomes 0. UserError, with `name`, for another shape, for what are no numbers, and for numbers that are not finite."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"{name}: expected numbers, found {array.dtype}")
+    array = as_numbers(array, name)
     shape, joints = array.shape, layout.joints
     poses = ((joints, 3), (joints, 2))
     if len(shape) == 3 and shape[1:] in poses:
@@ -281,7 +302,7 @@ class FeatureStream:
         """frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3, raw; zeros for joints and persons that are not seen -> feature (D,).
 
         UserError, with `name`, for a frame that cannot be read; the stream is then as it was before."""
-        array, layout = np.asarray(frame), self.owner.input_layout
+        array, layout = as_numbers(frame, name), self.owner.input_layout
         V = layout.joints
         poses = ((V, 3), (V, 2))
         persons_first = array.ndim == 3 and array.shape[1:] in poses

@@ -69,7 +69,11 @@ def read_metrics(path) -> list[dict]:
 
 
 def is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that a curve can show; whole numbers beyond a float's are not."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def curve_panels(records: list[dict]) -> dict[str, dict[str, tuple[list, list]]]:

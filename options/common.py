@@ -55,6 +55,13 @@ def number(kind, low=None, high=None, above=None):
     return convert
 
 
+def place(text: str) -> str:
+    """An argparse type: a path; an empty one, as of a variable that is not set, would mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected the name of a folder, got an empty one (. is the current folder)")
+    return text
+
+
 positive_int = number(int, low=1)
 natural = number(int, low=0, high=2**63 - 1)  # what a seed can be
 share = number(float, low=0.0, high=1.0)

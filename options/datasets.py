@@ -120,6 +120,9 @@ def from_description(name: str, description: object) -> DatasetRow:
         classes = [f"class {i}" for i in range(classes)]
     if not (isinstance(classes, list) and classes and all(isinstance(c, str) for c in classes)):
         raise DescriptionError("'classes' must be a list of class names, or their number")
+    if len(set(classes)) != len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise DescriptionError(f"'classes' names {twice!r} twice; each class needs a name of its own")
     protocols = description.get("protocols")
     if not (
         isinstance(protocols, dict)

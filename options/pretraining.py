@@ -78,7 +78,11 @@ def _add_memory_flags(g) -> None:
 def _add_run_group(p) -> None:
     g = p.add_argument_group("run")
     g.add_argument(
-        "--checkpoint-path", default="./checkpoints", metavar="FOLDER", help="run folder: log, metrics, checkpoints"
+        "--checkpoint-path",
+        type=common.place,
+        default="./checkpoints",
+        metavar="FOLDER",
+        help="run folder: log, metrics, checkpoints",
     )
     g.add_argument(
         "--exp-descri",

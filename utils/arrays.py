@@ -18,13 +18,14 @@ import hashlib
 import math
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write, dump_pickle, load_json, load_pickle, map_npy, write_json
+from utils.files import atomic_write, check_text, dump_pickle, load_json, load_pickle, map_npy, save_npy, write_json
 
 SPLITS = ("train", "val")
 SIDECAR = "preparation.json"
@@ -84,6 +85,18 @@ def _read_labels(path: Path, num_classes: int | None) -> tuple[list[str], np.nda
     return names, values.astype(np.int64)
 
 
+def check_names(names: list[str], place) -> None:
+    """UserError unless the names of clips differ and are text: results, features and predictions go by them."""
+    check_text("\n".join(names), place)
+    if len(set(names)) != len(names):
+        counts = Counter(names)
+        twice = sorted(name for name in counts if counts[name] > 1)
+        raise UserError(
+            f"{place}: {len(twice)} names belong to more than one clip, such as {twice[0]!r} to {counts[twice[0]]}; "
+            "rename them"
+        )
+
+
 def open_split(folder, split: str, joints: int, persons: int, num_classes: int | None = None) -> Split:
     """Opens and checks the three files of a split.
 
@@ -111,6 +124,7 @@ def open_split(folder, split: str, joints: int, persons: int, num_classes: int |
     if not (np.isfinite(counts).all() and (counts == np.floor(counts)).all() and (counts >= 0).all()):
         raise UserError(f"{frame_file}: frame counts must be whole numbers, 0 or more")
     names, labels = _read_labels(label_file, num_classes)
+    check_names(names, label_file)
     if not len(data) == len(names) == len(counts):
         raise UserError(
             f"{folder}: the {split} files disagree: {len(data)} clips of coordinates, {len(names)} labels, "
@@ -239,8 +253,7 @@ class SplitWriter:
         self.data.flush()
         with atomic_write(self.label_file) as file:
             file.write(dump_pickle((self.names, [int(label) for label in self.labels])))
-        with atomic_write(self.frame_file) as file:
-            np.save(file, self.num_frame)
+        save_npy(self.frame_file, self.num_frame)
         return {
             "clips": len(self.names),
             "fingerprint": fingerprint(self.names, self.labels, self.num_frame),

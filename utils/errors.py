@@ -2,14 +2,21 @@
 
 `UserError` carries the sentence: what was given, what was expected, what to type. `run` wraps the `main` of every
 program and turns the errors that a machine can give (no space, no permission, Ctrl-C) into sentences too.
-Everything else is a bug of ours and keeps its traceback.
+Everything else is a bug of ours: it keeps its traceback, below which stands what to report. PCM3_DEBUG=1 in the environment
+shows the traceback of the short sentences too, since a file that is missing may be our mistake as well.
+
+A console that cannot show a character (a plus-minus sign in ASCII) gets another one that says the same, or a `?`.
 """
 
+import codecs
 import errno
+import importlib.metadata
 import os
+import platform
 import sys
+import traceback
 
-EXIT_USER = 2
+EXIT_USER, EXIT_BUG = 2, 1
 EXIT_INTERRUPTED = 130
 
 _OS_HINTS = {
@@ -58,29 +65,87 @@ def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
 
+_ALIKE = {
+    "±": "+-",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "→": "->",
+    "×": "x",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "é": "e",
+}
+_BLOCKS = {"█": "#", "▏": "#", "▎": "#", "▍": "#", "▌": "#", "▋": "#", "▊": "#", "▉": "#"}  # of a progress bar
+
+
+def _alike(error: UnicodeError) -> tuple[str, int]:
+    """What to show for characters that a console lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join((_ALIKE | _BLOCKS).get(c, "?") for c in lacking), error.end
+
+
+codecs.register_error("alike", _alike)
+
+
+def prepare_console() -> None:
+    """No character that is printed ends a program, and none that comes in: a byte that is no text is read as a mark that no
+    reader takes for a number."""
+    for stream, errors in ((sys.stdout, "alike"), (sys.stderr, "alike"), (sys.stdin, "replace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
+def _report_bug() -> None:
+    """The traceback of the error under way, and what to do with it."""
+    traceback.print_exc()
+    packages = []
+    for name in ("torch", "numpy"):
+        try:
+            packages.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            packages.append(f"no {name}")
+    print(
+        f"error: {_who()}this is a mistake of the program, not yours; please open an issue where you got it from, with the "
+        f"command, all lines from `Traceback` on, and this: Python {platform.python_version()}, {', '.join(packages)}, "
+        f"{platform.system()} {platform.machine()}",
+        file=sys.stderr,
+    )
+
+
+def _explained(error: Exception) -> str | None:
+    """The sentence for an error that is no bug, None for one that is."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OS_HINTS:
+        return describe_os_error(error)
+    if isinstance(error, (MemoryError, RuntimeError)) and _no_memory(error):
+        what = str(error).strip().splitlines()[0][:150] if str(error).strip() else "of this machine"
+        return f"not enough memory ({what}); give smaller sizes, such as --batch-size or --hidden-size"
+    return None
+
+
 def run(main, argv=None) -> None:
-    """Calls `main(argv)` and exits: with its return value (None = 0), or 2 and a sentence for a user's mistake."""
+    """Calls `main(argv)` and exits: with its return value (None = 0), 2 and a sentence for a user's mistake, 1 and a traceback
+    for a bug."""
+    prepare_console()
     try:
         status = main(argv)
-    except UserError as error:
-        print(f"error: {_who()}{error}", file=sys.stderr)
-        status = EXIT_USER
     except BrokenPipeError:
         status = 1
-    except OSError as error:
-        if error.errno not in _OS_HINTS:
-            raise
-        print(f"error: {_who()}{describe_os_error(error)}", file=sys.stderr)
-        status = EXIT_USER
-    except (MemoryError, RuntimeError) as error:
-        if not _no_memory(error):
-            raise
-        what = str(error).strip().splitlines()[0][:150] if str(error).strip() else "of this machine"
-        print(
-            f"error: {_who()}not enough memory ({what}); give smaller sizes, such as --batch-size or --hidden-size",
-            file=sys.stderr,
-        )
-        status = EXIT_USER
+    except Exception as error:
+        sentence = _explained(error)
+        if sentence is None:
+            _report_bug()
+        else:
+            if os.environ.get("PCM3_DEBUG", "0") not in ("", "0"):
+                traceback.print_exc()
+            print(f"error: {_who()}{sentence}", file=sys.stderr)
+        status = EXIT_BUG if sentence is None else EXIT_USER
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED

@@ -26,6 +26,7 @@ import mmap
 import os
 import pickle
 import pickletools
+import re
 import secrets
 import stat
 import struct
@@ -78,6 +79,18 @@ def decode_text(content: bytes, place) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{place}: not UTF-8 text") from None
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate in JSON, whole characters of two among them
+
+
+def check_text(text: str, place) -> None:
+    """UserError when text holds half a character (a lone surrogate), which can be written to no file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text[max(error.start - 20, 0) : error.start + 20].encode("ascii", "backslashreplace").decode()
+        raise UserError(f"{place}: it holds half a character, a lone surrogate, near {shown!r}; rename it") from None
 
 
 def read_text(path, limit: int = MAX_TEXT_BYTES) -> str:
@@ -244,9 +257,12 @@ def load_json(path) -> object:
 
 
 def parse_json(text: str, place) -> object:
-    """The value of JSON text; UserError, with the place, for what is none."""
+    """The value of JSON text; UserError, with the place, for what is none, or holds half a character."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if _HALF.search(text):
+            check_text(json.dumps(value, ensure_ascii=False), place)
+        return value
     except json.JSONDecodeError as error:
         raise UserError(f"{place}, line {error.lineno}: not valid JSON ({error.msg})") from None
     except ValueError as error:  # a whole number of thousands of digits
@@ -466,6 +482,18 @@ def write_json(path, value) -> None:
     with atomic_write(path, "w") as file:
         json.dump(value, file, indent=2, sort_keys=False, allow_nan=False)
         file.write("\n")
+
+
+def save_npy(file, array: np.ndarray) -> None:
+    """Writes a .npy into a file, or whole or not at all under a path. A full disk is an OSError with its number, where
+    numpy's own writer only counts what it has written."""
+    if not hasattr(file, "write"):
+        with atomic_write(file) as opened:
+            save_npy(opened, array)
+        return
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.reshape(-1).view(np.uint8).data if array.size else b"")
 
 
 def dump_pickle(value) -> bytes:

@@ -49,7 +49,7 @@ class Accuracy:
     confusion: counts (K, K), row = true class, column = predicted class."""
 
     def __init__(self, num_classes: int, ks: Iterable[int] = (1, 5)):
-        self.ks = tuple(ks)
+        self.ks = tuple(dict.fromkeys(ks))  # a k given twice, as min(5, K) of one class, counts once
         if num_classes < 1 or not self.ks or min(self.ks) < 1:
             raise ValueError(f"expected 1 class or more and k of 1 or more, found {num_classes} and {self.ks}")
         self.count = 0

@@ -183,9 +183,10 @@ class RunFolder:
         for line in self._metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if step is None or not isinstance(record, dict) or record.get("step", 0) <= step:
+            known = record.get("step", 0) if isinstance(record, dict) else 0
+            if step is None or not isinstance(known, (int, float)) or known <= step:
                 kept.append(line)
         with atomic_write(self._metrics_path, "w") as file:
             file.writelines(line + "\n" for line in kept)
