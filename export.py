@@ -94,7 +94,9 @@ def trace(encoder: Encoder, what: str, frames: int) -> torch.export.ExportedProg
 def write(program: torch.export.ExportedProgram, path: Path, kind: str, what: str) -> None:
     """One file. ONNX names its inputs and outputs x or frame and state_0, ..., feature and next_0, ..."""
     if kind == "torch":
-        torch.export.save(program, path)
+        archive = io.BytesIO()  # torch's writer of files ends the process, with a core dump, where the disk is full
+        torch.export.save(program, archive)
+        path.write_bytes(archive.getbuffer())
         return
     states = len(program.graph_signature.user_inputs) - 1
     names_in = ["x"] if what == "clip" else ["frame", *(f"state_{i}" for i in range(states))]
@@ -118,24 +120,6 @@ def name_the_free_axis(path: Path) -> None:
             if axis.dim_param:
                 axis.dim_param = "clips"
     onnx.save(model, path)
-
-
-@contextlib.contextmanager
-def naming_a_full_disk(path: Path):
-    """torch's archive writer and the one of ONNX tell of a full disk in words of their own: it is an OSError here."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        try:  # whether the place takes a few more bytes
-            with open(path.with_name(f"{path.name}.tmp"), "wb") as probe:
-                probe.write(bytes(max(2**20, path.stat().st_size if path.exists() else 0)))
-        except OSError as full:
-            raise OSError(full.errno, full.strerror, str(path)) from error
-        finally:
-            path.with_name(f"{path.name}.tmp").unlink(missing_ok=True)
-        raise
 
 
 def read(path: Path, kind: str):
@@ -213,8 +197,7 @@ def main(argv=None) -> int:
     temporary = temporary_name(output)
     temporary = temporary.with_name(temporary.name.removesuffix(".tmp") + output.suffix)  # its readers go by the suffix
     try:
-        with naming_a_full_disk(temporary):
-            write(trace(encoder, args.what, args.frames), temporary, args.format, args.what)
+        write(trace(encoder, args.what, args.frames), temporary, args.format, args.what)
         worst = difference(encoder, read(temporary, args.format), args.what, args.frames)
         if not worst <= args.tolerance:
             raise UserError(

@@ -27,11 +27,12 @@ import numpy as np
 
 from benchmarks.slow_prepare import slow_bodies, slow_normalise, slow_select
 from data_gen import make_raw, protocols
-from data_gen.build import build_dataset, default_workers
+from data_gen.build import build_dataset
 from data_gen.normalise import STEPS
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import Loader
 from utils.errors import run
+from utils.machine import default_workers
 from utils.skeleton import KINECT_V2
 
 PUBLISHED_MS = 29 + 47

@@ -16,6 +16,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import pickle
 import platform
 import shutil
 import signal
@@ -38,6 +39,7 @@ from utils.clip_check import OddClips, clip_faults, in_words
 from utils.convert_layout import conversion, convert
 from utils.errors import UserError
 from utils.files import check_text
+from utils.machine import default_workers
 from utils.skeleton import Layout
 
 try:
@@ -97,11 +99,6 @@ class _Done:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def default_workers() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def fit(name: str, clip, layout: Layout, persons: int, frames: int) -> np.ndarray:
     """A clip (3, t, V, m), m <= M, as float32 (3, frames, V, M): the first frames of a longer one, zeros after a
     shorter one. UserError when the shape is another or a coordinate is not finite."""
@@ -152,11 +149,29 @@ def _start_worker() -> None:
 
 
 @contextlib.contextmanager
-def _pool(workers: int, start: Callable = _start_worker, arguments: tuple = ()):
-    """A pool of processes that end with this one; UserError when the system ends one of them."""
+def _without_main(*needed):
+    """Within, new processes do not run the script that was started once more, unless `needed` comes from it: a script that
+    calls a preparation, without `if __name__ == "__main__":` around the call, would begin another one in each of them."""
+    main = sys.modules["__main__"].__dict__
+    if b"__main__" in pickle.dumps(needed):
+        yield
+        return
+    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.pop("__file__", None)
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(kept)
+
+
+@contextlib.contextmanager
+def _pool(workers: int, function: Callable, start: Callable = _start_worker, arguments: tuple = ()):
+    """A pool of processes that end with this one, to compute `function`; UserError when the system ends one of them."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
     try:
-        yield pool
+        with _without_main(function, start, arguments):
+            yield pool
     except BrokenProcessPool:
         raise UserError(
             "a worker process was ended from outside; the memory may have run out: try --workers 1, or fewer than now"
@@ -171,7 +186,7 @@ def ordered_map(function: Callable, items: Sequence, workers: int | None = None)
     if count == 1:
         yield from map(function, items)
         return
-    with _pool(count) as pool:
+    with _pool(count, function) as pool:
         waiting, under_way = iter(items), deque()
         while True:
             while len(under_way) < 2 * count and (item := next(waiting, None)) is not None:
@@ -196,7 +211,7 @@ def _work(chunk) -> list[_Done]:
 
 def _in_processes(job: _Job, chunks: list, workers: int):
     """Yields the answers of all chunks, in any order, with a bounded number of chunks under way."""
-    with _pool(workers, _start_builder, (job,)) as pool:
+    with _pool(workers, _work, _start_builder, (job,)) as pool:
         waiting, under_way = iter(chunks), set()
         while True:
             while len(under_way) < 2 * workers and (chunk := next(waiting, None)) is not None:

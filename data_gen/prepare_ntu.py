@@ -13,13 +13,14 @@ import argparse
 from pathlib import Path
 
 from data_gen import protocols as rules
-from data_gen.build import BadClip, BuildReport, build_dataset, default_workers
+from data_gen.build import BadClip, BuildReport, build_dataset
 from data_gen.from_files import add_strict_flag
 from data_gen.normalise import STEPS, parse_steps
 from data_gen.raw_files import Where, find_files
 from data_gen.raw_ntu import SELECTIONS, Loader
 from options.datasets import DATASETS
 from utils.errors import UserError, run
+from utils.machine import default_workers
 from utils.skeleton import get_layout
 
 SUFFIX = ".skeleton"

@@ -10,7 +10,6 @@ device when it is no CPU and the clips fit in half of its free memory, else memo
 else the map.
 """
 
-import os
 import sys
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from feeder.packed import Packing, packed_frames
 from feeder.views import take_stream
 from utils.arrays import open_split
 from utils.fingerprint import of_clips
+from utils.machine import free_memory
 
 PLACEMENTS = ("auto", "device", "memory", "mapped")
 
@@ -96,20 +96,13 @@ class PackedClips:
         )
 
 
-def _free_memory() -> int:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not every system tells
-        return 0
-
-
 def _automatic_placement(nbytes: int, device: torch.device) -> str:
     if device.type == "cuda":
         if nbytes < torch.cuda.mem_get_info(device)[0] // 2:
             return "device"
     elif device.type != "cpu":
         return "device"
-    return "memory" if nbytes < _free_memory() // 2 else "mapped"
+    return "memory" if nbytes < free_memory() // 2 else "mapped"
 
 
 def load_clips(

@@ -93,9 +93,22 @@ def test_a_diverged_checkpoint_gives_no_features(place, tmp_path, program, words
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bug_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback_and_says_what_to_report(monkeypatch):
     def main(_):
         raise OSError(errno.EBADF, "bad file descriptor")
 
-    with pytest.raises(OSError):
-        call(main, "")
+    ran = call(main, "")
+    assert ran.status == 1 and "Traceback" in ran.err and "bad file descriptor" in ran.err
+    assert "open an issue" in ran.err and f"torch {torch.__version__.split('+')[0]}" in ran.err and "numpy" in ran.err
+
+
+def test_a_short_sentence_shows_where_it_comes_from_when_asked(monkeypatch):
+    def main(_):
+        open("a/file/of/ours")
+
+    ran = call(main, "")
+    refused(ran, "a/file/of/ours", "no such file")
+    monkeypatch.setenv("PCM3_DEBUG", "1")
+    ran = call(main, "")
+    assert ran.status == 2 and "Traceback" in ran.err and 'open("a/file/of/ours")' in ran.err
+    assert ran.err.splitlines()[-1].startswith("error: a/file/of/ours")

@@ -107,3 +107,61 @@ def test_summaries_of_runs_need_the_same_figures():
     assert table["top1"].mean == pytest.approx(0.6) and table["knn"].std == 0
     with pytest.raises(ValueError):
         summarise_runs([{"top1": 0.5}, {"top1": 0.5, "knn": 0.1}])
+
+
+# -- edges, against scikit-learn or by hand ---------------------------------------------------------------------------------
+
+EDGES = {  # scores (N, K), labels (N,)
+    "one class": ([[0.3], [0.1], [-2.0]], [0, 0, 0]),
+    "fewer classes than k": ([[0.3, 0.7, 0.0], [0.9, 0.1, 0.2]], [0, 1]),
+    "one clip, right": ([[0.1, 0.5, 0.2, 0.0, 0.3, 0.4]], [1]),
+    "one clip, wrong": ([[0.1, 0.5, 0.2, 0.0, 0.3, 0.4]], [3]),
+    "a class without test clips": ([[0.9, 0.0, 0.1], [0.1, 0.0, 0.9], [0.0, 0.9, 0.1]], [0, 2, 2]),
+    "all scores equal": ([[0.5] * 7] * 4, [0, 4, 5, 6]),
+    "two equal scores": ([[0.5, 0.5, 0.1], [0.2, 0.7, 0.7]], [1, 1]),
+}
+BY_HAND = {  # top-1, top-5: scikit-learn breaks ties from the other end
+    "all scores equal": (0.25, 0.5),
+    "two equal scores": (0.5, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_metrics_at_their_edges(name):
+    from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
+    from sklearn.metrics import confusion_matrix as their_confusion
+
+    scores, labels = torch.tensor(EDGES[name][0], dtype=torch.float32), torch.tensor(EDGES[name][1])
+    classes = scores.shape[1]
+    found = topk_accuracy(scores, labels, (1, min(5, classes)))
+    predicted = scores.argmax(1).numpy()
+    if name in BY_HAND:
+        expected = BY_HAND[name]
+    else:
+        every = range(classes)
+        top5 = 1.0 if classes <= 5 else top_k_accuracy_score(labels.numpy(), scores.numpy(), k=5, labels=every)
+        expected = accuracy_score(labels, predicted), top5
+    assert found[1] == pytest.approx(expected[0]) and found[min(5, classes)] == pytest.approx(expected[1])
+    assert all(0 <= share <= 1 for share in found.values())
+    if name in BY_HAND:
+        return
+    meter = Accuracy(classes, (1, 1, 5, 5))
+    for row, label in zip(scores, labels, strict=True):  # clip by clip
+        meter.update(row[None], label[None])
+    assert meter.topk() == pytest.approx({1: expected[0], 5: expected[1]})
+    assert (meter.confusion.numpy() == their_confusion(labels, predicted, labels=range(classes))).all()
+    present = sorted(set(labels.tolist()))
+    recall = recall_score(labels, predicted, labels=present, average=None, zero_division=0)
+    assert [meter.per_class()[c] for c in present] == pytest.approx(list(recall))
+    assert all(math.isnan(share) for c, share in enumerate(meter.per_class()) if c not in present)
+    assert meter.mean_class() == pytest.approx(recall.mean())
+
+
+def test_an_empty_split_has_no_accuracy():
+    for read in (Accuracy(3).topk, Accuracy(3).mean_class):
+        with pytest.raises(ValueError, match="no sample"):
+            read()
+    with pytest.raises(ValueError, match="no sample"):
+        topk_accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+    with pytest.raises(ValueError, match="no value"):
+        summarise([])

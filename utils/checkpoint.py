@@ -11,6 +11,7 @@ bit is an error and not a slightly different model. What a file of ours may hold
 which saving and loading check.
 """
 
+import contextlib
 import errno
 import os
 import pickle
@@ -21,6 +22,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ from utils.checkpoint_schema import FORMAT as FORMAT
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, atomic_write, check_regular, temporary_name
 
+WRAPPERS = ("module", "_orig_mod")  # parts of names that say how a model was run, not what it is
 LAST, PREVIOUS = "checkpoint_last.pth.tar", "checkpoint_previous.pth.tar"
 DAMAGED = "checkpoint_last.damaged"  # a last file that could not be gone on from
 
@@ -104,8 +107,9 @@ def load(path) -> dict:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise UserError(f"checkpoint {path}: the file is damaged (checksum of {damaged})")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle's protocol; what cannot be read is refused below
+        with warnings.catch_warnings():  # others, which may say what is wrong with a file, are shown
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            warnings.filterwarnings("ignore", "'torch.load' received a zip file")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
@@ -123,8 +127,34 @@ def load(path) -> dict:
         raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged ({type(error).__name__})") from None
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: expected a dictionary, found {type(content).__name__}")
+    content = _plain(content)
     schema.check_fields(content, path)
     return content
+
+
+def _plain(value):
+    """The same with Python's numbers in place of NumPy's scalars."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {key: _plain(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def _allow_numpy_scalars() -> None:
+    """Lets torch.load rebuild NumPy's scalars, which many training scripts keep as epoch or accuracy, under the names of NumPy
+    1 and 2. They are numbers: nothing is run for them."""
+    parts = getattr(np, "_core", None) or np.core
+    kinds = {type(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"}
+    torch.serialization.add_safe_globals([parts.multiarray.scalar, np.dtype, *kinds])
+    other = "numpy.core.multiarray.scalar" if hasattr(np, "_core") else "numpy._core.multiarray.scalar"
+    with contextlib.suppress(Exception):  # torch before 2.6 takes no other names
+        torch.serialization.add_safe_globals([(parts.multiarray.scalar, other)])
+
+
+_allow_numpy_scalars()
 
 
 def _check_members(path, archive: zipfile.ZipFile, size: int) -> None:
@@ -190,13 +220,17 @@ def make_last(folder, path) -> None:
 
 
 def state_dict_of(content: dict, path) -> dict[str, Tensor]:
-    """The state dictionary in a checkpoint, without the `module.` of several processes."""
+    """The state dictionary in a checkpoint, without what wrappers put into names: `module.` of several processes,
+    `_orig_mod.` of torch.compile, of the whole model or of a part of it."""
     state = content.get("state_dict", content.get("model", content))
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"checkpoint {path}: it holds no state_dict of tensors")
-    state = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-    if all(k.startswith("module.") for k in state):
-        state = {k[len("module.") :]: v for k, v in state.items()}
+    given = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    state = {".".join(part for part in k.split(".") if part not in WRAPPERS): v for k, v in given.items()}
+    if len(state) != len(given):
+        raise UserError(
+            f"checkpoint {path}: it holds weights twice, with and without {' or '.join(WRAPPERS)} in their names"
+        )
     schema.check_state(state, path)
     return state
 

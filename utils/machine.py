@@ -1,0 +1,66 @@
+"""What this process may use of the machine: processors and memory, within the limits of its container.
+
+A container (Docker, Slurm, Kubernetes) sees the whole machine; its limits are in the files of its control group (cgroup), version
+2 or 1, of which the group's own and each one above it counts.
+"""
+
+import math
+import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+NO_LIMIT = 2**60  # version 1 writes a number near 2**63 where there is none
+
+
+def _number(path: Path, word: int = 0) -> int | None:
+    """A word of a control file as a number; None where there is none, or it says `max`."""
+    try:
+        return int(path.read_text().split()[word])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _groups(controller: str) -> list[Path]:
+    """Folders of this process's control group and of those above it, for a controller of version 1, or "" of version 2."""
+    try:
+        lines = [line.split(":", 2) for line in OWN_GROUP.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for _, names, path in (line for line in lines if len(line) == 3):
+        if controller in names.split(","):
+            root = CGROUPS / controller
+            place = root / path.strip().lstrip("/")
+            found += [folder for folder in (place, *place.parents) if folder == root or root in folder.parents]
+    return found
+
+
+def _left_by_groups() -> list[int]:
+    """Bytes that each limit leaves."""
+    left = []
+    names = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+    for controller, limit, used in names:
+        for group in _groups(controller):
+            most = _number(group / limit)
+            if most is not None and most < NO_LIMIT:
+                left.append(max(0, most - (_number(group / used) or 0)))
+    return left
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free for this process; 0 where the system does not tell."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0
+    return min([free, *_left_by_groups()])
+
+
+def default_workers() -> int:
+    """The number of cores that this process may use, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [(_number(group / "cpu.max"), _number(group / "cpu.max", 1)) for group in _groups("")]
+    quotas += [(_number(g / "cpu.cfs_quota_us"), _number(g / "cpu.cfs_period_us")) for g in _groups("cpu")]
+    cores = min([cores, *(math.ceil(quota / period) for quota, period in quotas if quota and period and quota > 0)])
+    return max(1, cores)
