@@ -182,10 +182,11 @@ def test_any_console_shows_the_last_line(encoding):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True)
     assert ran.returncode == 0, ran.stderr
-    shown, poor = ran.stdout.decode(encoding), {"ascii": "top-1 83.9 +- 0.4 ?? ?\n", "cp1252": "top-1 83.9 ± 0.4 ?? ?\n"}
-    assert shown == poor.get(encoding, "top-1 83.9 ± 0.4 挥手 ?\n")
-        encoding, "top-1 83.9 ± 0.4 挥手 ?\n"
+    shown, poor = (
+        ran.stdout.decode(encoding),
+        {"ascii": "top-1 83.9 +- 0.4 ?? ?\n", "cp1252": "top-1 83.9 ± 0.4 ?? ?\n"},
     )
+    assert shown == poor.get(encoding, "top-1 83.9 ± 0.4 挥手 ?\n")
 
 
 # -- checkpoints of others --------------------------------------------------------------------------------------------------
