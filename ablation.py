@@ -20,6 +20,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from engine.signals import EXIT_STOPPED, StopRequest
 from utils.checkpoint import LAST
@@ -41,8 +42,8 @@ class Row:
     @property
     def key(self) -> str:
         """Name of the run's folder; rows with the same flags share their runs."""
-        words = "_".join(self.flags).replace("--", "").replace("-", "_")
-        return words or "full"
+        words = "_".join(self.flags).replace("--", "").replace("-", "_").replace("/", "_")
+        return words if 0 < len(words) <= 100 else f"{words[:80]}_{crc32(words.encode()):08x}" if words else "full"
 
 
 def _without(*views: str) -> tuple[str, ...]:
@@ -190,7 +191,7 @@ def write_table(args, rows: list[Row], command: str) -> str:
     table = [{"group": r.group, "row": r.name, "flags": list(r.flags), **figures_of(args, r)} for r in rows]
     cached = "features of centre crops" if "--cache-features" in args.linear_flags else "exact protocol"
     lines = [
-        f"Ablation on {args.dataset}, {args.protocol}, joint stream; top-1 in percent, mean ± standard deviation over "
+        f"Ablation on {args.dataset}, {args.protocol}; top-1 in percent, mean ± standard deviation over "
         f"{len(args.seeds)} seeds ({' '.join(map(str, args.seeds))}); linear evaluation: {cached}.",
         "",
         f"Every pretraining: `{shlex.join(args.pretrain_flags) or 'defaults'}`; made by `{command}`",
@@ -217,7 +218,8 @@ def write_table(args, rows: list[Row], command: str) -> str:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    rows = [row for row in ROWS if row.group in args.groups] + [RANDOM, COORDINATES]
+    chosen = [row for row in ROWS if row.group in args.groups] if args.rows is None else [Row(*r) for r in args.rows]
+    rows = [*chosen, RANDOM, COORDINATES]
     todo: dict[Path, Task] = {}
     for seed in args.seeds:
         for row in rows:

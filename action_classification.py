@@ -21,6 +21,8 @@ import itertools
 import math
 import time
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -33,6 +35,7 @@ from engine.evaluation import (
     check_own_data,
     data_of,
     find_place,
+    one_by_one,
     open_views,
     pretraining_of,
     result_head,
@@ -307,8 +310,9 @@ def open_folder(args, progress: Progress, resumed: bool, data: dict) -> RunFolde
     return RunFolder(args.checkpoint_path, "action_classification", vars(args), kept, data=data)
 
 
-def evaluate(args, world: World) -> int:
-    """Everything from the data to the results, by one of the processes of `world`; returns the exit status."""
+def evaluate(args, below: str, world: World) -> tuple[int, str]:
+    """Everything from the data to the results, by one of the processes of `world`; returns the exit status and, of the main one
+    that has finished, the last line. below: a folder in the run folder, or ''."""
     if world.size > 1 and args.mode != "linear":
         raise UserError(
             f"--mode {args.mode} is one process (its small batches gain nothing from {world.size}); start it with python, "
@@ -330,13 +334,15 @@ def evaluate(args, world: World) -> int:
     placement = "mapped" if args.clips == "auto" and world.size > 1 and device.type == "cpu" else args.clips
     train, test = world.first_once(
         lambda: [
-            open_views(dataset, split, first.stream, device, dtype, placement, args.cache_dir)
+            open_views(
+                dataset, split, first.stream, device, dtype, placement, args.cache_dir, first.encoder.config.scale_by
+            )
             for split in ("train", "val")
         ]
     )
     data = data_of(train, test)
     other = check_own_data(place, data, args.evaluate_on_other_data)
-    args.checkpoint_path = args.checkpoint_path or default_folder(args, place, first.stream)
+    args.checkpoint_path = str(Path(args.checkpoint_path or default_folder(args, place, first.stream), below))
     with StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop:
         progress = Progress(args.checkpoint_path, vars(args), stop, world, data)
         resumed = args.resume == "auto" and progress.resume()
@@ -346,9 +352,9 @@ def evaluate(args, world: World) -> int:
 
 def train_and_test(
     args, place: Place, dataset: Dataset, train, test, first, other, progress: Progress, folder, words
-) -> int:
-    """All seeds and their results; returns the exit status. first: the encoder as loaded; other: what differs in the data;
-    words: the precision and why."""
+) -> tuple[int, str]:
+    """All seeds and their results; returns the exit status and the last line. first: the encoder as loaded; other: what
+    differs in the data; words: the precision and why."""
     world, device = progress.world, train.device
     try:
         folder.say(
@@ -370,19 +376,19 @@ def train_and_test(
             folder.say(f"seed {progress.current[0]}: goes on in epoch {progress.current[1]['epoch'] + 1}")
         runs = {seed: run_seed(args, dataset, train, test, seed, folder, progress) for seed in args.seed}
         if not world.is_main:
-            return 0
+            return 0, ""
         outcomes = {seed: outcome for seed, (outcome, _) in runs.items()}
         curves = write_curves(args, {seed: curves for seed, (_, curves) in runs.items()}, test.stream, folder)
         write_results(args, dataset, test, first.source, outcomes, curves, pretraining, progress.data, folder)
         last = summarise([o.last["top1"] for o in outcomes.values()])
         best = summarise([o.best["top1"] for o in outcomes.values()])
         folder.say(f"results and pictures: {folder.path}")
-        folder.say(
-            f"top-1 last {last.percent()}, best test epoch {best.percent()} ({len(outcomes)} seed{'s' * (len(outcomes) > 1)})"
-        )
-        return 0
+        seeds = f"{len(outcomes)} seed{'s' * (len(outcomes) > 1)}"
+        line = f"top-1 last {last.percent()}, best test epoch {best.percent()} ({seeds})"
+        folder.say(line)
+        return 0, line
     except Stopped:
-        return say_stopped(progress, folder)
+        return say_stopped(progress, folder), ""
     except UserError as error:
         folder.say(f"error: {error}", show=False)
         raise
@@ -408,7 +414,7 @@ def main(argv=None) -> int:
     prepare_process(args.threads)
     world = connect(args.device, args.local_rank, args.timeout_minutes)
     try:
-        return evaluate(args, world)
+        return one_by_one(args, partial(evaluate, world=world))
     finally:
         world.close()
 

@@ -232,10 +232,10 @@ def main(argv=None) -> int:
     dtype, _ = resolve_precision(args.precision)
     if args.mode == "sequence":
         check_causal(first.encoder)
-    steps = normalisation(args, dataset)
+    steps, scale_by = normalisation(args, dataset), first.encoder.config.scale_by
     videos = converted_videos(videos, dataset)
     train, test = (
-        VideoWindows(videos, tuple(splits[split]), dataset.layout, first.stream, steps, device, dtype)
+        VideoWindows(videos, tuple(splits[split]), dataset.layout, first.stream, steps, device, dtype, scale_by)
         for split in ("train", "val")
     )
     check_videos(train, test)

@@ -18,6 +18,7 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 import math
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ from engine.evaluation import (
     check_own_data,
     data_of,
     find_place,
+    one_by_one,
     open_views,
     pretraining_of,
     result_head,
@@ -73,17 +75,18 @@ class Encoding:
         self.dataset, self.protocol = self.data.row.name, self.data.protocol
         self.source = None if args.raw_joints else EncoderSource(args.pretrained, args.stream, encoder_flags(args))
         self.encoder, self.stream, self.how = RAW, args.stream or "joint", ""
+        scale_by = args.scale_by or "none"
         if self.source is not None:
             self.data = self.source.fit(self.data)
             loaded = self.source.load(self.data, args.seed[0])  # refuses a wrong file before anything is read
             self.encoder, self.stream = loaded.source, loaded.stream
-            backbone = loaded.encoder.config.backbone
+            backbone, scale_by = loaded.encoder.config.backbone, loaded.encoder.config.scale_by
         args.precision, words = choose_precision(args.precision, device, backbone)
         dtype, self.compute_dtype = resolve_precision(args.precision)
         if backbone:
             self.how = f", encoded in {words}"
         self.train, self.val = (
-            open_views(self.data, split, self.stream, device, dtype, args.clips, args.cache_dir)
+            open_views(self.data, split, self.stream, device, dtype, args.clips, args.cache_dir, scale_by)
             for split in ("train", "val")
         )
         self.fingerprints = data_of(self.train, self.val)
@@ -150,8 +153,9 @@ def sentence(args, figures: list[dict]) -> str:
     return ", ".join(parts)
 
 
-def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> None:
-    """Every seed (or the one encoder that needs none), result.json and the last line. features(seed): of a seed."""
+def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> str:
+    """Every seed (or the one encoder that needs none), result.json and the last line, which is returned. features(seed): of a
+    seed."""
     seeds = [None] if args.features or args.pretrained or args.raw_joints else args.seed
     figures = {}
     for seed in seeds:
@@ -193,21 +197,20 @@ def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> Non
     )
     folder.say(f"results: {folder.path}")
     count = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
-    folder.say(sentence(args, list(figures.values())) + count)
+    line = sentence(args, list(figures.values())) + count
+    folder.say(line)
+    return line
 
 
-def main(argv=None) -> int:
-    args = parse_args(argv)
-    refuse_several("action_retrieval.py")
-    prepare_process(args.threads)
-    resolve_device(args.device)  # a device that is not there is refused first
+def retrieve_by(args, below: str) -> tuple[int, str]:
+    """Everything from the data to the results; returns 0 and the last line. below: a folder in the run folder, or ''."""
     source = saved_features(args) if args.features else Encoding(args)
     for flag, ks in (("--knn", args.knn), ("--recall", args.recall)):
         if max(ks) > len(source.train):
             raise UserError(f"{flag} {max(ks)}: the train split has {len(source.train)} clips; give at most that many")
     place = source.place if isinstance(source, Encoding) else Place(source.dataset, source.protocol)
     args.finetune_dataset, args.protocol = source.dataset, source.protocol
-    args.checkpoint_path = args.checkpoint_path or place.default_folder("retrieval", source.stream)
+    args.checkpoint_path = str(Path(args.checkpoint_path or place.default_folder("retrieval", source.stream), below))
     data = source.fingerprints if isinstance(source, Encoding) else source.data
     folder = RunFolder(args.checkpoint_path, "action_retrieval", vars(args), data=data)
     try:
@@ -221,13 +224,21 @@ def main(argv=None) -> int:
         pretraining = pretraining_of(place, args.data_root, names, other)
         converted = source.data.converted if isinstance(source, Encoding) else ""
         say_place(place, pretraining, converted, folder.say)
-        evaluate(args, source.features if isinstance(source, Encoding) else lambda seed: source, pretraining, folder)
+        features = source.features if isinstance(source, Encoding) else lambda seed: source
+        return 0, evaluate(args, features, pretraining, folder)
     except UserError as error:
         folder.say(f"error: {error}", show=False)
         raise
     finally:
         folder.close()
-    return 0
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    refuse_several("action_retrieval.py")
+    prepare_process(args.threads)
+    resolve_device(args.device)  # a device that is not there is refused first
+    return one_by_one(args, retrieve_by)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ def main(argv=None) -> int:
     if args.to and output.exists():  # the old file may be the only one, and may hold what the new one does not
         raise UserError(f"--output {output}: it is there already; remove it, or give another name")
     source = Source(args.checkpoint, args.stream, args.layout, args.persons)
-    print(f"{args.checkpoint}, {Path(args.checkpoint).stat().st_size / 1e6:.1f} MB")
+    print(f"{args.checkpoint}, {files.resolved(args.checkpoint).stat().st_size / 1e6:.1f} MB")
     print("\n".join(f"  {line}" for line in source.described()))
     if args.to is None:
         return 0
-    content = converted(source, args.to)
+    content = converted(source, args.to, args.half)
     output.parent.mkdir(parents=True, exist_ok=True)
     files.save(output, content)
     left = [k for k in ("optimizer",) if source.content.get(k)]

@@ -3,6 +3,8 @@
     python export.py checkpoint_last.pth.tar --output encoder.pt2                # (N, 64, F) -> (N, D)
     python export.py checkpoint_last.pth.tar --output step.onnx --what step      # frame and state -> feature and state
 
+The feature of a step is the clip feature of all frames so far, as the encoder pools it: the last frame's, a running maximum, ...
+
 The number of clips N is free in the written program. It is written under a hidden name, loaded again as its user would, and
 compared with the encoder on random inputs of several N (a stream: over many frames, each side with its own state); the
 largest difference is printed. Above --tolerance nothing is left and the exit status is 2.
@@ -42,7 +44,7 @@ STREAM_FRAMES = 100  # more than the 64 steps that a causal transformer looks ba
 
 
 class Clip(nn.Module):
-    """x (N, T, F) -> features (N, D)."""
+    """x (N, T, F) -> features (N, P)."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -53,26 +55,27 @@ class Clip(nn.Module):
 
 
 class Step(nn.Module):
-    """frame (N, F) and the state -> feature (N, D) and the next state."""
+    """frame (N, F) and the state -> the clip feature (N, P) of all frames so far, and the next state."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder = encoder
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        return self.encoder.step(frame, *state)
+        clip, _, *state = self.encoder.clip_step(frame, *state)
+        return clip, *state
 
 
 def clip_axes(encoder: Encoder) -> list[int | None]:
     """The axis of the clips in each tensor of the state: the one that grows with their number."""
-    pairs = zip(encoder.first_state(3), encoder.first_state(4), strict=True)
+    pairs = zip(encoder.first_clip_state(3), encoder.first_clip_state(4), strict=True)
     return [next((i for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b), None) for x, y in pairs]
 
 
 def described_state(encoder: Encoder) -> str:
     """The shapes of the state's tensors, with N for the number of clips."""
     shapes = []
-    for tensor, axis in zip(encoder.first_state(1), clip_axes(encoder), strict=True):
+    for tensor, axis in zip(encoder.first_clip_state(1), clip_axes(encoder), strict=True):
         shapes.append(f"({', '.join('N' if i == axis else str(size) for i, size in enumerate(tensor.shape))})")
     return " and ".join(shapes)
 
@@ -83,7 +86,7 @@ def trace(encoder: Encoder, what: str, frames: int) -> torch.export.ExportedProg
     if what == "clip":
         module, example, shapes = Clip(encoder), (torch.zeros(3, frames, inputs),), ({0: n},)
     else:
-        state = encoder.first_state(3)
+        state = encoder.first_clip_state(3)
         axes = [{axis: n} if axis is not None else {} for axis in clip_axes(encoder)]
         module, example, shapes = Step(encoder), (torch.zeros(3, inputs), *state), ({0: n}, tuple(axes))
     with torch.no_grad(), warnings.catch_warnings():
@@ -154,11 +157,17 @@ def difference(encoder: Encoder, program, what: str, frames: int) -> float:
             pairs = [(program(x)[0], encoder(x))]
         else:
             x = torch.randn(n, STREAM_FRAMES, encoder.config.input_size, generator=generator)
-            state, found = encoder.first_state(n), []
+            state, found = encoder.first_clip_state(n), []
             for t in range(STREAM_FRAMES):
                 feature, *state = program(x[:, t].contiguous(), *state)
                 found.append(feature)
-            pairs = [(torch.stack(found, dim=1), encoder.frames(x))]  # a whole stream is one pass over its frames
+            frames = encoder.frames(x)  # a whole stream is one pass over its frames
+            pairs = [
+                (
+                    torch.stack(found, 1),
+                    torch.stack([encoder.clip(frames[:, : t + 1]) for t in range(STREAM_FRAMES)], 1),
+                )
+            ]
         for found, expected in pairs:
             if found.shape != expected.shape or not found.isfinite().all():
                 return float("inf")
@@ -207,7 +216,7 @@ def main(argv=None) -> int:
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
-    f, d = encoder.config.input_size, encoder.feature_size
+    f, d = encoder.config.input_size, encoder.clip_size
     shapes = f"(N, {args.frames}, {f}) -> (N, {d})"
     if args.what == "step":
         state = described_state(encoder)

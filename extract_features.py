@@ -59,8 +59,8 @@ class PreparedClips:
     def __init__(self, encoder: SkeletonEncoder, data_root, name: str, protocol: str, split: str):
         dataset = find_dataset(data_root, name, protocol, (split,))
         dataset = dataset.read_as(encoder.form)
-        self.converted = dataset.converted
-        self.encoder, self.clips = encoder, dataset.clips(split)
+        self.converted, self.encoder = dataset.converted, encoder
+        self.clips = dataset.clips(split).scaled(encoder.scale_by, encoder.layout)
         self.names, self.labels = list(self.clips.names), self.clips.labels.numpy()
 
     @torch.inference_mode()
@@ -85,9 +85,9 @@ def check_names(names: list[str], frames: bool) -> None:
             raise UserError(f"clip {name!r}: its name cannot be {'a file name' if frames else 'a line'}; rename it")
 
 
-def write_features(folder: Path, clips, feature_size: int, batch: int) -> None:
+def write_features(folder: Path, clips, clip_size: int, batch: int) -> None:
     """features.npy, row by row, names.txt and, where there are labels, labels.npy."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips.names), feature_size)}
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips.names), clip_size)}
     bar = tqdm(total=len(clips.names), desc="clips", unit="clip", disable=None, leave=False)
     with open(folder / "features.npy", "wb") as file, bar:
         np.lib.format.write_array_header_1_0(file, header)
@@ -137,10 +137,10 @@ def main(argv=None) -> int:
     with building_folder(output.absolute()) as temporary:
         whole = temporary / "whole"
         whole.mkdir()
-        write_features(whole, clips, encoder.feature_size, args.batch_size)
+        write_features(whole, clips, encoder.clip_size, args.batch_size)
         frames = write_frames(whole / "frames", clips) if args.frames else 0
         about = {"encoder": encoder.source, "backbone": encoder.encoder.config.backbone, "stream": encoder.stream}
-        about |= {"layout": encoder.layout.name, "persons": encoder.persons, "dimensions": encoder.feature_size}
+        about |= {"layout": encoder.layout.name, "persons": encoder.persons, "dimensions": encoder.clip_size}
         about |= {"clips": args.input or f"{args.dataset} {args.protocol} {args.split}"}
         about |= {"normalisation": "of the data set" if args.dataset else list(encoder.steps)}
         about |= {"converted": clips.converted} if clips.converted else {}
@@ -149,7 +149,7 @@ def main(argv=None) -> int:
         os.replace(whole, output)
     shown = f" and {frames} frames" if args.frames else ""
     print(
-        f"{output}: features of {len(clips.names)} clips{shown}, {encoder.feature_size} numbers each, of {encoder.source}; "
+        f"{output}: features of {len(clips.names)} clips{shown}, {encoder.clip_size} numbers each, of {encoder.source}; "
         f"{time.monotonic() - begun:.1f} s"
     )
     return 0

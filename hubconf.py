@@ -3,6 +3,7 @@
     import torch
     encoder = torch.hub.load("FOLDER", "gru", source="local", checkpoint="checkpoint_last.pth.tar")     # (N, T, F) -> (N, D)
     api = torch.hub.load("FOLDER", "features", source="local", checkpoint="checkpoint_last.pth.tar")
+    api = torch.hub.load("FOLDER", "features", source="local", pretrained=True)     # the weights that come with it
     api.clip_features([clip])                             # raw (T, V, C) arrays -> (1, D)
 
 FOLDER is a clone of this repository; nothing is downloaded.
@@ -26,6 +27,7 @@ dependencies = ["torch", "numpy", "tqdm"]
 
 _ROOT = str(Path(__file__).resolve().parent)
 _PACKAGES = ("data_gen", "engine", "feeder", "models", "options", "utils")
+WEIGHTS = "ui_prmd"  # what pretrained=True means, see checkpoints/README.md
 _FRAME = ("layout", "joints", "persons")  # of a frame
 _KEPT = f"pcm3 modules of {_ROOT}"  # no import statement can name it
 
@@ -66,8 +68,20 @@ def _known(backbone: str) -> list[str]:
     return [*importlib.import_module("models.backbones").BACKBONES[backbone].sizes, *_FRAME]
 
 
-def _encoder(backbone: str, checkpoint, seed: int, sizes: dict):
+def _file(checkpoint, pretrained: bool):
+    """The checkpoint that is meant; the caller may give one or ask for the weights that come with the project."""
+    if not pretrained:
+        return checkpoint
+    if checkpoint is not None:
+        raise importlib.import_module("utils.errors").UserError(
+            f"checkpoint {checkpoint} and pretrained=True: give one of them"
+        )
+    return WEIGHTS
+
+
+def _encoder(backbone: str, checkpoint, seed: int, sizes: dict, pretrained: bool):
     with _ours():
+        checkpoint = _file(checkpoint, pretrained)
         encoders, errors = importlib.import_module("engine.encoders"), importlib.import_module("utils.errors")
         config, known = importlib.import_module("models.encoder").EncoderConfig, _known(backbone)
         for name in sizes:
@@ -89,39 +103,43 @@ def _encoder(backbone: str, checkpoint, seed: int, sizes: dict):
         return api.encoder.requires_grad_(True)
 
 
-def gru(checkpoint=None, seed: int = 0, **sizes):
+def gru(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
     """The paper's encoder, (N, T, F) -> (N, D), in eval mode, without head: three layers of two forward-running GRUs.
 
-    checkpoint: a local path, or None for random weights from `seed`; sizes: hidden_size, num_layers; layout, joints and
-    persons of a frame (kinect_v2_25, 25, 2), without a checkpoint. Inputs are normalised coordinates, F = V * C * M joint
-    by joint, then coordinate, then person; `features` takes raw clips instead."""
-    return _encoder("gru", checkpoint, seed, sizes)
+    checkpoint: a local path, or None for random weights from `seed`; pretrained: the weights that come with the project, which
+    are of one backbone (checkpoints/README.md); sizes: hidden_size, num_layers; layout, joints and persons of a frame
+    (kinect_v2_25, 25, 2), without a checkpoint. Inputs are normalised coordinates, F = V * C * M joint by joint, then
+    coordinate, then person; `features` takes raw clips instead."""
+    return _encoder("gru", checkpoint, seed, sizes, pretrained)
 
 
-def bigru(checkpoint=None, seed: int = 0, **sizes):
+def bigru(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
     """The truly bidirectional GRU; otherwise as `gru`."""
-    return _encoder("bigru", checkpoint, seed, sizes)
+    return _encoder("bigru", checkpoint, seed, sizes, pretrained)
 
 
-def transformer(checkpoint=None, seed: int = 0, **sizes):
+def transformer(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
     """A transformer over frames. sizes: width, depth, heads, mlp_ratio, causal; otherwise as `gru`."""
-    return _encoder("transformer", checkpoint, seed, sizes)
+    return _encoder("transformer", checkpoint, seed, sizes, pretrained)
 
 
-def st_transformer(checkpoint=None, seed: int = 0, **sizes):
+def st_transformer(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
     """A transformer over joints and groups of frames. sizes: width, depth, heads, mlp_ratio, patch_frames, tokens, attention,
     causal; otherwise as `gru`."""
-    return _encoder("st_transformer", checkpoint, seed, sizes)
+    return _encoder("st_transformer", checkpoint, seed, sizes, pretrained)
 
 
-def stgcn(checkpoint=None, seed: int = 0, **sizes):
+def stgcn(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
     """The spatial-temporal graph network. sizes: width, depth; otherwise as `gru`."""
-    return _encoder("stgcn", checkpoint, seed, sizes)
+    return _encoder("stgcn", checkpoint, seed, sizes, pretrained)
 
 
-def features(checkpoint, **given):
+def features(checkpoint=None, pretrained: bool = False, **given):
     """Features of raw clips, of any backbone: `clip_features([clip])`, `frame_features(clip)`, `start_stream()`.
 
-    checkpoint: a local path; given: stream, layout, persons, normalise, device, see engine/features.py."""
+    checkpoint: a local path; pretrained: the weights that come with the project; given: stream, layout, persons, normalise,
+    device, see engine/features.py."""
+    if checkpoint is None and not pretrained:
+        raise TypeError("features: give a checkpoint, or pretrained=True")
     with _ours():
-        return importlib.import_module("engine.features").load(checkpoint, **given)
+        return importlib.import_module("engine.features").load(_file(checkpoint, pretrained), **given)

@@ -3,7 +3,8 @@
     python live_demo.py RUN/classifier.pth --dataset ui_prmd    # test clips play the sensor, 30 a second
     my_sensor | python live_demo.py RUN/classifier.pth --stdin json
 
-Each frame is one step of the encoder: frame in, feature out, and the trained classifier on the feature. On a terminal a line
+Each frame is one step of the encoder: frame in, the clip feature of all frames so far out (of the last frame, or pooled over
+them, as the encoder does it), and the trained classifier on that feature. On a terminal a line
 is rewritten with the most probable class so far; elsewhere a line is printed when that class changes. The last lines say how
 many frames a second were possible, and which share of the time between two frames that is; Ctrl-C ends a stream with them.
 
@@ -134,14 +135,14 @@ def follow(found: Classifier, stream, name: str, frames, display: Display, costs
         begun = time.perf_counter()
         feature = stream.step(frame, f"{name}, frame {number}")
         if feature is not None:
-            p = found.probabilities(feature)
+            p = found.probabilities(stream.clip)
             last = (found.classes[int(p.argmax())], float(p.max()))
         costs.append(time.perf_counter() - begun)
         if last is not None:
             display.show(number, *last, costs[-1])
     feature = stream.finish()
     if feature is not None:
-        p = found.probabilities(feature)
+        p = found.probabilities(stream.clip)
         last = (found.classes[int(p.argmax())], float(p.max()))
     return last
 

@@ -56,9 +56,10 @@ def make_encoder(args, dataset: Dataset, mode: str, seed: int) -> LoadedEncoder:
     return loaded
 
 
-def split_views(args, dataset: Dataset, split: str, stream: str, device, dtype) -> tuple[FutureViews, int]:
+def split_views(args, dataset: Dataset, split: str, first: LoadedEncoder, device, dtype) -> tuple[FutureViews, int]:
     """The clips of a split that are long enough, and how many are not. UserError when none is."""
-    clips = dataset.clips(split, args.cache_dir).to(device, args.clips)
+    clips = dataset.clips(split, args.cache_dir).scaled(first.encoder.config.scale_by, dataset.layout)
+    clips = clips.to(device, args.clips)
     kept = long_enough(clips, args.observe + args.predict)
     if not len(kept):
         raise UserError(
@@ -66,7 +67,7 @@ def split_views(args, dataset: Dataset, split: str, stream: str, device, dtype) 
             f"{int(clips.num_frame.max())}); give smaller --observe and --predict"
         )
     parents = torch.tensor(dataset.layout.parents)
-    views = FutureViews(clips.select(kept), parents, args.observe, args.predict, stream, device, dtype)
+    views = FutureViews(clips.select(kept), parents, args.observe, args.predict, first.stream, device, dtype)
     return views, len(clips) - len(kept)
 
 
@@ -194,7 +195,7 @@ def main(argv=None) -> int:
     args.precision, precision = choose_precision(args.precision, device, first.encoder.config.backbone)
     dtype, _ = resolve_precision(args.precision)
     (train, short_train), (test, short_test) = (
-        split_views(args, dataset, split, first.stream, device, dtype) for split in ("train", "val")
+        split_views(args, dataset, split, first, device, dtype) for split in ("train", "val")
     )
     skipped = {"train": short_train, "val": short_test}
     args.checkpoint_path = args.checkpoint_path or place.default_folder("prediction", first.stream)

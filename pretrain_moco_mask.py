@@ -11,7 +11,7 @@ utils.distributed). The main process reads checkpoints, writes and prints; the o
 
 import sys
 
-from options.pretraining import parse_args
+from options.pretraining import parse_args, settled
 
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
@@ -38,6 +38,7 @@ from engine.processes import copy_state, sum_up, traffic_of
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.batches import Batches
+from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
@@ -66,13 +67,17 @@ MAY_CHANGE = set(
 def model_config(args, dataset: Dataset) -> PCM3Config:
     """The model that the arguments ask for."""
     return PCM3Config(
-        encoder=encoder_config(dataset, encoder_flags(args), dim=args.contrast_dim, mlp=args.mlp),
+        encoder=encoder_config(
+            dataset, encoder_flags(args), args.stream, dim=args.contrast_dim, mlp=args.mlp, head_norm=args.head_norm
+        ),
         queue_size=args.contrast_k,
         key_momentum=args.contrast_m,
         contrast_t=args.contrast_t,
         teacher_t=args.teacher_t,
         student_t=args.student_t,
         topk=args.topk,
+        negatives=args.negatives,
+        key_encoder=args.key_encoder,
         decoder_hidden_size=args.decoder_hidden_size,
         contrasts=args.contrasts,
         distillation=args.distillation,
@@ -92,6 +97,11 @@ def view_settings(args, dimensions: int) -> ViewSettings:
         corruption=args.corruption,
         corrupt_share=args.corrupt_share,
         shear=args.shear,
+        shear_probability=args.shear_probability,
+        rotation=args.rotation,
+        scale=tuple(args.scale),
+        bones=args.bones,
+        noise=args.noise,
         mask_ratio=args.mask_ratio,
         mask_segments=args.mask_segments,
         mask_per_sample=args.mask_per_sample,
@@ -102,7 +112,18 @@ def view_settings(args, dimensions: int) -> ViewSettings:
     )
 
 
-def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches:
+def settle(args, clips: int, world: World) -> str:
+    """Makes the arguments whole for a set of so many training clips; returns what to say of it."""
+    try:
+        said = settled(args, clips)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if args.key_encoder == "same" and world.size > 1:
+        raise UserError(f"--key-encoder same needs one process, here are {world.size}; give --key-encoder slow")
+    return said
+
+
+def make_batches(args, dataset: Dataset, clips: PackedClips, device, dtype, world: World) -> Batches:
     """This process's rows of the batches of the training split; UserError when it cannot fill one."""
     rows = world.rows(args.batch_size)
     own = rows.stop - rows.start
@@ -111,7 +132,7 @@ def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches
             f"--grad-accum {args.grad_accum} does not divide the {own} clips a step of each process (--batch-size "
             f"{args.batch_size}); give a number that does, such as {math.gcd(own, args.grad_accum)}"
         )
-    clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
+    clips = clips.scaled(args.scale_by or "none", dataset.layout)
     if len(clips) < args.batch_size:
         raise UserError(
             f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; give a smaller --batch-size"
@@ -124,8 +145,7 @@ def make_batches(args, dataset: Dataset, device, dtype, world: World) -> Batches
         args.batch_size,
         args.seed,
         view_settings(args, dataset.row.dimensions),
-        dataset.layout.parts,
-        dataset.layout.parents,
+        dataset.layout,
         stream,
         device,
         dtype,
@@ -154,6 +174,7 @@ def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> Neig
     if not args.knn_every:
         return None
     held_out = world.first_once(lambda: dataset.clips("val", args.cache_dir, quiet=not world.is_main))
+    held_out = held_out.scaled(args.scale_by or "none", dataset.layout)
     if batches.stream_name != args.stream:  # taken before crop and transform, see make_batches
         held_out = held_out.with_stream(args.stream, torch.tensor(dataset.layout.parents))
     views = (
@@ -451,7 +472,7 @@ def train_step(compute, model: PCM3, optimizer, batch, world: World, wishes: lis
     finite = bool(torch.isfinite(norm + output.losses["total"]))
     if finite:
         optimizer.step()
-        model.enqueue(output.keys)
+        model.enqueue(output.keys, batch.all_clips)
     return output, norm, finite, wishes
 
 
@@ -552,12 +573,14 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     device = resolve_device(args.device)
     notes: list[str] = []
     start = world.on_main(lambda: open_start(args, notes.append))
+    splits = ("train", "val") if args.knn_every else ("train",)
+    dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
+    clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
+    notes.append(settle(args, len(clips), world))
     way = world.on_main(lambda: choose_way(args, device, world, start, notes.append))
     args.precision, args.cuda_graph, way = world.tell(way)
     dtype, compute_dtype = resolve_precision(args.precision)
-    splits = ("train", "val") if args.knn_every else ("train",)
-    dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
-    batches = make_batches(args, dataset, device, dtype, world)
+    batches = make_batches(args, dataset, clips, device, dtype, world)
     monitor = make_monitor(args, dataset, batches, world)
 
     torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later

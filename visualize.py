@@ -79,8 +79,9 @@ def open_split(args, trained: dict, split: str, path=None, reads=None) -> tuple[
     dataset = dataset if reads is None else dataset.read_as(reads(dataset))
     if dataset.converted:
         print(dataset.converted)
-    stream = trained.get("stream", "joint")
-    return dataset, ClipViews(dataset.clips(split), torch.tensor(dataset.layout.parents), stream)
+    stream, scale_by = trained.get("stream", "joint"), trained.get("scale_by") or "none"
+    clips = dataset.clips(split).scaled(scale_by, dataset.layout)
+    return dataset, ClipViews(clips, torch.tensor(dataset.layout.parents), stream)
 
 
 def chosen_clips(args, views: ClipViews) -> torch.Tensor:
@@ -141,7 +142,7 @@ def show_views(args) -> str:
     size = min(VIEWS_BATCH, len(views))
     if size < 3:
         raise UserError(f"{views.clips.source}: mixing needs at least 3 clips, there are {size}")
-    batches = Batches(views.clips, size, args.seed, settings, layout.parts, layout.parents)
+    batches = Batches(views.clips, size, args.seed, settings, layout)
     panels, mixing = pictures.view_panels(batches, args.step, args.clips, layout, dataset.row.classes)
     save(args, panels, dataset, 4, pictures.views_legend(panels))
     return f"views of {len(panels) // 4} clips of {dataset.row.name}, step {args.step}; mixing: {mixing}"
@@ -152,7 +153,8 @@ def show_features(args) -> str:
     found = files.find_encoder(files.load(path), path)
     dataset, views = open_split(args, found.arguments, "val", path, lambda dataset: form_read(str(path), dataset))
     loaded = load_encoder(str(path), dataset)
-    views = limited(ClipViews(views.clips, views.parents, loaded.stream), args.points)
+    clips = views.clips.scaled(loaded.encoder.config.scale_by, dataset.layout)
+    views = limited(ClipViews(clips, views.parents, loaded.stream), args.points)
     features = clip_features(loaded.encoder, views)
     if not features.isfinite().all():
         raise UserError(f"checkpoint {path}: its features are not finite; its training has diverged")

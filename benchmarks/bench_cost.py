@@ -81,7 +81,7 @@ def build_step(sizes: dict, layers: int, decoder: int, precision: str, device: s
     if "clips" in sizes:
         clips = synthetic_clips(sizes["clips"]).to(device, "device")
         layout = KINECT_V2
-        batches = Batches(clips, sizes["batch"], 0, ViewSettings(), layout.parts, layout.parents, device=device)
+        batches = Batches(clips, sizes["batch"], 0, ViewSettings(), layout, device=device)
     done = 0
 
     def step():

@@ -97,9 +97,7 @@ def main(argv=None) -> None:
     args.precision, _ = choose_precision(args.precision, device, "gru")
     dtype, compute_dtype = resolve_precision(args.precision)
     clips = synthetic_clips(args.clips).to(device, args.placement)
-    batches = Batches(
-        clips, args.batch, 0, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents, device=device, dtype=dtype
-    )
+    batches = Batches(clips, args.batch, 0, ViewSettings(), KINECT_V2, device=device, dtype=dtype)
     torch.manual_seed(0)
     encoder = EncoderConfig(hidden_size=args.hidden, num_layers=args.layers)
     config = PCM3Config(encoder=encoder, queue_size=args.queue, topk=args.queue, decoder_hidden_size=args.decoder)

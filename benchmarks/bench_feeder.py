@@ -80,7 +80,7 @@ def main(argv=None) -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # as the programs do; the twin, in the same process, has it too
     stored, packed = random_clips(args.clips)
-    batches = Batches(packed, args.batch, 0, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents)
+    batches = Batches(packed, args.batch, 0, ViewSettings(), KINECT_V2)
     twin = PlainFeeder(stored, packed.num_frame.numpy(), 0)
     for index in range(10):
         check_same(twin, packed, index)

@@ -49,7 +49,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 def train(args, processes: int, batch: int, folder: Path) -> tuple[float, str]:
     """(median seconds a step, what the program says a step communicates) of one run."""
     command = (
-        f"--data-root {args.data_root} --pre-dataset ui_prmd --checkpoint-path {folder} --hidden-size {args.hidden_size} "
+        f"--data-root {args.data_root} --pre-dataset ui_prmd --recipe paper --checkpoint-path {folder} "
+        f"--hidden-size {args.hidden_size} "
         f"--batch-size {batch} --contrast-k {max(256, batch)} --topk {max(256, batch)} --epochs 100000 "
         f"--max-steps {args.steps} --print-freq 1 --threads 1 --device cpu"
     )

@@ -56,7 +56,8 @@ class Watcher(threading.Thread):
 def soak(args, folder: Path) -> dict:
     """The run, and what was read meanwhile."""
     command = (
-        f"--data-root {args.data_root} --pre-dataset ui_prmd --checkpoint-path {folder} --hidden-size {args.hidden_size} "
+        f"--data-root {args.data_root} --pre-dataset ui_prmd --recipe paper --checkpoint-path {folder} "
+        f"--hidden-size {args.hidden_size} "
         f"--num-layers 1 --decoder-hidden-size 16 --batch-size {args.batch_size} --contrast-k 128 --topk 128 --epochs 1000000 "
         f"--max-steps {args.steps} --print-freq 20 --save-every-minutes 0.1 --threads {args.threads} --device cpu"
     )

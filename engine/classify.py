@@ -95,7 +95,7 @@ def train_classifier(
     after every step, a function that makes the state between two steps, with which another call goes on (state). Raises
     UserError when a loss is not finite, AssertionError when a frozen encoder moved."""
     device = train.device
-    fc = new_classifier(encoder.feature_size, num_classes, seed).to(device, train.dtype)
+    fc = new_classifier(encoder.clip_size, num_classes, seed).to(device, train.dtype)
     encoder.requires_grad_(not recipe.frozen)
     trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
     optimizer = torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

@@ -2,11 +2,12 @@
 
     ours       everything that pretraining saved: tensors under the released names, `config` to rebuild the model, arguments
     released   `epoch` and `state_dict` of the same names, nothing else; the original code has no other encoder than the gru
-    encoder    `state_dict` of the query encoder alone (input_norm.*, encoder.*), with its `config` and where it comes from
+    encoder    `state_dict` of the query encoder alone (input_norm.*, encoder.*), with its `config` and where it comes from; the
+               classifier and its classes too, where the file has one
 
-Tensors are handed on as they are. The optimizer is left behind: its state knows parameters by their number in the program
-that wrote it. A released file does not say how its model was built, but its tensors do, all but what has no tensor
-(temperatures, loss weights), which becomes the paper's."""
+Tensors are handed on as they are, or those of an encoder as float16. The optimizer is left behind: its state knows
+parameters by their number in the program that wrote it. A released file does not say how its model was built, but its
+tensors do, all but what has no tensor (temperatures, loss weights), which becomes the paper's."""
 
 from collections.abc import Mapping
 
@@ -41,7 +42,7 @@ class Source:
         self.found = files.find_encoder(self.content, path)
         of_frame, number = frame_of(self.found, path, layout, persons)
         built = build_encoder(self.found, path, of_frame, number, stream, None).encoder
-        self.config, self.feature_size = built.config, built.feature_size
+        self.config, self.feature_size, self.clip_size = built.config, built.feature_size, built.clip_size
         self.state = files.state_dict_of(self.content, path)
         self.arguments = dict(self.found.arguments)
         self.stream = stream or self.arguments.get("stream")
@@ -76,6 +77,7 @@ class Source:
             f"backbone  {c.backbone} ({sizes}), features of {self.feature_size} numbers",
             f"frames    {c.layout}, {c.persons} person{'s' * (c.persons > 1)}: {c.input_size} numbers",
             f"stream    {self.stream or unknown}",
+            f"clips     pooled by {c.pool or 'the backbone'} to {self.clip_size} numbers, scaled by {c.scale_by}",
             f"epoch     {unknown if self.found.epoch is None else self.found.epoch}",
             f"data set  {data or unknown}",
             f"tensors   {own:,} numbers in the encoder, {sum(v.numel() for v in state.values()):,} in all"
@@ -83,9 +85,24 @@ class Source:
         ]
 
 
-def converted(source: Source, to: str) -> dict:
-    """The content of the new file. UserError when the format cannot hold what the old one holds, or needs what it lacks."""
-    return {"ours": _ours, "released": _released, "encoder": _encoder}[to](source)
+def converted(source: Source, to: str, half: bool = False) -> dict:
+    """The content of the new file. half: the weights of an encoder as float16. UserError when the format cannot hold what the
+    old one holds, or needs what it lacks."""
+    content = {"ours": _ours, "released": _released, "encoder": _encoder}[to](source)
+    return halved(content) if half else content
+
+
+def halved(content: dict) -> dict:
+    """The same with weights as float16. UserError for a weight that is too large for it."""
+    out = dict(content)
+    for part in ("state_dict", "fc"):
+        if part in content:
+            norms = "input_norm."  # a few numbers, some of them tiny, stay as they are
+            out[part] = {k: v if k.startswith(norms) else v.half() for k, v in content[part].items()}
+            wrong = [k for k, v in out[part].items() if not v.isfinite().all()]
+            if wrong:
+                raise UserError(f"--half: {wrong[0]} holds numbers that float16 cannot; leave it out")
+    return out
 
 
 def _epoch(source: Source) -> dict:
@@ -94,9 +111,11 @@ def _epoch(source: Source) -> dict:
 
 def _encoder(source: Source) -> dict:
     """The query encoder by itself, explained."""
+    classifier = {name: source.content[name] for name in ("fc", "classes", "novelty") if source.content.get(name)}
     return {
         "format": files.FORMAT,
         **_epoch(source),
+        **classifier,
         "state_dict": source.found.state,
         "config": {"encoder": source.config.to_dict()},
         "arguments": source.facts,

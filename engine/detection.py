@@ -228,7 +228,8 @@ def train_detector(
     network diverges, or for `sequence` with an encoder that is not causal; AssertionError when a frozen encoder moved."""
     if recipe.mode == "sequence":
         check_causal(encoder)
-    fc = new_classifier(encoder.feature_size, classes + 1, seed).to(train.device, train.dtype)
+    features = encoder.feature_size if recipe.mode == "sequence" else encoder.clip_size
+    fc = new_classifier(features, classes + 1, seed).to(train.device, train.dtype)
     encoder.requires_grad_(not recipe.frozen)
     before = snapshot(encoder) if recipe.frozen else None
     parameters = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))

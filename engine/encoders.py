@@ -3,7 +3,7 @@
 The encoder is taken without head and prompts. Its sizes come from the file; the data set must fit them."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -12,7 +12,8 @@ from tqdm import tqdm
 from engine.setup import Dataset
 from engine.transfer import FrameForm
 from feeder.evaluation import ClipViews, in_order
-from models.encoder import SIZES, Encoder, EncoderConfig
+from feeder.views import channels_of
+from models.encoder import CHANNELS, SIZES, Encoder, EncoderConfig
 from models.norm import ViewNorm
 from utils import checkpoint as files
 from utils.distributed import World
@@ -41,21 +42,23 @@ def sizes_refused(backbone: str):
         raise UserError(f"--backbone {backbone}: {error}") from None
 
 
-def encoder_config(dataset: Dataset, given: dict, **head) -> EncoderConfig:
-    """The configuration of a new encoder. given: backbone and sizes that were asked for, by name; head: dim and mlp.
+def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head) -> EncoderConfig:
+    """The configuration of a new encoder. given: backbone, sizes, pool and scale_by that were asked for, by name; stream: what
+    it will read; head: dim, mlp and head_norm.
 
     UserError for a backbone that is not known, and for sizes that it does not have."""
     layout, persons = dataset.layout, dataset.row.persons
     given = given | {"dimensions": dataset.row.dimensions}
     with sizes_refused(given.get("backbone", "gru")):
-        return EncoderConfig(layout=layout.name, joints=layout.joints, persons=persons, **given, **head)
+        frame = {"layout": layout.name, "joints": layout.joints, "channels": channels_of(stream), "persons": persons}
+        return EncoderConfig(**frame, **given, **head)
 
 
 def check_same_backbone(found: dict, asked: dict, path) -> None:
-    """UserError, with both values, when an encoder has another backbone or size than asked for; None asks for nothing.
+    """UserError, with both values, when an encoder has another backbone, size or scaling than asked for; None asks for nothing.
 
     found: what the file says of its encoder; asked: by the same names."""
-    for name in ("backbone", *SIZES):
+    for name in ("backbone", *SIZES, "scale_by"):
         has, wanted = found.get(name), asked.get(name)
         if has is not None and wanted is not None and has != wanted:
             flag = "--" + name.replace("_", "-")
@@ -65,15 +68,17 @@ def check_same_backbone(found: dict, asked: dict, path) -> None:
 def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: dict | None = None) -> LoadedEncoder:
     """The query encoder of a checkpoint: ours, released, or a relative's.
 
-    stream: asked for by the user, or None for that of the file; asked: backbone and sizes, likewise. UserError when the
-    file holds no encoder, the data set's frames do not fit it, or stream, backbone or sizes contradict the file."""
+    stream: asked for by the user, or None for that of the file; asked: backbone, sizes and scaling, likewise, and the
+    pooling, which overrules the file's. UserError when the file holds no encoder, the data set's frames do not fit it, or
+    stream, backbone, sizes or scaling contradict the file."""
     found = files.find_encoder(files.load(path), path)
     joints, persons = dataset.layout.joints, dataset.row.persons
-    inputs = input_size(found)
-    if inputs != joints * 3 * persons:
+    inputs, channels = input_size(found), channels_in(found, path)
+    if inputs != joints * channels * persons:
         raise UserError(
-            f"checkpoint {path}: its encoder reads {inputs} numbers a frame, {dataset.row.name} has {joints * 3 * persons} "
-            f"({joints} joints x 3 x {persons} persons); use a checkpoint of the same layout and number of persons"
+            f"checkpoint {path}: its encoder reads {inputs} numbers a frame, {dataset.row.name} has "
+            f"{joints * channels * persons} ({joints} joints x {channels} x {persons} persons); "
+            "use a checkpoint of the same layout and number of persons"
         )
     trained_on = found.config.get("layout")
     if trained_on is not None and trained_on != dataset.layout.name:
@@ -112,12 +117,20 @@ def input_size(found: files.FoundEncoder) -> int:
     return found.state["input_norm.weight"].numel()
 
 
+def channels_in(found: files.FoundEncoder, path) -> int:
+    """The numbers of a joint that an encoder reads, 3 where the file does not say it."""
+    channels = found.config.get("channels", 3)
+    if channels not in CHANNELS or type(channels) is not int:
+        raise UserError(f"checkpoint {path}: it reads {channels!r} numbers a joint, expected 3 or 6")
+    return channels
+
+
 def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons: int | None = None):
     """The joint layout and the number of persons of an encoder's frames, for use without a data set.
 
     layout, persons: given by the user. A file of ours says both; of others, the size of a frame tells them apart among the
     layouts that are known, with one or two persons. UserError when what is given contradicts the file, or nothing fits."""
-    inputs, said = input_size(found), found.config.get("layout")
+    inputs, channels, said = input_size(found), channels_in(found, path), found.config.get("layout")
     number_said = found.config.get("persons")
     for name, value, kind in (("layout", said, str), ("persons", number_said, int)):
         if value is not None and not isinstance(value, kind):
@@ -127,12 +140,12 @@ def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons
     wanted = [get_layout(layout or said)] if layout or said else list(LAYOUTS.values())
     for one in wanted:
         for number in (persons,) if persons else (number_said, 2, 1):
-            if number and inputs == one.joints * 3 * number:
+            if number and inputs == one.joints * channels * number:
                 return one, number
     shown = ", ".join(f"{one.name} ({one.joints} joints)" for one in wanted)
     what = f"{persons} persons" if persons else "1 or 2 persons"
     raise UserError(
-        f"checkpoint {path}: its encoder reads {inputs} numbers a frame, which is joints x 3 x {what} of no layout of "
+        f"checkpoint {path}: its encoder reads {inputs} numbers a frame, which is joints x {channels} x {what} of no layout of "
         f"{shown}; give its layout and number of persons"
     )
 
@@ -145,6 +158,7 @@ def build_encoder(
     try:
         config = EncoderConfig.from_dict(sizes)
         check_same_backbone(config.to_dict(), asked or {}, path)
+        config = replace(config, pool=(asked or {}).get("pool") or config.pool)
         encoder = Encoder(config, head=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"checkpoint {path}: {error}") from None
@@ -154,8 +168,14 @@ def build_encoder(
         raise UserError(
             f"checkpoint {path}: trained on the {trained_on} stream; leave --stream out, or give --stream {trained_on}"
         )
+    stream = stream or trained_on or "joint"
+    if channels_of(stream) != config.channels:
+        raise UserError(
+            f"checkpoint {path}: its encoder reads {config.channels} numbers a joint, the {stream} stream has "
+            f"{channels_of(stream)}; give --stream {'joint_motion' if config.channels == 6 else 'joint'}"
+        )
     epoch = "" if found.epoch is None else f", epoch {found.epoch}"
-    return LoadedEncoder(encoder.eval(), stream or trained_on or "joint", f"{path} ({found.kind}{epoch})")
+    return LoadedEncoder(encoder.eval(), stream, f"{path} ({found.kind}{epoch})")
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ pretraining clips in its test split. Where that is so nevertheless, by the names
 Clips that have the encoder's own data set's name and are other clips are refused.
 """
 
+from argparse import Namespace
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,7 @@ from engine.encoders import LoadedEncoder, encoder_config, fit_input_norm, form_
 from engine.setup import Dataset, find_dataset, find_row
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
+from options.common import EVERY_POOLING
 from utils import checkpoint as files
 from utils.arrays import open_split
 from utils.errors import UserError
@@ -146,8 +148,8 @@ def say_place(place: Place, pretraining: dict | None, converted: str, say) -> No
 @dataclass(frozen=True)
 class EncoderSource:
     """Where the encoder of an evaluation comes from. pretrained: a checkpoint, or '' for a random encoder; stream: asked
-    for, or None for that of the checkpoint (joint for a random encoder); asked: backbone and sizes that were given, by
-    name, of the random encoder, or to be held against the checkpoint's."""
+    for, or None for that of the checkpoint (joint for a random encoder); asked: backbone, sizes, pooling and scaling that were
+    given, by name, of the random encoder, or to be held against the checkpoint's (the pooling overrules it)."""
 
     pretrained: str
     stream: str | None
@@ -167,7 +169,7 @@ class EncoderSource:
         """A fresh copy for a seed, on the CPU; UserError when the file does not fit the data set."""
         if self.pretrained:
             return load_encoder(self.pretrained, dataset, self.stream, self.asked)
-        config = encoder_config(dataset, self.asked)
+        config = encoder_config(dataset, self.asked, self.stream or "joint")
         return LoadedEncoder(random_encoder(config, seed), self.stream or "joint", RANDOM)
 
     def ready(self, dataset: Dataset, seed: int, train: ClipViews, compute_dtype: torch.dtype | None) -> Encoder:
@@ -179,11 +181,37 @@ class EncoderSource:
         return encoder
 
 
+def one_by_one(args, evaluate) -> int:
+    """Evaluates under the pooling that was asked for or, for all, under every one, in a folder each, and prints their last
+    lines below each other; returns the exit status. evaluate(args, below): does it in the folder `below` its own and returns
+    its status, of which any but 0 ends this, and its last line."""
+    if args.pool != "all":
+        return evaluate(args, "")[0]
+    lines = {}
+    for pool in EVERY_POOLING:
+        status, lines[pool] = evaluate(Namespace(**{**vars(args), "pool": pool}), pool)
+        if status:
+            return status
+    wide = max(map(len, lines))
+    print(
+        "\n".join(f"{pool.ljust(wide)}  {line}" for pool, line in lines.items() if line), end="\n" * any(lines.values())
+    )
+    return 0
+
+
 def open_views(
-    dataset: Dataset, split: str, stream: str, device: torch.device, dtype: torch.dtype, placement: str, cache_dir
+    dataset: Dataset,
+    split: str,
+    stream: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: str,
+    cache_dir,
+    scale_by: str = "none",
 ) -> ClipViews:
-    """The clips of a split as views of a stream, on the device. placement: of the packed clips, see feeder.clips."""
-    clips = dataset.clips(split, cache_dir).to(device, placement)
+    """The clips of a split as views of a stream, on the device. placement: of the packed clips, see feeder.clips; scale_by: of
+    the encoder's configuration."""
+    clips = dataset.clips(split, cache_dir).scaled(scale_by, dataset.layout).to(device, placement)
     return ClipViews(clips, torch.tensor(dataset.layout.parents), stream, device=device, dtype=dtype)
 
 

@@ -5,7 +5,7 @@
 
     encoder = load("checkpoint_last.pth.tar")              # ours, a released one, a relative's, a bare encoder
     clip = np.load("clip.npy")                             # (T, V, C) or (T, V, C, M), metres, any T
-    features = encoder.clip_features([clip])               # (1, D): one feature for each clip
+    features = encoder.clip_features([clip])               # (1, P): one feature for each clip
     frames = encoder.frame_features(clip)                  # (T, D): one feature for each frame
 
 Joint layout, number of persons and stream are those of the checkpoint; clips of another layout are converted where it is named:
@@ -17,8 +17,9 @@ clip counts.
 
 Frame features are those of the frames as they are, at the rate they come at, neither cropped nor resized. There a frame
 number must keep its meaning, so that nothing is moved to close gaps: frames are centred one by one, and all are turned by
-the first frame that shows person 1; frames before that one count as empty. This is what a stream can know, and
-`start_stream()` gives the same features frame by frame, for the encoders that can be stepped.
+the first frame that shows person 1; frames before that one count as empty. An encoder that reads clips divided by the
+length of the trunk gets that of the first frame that shows it, where a clip feature has the median's. This is what a
+stream can know, and `start_stream()` gives the same features frame by frame, for the encoders that can be stepped.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,8 @@ from engine.setup import resolve_device
 from engine.transfer import FrameForm, flatten, say_transfer, stand_up
 from feeder.clips import PackedClips
 from feeder.evaluation import ClipViews
-from feeder.views import take_stream
+from feeder.scale import first_length, trunk_lengths
+from feeder.views import STREAMS, take_stream
 from feeder.windows import normalise_windows, orientation, turn_windows
 from models.encoder import Encoder
 from utils import checkpoint as files
@@ -123,8 +125,8 @@ def _other_layouts(shape, layout: Layout) -> str:
 
 class SkeletonEncoder:
     """An encoder with all that comes before it. encoder: the module, in eval mode, on `device`; layout, persons: of a
-    frame; stream: joint, bone or motion, made here of joints; source: the file, for messages; steps: of the normalisation;
-    input_layout: of the clips that are given, None = the encoder's."""
+    frame; stream: one of feeder.views.STREAMS, made here of joints; source: the file, for messages; steps: of the
+    normalisation; input_layout: of the clips that are given, None = the encoder's."""
 
     def __init__(
         self,
@@ -145,8 +147,18 @@ class SkeletonEncoder:
 
     @property
     def feature_size(self) -> int:
-        """D."""
+        """D, of the feature of a frame."""
         return self.encoder.feature_size
+
+    @property
+    def clip_size(self) -> int:
+        """P, of the feature of a clip: D, or a multiple of it (models.pooling)."""
+        return self.encoder.clip_size
+
+    @property
+    def scale_by(self) -> str:
+        """What clips are divided by: none or trunk."""
+        return self.encoder.config.scale_by
 
     @property
     def form(self) -> FrameForm:
@@ -166,10 +178,10 @@ class SkeletonEncoder:
     # -- clips --------------------------------------------------------------------------------------------------------
 
     def clip_features(self, clips: Iterable, batch: int = BATCH) -> np.ndarray:
-        """Clip features (N, D) float32 of raw clips of any lengths, one by one as `as_clip` takes them; a generator is read
+        """Clip features (N, P) float32 of raw clips of any lengths, one by one as `as_clip` takes them; a generator is read
         batch by batch. UserError names a clip that cannot be read by its number, from 0."""
         parts = list(self.clip_batches(clips, batch))
-        return np.concatenate(parts) if parts else np.zeros((0, self.feature_size), np.float32)
+        return np.concatenate(parts) if parts else np.zeros((0, self.clip_size), np.float32)
 
     def clip_batches(
         self,
@@ -178,7 +190,7 @@ class SkeletonEncoder:
         names: Iterable[str] | None = None,
         odd: OddClips | None = None,
     ) -> Iterator[np.ndarray]:
-        """The same as a generator of batches (n, D), which holds one batch of clips at a time. names: for messages; odd:
+        """The same as a generator of batches (n, P), which holds one batch of clips at a time. names: for messages; odd:
         collects clips that may be no persons in metres, None to warn of them at the end."""
         clips, found = iter(clips), odd or OddClips()
         names = iter(names) if names is not None else (f"clip {i}" for i in count())
@@ -208,6 +220,7 @@ class SkeletonEncoder:
             dropped=(),
             source="clips given in Python",
         )
+        packed = packed.scaled(self.scale_by, self.layout)
         views = ClipViews(packed, self._parents, self.stream, device=self.device)
         return self.encoder(views.centre(torch.arange(len(clips)))).float().cpu().numpy()
 
@@ -227,6 +240,7 @@ class SkeletonEncoder:
             if odd is None:
                 found.tell()
             frames, _ = self._turned(frames, None)
+        frames, _ = self._scaled(frames, None)
         with torch.inference_mode():
             x = self._flat(frames).to(self.device)
             return self.encoder.frames(x[None])[0].float().cpu().numpy()
@@ -254,6 +268,14 @@ class SkeletonEncoder:
             return torch.from_numpy(stand_up(person, self.layout))[None]
         return orientation(frame, self.layout, steps)
 
+    def _scaled(self, frames: Tensor, length: float | None) -> tuple[Tensor, float | None]:
+        """Frames (T, C, V, M) divided by the length of the trunk, where the encoder wants that: by `length`, known from earlier
+        frames, or that of the first frame that shows it; also the length, None while it has not been seen."""
+        if self.scale_by == "none":
+            return frames, None
+        length = length or first_length(trunk_lengths(frames.transpose(1, 2), self.layout))
+        return (frames if length is None else frames / length), length
+
     def _flat(self, frames: Tensor) -> Tensor:
         """Frames (T, C, V, M) -> the encoder's input (T, F), of its stream."""
         return take_stream(frames.transpose(1, 2), self.stream, self._parents).flatten(1)
@@ -275,7 +297,9 @@ class FeatureStream:
     """Features of a stream that never needs to end: `step` takes a frame and gives its feature, at the cost of one frame.
 
     The features are those of `frame_features` of all frames so far. The motion of a frame is known with the next frame: on
-    the motion stream `step` gives the feature of the frame before, None for the first, and `finish` that of the last.
+    the motion and joint_motion streams `step` gives the feature of the frame before, None for the first, and `finish` that of
+    the last. `clip` is the clip feature (P,) of the frames that had their feature, as the encoder pools: a running maximum,
+    running moments, or the last frame's; None before the first.
 
     The first second is looked at as a clip is (utils.clip_check), once it is there."""
 
@@ -285,8 +309,10 @@ class FeatureStream:
 
     def reset(self) -> None:
         """Begins anew, as if no frame had come."""
-        self._state = self.owner.encoder.first_state(1)
+        self._state = self.owner.encoder.first_clip_state(1)
         self._rotation: Tensor | None = None
+        self._length: float | None = None
+        self.clip: np.ndarray | None = None
         self._before: Tensor | None = None
         self._first: list[np.ndarray] | None = []  # frames that show somebody, None when they have been looked at
 
@@ -319,25 +345,30 @@ class FeatureStream:
             if len(self._first) == FIRST_FRAMES:
                 self._look(name)
         turned, self._rotation = self.owner._turned(torch.from_numpy(clip).permute(1, 0, 2, 3), self._rotation)
-        if self.owner.stream != "motion":
+        turned, self._length = self.owner._scaled(turned, self._length)
+        if self.owner.stream not in ("motion", "joint_motion"):
             return self._encode(turned)
         before, self._before = self._before, turned
         return None if before is None else self._encode(torch.cat([before, turned]))
 
     def finish(self) -> np.ndarray | None:
-        """The feature that is still owed: that of the last frame on the motion stream, else None. Begins anew."""
+        """The feature that is still owed: that of the last frame where motion is read, else None. Begins anew; `clip` stays
+        until the next frame."""
         if self._first:
             self._look(f"a stream of {len(self._first)} frames")
         last = None if self._before is None else self._encode(self._before)
+        clip = self.clip
         self.reset()
+        self.clip = clip
         return last
 
     @torch.inference_mode()
     def _encode(self, frames: Tensor) -> np.ndarray:
         """Steps by the first of `frames` (1 or 2, C, V, M)."""
         x = self.owner._flat(frames)[:1].to(self.owner.device)
-        feature, *self._state = self.owner.encoder.step(x, *self._state)
-        return feature[0].float().cpu().numpy()
+        clip, frame, *self._state = self.owner.encoder.clip_step(x, *self._state)
+        self.clip = clip[0].float().cpu().numpy()
+        return frame[0].float().cpu().numpy()
 
 
 def load(
@@ -352,15 +383,15 @@ def load(
     """The encoder of a checkpoint, with all that comes before it.
 
     path: of ours, a released file, a relative's (CMD, HaLP, skeleton-contrast), a bare encoder, or classifier.pth of an
-    action_classification run. stream: joint, bone or motion, for files that do not say it (joint if not given); layout,
+    action_classification run. stream: one of STREAMS, for files that do not say it (joint if not given); layout,
     persons: of a frame, for files that do not say it and where the size of a frame leaves it open; normalise: all, none,
     or some of fill,centre,spine,shoulders, as the data of the pretraining had been; device: auto, cpu or cuda;
     input_layout: the joint layout of the clips that will be given, where it is not the encoder's.
 
     UserError, in one sentence, when the file holds no encoder or what is given contradicts it."""
     where = resolve_device(device)
-    if stream not in (None, "joint", "bone", "motion"):
-        raise UserError(f"stream {stream!r} is not known; give joint, bone or motion")
+    if stream not in (None, *STREAMS):
+        raise UserError(f"stream {stream!r} is not known; give {', '.join(STREAMS)}")
     return _loaded(files.load(path), path, stream, layout, persons, normalise, where, input_layout)
 
 
@@ -375,7 +406,7 @@ def _loaded(content: dict, path, stream, layout, persons, normalise, device, inp
 
 @dataclass(frozen=True)
 class Classifier:
-    """encoder; fc: the trained linear layer, D -> K; classes: K names; trained_on: data set and protocol, '' when unknown;
+    """encoder; fc: the trained linear layer, P -> K; classes: K names; trained_on: data set and protocol, '' when unknown;
     novelty: what is none of the classes, None in files that are older than it."""
 
     encoder: SkeletonEncoder
@@ -386,7 +417,7 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Features (..., D) -> class probabilities (..., K)."""
+        """Clip features (..., P) -> class probabilities (..., K)."""
         x = torch.as_tensor(features, device=self.encoder.device)
         return self.fc(x).softmax(dim=-1).cpu().numpy()
 
@@ -417,11 +448,9 @@ def load_classifier(path, normalise: str = "all", device: str = "auto", input_la
             f"{path}: it holds no classifier; give classifier.pth of a run folder of action_classification.py"
         )
     encoder = _loaded(content, path, None, None, None, normalise, resolve_device(device), input_layout)
-    linear = torch.nn.Linear(encoder.feature_size, len(classes))
+    linear = torch.nn.Linear(encoder.clip_size, len(classes))
     files.load_into(linear, fc, path)
     told = content.get("arguments")
     trained_on = " ".join(str(told[k]) for k in ("dataset", "protocol") if k in told) if isinstance(told, dict) else ""
     linear, names = linear.to(encoder.device).requires_grad_(False), tuple(map(str, classes))
-    return Classifier(
-        encoder, linear, names, trained_on, novelty_of(content.get("novelty"), encoder.feature_size, path)
-    )
+    return Classifier(encoder, linear, names, trained_on, novelty_of(content.get("novelty"), encoder.clip_size, path))

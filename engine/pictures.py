@@ -26,7 +26,7 @@ from feeder.batches import Batches
 from feeder.draws import MASK, ViewSettings, epoch_order, uniforms
 from feeder.evaluation import ClipViews
 from feeder.masks import expand_hidden, hidden_map, mask_view
-from feeder.views import render
+from feeder.views import channels_of, render
 from models.norm import ViewNorm
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
@@ -38,6 +38,7 @@ from utils.skeleton import Layout, get_layout
 SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
 PAPER = ViewSettings()  # how the paper's run draws its views
 CORRUPTIBLE = ("query", "key")  # views whose draw may be joint corruption, in the order of the draws
+DRAWABLE = ("joint", "joint_motion")  # streams that hold joints
 STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
 BOARD_CLIPS = 300  # whose features TensorBoard gets
 BOARD_DIMENSIONS = 64  # of the features in TensorBoard's projector, which are written as text
@@ -97,8 +98,10 @@ def form_of(model: PCM3) -> FrameForm:
 
 def check_drawable(model: PCM3, trained: dict, dataset: Dataset, path) -> None:
     """UserError unless the model reads joints, of the data set's form of frames."""
-    if trained.get("stream", "joint") != "joint":
-        raise UserError(f"checkpoint {path}: only the joint stream can be drawn, it was trained on {trained['stream']}")
+    if trained.get("stream", "joint") not in DRAWABLE:
+        raise UserError(
+            f"checkpoint {path}: only the streams {' and '.join(DRAWABLE)} can be drawn, it was trained on {trained['stream']}"
+        )
     if form_of(model) != dataset.form:
         raise UserError(f"checkpoint {path} was trained on {form_of(model)}, {dataset.row.name} has {dataset.form}")
 
@@ -114,8 +117,8 @@ def one_of_each_class(views: ClipViews, count: int, seed: int) -> Tensor:
 
 
 def as_clip(x: Tensor, joints: int, persons: int) -> np.ndarray:
-    """(T, V * C * M) -> (3, T, V, M)."""
-    return x.reshape(len(x), joints, 3, persons).permute(2, 0, 1, 3).cpu().float().numpy()
+    """(T, V * C * M) -> (3, T, V, M): of joints and motion side by side the joints."""
+    return x.reshape(len(x), joints, -1, persons)[:, :, :3].permute(2, 0, 1, 3).cpu().float().numpy()
 
 
 def raw_clip(views: ClipViews, index: int) -> np.ndarray:
@@ -149,6 +152,9 @@ def settings_of(trained: dict, path) -> ViewSettings:
             parts=tuple(map(int, trained["mix_parts"])),
             probabilities=tuple(map(float, trained["mix_probabilities"])),
         )
+        later = ("shear_probability", "rotation", "bones", "noise")  # what older runs do not know
+        given |= {name: float(trained[name]) for name in later if name in trained}
+        given |= {"scale": tuple(map(float, trained["scale"]))} if "scale" in trained else {}
         settings = ViewSettings(crop=tuple(map(float, trained["crop"])), mix=mix, **given)
         if not 1 <= settings.mask_segments <= settings.frames or not 0 <= settings.mask_ratio <= 1:
             raise ValueError(f"mask of {settings.mask_segments} segments, ratio {settings.mask_ratio}")
@@ -233,7 +239,7 @@ def predict_clips(
         raise UserError(
             f"--mask-ratio {settings.mask_ratio:g} of the run hid no body part, so there is nothing to predict"
         )
-    hidden = expand_hidden(torch.from_numpy(hidden).to(true.device), views.clips.persons)
+    hidden = expand_hidden(torch.from_numpy(hidden).to(true.device), views.clips.persons, channels_of(views.stream))
     masked = mask_view(true, hidden)
     with batch_statistics(model):
         predicted = torch.where(hidden, model.predict_hidden(masked), masked)
@@ -309,7 +315,7 @@ def show_at_the_end(
     count: int, stream: str, folder, model: PCM3, dataset: Dataset, batches: Batches, held_out: ClipViews | None
 ) -> None:
     """Gives TensorBoard pictures of a finished training, of held-out clips or, where there are none, of training clips: what
-    the model predicts of `count` clips (joint stream only), and clip features for the projector. Labels only name points.
+    the model predicts of `count` clips (where the stream has joints), and clip features for the projector. Labels only name points.
 
     folder: the RunFolder. What goes wrong is said and left out: the checkpoint is written already, and a picture is no
     reason to end a training with an error."""
@@ -320,7 +326,7 @@ def show_at_the_end(
         views = held_out or ClipViews(
             batches.clips, torch.tensor(layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype
         )
-        if stream == "joint":
+        if stream in DRAWABLE:
             found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0, batches.settings)
             panels = prediction_panels(found, views, layout, classes)
             clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))

@@ -76,8 +76,8 @@ def early_curve(encoder: Encoder, fc: nn.Linear, test: ClipViews) -> list[float]
     scores: list[list[Tensor]] = [[] for _ in OBSERVED]
     for index in in_order(len(test), FEATURE_BATCH):
         frames = encoder.frames(test.centre(index))
-        for kept, frame in zip(scores, last_frames, strict=True):
-            kept.append(class_scores(fc, frames[:, frame], test.device))
+        for kept, last in zip(scores, last_frames, strict=True):
+            kept.append(class_scores(fc, encoder.clip(frames[:, : last + 1]), test.device))
     labels = test.clips.labels.cpu()
     return [topk_accuracy(torch.cat(kept), labels, (1,))[1] for kept in scores]
 

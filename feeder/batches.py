@@ -20,7 +20,8 @@ from feeder.clips import PackedClips
 from feeder.draws import StepDraws, ViewSettings, draw_step
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
-from feeder.views import render
+from feeder.views import channels_of, render
+from utils.skeleton import Layout
 
 _PROBE = [np.empty(1)]
 _FREE = sys.getrefcount(_PROBE[0])  # of an array that only a list holds, as Python counts it
@@ -32,7 +33,7 @@ class Batch:
 
     query, key, target, masked, mixed: (N, T, F); hidden: (T, F) or (N, T, F) bool, True = hidden; partner (N,): index of
     the mixing partner within the whole batch; share (): lambda of the mixed key; offsets (6,): uniforms for the places of
-    the task prompts; clips (N,): which clips, for messages."""
+    the task prompts; clips (N,): which clips; all_clips: those of the whole batch."""
 
     query: Tensor
     key: Tensor
@@ -44,6 +45,7 @@ class Batch:
     share: Tensor
     offsets: Tensor
     clips: Tensor
+    all_clips: Tensor
 
     def to(self, device, dtype: torch.dtype) -> "Batch":
         def move(t: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ class Buffers:
 
 
 class Batches:
-    """Batches of a run. clips: packed clips; parts: the body parts of the layout; parents: (V,) of the bone stream;
+    """Batches of a run. clips: packed clips; layout: of their joints;
     rows: the slice of the batch that this process computes (default: all of it)."""
 
     def __init__(
@@ -87,17 +89,16 @@ class Batches:
         batch_size: int,
         seed: int,
         settings: ViewSettings,
-        parts,
-        parents,
+        layout: Layout,
         stream: str = "joint",
         device="cpu",
         dtype: torch.dtype = torch.float32,
         rows: slice | None = None,
     ):
         self.clips, self.batch_size, self.seed, self.settings = clips, batch_size, seed, settings
-        self.parts, self.stream_name = parts, stream
+        self.layout, self.stream_name = layout, stream
         self.device, self.dtype = torch.device(device), dtype
-        self.parents = torch.as_tensor(parents, device=clips.frames.device)
+        self.parents = torch.tensor(layout.parents, device=clips.frames.device)
         self.num_frame = clips.num_frame.cpu().numpy()
         plain = clips.frames.device.type == "cpu" and clips.frames.dtype == torch.float32
         self.buffers = Buffers() if plain else None
@@ -109,7 +110,9 @@ class Batches:
 
     def draws(self, step: int) -> StepDraws:
         """The draws of a step for the whole batch."""
-        return draw_step(self.seed, step, self.batch_size, self.num_frame, self.parts, self.clips.joints, self.settings)
+        return draw_step(
+            self.seed, step, self.batch_size, self.num_frame, self.layout, self.settings, self.clips.persons
+        )
 
     def _empty(self, *shape: int) -> Tensor:
         """An uninitialised tensor like the clips' frames."""
@@ -123,17 +126,25 @@ class Batches:
         of_view = [np.concatenate([samples, np.setdiff1d(draws.mix.partner[samples], samples)]), samples, samples]
         sizes = [len(of_one) for of_one in of_view]
         which = np.repeat(np.arange(len(of_view)), sizes), np.concatenate(of_view)
-        where = self.clips.frames.device
-        first = self.clips.offsets[torch.as_tensor(draws.clips[which[1]], device=self.clips.offsets.device)]
+        noisy = slice(0, sum(sizes[:2]))  # query and key
+
+        def put(a) -> Tensor | None:
+            return None if a is None else torch.as_tensor(a, device=self.clips.frames.device)
+
+        clips = torch.as_tensor(draws.clips[which[1]], device=self.clips.offsets.device)
+        factors = self.clips.factors
         rendered = render(
             self.clips.frames,
-            first.to(where) + torch.as_tensor(draws.starts[which], device=where),
-            torch.as_tensor(draws.lengths[which], device=where),
-            torch.as_tensor(draws.matrices[which], device=where),
+            put(self.clips.offsets[clips]) + put(draws.starts[which]),
+            put(draws.lengths[which]),
+            put(draws.matrices[which]),
             self.settings.frames,
             self.stream_name,
             self.parents,
             self._empty,
+            None if factors is None else put(factors[clips]),
+            None if draws.bodies is None else put(draws.bodies[which]),
+            None if draws.noise is None else put(draws.noise[which[0][noisy], which[1][noisy]]),
         )
         return rendered.split(sizes)
 
@@ -148,7 +159,7 @@ class Batches:
             return torch.as_tensor(a, dtype=dtype).to(device, non_blocking=True)
 
         hidden = draws.hidden[self.rows] if draws.hidden.ndim == 3 else draws.hidden
-        hidden = expand_hidden(put(hidden), self.clips.persons)
+        hidden = expand_hidden(put(hidden), self.clips.persons, channels_of(self.stream_name))
         mix = draws.mix
         partner = mix.partner[samples]
         places = np.full(self.batch_size, -1)  # where the query view of a sample lies
@@ -168,6 +179,7 @@ class Batches:
             share=put(mix.share, key.dtype),
             offsets=put(draws.offsets, key.dtype),
             clips=put(draws.clips[samples]),
+            all_clips=put(draws.clips),
         )
 
     def stream(self, start: int, stop: int, workers: int = 1):

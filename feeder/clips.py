@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from feeder.packed import Packing, packed_frames
+from feeder.scale import median_length, trunk_lengths
 from feeder.views import take_stream
 from utils.arrays import open_split
 from utils.fingerprint import of_clips
 from utils.machine import free_memory
+from utils.skeleton import Layout
 
 PLACEMENTS = ("auto", "device", "memory", "mapped")
 
@@ -30,7 +32,8 @@ PLACEMENTS = ("auto", "device", "memory", "mapped")
 class PackedClips:
     """frames (F, V, C, M) float32; offsets (N,): first row of each clip; num_frame (N,); labels (N,); names: N strings;
     dropped: names of clips without frames, which are not packed; source: the folder and split, for messages; fingerprint:
-    of the whole split as it was loaded (utils.fingerprint), None for clips that come from no prepared folder."""
+    of the whole split as it was loaded (utils.fingerprint), None for clips that come from no prepared folder; factors (N,):
+    what the frames of a clip are multiplied by when they are read, None for nothing."""
 
     frames: Tensor
     offsets: Tensor
@@ -40,6 +43,7 @@ class PackedClips:
     dropped: tuple[str, ...]
     source: str
     fingerprint: dict | None = None
+    factors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,7 +75,19 @@ class PackedClips:
             offsets=self.offsets.to(device),
             num_frame=self.num_frame.to(device),
             labels=self.labels.to(device),
+            factors=None if self.factors is None else self.factors.to(device),
         )
+
+    def scaled(self, by: str, layout: Layout) -> "PackedClips":
+        """The same clips, to be read divided by the length of the trunk (by "trunk"; "none": as they are). The frames stay
+        in metres, wherever they are."""
+        if by == "none":
+            return self
+        lengths = [
+            median_length(trunk_lengths(self.frames[low : low + n], layout))
+            for low, n in zip(self.offsets.tolist(), self.num_frame.tolist(), strict=True)
+        ]
+        return replace(self, factors=1 / torch.tensor(lengths, dtype=self.frames.dtype, device=self.offsets.device))
 
     def with_stream(self, stream: str, parents: Tensor) -> "PackedClips":
         """Clips whose stored frames are the bone or motion stream (the release's `--use-bone-feeder` and
@@ -92,6 +108,7 @@ class PackedClips:
             offsets=self.offsets[where],
             num_frame=self.num_frame[where],
             labels=self.labels[where],
+            factors=None if self.factors is None else self.factors[where],
             names=tuple(self.names[i] for i in index.tolist()),
         )
 

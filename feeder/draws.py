@@ -17,9 +17,10 @@ import numpy as np
 
 from feeder.masks import hidden_map
 from feeder.mixing import MixDraw, MixSettings, draw_mix
+from utils.skeleton import Layout
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
-ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES = range(10)
+ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE = range(12)
 VIEW_NAMES = ("query", "key", "target")  # v1, v2, v3 of the paper's code
 PROMPT_USES = ("query", "masked_decoder", "masked", "predicted", "mixed", "key")  # order of the offsets, as released
 
@@ -48,7 +49,12 @@ class ViewSettings:
     frames: T; crop: range of the cropped share of a clip; corruption: probability of joint corruption instead of shear
     for query and key; corrupt_zero: probability that corruption zeroes joints instead of jittering them;
     corrupt_share: share of the joints corrupted; shear, jitter: amplitudes of the matrices' entries; planar: whether clips
-    lie in the plane z = 0 and stay there."""
+    lie in the plane z = 0 and stay there.
+
+    Off in the paper's run, for sets of few clips and subjects: shear_probability: how often a view that is not corrupted is
+    sheared; rotation: degrees about each of the three axes (of planar clips about z only); scale: range of a factor for each
+    axis; bones: every bone is as long as e^u times itself, u in -bones..bones; noise: standard deviation of every coordinate
+    of query and key."""
 
     frames: int = 64
     crop: tuple[float, float] = (0.1, 1.0)
@@ -57,6 +63,11 @@ class ViewSettings:
     corrupt_share: float = 0.6
     shear: float = 1.0
     jitter: float = 1.0
+    shear_probability: float = 1.0
+    rotation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    bones: float = 0.0
+    noise: float = 0.0
     mask_ratio: float = 0.6
     mask_segments: int = 8
     mask_per_sample: bool = False
@@ -69,13 +80,17 @@ class StepDraws:
     """Draws of one step for the whole batch of N clips.
 
     clips (N,): which clips; starts, lengths (3, N): the crop of query, key and target in frames; matrices
-    (3, N, V, 3, 3): x' = A x per joint; hidden (T, V) or (N, T, V) bool, True = hidden; mix: partner, weight map, index
-    map and share; offsets (6,): uniforms in [0, 1) for the places of the task prompts, in the order PROMPT_USES."""
+    (3, N, V, 3, 3): x' = A x per joint; bodies (3, N, V, V) or None: x' = B x over the joints, before the matrices; noise
+    (2, N, T, V, 3, M) or None: added to query and key; hidden (T, V) or (N, T, V) bool, True = hidden; mix: partner, weight
+    map, index map and share; offsets (6,): uniforms in [0, 1) for the places of the task prompts, in the order
+    PROMPT_USES."""
 
     clips: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     matrices: np.ndarray
+    bodies: np.ndarray | None
+    noise: np.ndarray | None
     hidden: np.ndarray
     mix: MixDraw
     offsets: np.ndarray
@@ -115,6 +130,57 @@ def draw_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corruptibl
     return out
 
 
+def turn_and_scale(matrices: np.ndarray, u: np.ndarray, settings: ViewSettings) -> np.ndarray:
+    """Matrices (..., V, 3, 3), then scaled along the axes, then turned about them. u (..., at least 6): three for the angles,
+    three for the factors."""
+    degrees = settings.rotation * (2 * u[..., :3] - 1) * ((0, 0, 1) if settings.planar else (1, 1, 1))
+    low, high = settings.scale
+    factors = low + (high - low) * u[..., 3:6]
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    whole = np.broadcast_to(np.eye(3), (*u.shape[:-1], 3, 3)) * factors[..., None, :]
+    for axis in range(3):
+        one, two = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.broadcast_to(np.eye(3), whole.shape).copy()
+        turn[..., one, one] = turn[..., two, two] = cosine[..., axis]
+        turn[..., two, one], turn[..., one, two] = sine[..., axis], -sine[..., axis]
+        whole = turn @ whole
+    return (whole[..., None, :, :] @ matrices).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _bones(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What `draw_bodies` needs of a skeleton: way (V, V), bone (V, V), centre (V,) and pair (V,). Joint v is the centre plus the
+    sum over j of way[v, j] times the bone from j's parent to j, which is bone[j] of the joints; centre: the joints' weights in
+    the layout's centre; pair: the joint whose bone has the same factor, on the other side of the body."""
+    joints = layout.joints
+    way, centre = np.zeros((joints, joints)), np.zeros(joints)
+    for joint in range(joints):
+        way[joint, list(layout.way_up(joint))] = 1.0
+    places = [layout.centre] if isinstance(layout.centre, int) else list(layout.centre)
+    np.add.at(centre, places, 1 / len(places))
+    bone = np.eye(joints) - np.eye(joints)[list(layout.parents)]
+    return way - centre @ way, bone, centre, np.minimum(np.arange(joints), layout.mirrored)
+
+
+def draw_bodies(u: np.ndarray, layout: Layout, amplitude: float) -> np.ndarray:
+    """Another body for each view: every bone with a length of its own, left and right alike, joints put together from the
+    root outwards, then moved so that the layout's centre stays where it is. u (..., V) -> (..., V, V) float32: x'_v = sum
+    over w of B[v, w] x_w."""
+    way, bone, centre, pair = _bones(layout)
+    factor = np.exp(amplitude * (2 * u[..., pair] - 1))
+    bodies = way @ (factor[..., None] * bone) + centre
+    return bodies.astype(np.float32)
+
+
+def draw_noise(seed: int, step: int, shape, deviation: float) -> np.ndarray:
+    """Close to normal numbers, float32: of each 64-bit word the sum of its four 16-bit parts, shifted and scaled. (The sum of
+    four is within 4 standard deviations, and quick to draw.)"""
+    key = np.array([seed % 2**64, (NOISE << 56) | step], dtype=np.uint64)
+    words = np.random.Philox(key=key).random_raw(int(np.prod(shape))).astype("<u8", copy=False)
+    total = words.view("<u2").reshape(-1, 4).sum(axis=1, dtype=np.float32)
+    return ((total - 131070.0) * np.float32(deviation / 37837.0)).reshape(shape)  # 65536 / sqrt(3)
+
+
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
     """`epoch_order`, kept for the steps of the epoch: sorting 40,000 numbers takes longer than rendering 50 clips."""
@@ -124,25 +190,45 @@ def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
 
 
 def draw_step(
-    seed: int, step: int, batch_size: int, num_frame: np.ndarray, parts, joints: int, settings: ViewSettings
+    seed: int,
+    step: int,
+    batch_size: int,
+    num_frame: np.ndarray,
+    layout: Layout,
+    settings: ViewSettings,
+    persons: int = 1,
 ) -> StepDraws:
-    """All draws of a step. num_frame (clips,): valid frames of every clip; parts: the five body parts of the layout.
+    """All draws of a step. num_frame (clips,): valid frames of every clip; persons: of a clip, for the noise.
 
     An epoch is floor(clips / batch_size) steps (the last, smaller batch is dropped, as released)."""
     per_epoch = len(num_frame) // batch_size
     epoch, position = divmod(step, per_epoch)
     clips = _order(seed, epoch, len(num_frame))[position * batch_size : (position + 1) * batch_size].copy()
+    parts, joints = layout.parts, layout.joints
     u = uniforms(seed, VIEWS, step, (3, batch_size, 19 + joints))
     starts, lengths = draw_crop(u[..., 0], u[..., 1], num_frame[clips], settings.crop, settings.frames)
     corruptible = np.array([True, True, False])[:, None]  # the target view is always sheared
     samples = batch_size if settings.mask_per_sample else 1
     u_mask = uniforms(seed, MASK, step, (samples, settings.mask_segments, len(parts)))
     hidden = hidden_map(u_mask, parts, joints, settings.frames, settings.mask_ratio)
+    matrices, bodies, noise = draw_matrices(u[..., 2:], joints, settings, corruptible), None, None
+    u_body = uniforms(seed, BODIES, step, (3, batch_size, 7 + joints))
+    if settings.shear_probability < 1:
+        plain = (u_body[..., 6] >= settings.shear_probability) & ~(corruptible & (u[..., 2] < settings.corruption))
+        matrices[plain] = np.eye(3)
+    if settings.rotation or settings.scale != (1.0, 1.0):
+        matrices = turn_and_scale(matrices, u_body, settings)
+    if settings.bones:
+        bodies = draw_bodies(u_body[..., 7:], layout, settings.bones)
+    if settings.noise:
+        noise = draw_noise(seed, step, (2, batch_size, settings.frames, joints, 3, persons), settings.noise)
     return StepDraws(
         clips=clips,
         starts=starts,
         lengths=lengths,
-        matrices=draw_matrices(u[..., 2:], joints, settings, corruptible),
+        matrices=matrices,
+        bodies=bodies,
+        noise=noise,
         hidden=hidden if settings.mask_per_sample else hidden[0],
         mix=draw_mix(uniforms(seed, MIX, step, (16,)), batch_size, parts, joints, settings.frames, settings.mix),
         offsets=uniforms(seed, PROMPTS, step, (len(PROMPT_USES),)),

@@ -29,7 +29,9 @@ class ClipViews:
         where = self.clips.frames.device
         first = self.clips.offsets[index.to(self.clips.offsets.device)].to(where) + start.to(where)
         parents = self.parents.to(where)
-        x = render(self.clips.frames, first, length.to(where), None, self.frames, self.stream, parents)
+        factors = self.clips.factors
+        factors = None if factors is None else factors[index.to(factors.device)].to(where)
+        x = render(self.clips.frames, first, length.to(where), None, self.frames, self.stream, parents, factors=factors)
         return x.to(self.device, self.dtype, non_blocking=True)
 
     def centre(self, index: Tensor) -> Tensor:

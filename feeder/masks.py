@@ -24,11 +24,11 @@ def hidden_map(u: np.ndarray, parts, joints: int, frames: int, ratio: float) -> 
     return by_segment[:, segment_of_frame]
 
 
-def expand_hidden(hidden: Tensor, persons: int) -> Tensor:
-    """(..., T, V) bool of the first person -> (..., T, V * 3 * M) bool in the encoder's order, other persons visible."""
+def expand_hidden(hidden: Tensor, persons: int, channels: int = 3) -> Tensor:
+    """(..., T, V) bool of the first person -> (..., T, V * C * M) bool in the encoder's order, other persons visible."""
     first = torch.arange(persons, device=hidden.device) == 0
     full = hidden[..., None, None] & first  # (..., T, V, 1, M)
-    return full.expand(*hidden.shape, 3, persons).flatten(-3)
+    return full.expand(*hidden.shape, channels, persons).flatten(-3)
 
 
 def mask_view(x: Tensor, hidden: Tensor, out: Tensor | None = None) -> Tensor:

@@ -1,10 +1,11 @@
 """Rendering views: packed frames + draws -> `(N, T, V * C * M)`, batched, on any device, without per-sample Python.
 
-A view is a crop of the clip, resized linearly to T frames (half-pixel centres, ends not aligned), one 3x3 matrix per
-joint, and last the stream. Frames are packed in the encoder's order (V, C, M), so that a frame stays one contiguous row from
-the file to the encoder: the resize is a weighted sum of two rows (an embedding bag, gather and lerp in one pass), and the
-matrices are a band matrix with five diagonals, which is five multiply-adds of whole rows, the row shifted against itself.
-No axis is ever moved. On a CPU the batch is walked in blocks whose working set stays in the cache.
+A view is a crop of the clip, resized linearly to T frames (half-pixel centres, ends not aligned), where asked for another
+body (a matrix over the joints), one 3x3 matrix per joint, where asked for noise, and last the stream. Frames are packed in
+the encoder's order (V, C, M), so that a frame stays one contiguous row from the file to the encoder: the resize is a
+weighted sum of two rows (an embedding bag, gather and lerp in one pass; a factor of the whole clip is in the weights), and
+the 3x3 matrices are a band matrix with five diagonals, which is five multiply-adds of whole rows, the row shifted against
+itself. No axis is ever moved. On a CPU the batch is walked in blocks whose working set stays in the cache.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-STREAMS = ("joint", "bone", "motion")
+STREAMS = ("joint", "bone", "motion", "joint_motion")
 CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers; benchmarks/LOG.md has other sizes
 
 
 def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
-    """The stream of clips x (..., T, V, C, M): joint as is; bone: joint minus its parent; motion: x[t+1] - x[t], last 0."""
+    """The stream of clips x (..., T, V, C, M): joint as is; bone: joint minus its parent; motion: x[t+1] - x[t], last 0;
+    joint_motion: of each joint both, (..., T, V, 2C, M)."""
+    if stream == "joint_motion":
+        return torch.cat([x, take_stream(x, "motion", parents)], dim=-2)
     if stream == "bone":
         return x - x.index_select(-3, parents)
     if stream == "motion":
@@ -28,6 +32,11 @@ def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
         torch.sub(x[..., 1:, :, :, :], x[..., :-1, :, :, :], out=out[..., :-1, :, :, :])
         return out
     return x
+
+
+def channels_of(stream: str) -> int:
+    """Numbers of a joint in a stream."""
+    return 6 if stream == "joint_motion" else 3
 
 
 def resize_positions(lengths: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,6 +87,13 @@ def multiply_band(rows: Tensor, diagonals: Tensor, persons: int, out: Tensor) ->
     return out
 
 
+def shape_bodies(rows: Tensor, bodies: Tensor) -> None:
+    """Another body for every frame, in place: x'_v = sum over w of B[v, w] x_w. rows (n * T + 2, F): frames 1..n*T of it are
+    those of n clips; bodies (n, V, V)."""
+    frames = rows[1:-1].view(len(bodies), -1, bodies.shape[-1], rows.shape[1] // bodies.shape[-1])
+    frames.copy_(bodies[:, None] @ frames)
+
+
 def apply_matrices(x: Tensor, matrices: Tensor) -> Tensor:
     """x' = A x for each joint. x (N, T, V, 3, M), matrices (N, V, 3, 3)."""
     persons, frames = x.shape[-1], x.flatten(2)
@@ -107,16 +123,22 @@ def render(
     stream: str = "joint",
     parents: Tensor | None = None,
     empty: Callable[..., Tensor] | None = None,
+    factors: Tensor | None = None,
+    bodies: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Views (N, T, V * C * M) of crops of the packed frames.
 
     frames (F, V, C, M): all frames of all clips; first, lengths (N,): the crop, in rows of `frames`; matrices
     (N, V, 3, 3) or None for the identity; size: T; stream: taken last, from the resized view; empty(*shape): where the
-    result of a transform comes from, by default new memory."""
+    result of a transform comes from, by default new memory; factors (N,): of each clip; bodies (N, V, V), with matrices only:
+    a matrix over the joints; noise (K, T, V, 3, M): added to what is not zero, that is, was seen, of the first K views."""
     n, (_, joints, channels, persons) = len(first), frames.shape
     rows = frames.flatten(1)
     width = rows.shape[1]
     places, weights = _resize(first, lengths, size, frames.dtype)
+    if factors is not None:
+        weights[1:-1].view(n, size, 2).mul_(factors[:, None, None])
     if matrices is None:
         out = embedding_bag(places[1:-1], rows, per_sample_weights=weights[1:-1], mode="sum").view(n, size, width)
         block = n
@@ -129,10 +151,17 @@ def render(
         if matrices is not None:
             own = slice(low * size, part.stop * size + 2)
             resized = embedding_bag(places[own], rows, per_sample_weights=weights[own], mode="sum")
+            if bodies is not None:
+                shape_bodies(resized, bodies[part])
             multiply_band(resized, diagonals[part], persons, out[part])
-        if stream != "joint":
+        if noise is not None and low < len(noise):
+            view = out[low : min(part.stop, len(noise))]
+            view.add_(noise[part].flatten(2) * (view != 0))
+        if stream not in ("joint", "joint_motion"):
             view = out[part].view(-1, size, joints, channels, persons)
             view.copy_(take_stream(view, stream, parents))
+    if stream == "joint_motion":
+        return take_stream(out.view(n, size, joints, channels, persons), stream, parents).flatten(2)
     return out
 
 

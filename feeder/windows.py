@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feeder import scale
 from feeder.clips import PackedClips
 from feeder.draws import CHUNKS, FUTURES, WINDOWS, integers, uniforms
 from feeder.views import take_stream
@@ -107,7 +108,8 @@ class VideoWindows:
     """Windows and sequences (n, L, F) of chosen videos, on the device.
 
     videos: the checked files; chosen: numbers of the videos, in the order used here; stream: joint, bone or motion, taken
-    last, within the window; steps: of the normalisation, () for the coordinates as they are."""
+    last, within the window; steps: of the normalisation, () for the coordinates as they are; scale_by: of the encoder's
+    configuration: the trunk's length is the median of a window, and of a sequence that of the video's first frame."""
 
     videos: Untrimmed
     chosen: tuple[int, ...]
@@ -116,6 +118,7 @@ class VideoWindows:
     steps: tuple[str, ...] = ()
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    scale_by: str = "none"
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -147,10 +150,15 @@ class VideoWindows:
             )
         return torch.from_numpy(frames)
 
-    def finish(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
-        """Frames (N, L, C, V, M) as they lie in the file -> the encoder's input (N, L, V * C * M)."""
+    def finish(self, x: Tensor, rotation: Tensor | None = None, length: float | None = None) -> Tensor:
+        """Frames (N, L, C, V, M) as they lie in the file -> the encoder's input (N, L, V * C * M). length: of the trunk; None
+        for each window's own."""
         x = x.to(self.device, self.dtype, non_blocking=True)
         x = normalise_windows(x, self.layout, self.steps, rotation)
+        if self.scale_by == "trunk":
+            found = scale.trunk_lengths(x.transpose(2, 3), self.layout)
+            own = [length or scale.median_length(lengths) for lengths in found]
+            x = x / x.new_tensor(own)[:, None, None, None, None]
         if self.stream != "joint":
             parents = torch.tensor(self.layout.parents, device=x.device)
             return take_stream(x.transpose(2, 3), self.stream, parents).flatten(2)
@@ -194,7 +202,14 @@ class VideoWindows:
 
     def whole(self, i: int) -> Tensor:
         """All frames of a video as one sequence (1, T, F)."""
-        return self.finish(self._read(i)[None], self.rotation(i))
+        return self.finish(self._read(i)[None], self.rotation(i), self.length(i))
+
+    def length(self, i: int) -> float | None:
+        """The trunk's length in the first frame of a video that shows it, where sequences are divided by it; else None."""
+        if self.scale_by == "none":
+            return None
+        frames = self._read(i).transpose(1, 2)
+        return scale.first_length(scale.trunk_lengths(frames, self.layout)) or 1.0
 
     def draw_chunks(self, seed: int, epoch: int, number: int, length: int) -> np.ndarray:
         """Chunks of a training epoch: rows (video, start), `number` for each video of at least `length` frames, starts
@@ -209,7 +224,8 @@ class VideoWindows:
         """Sequences (N, L, F) and frame labels (N, L) of rows (video, start); -1 labels the padding after a short video."""
         x, labels = [], torch.full((len(drawn), length), -1)
         for k, (video, start) in enumerate(drawn):
-            part = self.finish(self._read(video, slice(start, start + length))[None], self.rotation(video))
+            rows = self._read(video, slice(start, start + length))[None]
+            part = self.finish(rows, self.rotation(video), self.length(video))
             x.append(torch.nn.functional.pad(part, (0, 0, 0, length - part.shape[1])))
             labels[k, : part.shape[1]] = torch.from_numpy(self.labels(video)[start : start + length].astype(np.int64))
         return torch.cat(x), labels.to(self.device)
@@ -242,7 +258,12 @@ class FutureViews:
         rows = first[:, None] + torch.arange(self.observe + self.predict, device=where)
         x = self.clips.frames[rows]  # (n, T, V, C, M)
         joints = x[..., 0].to(self.device, self.dtype)  # person 1: (n, T, V, C)
-        x = take_stream(x[:, : self.observe], self.stream, self.parents.to(where))
+        observed = x[:, : self.observe]
+        if self.clips.factors is not None:  # the poses to be predicted stay in metres
+            observed = (
+                observed * self.clips.factors[index.to(self.clips.factors.device)].to(where)[:, None, None, None, None]
+            )
+        x = take_stream(observed, self.stream, self.parents.to(where))
         observed = x.flatten(2).to(self.device, self.dtype)
         return observed, joints[:, self.observe - 1], joints[:, self.observe :]
 

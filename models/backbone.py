@@ -1,11 +1,13 @@
 """The contract of every backbone.
 
 A backbone reads normalised frames (views * N, T, F) and gives features of every frame (views * N, T, D); `pool` makes the
-clip feature (N, D) of them. F = V * C * M lies joint by joint, then coordinate, then person. D is a multiple of 16,
-because a task prompt is two halves of D/16 numbers (see models.prompts); nothing else asks what D is.
+clip feature (N, D) of them, unless another pooling is asked for. F = V * C * M lies joint by joint, then coordinate, then person
+(C = 3, or 6 where motion stands beside the coordinates). D is a multiple of 16, because a task prompt is two halves of D/16
+numbers (see models.prompts); nothing else asks what D is.
 
-`causal` says whether frame t's feature depends on frames 0..t only. Then the clip feature is the last frame's, so that
-one pass gives the clip feature of every beginning of the clip; otherwise it is the mean over the frames.
+`causal` says whether frame t's feature depends on frames 0..t only. Then one pass gives the clip feature of every beginning
+of the clip, and the clip feature is the last frame's unless another pooling is asked for (models.pooling); otherwise it is
+the mean over the frames. `last` is what the backbone knows at its end.
 
 A causal backbone may also be stepped (`streams`): `first_state` gives the state before the first frame, `step` takes one frame
 and the state and gives the frame's feature and the next state; the features are those of one pass over all frames.
@@ -34,9 +36,13 @@ class Backbone(nn.Module):
         """x (views * N, T, F) -> (views * N, T, D), of x's type."""
         raise NotImplementedError
 
+    def last(self, frames: Tensor) -> Tensor:
+        """(N, T, D) -> (N, D): what is known at the end of the clip."""
+        return frames[:, -1]
+
     def pool(self, frames: Tensor) -> Tensor:
-        """(N, T, D) -> the clip feature (N, D): the last frame's if causal, else the mean."""
-        return frames[:, -1] if self.causal else frames.mean(dim=1)
+        """(N, T, D) -> the clip feature (N, D) where no pooling is asked for: the last frame's if causal, else the mean."""
+        return self.last(frames) if self.causal else frames.mean(dim=1)
 
     def first_state(self, n: int) -> tuple[Tensor, ...]:
         """The state of n clips before their first frame."""

@@ -39,6 +39,7 @@ def _st_transformer(c) -> SpaceTimeTransformer:
         c.tokens,
         c.attention,
         c.causal,
+        c.channels,
     )
 
 
@@ -56,6 +57,7 @@ BACKBONES: dict[str, BackboneRow] = {
         _st_transformer, {**ATTENTIVE, "patch_frames": 4, "tokens": "joints", "attention": "factorised"}
     ),
     "stgcn": BackboneRow(
-        lambda c: GraphNetwork(get_layout(c.layout), c.persons, c.width, c.depth), {"width": 256, "depth": 10}
+        lambda c: GraphNetwork(get_layout(c.layout), c.persons, c.width, c.depth, c.channels),
+        {"width": 256, "depth": 10},
     ),
 }

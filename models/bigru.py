@@ -29,7 +29,10 @@ class BidirectionalGRU(Backbone):
             x = torch.cat([onward(x)[0], back(x.flip(1))[0].flip(1)], dim=-1)
         return x
 
-    def pool(self, frames: Tensor) -> Tensor:
-        """(N, T, D) -> (N, D)."""
+    def last(self, frames: Tensor) -> Tensor:
+        """(N, T, D) -> (N, D): what each direction knows at its end."""
         half = self.feature_size // 2
         return torch.cat([frames[:, -1, :half], frames[:, 0, half:]], dim=-1)
+
+    def pool(self, frames: Tensor) -> Tensor:
+        return self.last(frames)

@@ -1,10 +1,11 @@
 """An encoder: input norm, backbone, projection head.
 
-`Encoder.frames` gives features of every frame, (N, T, F) -> (N, T, D); `clip` pools to (N, D); `project` is the head
-that only pretraining uses. The backbone between is one of models.backbones. Module names are those of the released
-files: `input_norm`, `encoder.gru`, `fc`.
+`Encoder.frames` gives features of every frame, (N, T, F) -> (N, T, D); `clip` pools to the clip feature (N, P), P = D or a
+multiple of it (models.pooling); `project` is the head that only pretraining uses. The backbone between is one of
+models.backbones. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
 
-`EncoderConfig` says everything that is needed to build one; checkpoints carry it, so that they rebuild themselves.
+`EncoderConfig` says everything that is needed to build one, and what is done to clips before it reads them; checkpoints
+carry it, so that they rebuild themselves.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models import pooling
 from models.backbones import BACKBONES
 from models.norm import RunningUpdates, ViewNorm
 
@@ -30,6 +32,8 @@ SIZES = (
     "attention",
     "causal",
 )
+SCALES = ("none", "trunk")
+CHANNELS = (3, 6)
 LARGEST = {"num_layers": 256, "depth": 256}  # of numbers that a file or a user may give; 65536 where nothing is said
 
 
@@ -46,9 +50,11 @@ def check_size(name: str, value, default) -> None:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """backbone: a name of models.backbones; layout, joints, persons: what a frame is, F = joints * 3 * persons; dim: of the
-    projection; mlp: whether the head has a hidden layer (as released); dimensions: 2 where the third of a joint's numbers
-    is always 0 (data_gen.normalise says why it stays).
+    """backbone: a name of models.backbones; layout, joints, channels, persons: what a frame is, F = joints * channels * persons;
+    dim: of the projection; mlp: whether the head has a hidden layer (as released); head_norm: whether that layer has a batch
+    norm; dimensions: 2 where the third of a joint's coordinates is always 0 (data_gen.normalise says why it stays); pool: how
+    frames become the clip feature, None for the backbone's own way (models.pooling); scale_by: what clips are divided by when
+    they are read, "none" or "trunk", the length of the trunk (feeder.scale).
 
     The others, SIZES, are those of the backbone: what it reads and is None becomes its default; what it does not read
     stays None, and ValueError if it is given. ValueError for a backbone that is not known and for sizes out of range."""
@@ -70,12 +76,24 @@ class EncoderConfig:
     attention: str | None = None
     causal: bool | None = None
     dimensions: int = 3
+    channels: int = 3
+    pool: str | None = None
+    scale_by: str = "none"
+    head_norm: bool = False
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
             raise ValueError(f"backbone {self.backbone!r} is not known; known: {', '.join(BACKBONES)}")
         if type(self.dimensions) is not int or self.dimensions not in (2, 3):
             raise ValueError(f"dimensions must be 2 or 3, got {self.dimensions!r}")
+        if self.pool is not None:
+            pooling.parts_of(self.pool)
+        if self.head_norm and not self.mlp:
+            raise ValueError("the head's batch norm is that of its hidden layer, and it has none (mlp is off)")
+        if self.scale_by not in SCALES or self.channels not in CHANNELS:
+            raise ValueError(
+                f"expected scale_by {' or '.join(SCALES)} and 3 or 6 numbers a joint, got {self.scale_by!r} and {self.channels!r}"
+            )
         reads = BACKBONES[self.backbone].sizes
         for name in SIZES:
             if getattr(self, name) is None:
@@ -88,7 +106,7 @@ class EncoderConfig:
 
     @property
     def input_size(self) -> int:
-        return self.joints * 3 * self.persons
+        return self.joints * self.channels * self.persons
 
     @property
     def sizes(self) -> dict:
@@ -107,11 +125,27 @@ class EncoderConfig:
         return cls(**values)
 
 
-def projection_head(features: int, dim: int, mlp: bool = True) -> nn.Module:
-    """Linear, ReLU, Linear (or, without mlp, one Linear); the last one xavier-uniform, as released."""
-    last = nn.Linear(features, dim)
-    nn.init.xavier_uniform_(last.weight)
-    return nn.Sequential(nn.Linear(features, features), nn.ReLU(), last) if mlp else last
+def xavier_linear(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(linear.weight)
+    return linear
+
+
+class ProjectionHead(nn.Sequential):
+    """Linear, ReLU, Linear; with `norm` a batch norm before the ReLU, which is a ViewNorm: of several views in one call each is
+    normalised by itself (see models.norm). The last Linear is xavier-uniform, as released."""
+
+    def __init__(self, features: int, dim: int, norm: bool):
+        last = xavier_linear(features, dim)
+        super().__init__(nn.Linear(features, features), nn.ReLU(), last)
+        self.norm = ViewNorm(features) if norm else None
+
+    def forward(self, x: Tensor, views: int = 1, updates: RunningUpdates | None = None) -> Tensor:
+        """x (views * N, features) -> (views * N, dim)."""
+        hidden = self[0](x)
+        if self.norm is not None:
+            hidden = self.norm(hidden, views, updates)
+        return self[2](self[1](hidden))
 
 
 class Encoder(nn.Module):
@@ -127,11 +161,21 @@ class Encoder(nn.Module):
         self.input_norm = ViewNorm(config.input_size)
         self.encoder = BACKBONES[config.backbone].build(config)
         if head:
-            self.fc = projection_head(self.feature_size, config.dim, config.mlp)
+            self.fc = (
+                ProjectionHead(self.clip_size, config.dim, config.head_norm)
+                if config.mlp
+                else xavier_linear(self.clip_size, config.dim)
+            )
 
     @property
     def feature_size(self) -> int:
+        """D, of the feature of a frame."""
         return self.encoder.feature_size
+
+    @property
+    def clip_size(self) -> int:
+        """P, of the feature of a clip."""
+        return self.feature_size * (len(pooling.parts_of(self.config.pool)) if self.config.pool else 1)
 
     @property
     def causal(self) -> bool:
@@ -150,6 +194,25 @@ class Encoder(nn.Module):
     def step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One frame x (N, F) of each clip and the state -> its feature (N, D), as `frames` gives it, and the next state."""
         return self.encoder.step(self.input_norm(x), *state)
+
+    def first_clip_state(self, n: int) -> tuple[Tensor, ...]:
+        """The state of n clips before their first frame, for `clip_step`."""
+        state, pool = self.first_state(n), self.config.pool
+        if pool is None:
+            return state
+        return (*state, *pooling.first_state(pool, self.input_norm.weight.new_zeros(n, self.feature_size)))
+
+    def clip_step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One frame x (N, F) of each clip and the state -> the clip feature (N, P) of all frames so far, as `forward` gives it
+        for them, the frame's feature (N, D), and the next state."""
+        pool = self.config.pool
+        if pool is None:
+            frame, *state = self.step(x, *state)
+            return frame, frame, *state
+        own = len(state) - len(pooling.first_state(pool, x[:0]))
+        frame, *next_state = self.step(x, *state[:own])
+        clip, kept = pooling.step(pool, frame, state[own:])
+        return clip, frame, *next_state, *kept
 
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
         """bf16 operands for the large products of the backbone, or None for the input's own type."""
@@ -186,13 +249,17 @@ class Encoder(nn.Module):
         return torch.cat(pieces)
 
     def clip(self, frames: Tensor) -> Tensor:
-        """(N, T, D) -> (N, D)."""
-        return self.encoder.pool(frames)
+        """(N, T, D) -> (N, P)."""
+        pool = self.config.pool
+        if pool is None:
+            return self.encoder.pool(frames)
+        last = self.encoder.last(frames) if "last" in pooling.parts_of(pool) else None
+        return pooling.pool_frames(frames, last, pool)
 
-    def project(self, clip: Tensor) -> Tensor:
-        """(N, D) -> unit vectors (N, dim)."""
-        return F.normalize(self.fc(clip), dim=1)
+    def project(self, clip: Tensor, views: int = 1, updates: RunningUpdates | None = None) -> Tensor:
+        """(views * N, P) -> unit vectors (views * N, dim); views, updates: of the head's batch norm, where it has one."""
+        return F.normalize(self.fc(clip, views, updates) if self.config.head_norm else self.fc(clip), dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The clip feature that downstream tasks use. x (N, T, F) -> (N, D)."""
+        """The clip feature that downstream tasks use. x (N, T, F) -> (N, P)."""
         return self.clip(self.frames(x))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+FAR = -100.0  # a similarity that counts for nothing at any usual temperature, and is finite, so that 0 times it is 0
+
 
 def contrast_logits(positive: Tensor, similar: Tensor, temperature: float) -> Tensor:
     """(N,), (N, K) -> (N, 1 + K), the positive first."""

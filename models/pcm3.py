@@ -43,6 +43,8 @@ from utils.distributed import World
 
 CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
 DOMAIN_OF_VIEW = {"query": "intra", "key": "intra", "mixed": "inter", "masked": "mask", "predicted": "predict"}
+KEY_ENCODERS = ("slow", "same")
+NEGATIVES = ("queue", "others", "batch")
 PROMPT_SLOT = {"query": 0, "decoder": 1, "masked": 2, "predicted": 3, "mixed": 4, "key": 5}  # of Batch.offsets
 
 
@@ -50,9 +52,13 @@ PROMPT_SLOT = {"query": 0, "decoder": 1, "masked": 2, "predicted": 3, "mixed": 4
 class PCM3Config:
     """What is built and which parts of the method act; the defaults are the paper's run with prompts.
 
-    contrasts: views whose contrast and distillation count; distillation, prediction_weight, cmd_weight: loss terms (0
-    or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the decoder (as
-    released for PCM3_woprompt); topk: queue entries in the distillation (at least the queue = all)."""
+    negatives: what a clip is told from: "queue", all of it, as released; "others", the queue without older keys of the clip
+    itself, of which a small set's is full; "batch", the keys of the other clips of the batch. key_encoder: "slow", as
+    released; "same", with "batch" only: the encoder itself makes the keys, with gradient, and key and view are each told
+    from all other clips' keys and views (SimCLR, Chen et al. 2020, for each of the views). contrasts: views whose
+    contrast and distillation count; distillation, prediction_weight, cmd_weight: loss terms (0 or False = logged, not
+    trained); detach_predicted: whether the predicted view's contrast is kept from the decoder (as released for
+    PCM3_woprompt); topk: negatives in the distillation (at least their number = all)."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     queue_size: int = 16384
@@ -61,6 +67,8 @@ class PCM3Config:
     teacher_t: float = 0.05
     student_t: float = 0.1
     topk: int = 16384
+    negatives: str = "queue"
+    key_encoder: str = "slow"
     decoder_hidden_size: int = 512
     contrasts: tuple[str, ...] = CONTRASTS
     distillation: bool = True
@@ -70,6 +78,15 @@ class PCM3Config:
     task_prompts: bool = True
     prompt_place: str = "before_norm"
     detach_predicted: bool = False
+
+    def __post_init__(self):
+        if self.negatives not in NEGATIVES or self.key_encoder not in KEY_ENCODERS:
+            raise ValueError(
+                f"expected negatives of {', '.join(NEGATIVES)} and a key encoder of {', '.join(KEY_ENCODERS)}, got "
+                f"{self.negatives!r} and {self.key_encoder!r}"
+            )
+        if self.key_encoder == "same" and self.negatives != "batch":
+            raise ValueError("keys of the encoder itself have a gradient and cannot be old: negatives must be batch")
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -101,8 +118,8 @@ class StepOutput:
 
 @dataclass
 class StepUpdates:
-    """Running statistics that wait for the end of the step: of the encoder, to be updated in `order` of its views, and of the
-    decoder."""
+    """Running statistics that wait for the end of the step: of the encoder, to be updated in `order` of its views, and of
+    decoder and head."""
 
     encoder: RunningUpdates
     decoder: RunningUpdates
@@ -121,9 +138,19 @@ class StepUpdates:
 
 def rows_of(batch, rows: slice) -> SimpleNamespace:
     """A part of a batch: these rows of what has rows, and all of what belongs to the whole batch."""
-    part = {name: getattr(batch, name)[rows] for name in ("query", "target", "masked", "mixed", "partner")}
+    names = (
+        "query",
+        "key",
+        "target",
+        "masked",
+        "mixed",
+        "partner",
+        "clips",
+    )  # clips: where negatives are chosen by them
+    part = {name: getattr(batch, name)[rows] for name in names if hasattr(batch, name)}
     hidden = batch.hidden[rows] if batch.hidden.ndim == 3 else batch.hidden
-    return SimpleNamespace(**part, hidden=hidden, share=batch.share, offsets=batch.offsets)
+    whole = {name: getattr(batch, name) for name in ("share", "offsets", "all_clips") if hasattr(batch, name)}
+    return SimpleNamespace(**part, **whole, hidden=hidden)
 
 
 def joined(outputs: list[StepOutput]) -> StepOutput:
@@ -152,16 +179,19 @@ class PCM3(nn.Module):
     def __init__(self, config: PCM3Config):
         super().__init__()
         self.config = config
-        features, inputs = Encoder(config.encoder, head=False).feature_size, config.encoder.input_size
+        sizes, inputs = Encoder(config.encoder, head=False), config.encoder.input_size
+        features = sizes.feature_size
         self.base_prompt, self.mix_prompt = domain_prompt(inputs), domain_prompt(inputs)
         self.mask_prompt, self.recons_prompt = domain_prompt(inputs), domain_prompt(inputs)
-        self.cl_prompt, self.mp_prompt = task_prompt(features), task_prompt(features)
+        self.cl_prompt, self.mp_prompt = task_prompt(sizes.clip_size), task_prompt(features)
         self.encoder_q, self.encoder_k = Encoder(config.encoder), Encoder(config.encoder)
         moco.copy_without_gradient(self.encoder_q, self.encoder_k)
         self.linear = frame_projection(features, config.decoder_hidden_size)
         self.recons_decoder = FrameDecoder(config.decoder_hidden_size, inputs)
         self.register_buffer("queue", moco.new_queue(config.encoder.dim, config.queue_size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+        if config.negatives == "others":  # whose key each is; -1: of nobody, as the first ones, which are drawn
+            self.register_buffer("queue_clips", torch.full((config.queue_size,), -1))
         self.compute_dtype: torch.dtype | None = None
         self.world = World()
 
@@ -205,11 +235,12 @@ class PCM3(nn.Module):
         frames = encoder.frames(x, prompts, self.config.prompt_place, len(views), updates)
         return dict(zip(views, frames.chunk(len(views)), strict=True))
 
-    def _task_prompt(self, prompt: Tensor, use: str, places: Tensor) -> Tensor | float:
-        """The task prompt as an offset (D,) of a feature, or 0 where task prompts are off."""
+    def _task_prompt(self, prompt: Tensor, use: str, offsets: Tensor) -> Tensor | float:
+        """The task prompt as an offset (D,) of a frame's feature, or (P,) of a clip's, or 0 where task prompts are off."""
         if not self.config.task_prompts:
             return 0.0
-        return place_task_prompt(prompt, places[PROMPT_SLOT[use]], self.encoder_q.feature_size)
+        size = 8 * prompt.shape[1]
+        return place_task_prompt(prompt, place_offset(offsets, size)[PROMPT_SLOT[use]], size)
 
     def _decode(self, features: Tensor, views: int, updates: RunningUpdates) -> Tensor:
         """features (views * N, T, D) -> coordinates (views * N, T, F)."""
@@ -226,27 +257,31 @@ class PCM3(nn.Module):
         predicted = self._decode(torch.cat([features, features.detach()]), 2, updates)
         return predicted[:n], predicted[n:]
 
-    def _project(self, encoder: Encoder, clips: Tensor) -> Tensor:
+    def _project(self, encoder: Encoder, clips: Tensor, views: int, updates: RunningUpdates) -> Tensor:
         with self._low_precision():
-            return encoder.project(clips).to(self.queue.dtype)
+            return encoder.project(clips, views, updates).to(self.queue.dtype)
 
     @torch.no_grad()
-    def _keys(self, key: Tensor, offsets: Tensor) -> Tensor:
-        """Keys (N, dim) of the key view, by the slow encoder; N of the whole batch, whatever this process's rows."""
-        places = place_offset(offsets, self.encoder_q.feature_size)
+    def _keys(self, key: Tensor, offsets: Tensor) -> Tensor | None:
+        """Keys (N, dim) of the key view, by the slow encoder; N of the whole batch, whatever this process's rows. None where
+        the encoder itself makes them, beside the other views."""
+        if self.config.key_encoder == "same":
+            moco.momentum_update(self.encoder_q, self.encoder_k, 0.0)
+            return None
         moco.momentum_update(self.encoder_q, self.encoder_k, self.config.key_momentum)
         updates = RunningUpdates()
         frames = self._encode(self.encoder_k, {"key": key}, updates)["key"]
+        clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", offsets)
+        keys = self._project(self.encoder_k, clip, 1, updates)
         updates.commit()
-        clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", places)
-        return self.world.gather(self._project(self.encoder_k, clip), "keys")
+        return self.world.gather(keys, "keys")
 
     @torch.no_grad()
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
         """The decoder's coordinates (N, T, F) for masked clips (N, T, F), in eval mode; place: of the task prompt, 0..1."""
         frames = self._encode(self.encoder_q, {"masked": masked}, RunningUpdates())["masked"]
-        places = place_offset(masked.new_full((len(PROMPT_SLOT),), place), self.encoder_q.feature_size)
-        return self._decode(frames + self._task_prompt(self.mp_prompt, "decoder", places), 1, RunningUpdates())
+        offsets = masked.new_full((len(PROMPT_SLOT),), place)
+        return self._decode(frames + self._task_prompt(self.mp_prompt, "decoder", offsets), 1, RunningUpdates())
 
     # -- the figure -----------------------------------------------------------------------------------------------
 
@@ -266,6 +301,8 @@ class PCM3(nn.Module):
         be divided."""
         if len(batch.key) % parts:
             raise ValueError(f"{len(batch.key)} rows are not {parts} equal parts")
+        if self.config.key_encoder == "same" and (parts > 1 or self.world.size > 1):
+            raise ValueError("keys of the encoder itself need the whole batch at once, in one process")
         keys, number = self._keys(batch.key, batch.offsets), self._hidden_number(batch)
         outputs, updates = [], []
         with weights_stay(self.encoder_q):
@@ -283,26 +320,26 @@ class PCM3(nn.Module):
         self.world.sum_([number], "loss denominator")
         return number
 
-    def _losses(self, batch, rows: slice, all_keys: Tensor, number: Tensor) -> tuple[StepOutput, "StepUpdates"]:
-        """The figure for some rows of this process's batch; all_keys, number: of the whole batch. Losses are these rows'
-        part of the whole batch's; running statistics are left to the caller."""
+    def _losses(self, batch, rows: slice, all_keys: Tensor | None, number: Tensor) -> tuple[StepOutput, "StepUpdates"]:
+        """The figure for some rows of this process's batch; all_keys, number: of the whole batch (no keys: they are made here).
+        Losses are these rows' part of the whole batch's; running statistics are left to the caller."""
         contrasts = self.config.contrasts
-        places = place_offset(batch.offsets, self.encoder_q.feature_size)
-        keys = all_keys[self.world.rank * len(batch.key) :][: len(batch.key)][rows]
+        keys = None if all_keys is None else all_keys[self.world.rank * len(batch.key) :][: len(batch.key)][rows]
         batch = rows_of(batch, rows)
 
         # 1. features of the views that are ready; the mixed one waits for company where a predicted one will come
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
         needed = {"masked"} if "predicted" in contrasts or self.config.prediction_weight > 0 else set()
-        wanted = [name for name in ("query", "masked", "mixed") if name in needed or name in contrasts]
+        needed |= {"key"} if keys is None else set()
+        wanted = [name for name in ("query", "key", "masked", "mixed") if name in needed or name in contrasts]
         later = ["mixed"] if "predicted" in contrasts and "mixed" in contrasts else []
         ready = {name: getattr(batch, name) for name in wanted if name not in later}
         features = self._encode(self.encoder_q, ready, updates) if ready else {}
 
         # 2. prediction of the hidden motion, 3. the predicted view
         predicted, terms = None, {}
-        if needed:
-            decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", places)
+        if "masked" in needed:
+            decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
             predicted, for_view = self._predict(decoder_input, decoder_updates)
             terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, number)
         if "predicted" in contrasts:
@@ -313,7 +350,10 @@ class PCM3(nn.Module):
         order = [seen.index(name) for name in CONTRASTS if name in seen]
 
         # 4. embeddings, 5. losses
-        contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, places)
+        if keys is None:
+            clip = self.encoder_q.clip(features["key"]) + self._task_prompt(self.cl_prompt, "key", batch.offsets)
+            keys = all_keys = self._project(self.encoder_q, clip, 1, decoder_updates)
+        contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, decoder_updates)
         terms = {**contrast_terms, **terms}
         total = sum(terms[f"contrast_{name}"] for name in contrasts)
         if self.config.distillation and contrasts:
@@ -324,27 +364,48 @@ class PCM3(nn.Module):
             loss=total,
             losses={name: value.detach() for name, value in {**terms, "total": total}.items()},
             top1=top1,
-            keys=all_keys,
+            keys=all_keys.detach(),
             logits={name: value.detach() for name, value in logits.items()},
             predicted=None if predicted is None else predicted.detach(),
         )
         return output, StepUpdates(updates, decoder_updates, order)
 
-    def _contrast(self, features: dict[str, Tensor], keys: Tensor, all_keys: Tensor, batch, places: Tensor):
-        """Contrast of each view and the distillation, all similarities to the queue from one product."""
+    def _similar(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
+        """Similarities (views * N, K) of z (views * N, dim) to what each is told from, all from one product; what may not count,
+        because it is of the clip itself, is FAR. mixed: of each view, whether it belongs to the mixing partner as well."""
+        if self.config.negatives == "queue":
+            return z @ self.queue
+        others = self.config.negatives == "others"
+        similar, whose = (z @ self.queue, self.queue_clips) if others else (z @ all_keys.T, batch.all_clips)
+        own = batch.clips[:, None] == whose
+        both = own | (batch.all_clips[batch.partner][:, None] == whose)
+        return similar.masked_fill(torch.cat([both if of_two else own for of_two in mixed]), losses.FAR)
+
+    def _both_ways(self, positive: Tensor, z: Tensor, similar: Tensor, of_keys: Tensor, batch) -> Tensor:
+        """Contrast of a view z (N, dim) with the keys and of the keys with the view, each against all other views and keys.
+
+        positive (N,); similar, of_keys (N, N): of z and of the keys to the keys, those of the clip itself FAR."""
+        of_views = self._similar(z, z, batch, [False])
+        t = self.config.contrast_t
+        ways = ((similar, of_views), (similar.T, of_keys))
+        return sum(losses.contrast(losses.contrast_logits(positive, torch.cat(way, dim=1), t)) for way in ways) / 2
+
+    def _contrast(self, features: dict[str, Tensor], keys: Tensor, all_keys: Tensor, batch, updates: RunningUpdates):
+        """Contrast of each view and the distillation. updates: for the head's batch norm, where it has one."""
         c = self.config
         if not c.contrasts:
             return {}, {}, {}
         clips = [
-            self.encoder_q.clip(features[name]) + self._task_prompt(self.cl_prompt, name, places)
+            self.encoder_q.clip(features[name]) + self._task_prompt(self.cl_prompt, name, batch.offsets)
             for name in c.contrasts
         ]
-        z = self._project(self.encoder_q, torch.cat(clips))
+        z = self._project(self.encoder_q, torch.cat(clips), len(clips), updates)
         n, v = len(keys), len(c.contrasts)
         mixed_keys = nn.functional.normalize((1 - batch.share) * keys + batch.share * all_keys[batch.partner], dim=1)
         own_key = {name: mixed_keys if name == "mixed" else keys for name in CONTRASTS}
         times = len(all_keys) / n  # rows of the whole batch for one of these: a mean over these is that much too large
-        similar = torch.cat([z, keys, mixed_keys]) @ self.queue
+        of_two = [*(name == "mixed" for name in c.contrasts), False, True]
+        similar = self._similar(torch.cat([z, keys, mixed_keys]), all_keys, batch, of_two)
         teacher = {
             name: similar[(v + 1) * n :] if name == "mixed" else similar[v * n : (v + 1) * n] for name in CONTRASTS
         }
@@ -354,12 +415,18 @@ class PCM3(nn.Module):
             positive = (z[rows] * own_key[name]).sum(dim=1)
             logits[name] = losses.contrast_logits(positive, similar[rows], c.contrast_t)
             terms[f"contrast_{name}"] = losses.contrast(logits[name]) / times
+            if c.key_encoder == "same" and name != "mixed":
+                of_keys = similar[v * n : (v + 1) * n]
+                terms[f"contrast_{name}"] = self._both_ways(positive, z[rows], similar[rows], of_keys, batch)
             top1[name] = losses.contrast_top1(logits[name].detach()) / times
             student = similar[rows] if c.distillation else similar[rows].detach()
             distilled.append(losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk))
         terms["distillation"] = sum(distilled) / times
         return terms, logits, top1
 
-    def enqueue(self, keys: Tensor) -> None:
-        """Puts the step's keys (N, dim) into the queue; to be called when the step is done."""
+    def enqueue(self, keys: Tensor, clips: Tensor | None = None) -> None:
+        """Puts the step's keys (N, dim) into the queue; to be called when the step is done. clips (N,): whose they are, needed
+        where older keys of a clip itself do not count."""
+        if self.config.negatives == "others":
+            moco.enqueue(self.queue_clips[None], self.queue_ptr.clone(), clips[:, None])
         moco.enqueue(self.queue, self.queue_ptr, keys)

@@ -64,6 +64,7 @@ class SpaceTimeTransformer(Backbone):
         tokens: str,
         attention: str,
         causal: bool,
+        channels: int = 3,
     ):
         super().__init__()
         check_width(width, 16, heads)
@@ -75,7 +76,8 @@ class SpaceTimeTransformer(Backbone):
         self.causal, self.feature_size = causal, width
         self.joints, self.persons, self.patch = layout.joints, persons, patch_frames
         self.parts = layout.parts if tokens == "parts" else None
-        widths = [3 * patch_frames] if self.parts is None else [3 * patch_frames * len(part) for part in self.parts]
+        one = channels * patch_frames
+        widths = [one] if self.parts is None else [one * len(part) for part in self.parts]
         self.embed = nn.ModuleList(nn.Linear(size, width) for size in widths)
         self.place = nn.Parameter(torch.randn(layout.joints if self.parts is None else len(self.parts), width) * 0.02)
         steps = -(-STEPS // patch_frames)

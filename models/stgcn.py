@@ -82,13 +82,13 @@ class GraphNetwork(Backbone):
 
     causal = False
 
-    def __init__(self, layout: Layout, persons: int, width: int, depth: int):
+    def __init__(self, layout: Layout, persons: int, width: int, depth: int, channels: int = 3):
         super().__init__()
         check_width(width, 16)
         self.feature_size, self.joints, self.persons = width, layout.joints, persons
-        self.place = nn.Parameter(torch.randn(layout.joints, 3) * 0.02)
+        self.place = nn.Parameter(torch.randn(layout.joints, channels) * 0.02)
         graph = neighbours(layout.parents)
-        blocks, inputs, stage = [], 3, 0
+        blocks, inputs, stage = [], channels, 0
         for number in range(depth):
             now = sum(number >= int(depth * after) for after in DOUBLE_AFTER)
             outputs = width // 4 * 2**now

@@ -1,6 +1,7 @@
 """Flags of ablation.py."""
 
 import argparse
+import json
 import shlex
 
 from options import classification, common, pretraining
@@ -34,6 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
         "method is in each group and is run once",
     )
     g.add_argument(
+        "--rows",
+        default="",
+        metavar="FILE.json",
+        help="rows of your own instead of --groups, such as benchmarks/recipe_search.json: an object with pretrain_flags and "
+        "linear_flags, given to every run (unless the flags of these names are), and rows, a list of objects with group, name "
+        "and flags",
+    )
+    g.add_argument(
         "--seeds",
         type=natural,
         nargs="+",
@@ -43,16 +52,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--pretrain-flags",
-        default=PRETRAIN,
+        default=None,
         metavar="FLAGS",
         help="given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more "
-        "epochs and a larger --hidden-size bring it nearer to the paper's, and cost time",
+        "epochs and a larger --hidden-size bring it nearer to the paper's, and cost time; "
+        f"if not given: {PRETRAIN}",
     )
     g.add_argument(
         "--linear-flags",
-        default=LINEAR,
+        default=None,
         metavar="FLAGS",
-        help="given to every linear evaluation, in the same way; without --cache-features it is the exact protocol",
+        help="given to every linear evaluation, in the same way; without --cache-features it is the exact protocol; "
+        f"if not given: {LINEAR}",
     )
     g.add_argument(
         "--output",
@@ -71,16 +82,46 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if len(set(args.seeds)) < len(args.seeds):
         p.error(f"--seeds names a seed twice: {' '.join(map(str, args.seeds))}")
-    for name in ("pretrain_flags", "linear_flags"):
+    own = read_rows(args.rows, p.error) if args.rows else {}
+    args.rows = own.get("rows")
+    for name, usual in (("pretrain_flags", PRETRAIN), ("linear_flags", LINEAR)):
+        given = getattr(args, name)
         try:
-            setattr(args, name, shlex.split(getattr(args, name)))
+            setattr(args, name, shlex.split(own.get(name, usual) if given is None else given))
         except ValueError as error:
             p.error(f"--{name.replace('_', '-')}: {error}")
+    if not any(word.split("=")[0] == "--recipe" for word in args.pretrain_flags):
+        args.pretrain_flags = [
+            "--recipe",
+            "paper",
+            *args.pretrain_flags,
+        ]  # not by the number of clips: rows change one thing
     classification.parse_args(["--mode", "linear", *args.linear_flags])  # wrong ones are refused now, not after hours
     args.groups = [name for name in GROUPS if name in args.groups]
     return args
 
 
+def read_rows(path: str, refuse) -> dict:
+    """The content of a file of rows: pretrain_flags, linear_flags (text) and rows, a list of (group, name, flags)."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        rows = [(row["group"], row["name"], tuple(shlex.split(row["flags"]))) for row in content["rows"]]
+        flags = {name: content[name] for name in ("pretrain_flags", "linear_flags") if name in content}
+        if not all(isinstance(text, str) for row in rows for text in (*row[:2], *row[2])):
+            raise TypeError("group and name must be text")
+        [shlex.split(text) for text in flags.values()]
+    except OSError as error:
+        refuse(f"--rows {path}: {error.strerror}")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        refuse(f"--rows {path}: expected an object with rows, each with group, name and flags as text ({error})")
+    return {"rows": rows, **flags}
+
+
 def encoder_words(flags: list[str]) -> list[str]:
-    """Backbone and sizes among the flags of a pretraining, as words; exits with its message for a wrong flag."""
-    return as_words(encoder_flags(pretraining.parse_args(flags)))
+    """Backbone, sizes, pooling, scaling and stream among the flags of a pretraining, as words; exits with its message for a
+    wrong flag."""
+    args = pretraining.parse_args(flags)
+    if args.recipe == "small":
+        pretraining.settled(args, clips=1_000)  # the encoder is the same for every number of clips
+    return as_words(encoder_flags(args)) + (["--stream", args.stream] if args.stream != "joint" else [])

@@ -7,7 +7,7 @@ the backbone; a size that the backbone does not have is refused when the encoder
 
 import argparse
 
-from options.common import number, positive, positive_int
+from options.common import number, pooling, pooling_or_all, positive, positive_int
 
 SIZES = (
     "hidden_size",
@@ -31,8 +31,11 @@ def multiple_of_16(text: str) -> int:
     return value
 
 
-def add_backbone_flags(g) -> None:
-    """--backbone and the sizes."""
+READING = ("pool", "scale_by")  # how an encoder reads clips
+
+
+def add_backbone_flags(g, every_pooling: bool = False) -> None:
+    """--backbone and the sizes, --pool and --scale-by. every_pooling: whether --pool may be all."""
     g.add_argument(
         "--backbone",
         default=None,
@@ -116,20 +119,40 @@ def add_backbone_flags(g) -> None:
         "(if not given) features see the whole clip",
     )
 
+    g.add_argument(
+        "--pool",
+        type=pooling_or_all if every_pooling else pooling,
+        default=None,
+        metavar="WORD",
+        help="how the frames' features become the clip's: last, mean, max, min, std, or several side by side, like mean_std or "
+        "last_max; if not given the last frame (gru, bigru: what each direction knows at its end), as in the paper and the "
+        "released weights, and the mean where a backbone sees all frames at once. max is worth ten points and more on small "
+        "sets. A checkpoint knows its own; given with --pretrained it overrules that"
+        + ("; all: one after the other, each in a folder of its own, and a table at the end" if every_pooling else ""),
+    )
+    g.add_argument(
+        "--scale-by",
+        choices=("none", "trunk"),
+        default=None,
+        help="what clips are divided by when they are read: nothing (if not given), or trunk: the length of the person's trunk "
+        "(median over the clip), so that tall and small people, and units, become alike; arrays and files stay in metres",
+    )
 
-def add_random_encoder_group(p: argparse.ArgumentParser) -> None:
-    """Backbone and sizes of the encoder that is evaluated without --pretrained."""
+
+def add_random_encoder_group(p: argparse.ArgumentParser, every_pooling: bool = False) -> None:
+    """Backbone and sizes of the encoder that is evaluated without --pretrained. every_pooling: whether --pool may be all."""
     add_backbone_flags(
         p.add_argument_group(
             "random encoder (without --pretrained)",
             "With --pretrained they may be left out: a checkpoint knows its own; what contradicts it is refused.",
-        )
+        ),
+        every_pooling,
     )
 
 
 def encoder_flags(args: argparse.Namespace) -> dict:
-    """The backbone and the sizes that were given, by name."""
-    return {name: value for name in ("backbone", *SIZES) if (value := getattr(args, name)) is not None}
+    """The backbone, the sizes, pooling and scaling that were given, by name."""
+    return {name: value for name in ("backbone", *SIZES, *READING) if (value := getattr(args, name)) is not None}
 
 
 def as_words(given: dict) -> list[str]:

@@ -119,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="accuracy after 10, 20, ... 100 %% of the frames, from one pass of a causal encoder; early.json and early.png",
     )
-    backbones.add_random_encoder_group(p)
+    backbones.add_random_encoder_group(p, every_pooling=True)
     g = common.add_machine_group(p)
     common.add_processes(g)
     g.add_argument(

@@ -5,7 +5,8 @@ import argparse
 from options.datasets import PROTOCOLS
 
 REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
-STREAMS = ("joint", "bone", "motion")
+STREAMS = ("joint", "bone", "motion", "joint_motion")
+POOLS = ("last", "mean", "max", "min", "std")  # parts of a pooling; a test holds that models.pooling has the same
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
 
 
@@ -60,6 +61,22 @@ def place(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("expected the name of a folder, got an empty one (. is the current folder)")
     return text
+
+
+EVERY_POOLING = ("last", "mean", "max", "std", "mean_std", "mean_max", "last_max", "mean_max_std")  # of --pool all
+
+
+def pooling(text: str) -> str:
+    """An argparse type: one of POOLS, or several joined by _, none twice."""
+    parts = text.split("_")
+    if set(parts) - set(POOLS) or len(set(parts)) < len(parts):
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(POOLS)}, or several like mean_std, got {text!r}")
+    return text
+
+
+def pooling_or_all(text: str) -> str:
+    """The same, or all."""
+    return text if text == "all" else pooling(text)
 
 
 positive_int = number(int, low=1)

@@ -12,7 +12,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Says what a checkpoint holds and, with --to, writes it in another format: ours, that of the original release, or the "
         "encoder by itself.",
-        "Every tensor that is kept stays bit for bit as it is.",
+        "Every tensor that is kept stays bit for bit as it is (but for --half).",
     )
     p.add_argument(
         "checkpoint", help="ours, a released one, a relative's (CMD, HaLP, skeleton-contrast), or a bare encoder"
@@ -24,6 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="ours: a pretraining file that explains and rebuilds itself, from a released one. released: what the original code "
         "and its relatives read, epoch and state_dict with encoder_q.*; gru only. encoder: the query encoder by itself, "
         "without head, queue and prompts: a third of the size or less, for sharing. Not given: nothing is written",
+    )
+    p.add_argument(
+        "--half",
+        action="store_true",
+        help="with --to encoder: the weights as float16, half the size, for sharing (features then differ in the fourth digit or "
+        "so; every program computes in float32 all the same)",
     )
     p.add_argument("--output", default="", metavar="FILE", help="file to write, with --to; nothing is overwritten")
     p.add_argument(
@@ -49,4 +55,6 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error(
             "--to and --output go together: the format and the file; without both, the checkpoint is only described"
         )
+    if args.half and args.to != "encoder":
+        p.error("--half is of --to encoder: pretraining goes on from exact weights")
     return args

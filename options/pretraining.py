@@ -2,7 +2,7 @@
 
 import argparse
 
-from options import backbones, common
+from options import backbones, common, recipes
 from options.common import natural, non_negative, number, positive, positive_int, share
 
 EXPERIMENTS = ("PCM3_wprompt", "PCM3_woprompt")
@@ -80,7 +80,7 @@ def _add_run_group(p) -> None:
     g.add_argument(
         "--checkpoint-path",
         type=common.place,
-        default="./checkpoints",
+        default="runs/pretrain",
         metavar="FOLDER",
         help="run folder: log, metrics, checkpoints",
     )
@@ -105,6 +105,15 @@ def _add_run_group(p) -> None:
         action="store_true",
         help="with --resume: go on where the data set holds other clips now than the run began with (names, labels, frame "
         "counts or coordinates), which is refused otherwise; it is then another run, and arguments.json says so",
+    )
+    g.add_argument(
+        "--recipe",
+        choices=recipes.RECIPES,
+        default="auto",
+        help="what is used where no flag is given: paper, the defaults below; small, for sets of some hundred or thousand clips "
+        "(options/recipes.py: a small two-way encoder, the maximum over time, other bodies as views, about 1,000 steps and "
+        "more with the number of clips); auto: paper from 20,000 training clips on, and for every command that names --lr or "
+        "--schedule, else small. The first line of the log says which, and with what",
     )
     g.add_argument("--epochs", type=positive_int, default=451, help="passes over the training split")
     g.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="epoch to begin at (with --init-from)")
@@ -192,7 +201,12 @@ def _add_optimizer_group(p) -> None:
 def _add_model_group(p) -> None:
     g = p.add_argument_group("model")
     common.add_representation(g, "--skeleton-representation")
-    g.add_argument("--stream", choices=common.STREAMS, default="joint", help="coordinates, bones or motion")
+    g.add_argument(
+        "--stream",
+        choices=common.STREAMS,
+        default="joint",
+        help="coordinates, bones, motion, or coordinates and motion of each joint side by side, which helps on small sets",
+    )
     g.add_argument(
         "--use-motion-feeder", action="store_true", help="with --stream motion: take it before crop and transform"
     )
@@ -208,12 +222,33 @@ def _add_model_group(p) -> None:
         default=True,
         help="hidden layer in the projection head; always in the released runs, so it need not be given",
     )
+    g.add_argument(
+        "--head-norm",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="batch norm in the head's hidden layer; not in the released runs, helps with few clips",
+    )
 
 
 def _add_contrast_group(p) -> None:
     g = p.add_argument_group("contrast and distillation")
     g.add_argument(
         "--contrast-k", type=positive_int, default=16384, help="queue size (negatives); at least the batch size"
+    )
+    g.add_argument(
+        "--negatives",
+        choices=("queue", "others", "batch"),
+        default="queue",
+        help="what a clip is told from: queue, all of it, as released; others, the queue without older keys of the clip itself, "
+        "for sets that are not much larger than the queue; batch, only the other clips of the batch (no queue)",
+    )
+    g.add_argument(
+        "--key-encoder",
+        choices=("slow", "same"),
+        default="slow",
+        help="what makes the keys: slow, the momentum copy, as released; same, the encoder itself, with gradient, view and key "
+        "told from all others both ways (SimCLR; needs --negatives batch): more is learned in few steps. One process only, "
+        "without --grad-accum",
     )
     g.add_argument("--contrast-m", type=share, default=0.999, help="momentum of the key encoder")
     g.add_argument("--contrast-t", type=positive, default=0.07, help="temperature of the contrast; lower = harder")
@@ -245,6 +280,39 @@ def _add_view_group(p) -> None:
     )
     g.add_argument("--corrupt-share", type=share, default=0.6, help="share of the joints that are corrupted")
     g.add_argument("--shear", type=non_negative, default=1.0, help="amplitude of the shear")
+    g.add_argument(
+        "--shear-probability", type=share, default=1.0, help="how often a view that is not corrupted is sheared"
+    )
+    g.add_argument(
+        "--rotation",
+        type=number(float, low=0.0, high=180.0),
+        default=0.0,
+        metavar="DEGREES",
+        help="turn every view by up to so much about each of the three axes; 10 is usual, 30 where cameras differ",
+    )
+    g.add_argument(
+        "--scale",
+        type=number(float, above=0.0, high=10.0),
+        default=[1.0, 1.0],
+        **pair,
+        help="range of a factor for each axis; 0.8 1.2 is usual",
+    )
+    g.add_argument(
+        "--bones",
+        type=number(float, low=0.0, high=2.0),
+        default=0.0,
+        metavar="B",
+        help="give every view a body of its own: each bone e^u times as long, u in -B..B, left and right alike, the same in all "
+        "frames; 0.25 is usual; for sets of few subjects, where clips can be told apart by bodies alone",
+    )
+    g.add_argument(
+        "--noise",
+        type=non_negative,
+        default=0.0,
+        metavar="X",
+        help="standard deviation of noise on every coordinate of query and key, in the units of the clips as they are read "
+        "(metres, or trunks with --scale-by trunk); 0.01 to 0.03 is usual",
+    )
     g.add_argument(
         "--mask-ratio",
         type=share,
@@ -303,9 +371,13 @@ def _add_ablation_group(p) -> None:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Parsed and checked arguments; what --exp-descri decides is filled in."""
+    """Parsed arguments, checked as far as a recipe does not decide them; `given`: the names of the flags that were given.
+    `settled` makes them whole once the number of training clips is known."""
     p = build_parser()
     args = p.parse_args(argv)
+    for action in p._actions:
+        action.default = argparse.SUPPRESS
+    args.given = set(vars(p.parse_args(argv)))
     prompts = args.exp_descri == "PCM3_wprompt"
     for name, value in (
         ("distillation", prompts),
@@ -315,28 +387,49 @@ def parse_args(argv=None) -> argparse.Namespace:
     ):
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.contrasts = tuple(name for name in CONTRASTS if getattr(args, f"{name}_view"))
-    if args.batch_size > args.contrast_k:
-        p.error(f"--batch-size {args.batch_size} does not fit in the queue of --contrast-k {args.contrast_k}")
-    for flag in ("crop", "mix_parts", "mix_length"):
-        low, high = getattr(args, flag)
-        if low > high:
-            p.error(f"--{flag.replace('_', '-')} {low} {high}: the first number must not be the larger")
-    if args.mix_length[1] > 16:
-        p.error(f"--mix-length goes up to 16 units of 4 frames, got {args.mix_length[1]}")
-    if abs(sum(args.mix_probabilities) - 1) > 1e-6:
-        p.error(f"--mix-probabilities must add up to 1, got {' '.join(map(str, args.mix_probabilities))}")
-    if not args.contrasts and args.prediction_weight == 0:
-        p.error("nothing is left to train: every view and the prediction are switched off")
-    if args.mask_segments > 64:
-        p.error(f"--mask-segments goes up to 64, the frames of a view, got {args.mask_segments}")
-    if args.prediction_weight > 0 or "predicted" in args.contrasts or "masked" in args.contrasts:
-        if int(5 * args.mask_ratio + 1e-9) < 1:
-            p.error(f"--mask-ratio {args.mask_ratio} hides none of the five body parts; give 0.2 or more")
     if args.resume and args.init_from:
         p.error("--resume and --init-from exclude each other: one continues a run, the other starts a new one")
     if args.resume_on_other_data and not args.resume:
         p.error("--resume-on-other-data goes with --resume: a new run takes the data as it is")
     if args.resume and args.start_epoch:
         p.error("--start-epoch goes with --init-from; --resume knows where it stopped")
+    if recipes.chosen(args, clips=0)[0] == "paper" and (problem := wrong_with(args)):
+        p.error(problem)
     return args
+
+
+def settled(args: argparse.Namespace, clips: int) -> str:
+    """Fills in, in place, what the recipe decides for so many training clips; returns the sentence that says it. ValueError, with
+    a sentence, when what comes out does not go together."""
+    said = recipes.settle(args, clips)
+    if problem := wrong_with(args):
+        raise ValueError(f"{problem} ({said})" if args.recipe == "small" else problem)
+    del args.given
+    return said
+
+
+def wrong_with(args: argparse.Namespace) -> str | None:
+    """What does not go together, as a sentence, or None. Also makes `contrasts` of the flags of the views."""
+    args.contrasts = tuple(name for name in CONTRASTS if getattr(args, f"{name}_view"))
+    if args.batch_size > args.contrast_k:
+        return f"--batch-size {args.batch_size} does not fit in the queue of --contrast-k {args.contrast_k}"
+    if args.key_encoder == "same" and (args.negatives != "batch" or args.grad_accum > 1):
+        return "--key-encoder same needs --negatives batch, and the whole batch at once (no --grad-accum)"
+    if args.head_norm and not args.mlp:
+        return "--head-norm is of the head's hidden layer, which --no-mlp takes away"
+    for flag in ("crop", "scale", "mix_parts", "mix_length"):
+        low, high = getattr(args, flag)
+        if low > high:
+            return f"--{flag.replace('_', '-')} {low} {high}: the first number must not be the larger"
+    if args.mix_length[1] > 16:
+        return f"--mix-length goes up to 16 units of 4 frames, got {args.mix_length[1]}"
+    if abs(sum(args.mix_probabilities) - 1) > 1e-6:
+        return f"--mix-probabilities must add up to 1, got {' '.join(map(str, args.mix_probabilities))}"
+    if not args.contrasts and args.prediction_weight == 0:
+        return "nothing is left to train: every view and the prediction are switched off"
+    if args.mask_segments > 64:
+        return f"--mask-segments goes up to 64, the frames of a view, got {args.mask_segments}"
+    if args.prediction_weight > 0 or "predicted" in args.contrasts or "masked" in args.contrasts:
+        if int(5 * args.mask_ratio + 1e-9) < 1:
+            return f"--mask-ratio {args.mask_ratio} hides none of the five body parts; give 0.2 or more"
+    return None

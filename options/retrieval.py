@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL",
     )
-    backbones.add_random_encoder_group(p)
+    backbones.add_random_encoder_group(p, every_pooling=True)
     g = common.add_machine_group(p)
     g.add_argument(
         "--seed",
@@ -110,6 +110,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error(f"--seed is of the random encoder; leave it out with {sources[0]}, where nothing is left to chance")
     if args.features and (args.save_features or args.stream):
         p.error(f"{'--save-features' if args.save_features else '--stream'} has no effect on --features; leave it out")
+    if args.pool and (args.raw_joints or args.features):
+        p.error("--pool is of an encoder; leave it out where none is run")
     args.seed = args.seed or [DEFAULT_SEED]
     if len(set(args.seed)) < len(args.seed):
         p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")

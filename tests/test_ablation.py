@@ -143,3 +143,38 @@ def test_the_real_programs_make_the_table(tmp_path):
     assert markdown.count("\n|") == 2 + 5 + 2 and "not run" not in markdown
     rows = json.loads((tmp_path / "out/table.json").read_text())["rows"]
     assert all(0 <= row["knn1"]["1"] <= 1 for row in rows)
+
+
+def test_rows_of_a_file(tmp_path):
+    file = tmp_path / "rows.json"
+    rows = [
+        {"group": "views", "name": "no bones", "flags": "--bones 0"},
+        {"group": "pool", "name": "mean", "flags": "--pool mean"},
+    ]
+    content = {"pretrain_flags": "--recipe small --hidden-size 32", "linear_flags": "--cache-features", "rows": rows}
+    file.write_text(json.dumps(content))
+    lines = commands(f"--rows {file} --seeds 1")
+    parsed = [pretraining.parse_args(words) for program, *words in lines if program == "pretrain_moco_mask.py"]
+    assert [(a.recipe, a.hidden_size, a.bones, a.pool) for a in parsed] == [
+        ("small", 32, 0.0, None),
+        ("small", 32, 0.0, "mean"),
+    ]
+    random = next(
+        words for program, *words in lines if program == "action_retrieval.py" and "--pretrained" not in words
+    )
+    asked = retrieval.parse_args(random)
+    assert (asked.backbone, asked.hidden_size, asked.pool, asked.scale_by, asked.stream) == (
+        "bigru",
+        32,
+        "max",
+        "trunk",
+        "joint_motion",
+    )
+    for wrong, words in (
+        ("{}", "expected an object"),
+        ('{"rows": [{"group": 1}]}', "expected an object"),
+        ("[", "expected"),
+    ):
+        file.write_text(wrong)
+        refused(call(ablation.main, f"--dry-run --rows {file}"), words)
+    refused(call(ablation.main, f"--dry-run --rows {tmp_path}/none.json"), "No such file")

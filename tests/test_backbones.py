@@ -265,6 +265,7 @@ def test_flags_are_words_again():
 # -- programs -------------------------------------------------------------------------------------------------------
 
 RUN = (
+    "--recipe paper "
     "--decoder-hidden-size 8 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu --optimizer adamw --lr 0.001 "
     "--precision fp32"
 )

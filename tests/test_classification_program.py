@@ -37,7 +37,7 @@ def world(tmp_path_factory):
     write_tiny_dataset(root / "data", "ntu60", ("xview",), train=70, val=64, classes=60, frames=300)
     ran = call(
         pretrain_moco_mask.main,
-        f"--data-root {root}/data --pre-dataset tiny --checkpoint-path {root}/pre {PRETRAIN}",
+        f"--data-root {root}/data --pre-dataset tiny --recipe paper --checkpoint-path {root}/pre {PRETRAIN}",
     )
     assert ran.status == 0, ran.err
     return root
@@ -201,7 +201,7 @@ def test_one_person_and_other_joints(tmp_path):
     write_tiny_dataset(tmp_path, "sbu", layout="sbu_15", joints=15, persons=1, frames=90)
     ran = call(
         pretrain_moco_mask.main,
-        f"--data-root {tmp_path} --pre-dataset sbu --checkpoint-path {tmp_path}/pre {PRETRAIN}",
+        f"--data-root {tmp_path} --pre-dataset sbu --recipe paper --checkpoint-path {tmp_path}/pre {PRETRAIN}",
     )
     assert ran.status == 0, ran.err
     ran = call(

@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 def command(data, run, more=""):
     sizes = SMALL.replace("--hidden-size 16 --num-layers 2 ", "") if "--backbone" in more else SMALL
-    return f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {sizes} {QUEUE} --epochs 100000 {more}"
+    return f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} {sizes} {QUEUE} --epochs 100000 {more}"
 
 
 def distance(a: dict, b: dict) -> float:

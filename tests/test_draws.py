@@ -12,7 +12,7 @@ PARTS = KINECT_V2.parts
 
 def step(number, seed=1, batch=8, settings=None, frames=None):
     frames = np.full(40, 150) if frames is None else frames
-    return draw_step(seed, number, batch, frames, PARTS, 25, settings or ViewSettings())
+    return draw_step(seed, number, batch, frames, KINECT_V2, settings or ViewSettings())
 
 
 def same(a, b):
@@ -125,7 +125,7 @@ def test_resizemix_reads_the_start_of_the_partner():
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 def test_other_layouts(layout):
-    draws = draw_step(0, 0, 6, np.full(10, 80), layout.parts, layout.joints, ViewSettings())
+    draws = draw_step(0, 0, 6, np.full(10, 80), layout, ViewSettings())
     assert draws.matrices.shape == (3, 6, layout.joints, 3, 3) and draws.hidden.shape == (64, layout.joints)
     untouched = (draws.matrices[:2] == np.eye(3)).all(axis=(-1, -2)).sum(-1)
     assert set(np.unique(untouched)) <= {0, layout.joints - round(0.6 * layout.joints)}

@@ -92,7 +92,7 @@ def test_the_size_of_a_frame_tells_layout_and_persons(tmp_path, layout, persons)
     [
         ({"layout": "sbu_15"}, "trained on layout kinect_v2_25"),
         ({"stream": "bone"}, "trained on the joint stream"),
-        ({"stream": "colour"}, "joint, bone or motion"),
+        ({"stream": "colour"}, "joint, bone, motion"),
         ({"persons": 1}, "150 numbers a frame"),
         ({"normalise": "half"}, "normalisation step"),
     ],

@@ -622,7 +622,8 @@ def test_any_combination_of_pretraining_flags(data, tmp_path):
         with one_case("pretraining"):
             number["runs"] += 1
             run = tmp_path / str(number["runs"])
-            base = (
+            base = "--recipe paper "
+            base += (
                 "--pre-dataset tiny --hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --threads 1"
             )
             command = f"--data-root {data} --checkpoint-path {run} {base} --contrast-k 8 --topk 8 --max-steps 2 {more}"

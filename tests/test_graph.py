@@ -36,7 +36,7 @@ def batches(device="cpu", dtype=torch.float64):
         hidden = torch.rand(FRAMES, FEATURES, generator=draw) < 0.5
         partner = torch.randperm(ROWS, generator=draw)
         share, offsets = torch.rand((), generator=draw, dtype=dtype), torch.rand(6, generator=draw, dtype=dtype)
-        numbers = (*views, hidden, partner, share, offsets, torch.arange(ROWS))
+        numbers = (*views, hidden, partner, share, offsets, torch.arange(ROWS), torch.arange(ROWS))
         yield Batch(**{f.name: t.to(device) for f, t in zip(fields(Batch), numbers, strict=True)})
 
 

@@ -26,7 +26,7 @@ def pretrain(folder, more=""):
     root, name = folder.parent.parent, folder.parent.name
     return call(
         pretrain_moco_mask.main,
-        f"--data-root {root} --pre-dataset {name} --checkpoint-path {root}/run {SMALL} {more}",
+        f"--data-root {root} --pre-dataset {name} --recipe paper --checkpoint-path {root}/run {SMALL} {more}",
     )
 
 
@@ -47,12 +47,15 @@ def test_missing_file(folder, name):
 
 
 def test_unknown_dataset(tmp_path):
-    ran = call(pretrain_moco_mask.main, f"--data-root {tmp_path} --pre-dataset nobody {SMALL}")
+    ran = call(pretrain_moco_mask.main, f"--data-root {tmp_path} --pre-dataset nobody --recipe paper {SMALL}")
     refused(ran, "'nobody'", "dataset.json")
 
 
 def test_known_dataset_without_files_says_how_to_make_them(tmp_path):
-    ran = call(pretrain_moco_mask.main, f"--data-root {tmp_path} --pre-dataset ntu60 --protocol cross_view {SMALL}")
+    ran = call(
+        pretrain_moco_mask.main,
+        f"--data-root {tmp_path} --pre-dataset ntu60 --protocol cross_view --recipe paper {SMALL}",
+    )
     refused(ran, "xview/train_data_joint.npy", "python -m data_gen.prepare_ntu --dataset ntu60")
 
 

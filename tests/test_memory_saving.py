@@ -182,7 +182,8 @@ def test_recomputing_writes_the_same_log(data, tmp_path):  # noqa: F811
 
 def test_mistakes_are_one_sentence(data, tmp_path):  # noqa: F811
     refused(pretrain(data, tmp_path / "a", "--grad-accum 3"), "--grad-accum 3 does not divide the 4 clips")
-    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/b --batch-size 4 --contrast-k 12 --device cpu"
+    command = f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {tmp_path}/b --batch-size 4 --contrast-k 12"
+    command += " --device cpu"
     ran = call(pretrain_moco_mask.main, command + " --backbone stgcn --width 16 --depth 2 --recompute 1")
     refused(ran, "--recompute with --backbone stgcn", "--grad-accum")
 

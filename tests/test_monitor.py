@@ -77,7 +77,7 @@ def test_a_limit_takes_the_same_clips_every_time(data):
 def pretrain(data, run, flags=""):
     return call(
         pretrain_moco_mask.main,
-        f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} --hidden-size 16 --num-layers 1 "
+        f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} --hidden-size 16 --num-layers 1 "
         f"--decoder-hidden-size 8 --batch-size 8 --contrast-k 16 --threads 1 --workers 0 --epochs 4 --precision fp32 {flags}",
     )
 
@@ -161,7 +161,8 @@ def test_collapse_is_said_once_and_not_of_a_healthy_or_a_young_run():
 
 def test_a_run_logs_its_spread_and_says_a_collapse(data, tmp_path):
     small = "--hidden-size 16 --num-layers 1 --batch-size 12 --contrast-k 12 --topk 12 --decoder-hidden-size 16 --pictures 0"
-    common = f"--data-root {data} --pre-dataset tiny --protocol cross_subject {small} --optimizer adamw --print-freq 1"
+    common = f"--data-root {data} --pre-dataset tiny --recipe paper --protocol cross_subject {small} --optimizer adamw"
+    common += " --print-freq 1"
     for name, rate, collapses in (("good", 0.001, False), ("bad", 2.0, True)):
         ran = call(
             pretrain_moco_mask.main,

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
 
 
 def pretraining(data, run, more=""):
-    return f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {QUEUE} --epochs 100000 {more}"
+    return f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} {SMALL} {QUEUE} --epochs 100000 {more}"
 
 
 def names_holder(ran, program: str, pid: int):

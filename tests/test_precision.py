@@ -97,7 +97,7 @@ def test_the_flags_are_those_of_the_system(monkeypatch, tmp_path):
 
 
 def pretrain(data, run, more=""):
-    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {RUN} --epochs 3 {more}"
+    command = f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} {RUN} --epochs 3 {more}"
     return call(pretrain_moco_mask.main, command)
 
 

@@ -49,7 +49,8 @@ def runs(tmp_path_factory):
     common = f"--data-root {root} --threads 1 {SIZE}"
     ran = call(
         pretrain_moco_mask.main,
-        f"{common} --pre-dataset tiny --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 12 --print-freq 2 "
+        f"{common} --pre-dataset tiny --recipe paper --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 12 "
+        "--print-freq 2 "
         f"--pictures 0 --checkpoint-path {folder}/pretrained",
     )
     assert ran.status == 0, ran.err

@@ -28,7 +28,7 @@ def root(tmp_path_factory):
     write_tiny_dataset(root / "data", "tiny", train=12, val=6, frames=60)
     ran = call(
         pretrain_moco_mask.main,
-        f"--data-root {root}/data --pre-dataset tiny --checkpoint-path {root}/run --hidden-size 16 --num-layers 1 "
+        f"--data-root {root}/data --pre-dataset tiny --recipe paper --checkpoint-path {root}/run --hidden-size 16 --num-layers 1 "
         "--decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --threads 1 --epochs 1 --knn-every 1 --pictures 1",
     )
     assert ran.status == 0, ran.err

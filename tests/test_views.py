@@ -1,16 +1,18 @@
 """Views against a slow twin: one clip, one frame, one joint at a time, written from the definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from feeder.batches import Batches, Buffers
 from feeder.clips import PackedClips
-from feeder.draws import ViewSettings
+from feeder.draws import ViewSettings, draw_bodies, turn_and_scale, uniforms
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
-from feeder.views import STREAMS, centre_crop
-from utils.skeleton import KINECT_V2
+from feeder.views import STREAMS, centre_crop, channels_of
+from utils.skeleton import KINECT_V2, LAYOUTS, at
 
 
 def random_clips(count=9, persons=2, seed=0) -> PackedClips:
@@ -43,6 +45,8 @@ def slow_view(clips, clip, start, length, matrices, frames, stream):
                 out[t, v, :, m] = matrices[v] @ frame[v, :, m]
     if stream == "bone":
         return out - out[:, list(KINECT_V2.parents)]
+    if stream == "joint_motion":
+        return np.concatenate([out, np.concatenate([out[1:] - out[:-1], np.zeros_like(out[:1])])], axis=2)
     if stream == "motion":
         return np.concatenate([out[1:] - out[:-1], np.zeros_like(out[:1])])
     return out
@@ -53,7 +57,7 @@ def slow_view(clips, clip, start, length, matrices, frames, stream):
 def test_batch_equals_the_slow_twin(stream, persons):
     clips = random_clips(persons=persons)
     settings = ViewSettings(frames=64, mask_per_sample=stream == "bone")
-    batches = Batches(clips, 6, 3, settings, KINECT_V2.parts, KINECT_V2.parents, stream)
+    batches = Batches(clips, 6, 3, settings, KINECT_V2, stream)
     draws, batch = batches.draws(2), batches[2]
     views = np.stack(
         [
@@ -64,7 +68,7 @@ def test_batch_equals_the_slow_twin(stream, persons):
             for v in range(3)
         ]
     )
-    shape = (6, 64, 25, 3, persons)
+    shape = (6, 64, 25, channels_of(stream), persons)
     for view, expected in zip(("query", "key", "target"), views, strict=True):
         np.testing.assert_allclose(getattr(batch, view).reshape(shape), expected, atol=2e-5)
     hidden = np.broadcast_to(draws.hidden, (6, 64, 25))
@@ -78,7 +82,7 @@ def test_batch_equals_the_slow_twin(stream, persons):
 
 def test_workers_and_rows_change_nothing():
     clips = random_clips(20)
-    make = lambda rows=None: Batches(clips, 8, 5, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents, rows=rows)  # noqa: E731
+    make = lambda rows=None: Batches(clips, 8, 5, ViewSettings(), KINECT_V2, rows=rows)  # noqa: E731
     plain = [make()[s] for s in range(5)]
     for workers in (0, 1, 3):
         for a, b in zip(plain, make().stream(0, 5, workers), strict=True):
@@ -127,9 +131,9 @@ def test_buffers_are_used_again_only_when_nobody_holds_them():
 
 def test_old_content_of_a_buffer_does_not_matter():
     clips = random_clips(12)
-    first = Batches(clips, 8, 1, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents)
+    first = Batches(clips, 8, 1, ViewSettings(), KINECT_V2)
     expected = first[0]
-    second = Batches(clips, 8, 1, ViewSettings(), KINECT_V2.parts, KINECT_V2.parents)
+    second = Batches(clips, 8, 1, ViewSettings(), KINECT_V2)
     second[0]
     for arrays in second.buffers.arrays.values():
         for array in arrays:
@@ -138,3 +142,92 @@ def test_old_content_of_a_buffer_does_not_matter():
     assert all(
         torch.equal(getattr(batch, k), getattr(expected, k)) for k in ("query", "key", "target", "masked", "mixed")
     )
+
+
+def slow_body(factors, layout, x):
+    """Joints x (V, 3) put together again from the root outwards, bone by bone, then moved back to where the centre was.
+    factors: of the bone to each parent."""
+    made = {root: x[root] for root, parent in enumerate(layout.parents) if root == parent}
+    while len(made) < layout.joints:
+        for joint, parent in enumerate(layout.parents):
+            if parent in made and joint not in made:
+                made[joint] = made[parent] + factors[joint] * (x[joint] - x[parent])
+    out = np.stack([made[joint] for joint in range(layout.joints)])
+    return out - at(out, layout.centre, 0) + at(x, layout.centre, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
+def test_bodies_are_put_together_bone_by_bone(layout):
+    u = uniforms(1, 2, 3, (5, layout.joints))
+    bodies = draw_bodies(u, layout, 0.25)
+    left = [min(i, j) for i, j in enumerate(layout.mirrored)]
+    for body, own in zip(bodies, u, strict=True):
+        factor = np.exp(0.25 * (2 * own - 1))
+        x = np.random.default_rng(0).normal(size=(layout.joints, 3))
+        np.testing.assert_allclose(body @ x, slow_body(factor[left], layout, x), atol=1e-5)
+    pairs = [(i, j) for i, j in enumerate(layout.mirrored) if i < j]
+    sides = sum("left" in name for name in layout.names)
+    assert len(pairs) == sides >= 6 and all(layout.mirrored[j] == i for i, j in pairs)
+    np.testing.assert_allclose(draw_bodies(u, layout, 0.0), np.eye(layout.joints)[None].repeat(5, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("stream", ["joint", "joint_motion"])
+def test_bodies_turns_and_noise_of_a_batch(stream):
+    """Each view by hand: crop and resize of the divided clip, then body, matrices, noise (query and key), stream."""
+    clips = random_clips(9, persons=2).scaled("trunk", KINECT_V2)
+    settings = ViewSettings(rotation=30, scale=(0.5, 2.0), bones=0.3, noise=0.1, shear_probability=0.3, corruption=0.3)
+    batches = Batches(clips, 6, 3, settings, KINECT_V2, stream)
+    draws, batch = batches.draws(1), batches[1]
+    assert np.std(draws.noise) == pytest.approx(0.1, rel=0.02) and abs(draws.noise.mean()) < 2e-3
+    plain = replace(clips, factors=None)
+    for v, name in enumerate(("query", "key", "target")):
+        for i, c in enumerate(draws.clips):
+            crop = (plain, c, draws.starts[v, i], draws.lengths[v, i])
+            x = slow_view(*crop, np.eye(3)[None].repeat(25, 0), 64, "joint") * float(clips.factors[c])
+            x = np.einsum("vw,twcm->tvcm", draws.bodies[v, i], x)
+            x = np.einsum("vcd,tvdm->tvcm", draws.matrices[v, i], x)
+            if v < 2:
+                x = x + draws.noise[v, i] * (x != 0)
+            if stream == "joint_motion":
+                x = np.concatenate([x, np.concatenate([x[1:] - x[:-1], np.zeros_like(x[:1])])], axis=2)
+            np.testing.assert_allclose(getattr(batch, name)[i].reshape(x.shape), x, atol=1e-4)
+    part = Batches(clips, 6, 3, settings, KINECT_V2, stream, rows=slice(2, 5))[1]
+    for name in ("query", "key", "target", "mixed"):
+        assert torch.equal(getattr(part, name), getattr(batch, name)[2:5])
+
+
+def test_turns_are_rotations_and_scales_of_the_asked_size():
+    u, eye = uniforms(0, 1, 0, (200, 7)), np.eye(3)[None, None].repeat(200, 0)
+    turns = turn_and_scale(eye, u, ViewSettings(rotation=20))[:, 0]
+    np.testing.assert_allclose(turns @ turns.swapaxes(1, 2), eye[:, 0], atol=1e-6)
+    assert (np.linalg.det(turns) > 0).all()
+    assert 20 < np.degrees(np.arccos((np.trace(turns, axis1=1, axis2=2) - 1) / 2)).max() <= 20 * 3**0.5 + 0.5
+    scales = turn_and_scale(eye, u, ViewSettings(scale=(0.7, 1.2)))[:, 0]
+    diagonal = np.diagonal(scales, axis1=1, axis2=2)
+    assert 0.7 <= diagonal.min() < 0.72 and 1.18 < diagonal.max() <= 1.2 and np.count_nonzero(scales) == 600
+
+
+def test_new_views_leave_the_draws_of_the_old_ones_alone():
+    clips = random_clips(20)
+    old, new = (
+        Batches(clips, 8, 5, settings, KINECT_V2).draws(3)
+        for settings in (ViewSettings(), ViewSettings(bones=0.2, noise=0.1))
+    )
+    assert old.bodies is None and old.noise is None
+    for name in ("clips", "starts", "lengths", "matrices", "hidden", "offsets"):
+        assert np.array_equal(getattr(old, name), getattr(new, name))
+
+
+def test_the_trunk_is_the_way_from_the_hips_to_the_root():
+    assert KINECT_V2.trunk == (0, 1, 20) and LAYOUTS["coco_17"].trunk == ((11, 12), (5, 6))
+    clips = random_clips(4, persons=2)
+    scaled = clips.scaled("trunk", KINECT_V2)
+    for i in range(4):
+        low, n = int(clips.offsets[i]), int(clips.num_frame[i])
+        person = clips.frames[low : low + n, :, :, 0]
+        length = (person[:, 0] - person[:, 1]).norm(dim=1) + (person[:, 1] - person[:, 20]).norm(dim=1)
+        assert float(1 / scaled.factors[i]) == pytest.approx(float(length.median()), rel=1e-5)
+    assert torch.equal(scaled.frames, clips.frames) and clips.scaled("none", KINECT_V2).factors is None
+    assert scaled.select([2, 0]).factors.tolist() == scaled.factors[[2, 0]].tolist()
+    nobody = replace(clips, frames=torch.zeros_like(clips.frames))
+    assert nobody.scaled("trunk", KINECT_V2).factors.tolist() == [1.0] * 4

@@ -48,7 +48,7 @@ def root(tmp_path_factory):
     for name, more in (("run", "--pictures 2"), ("motion", "--stream motion --pictures 1")):
         ran = call(
             pretrain_moco_mask.main,
-            f"--data-root {folder} --pre-dataset tiny --checkpoint-path {folder}/{name} {SMALL} {more}",
+            f"--data-root {folder} --pre-dataset tiny --recipe paper --checkpoint-path {folder}/{name} {SMALL} {more}",
         )
         assert ran.status == 0 and "tensorboard --logdir" in ran.out, ran.out + ran.err
     return folder
@@ -208,7 +208,7 @@ def test_the_mixed_view_has_the_colour_of_the_source_of_each_joint(root):
     dataset = find_dataset(root, "tiny", "cross_subject", ("train",))
     layout, clips = dataset.layout, dataset.clips("train")
     cut = ViewSettings(mix=MixSettings(probabilities=(1.0, 0.0, 0.0)))
-    batches = Batches(clips, 8, 0, cut, layout.parts, layout.parents)
+    batches = Batches(clips, 8, 0, cut, layout)
     panels, said = view_panels(batches, 0, 2, layout, dataset.row.classes)
     batch, mix = batches[0], batches.draws(0).mix
     assert [p.title.partition(": ")[2].split(" ")[0].strip(",") for p in panels] == [
@@ -352,7 +352,7 @@ def test_a_corrupted_view_says_so(root):
     dataset = find_dataset(root, "tiny", "cross_subject", ("train",))
     layout, clips = dataset.layout, dataset.clips("train")
     for corruption in (0.0, 1.0):
-        batches = Batches(clips, 8, 0, ViewSettings(corruption=corruption), layout.parts, layout.parents)
+        batches = Batches(clips, 8, 0, ViewSettings(corruption=corruption), layout)
         titles = [p.title for p in view_panels(batches, 0, 1, layout, dataset.row.classes)[0]]
         assert ["corrupted" in title for title in titles] == [bool(corruption)] * 2 + [False] * 2
 
@@ -386,7 +386,7 @@ def test_tensorboard_gets_predictions_and_features(root):
 
 
 def test_a_picture_that_fails_does_not_lose_the_training(root, tmp_path, monkeypatch):
-    words = f"--data-root {root} --pre-dataset tiny {SMALL} --checkpoint-path"
+    words = f"--data-root {root} --pre-dataset tiny --recipe paper {SMALL} --checkpoint-path"
     monkeypatch.setattr(pictures, "strip_figure", lambda *_: 1 / 0)
     ran = call(pretrain_moco_mask.main, f"{words} {tmp_path}/run")
     assert ran.status == 0 and "note: the pictures" in ran.out and "ZeroDivisionError" in ran.out

@@ -33,6 +33,7 @@ from utils.errors import UserError
 from utils.files import MAX_UNPACKED, atomic_write, check_regular, temporary_name
 
 WRAPPERS = ("module", "_orig_mod")  # parts of names that say how a model was run, not what it is
+SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"  # weights that come with the project, NAME.pth
 LAST, PREVIOUS = "checkpoint_last.pth.tar", "checkpoint_previous.pth.tar"
 DAMAGED = "checkpoint_last.damaged"  # a last file that could not be gone on from
 
@@ -93,12 +94,31 @@ def save_last(folder, content: dict) -> None:
     save(last, content)
 
 
+def shipped_names() -> list[str]:
+    """Names of the weights that come with the project."""
+    return sorted(file.stem for file in SHIPPED.glob("*.pth"))
+
+
+def resolved(path) -> Path:
+    """The file that a path or the name of shipped weights means; a path that exists wins. UserError for a name that is
+    neither, with those there are."""
+    path = Path(path)
+    if path.exists() or len(path.parts) != 1 or path.suffix:
+        return path
+    if path.name in shipped_names():
+        return SHIPPED / f"{path.name}.pth"
+    known = ", ".join(shipped_names()) or "none"
+    raise UserError(
+        f"checkpoint {path}: there is no such file, and no weights of that name come with the project ({known} do)"
+    )
+
+
 def load(path) -> dict:
-    """The content of a checkpoint file, tensors on the CPU.
+    """The content of a checkpoint file, or of the shipped weights of a name, tensors on the CPU.
 
     Raises UserError when the file is missing, is damaged, is no checkpoint, asks for more than plain tensors and containers
     (it is then not run, but refused), or, for files of ours, when a field is not what the schema says."""
-    path = Path(path)
+    path = resolved(path)
     size = check_regular(path)
     try:
         if zipfile.is_zipfile(path):

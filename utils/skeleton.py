@@ -43,6 +43,27 @@ class Layout:
     def joints(self) -> int:
         return len(self.names)
 
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """Of each joint the one on the other side of the body, by their names; of one in the middle itself."""
+        sides = {"left": "right", "right": "left"}
+        other = (" ".join(sides.get(word, word) for word in name.split()) for name in self.names)
+        return tuple(self.names.index(name) if name in self.names else i for i, name in enumerate(other))
+
+    def way_up(self, joint: int) -> tuple[int, ...]:
+        """The joint, its parent, and so on to the root of the tree."""
+        way = [joint]
+        while self.parents[way[-1]] != way[-1]:
+            way.append(self.parents[way[-1]])
+        return tuple(way)
+
+    @property
+    def trunk(self) -> tuple[Place, ...]:
+        """The places that the trunk runs through: from an end of `up` that is a joint, the lower one first, to the root of the
+        tree, if it is not the root itself; else the two ends of `up`."""
+        ways = [self.way_up(end) for end in self.up if isinstance(end, int)] if isinstance(self.up[0], int) else []
+        return next((way for way in ways if len(way) > 1), self.up)
+
     def __post_init__(self):
         if len(set(self.names)) != self.joints:
             raise ValueError(f"layout {self.name}: a joint's name appears twice")

@@ -1,0 +1,191 @@
+"""Poolings against their definition, frame by frame, and the negatives of small sets."""
+
+import pytest
+import torch
+
+from models import losses, pooling
+from models.encoder import Encoder, EncoderConfig
+from models.pcm3 import PCM3, PCM3Config
+from options import common
+
+POOLS = ["last", "mean", "max", "min", "std", "mean_std", "last_max", "mean_max_std", "last_mean_max_min_std"]
+
+
+def defined(frames, last, pool):
+    """The pooling of one clip (T, D), number by number."""
+    columns = frames.double().T.tolist()
+    mean = [sum(c) / len(c) for c in columns]
+    found = {
+        "last": last.tolist(),
+        "mean": mean,
+        "max": [max(c) for c in columns],
+        "min": [min(c) for c in columns],
+        "std": [(sum((x - m) ** 2 for x in c) / len(c) + 1e-6) ** 0.5 for c, m in zip(columns, mean, strict=True)],
+    }
+    return torch.tensor([number for part in pool.split("_") for number in found[part]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("backbone", ["gru", "bigru"])
+def test_a_clip_feature_is_what_its_name_says(backbone, pool):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(backbone=backbone, hidden_size=16, num_layers=1, persons=1, pool=pool))
+    frames = torch.randn(3, 7, 32)
+    clips = encoder.clip(frames)
+    last = frames[:, -1] if backbone == "gru" else torch.cat([frames[:, -1, :16], frames[:, 0, 16:]], dim=1)
+    expected = torch.stack([defined(f, e, pool) for f, e in zip(frames, last, strict=True)])
+    torch.testing.assert_close(clips.double(), expected, atol=1e-5, rtol=1e-5)
+    assert clips.shape[1] == encoder.clip_size == 32 * len(pool.split("_"))
+    assert encoder.project(clips).shape == (3, 128)
+
+
+@pytest.mark.parametrize("pool", [None, *POOLS])
+def test_the_clip_feature_of_every_beginning_comes_frame_by_frame(pool):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(hidden_size=16, num_layers=2, persons=1, pool=pool), head=False).eval()
+    x = torch.randn(2, 9, 75)
+    with torch.no_grad():
+        state, frames = encoder.first_clip_state(2), encoder.frames(x)
+        for t in range(9):
+            clip, frame, *state = encoder.clip_step(x[:, t], *state)
+            torch.testing.assert_close(frame, frames[:, t], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(clip, encoder.clip(frames[:, : t + 1]), atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_pooling_it_is_the_backbones_own():
+    frames = torch.randn(2, 5, 32)
+    transformer = {"backbone": "transformer", "width": 32, "heads": 2, "depth": 1}
+    for backbone, expected in (
+        ({"backbone": "gru", "hidden_size": 16}, frames[:, -1]),
+        (transformer, frames.mean(1)),
+        (transformer | {"causal": True}, frames[:, -1]),
+    ):
+        assert torch.equal(Encoder(EncoderConfig(**backbone), head=False).clip(frames), expected)
+
+
+def test_a_feature_that_never_changes_has_a_gradient():
+    frames = torch.ones(1, 4, 2, requires_grad=True)
+    pooling.pool_frames(frames, None, "std").sum().backward()
+    assert frames.grad.isfinite().all()
+
+
+def test_what_is_no_pooling_is_refused():
+    for wrong in ("", "median", "mean_mean", "mean-std", "MAX", 3, "max_"):
+        with pytest.raises(ValueError, match="not known"):
+            EncoderConfig(pool=wrong)
+    with pytest.raises(ValueError, match="scale_by"):
+        EncoderConfig(scale_by="height")
+    with pytest.raises(ValueError, match="numbers a joint"):
+        EncoderConfig(channels=4)
+    with pytest.raises(ValueError, match="mlp is off"):
+        EncoderConfig(mlp=False, head_norm=True)
+    assert common.POOLS == pooling.PARTS
+
+
+# -- negatives and head -----------------------------------------------------------------------------------------------
+
+
+class Batch:
+    """Random views of 4 of 6 clips."""
+
+    def __init__(self, step):
+        draw = torch.Generator().manual_seed(step)
+        for name in ("query", "key", "target", "masked", "mixed"):
+            setattr(self, name, torch.randn(4, 6, 75, generator=draw))
+        self.hidden = torch.rand(6, 75, generator=draw) < 0.5
+        self.clips = self.all_clips = torch.randperm(6, generator=draw)[:4]
+        self.partner, self.share = torch.tensor([1, 2, 3, 0]), torch.tensor(0.3)
+        self.offsets = torch.rand(6, generator=draw)
+
+
+def made(negatives, **more):
+    torch.manual_seed(0)
+    encoder = EncoderConfig(backbone="bigru", hidden_size=16, num_layers=1, persons=1, pool="mean_std", **more)
+    return PCM3(PCM3Config(encoder=encoder, queue_size=12, decoder_hidden_size=8, negatives=negatives)).train()
+
+
+def left_out(output, name, model):
+    """Which negatives of a view do not count (N, K)."""
+    return output.logits[name][:, 1:] < losses.FAR / 2 / model.config.contrast_t
+
+
+def test_own_old_keys_are_no_negatives():
+    model = made("others")
+    for step in range(3):
+        batch = Batch(step)
+        output = model(batch)
+        own = batch.clips[:, None] == model.queue_clips
+        assert torch.equal(left_out(output, "query", model), own)
+        partners = batch.clips[batch.partner][:, None] == model.queue_clips
+        assert torch.equal(left_out(output, "mixed", model), own | partners)
+        output.loss.backward()
+        model.enqueue(output.keys, batch.all_clips)
+        assert model.queue_clips[4 * step : 4 * step + 4].tolist() == batch.clips.tolist()
+    assert model.queue_clips.min() >= 0 and own.any()
+    assert all(p.grad.isfinite().all() for p in model.encoder_q.parameters())
+
+
+def test_negatives_of_the_batch_are_the_other_keys_of_the_batch():
+    model, batch = made("batch"), Batch(0)
+    output, own = model(batch), torch.eye(4, dtype=torch.bool)
+    assert torch.equal(left_out(output, "query", model), own)
+    assert torch.equal(left_out(output, "mixed", model), own | own[batch.partner])
+    keys = output.keys[1:] @ output.keys[0]  # of the key view, whose logits are the teacher's
+    assert keys.shape == (3,) and output.losses["distillation"].isfinite()
+    output.loss.backward()
+
+
+def test_parts_of_a_batch_have_the_negatives_of_the_whole():
+    whole, parts, found = made("others"), made("others"), []
+    for model, number in ((whole, 1), (parts, 2)):
+        model.enqueue(torch.nn.functional.normalize(torch.ones(4, 128), dim=1), Batch(1).all_clips)
+        found.append(left_out(model.backward_in_parts(Batch(2), number), "query", model))
+    assert torch.equal(*found) and found[0].any()
+
+
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
+def test_the_heads_norm_normalises_each_view_by_itself(negatives):
+    head = Encoder(EncoderConfig(hidden_size=16, num_layers=1, persons=1, head_norm=True)).train().fc
+    x = torch.randn(10, 32)
+    x[5:] *= 7
+    torch.testing.assert_close(head(x, 2), torch.cat([head(x[:5]), head(x[5:])]))
+    model = made(negatives, head_norm=True)
+    output = model(Batch(0))
+    output.loss.backward()
+    assert output.loss.isfinite() and model.encoder_q.fc.norm.weight.grad is not None
+
+
+def test_the_prompt_of_a_clip_has_the_clips_size():
+    model = made("batch")
+    assert model.cl_prompt.shape == (1, 8) and model.mp_prompt.shape == (1, 4)
+
+
+def test_keys_of_the_encoder_itself_are_simclr():
+    """The loss of the query view is NT-Xent of query and key, written from the paper; the keys have a gradient."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(backbone="bigru", hidden_size=16, num_layers=1, persons=1, pool="max")
+    off = {"domain_prompts": False, "task_prompts": False, "distillation": False, "prediction_weight": 0.0}
+    config = PCM3Config(encoder, queue_size=4, negatives="batch", key_encoder="same", contrasts=("query",), **off)
+    model, batch = PCM3(config).train(), Batch(0)
+    z = torch.cat([model.encoder_q.project(model.encoder_q(x)) for x in (batch.query, batch.key)])
+    similar = z @ z.T / config.contrast_t
+    similar.fill_diagonal_(float("-inf"))
+    expected = torch.nn.functional.cross_entropy(similar, torch.tensor([4, 5, 6, 7, 0, 1, 2, 3]))
+    output = model(batch)
+    torch.testing.assert_close(output.loss, expected)
+    wanted = torch.autograd.grad(expected, list(model.encoder_q.encoder.parameters()))
+    found = torch.autograd.grad(output.loss, list(model.encoder_q.encoder.parameters()))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    every = made("batch", head_norm=True)
+    every.config = PCM3Config(
+        every.config.encoder, queue_size=12, decoder_hidden_size=8, negatives="batch", key_encoder="same"
+    )
+    output = every(Batch(0))
+    output.loss.backward()
+    assert set(output.logits) == {"query", "masked", "predicted", "mixed"} and not output.keys.requires_grad
+    for wrong in ({"negatives": "queue"}, {"negatives": "batch", "key_encoder": "fast"}):
+        with pytest.raises(ValueError, match="negatives|key encoder"):
+            PCM3Config(**{"key_encoder": "same", **wrong})
+    with pytest.raises(ValueError, match="whole batch at once"):
+        model.backward_in_parts(batch, 2)

@@ -1,0 +1,102 @@
+"""Recipes: what is chosen when, that a given flag wins, and that a run by a recipe runs."""
+
+import pytest
+from make_tiny import write_tiny_dataset
+from programs import call, refused
+
+import pretrain_moco_mask
+from options.pretraining import build_parser, parse_args, settled
+from options.recipes import SMALL
+from utils import checkpoint as files
+
+README = (
+    "--lr 0.02 --batch-size 128 --teacher-t 0.05 --student-t 0.1 --topk 16384 --mlp --contrast-t 0.07 --contrast-k 16384 "
+    "--checkpoint-path mask_checkpoints/PCM3_wprompt --schedule 351 --epochs 451 --pre-dataset ntu60 "
+    "--skeleton-representation graph-based --protocol cross_view --exp-descri PCM3_wprompt"
+)
+
+
+def after(command, clips):
+    """The arguments as the run has them, and what is said."""
+    args = parse_args(command.split())
+    return args, settled(args, clips)
+
+
+def test_the_papers_command_is_the_papers_run_however_few_clips_there_are():
+    defaults = vars(build_parser().parse_args(README.split()))
+    for clips in (200, 40_000):
+        args, said = after(README, clips)
+        assert "recipe paper" in said and args.recipe == "paper"
+        changed = {name for name, value in defaults.items() if vars(args)[name] != value}
+        assert changed == {"recipe", "distillation", "domain_prompts", "task_prompts", "detach_predicted"}
+
+
+@pytest.mark.parametrize(
+    "command, clips, recipe",
+    [
+        ("", 1_000, "small"),
+        ("", 19_999, "small"),
+        ("", 20_000, "paper"),
+        ("--lr 0.1", 1_000, "paper"),
+        ("--schedule 3", 1_000, "paper"),
+        ("--lr 0.1 --recipe small", 1_000, "small"),
+        ("--recipe paper", 1_000, "paper"),
+        ("--recipe small", 40_000, "small"),
+    ],
+)
+def test_which_recipe_is_taken(command, clips, recipe):
+    args, said = after(command, clips)
+    assert args.recipe == recipe and said.startswith(f"recipe {recipe} (") and not hasattr(args, "given")
+
+
+def test_the_small_recipe_is_its_table_and_a_given_flag_wins():
+    args, said = after("", 1_000)
+    for row in SMALL:
+        assert vars(args)[row.name] == row.of(1_000, args) and row.why
+    assert args.contrasts == tuple(n for n in ("query", "masked", "predicted", "mixed") if getattr(args, f"{n}_view"))
+    own, said = after("--recipe small --lr 0.5 --bones 0.1 --hidden-size 32 --epochs 3 --crop 0.5 0.6", 1_000)
+    assert (own.lr, own.bones, own.hidden_size, own.epochs, own.crop) == (0.5, 0.1, 32, 3, [0.5, 0.6])
+    assert "bones" not in said and own.pool == args.pool
+    other, _ = after("--backbone stgcn", 1_000)
+    assert other.hidden_size is None and other.backbone == "stgcn"
+    queue, _ = after("--contrast-k 512 --topk 256", 1_000)
+    assert (queue.negatives, queue.key_encoder, queue.contrast_k, queue.topk) == ("queue", "slow", 512, 256)
+
+
+def test_steps_and_batch_grow_with_the_set():
+    steps = {}
+    for clips in (10, 60, 431, 1_000, 5_000, 19_000):
+        args, said = after("", clips)
+        assert args.batch_size <= max(3, clips) and args.contrast_k >= args.batch_size
+        steps[clips] = args.epochs * max(1, clips // args.batch_size)
+        assert ("fewer than it was tried on" in said) == (clips < 50)
+    assert list(steps.values()) == sorted(steps.values()) and 1_000 < steps[431] < 1_400 and steps[19_000] > 9_000
+
+
+def test_what_does_not_go_together_is_said_whenever_it_is_known(tmp_path):
+    with pytest.raises(SystemExit):
+        parse_args("--lr 0.1 --batch-size 64 --contrast-k 32".split())
+    write_tiny_dataset(tmp_path, train=12)
+    words = f"--data-root {tmp_path} --pre-dataset tiny --checkpoint-path {tmp_path}/run"
+    refused(call(pretrain_moco_mask.main, f"{words} --batch-size 8 --contrast-k 4"), "does not fit in the queue")
+    refused(call(pretrain_moco_mask.main, f"{words} --crop 0.9 0.2"), "--crop 0.9 0.2")
+
+
+def test_a_run_by_the_small_recipe(tmp_path):
+    write_tiny_dataset(tmp_path, train=12, frames=70)
+    words = f"--data-root {tmp_path} --pre-dataset tiny --hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --max-steps 2"
+    ran = call(pretrain_moco_mask.main, f"{words} --checkpoint-path {tmp_path}/run --threads 1")
+    assert ran.status == 0 and "recipe small (12 training clips, fewer than 20000)" in ran.out, ran.err
+    content = files.load(tmp_path / "run" / files.LAST)
+    encoder = content["config"]["encoder"]
+    assert (encoder["backbone"], encoder["pool"], encoder["channels"], encoder["scale_by"]) == (
+        "bigru",
+        "max",
+        6,
+        "trunk",
+    )
+    assert content["arguments"]["recipe"] == "small" and "given" not in content["arguments"]
+    again = call(
+        pretrain_moco_mask.main, f"{words} --checkpoint-path {tmp_path}/run --threads 1 --resume auto --max-steps 3"
+    )
+    assert again.status == 0, again.err
