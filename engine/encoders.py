@@ -98,7 +98,10 @@ def form_read(path: str, dataset: Dataset) -> FrameForm:
     else what the size of a frame tells (`frame_of`). UserError when the file holds no encoder, or nothing fits."""
     found = files.find_encoder(files.load(path), path)
     given = dataset.form
-    if found.config.get("layout") is None and input_size(found) == given.layout.joints * 3 * given.persons:
+    if (
+        found.config.get("layout") is None
+        and input_size(found) == given.layout.joints * channels_in(found, path) * given.persons
+    ):
         return given
     layout, persons = frame_of(found, path)
     return FrameForm(layout, persons, dimensions_of(found, path))

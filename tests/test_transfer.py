@@ -216,7 +216,7 @@ def test_from_space_to_the_plane_and_back():
 def test_views_of_flat_clips_stay_in_the_plane(root):
     settings = ViewSettings(planar=True)
     clips = opened(root, "flat").clips("train")
-    batches = Batches(clips, 8, 0, settings, COCO.parts, COCO.parents)
+    batches = Batches(clips, 8, 0, settings, COCO)
     for step in range(6):
         batch = batches[step]
         for view in (batch.query, batch.key, batch.target, batch.masked, batch.mixed):
