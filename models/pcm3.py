@@ -22,7 +22,7 @@ Two ways to need less memory. `backward_in_parts` goes forward and backward on o
 with them those of the mixing partners), queue, the number of hidden coordinates and the running statistics are those of
 the whole batch; what differs from one pass is that the batch statistics, by which the input norm, the decoder's norm and
 any norm within the backbone normalise in training, are those of a part (of all processes together). `set_recompute`
-differs in nothing: batch statistics stay the whole batch's, and the backbone's activations are computed a second time
+differs in rounding only: batch statistics stay the whole batch's, and the backbone's activations are computed a second time
 instead of kept.
 """
 

@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from make_tiny import write_tiny_dataset
@@ -21,7 +22,7 @@ from test_pretrain_program import QUEUE, SMALL, same
 from utils import checkpoint as files
 
 KILLS = 60
-LIMIT_SECONDS = 900  # a hang; on a quiet machine the test takes a minute or two
+LIMIT_SECONDS = 1800  # a hang; on a quiet machine the test takes some minutes
 
 pytestmark = pytest.mark.slow
 
@@ -73,14 +74,43 @@ def temporaries(folder: Path) -> set[str]:
     return {path.name for path in folder.glob(".checkpoint_last*.tmp")}
 
 
-def test_killed_at_any_moment_and_resumed(data, tmp_path, start):
+def another_writer(start, arguments: str, process, log: Path) -> None:
+    """A second start in the folder, resumed or new, is refused by name, while the first goes on."""
+    assert finish(start(arguments, log), 180) == 2
+    one_sentence(log, f"is being written by pretrain_moco_mask, process {process.pid} on ")
+    assert process.is_alive()
+
+
+@contextlib.contextmanager
+def other_arrays(data: Path):
+    """Within the block the training clips are others, of the same names, sizes and times."""
+    array = data / "tiny" / "xsub" / "train_data_joint.npy"
+    kept = shutil.copy2(array, array.with_name("kept"))
+    changed = np.load(array)
+    changed[:, 0] *= np.float32(1.001)
+    np.save(array, changed)
+    os.utime(array, ns=(kept.stat().st_atime_ns, kept.stat().st_mtime_ns))
+    yield
+    os.replace(kept, array)
+
+
+def test_killed_at_any_moment_and_resumed(tmp_path, start):
     """KILLS times kill -9: a third at any time after the start, a third among steps and saves (each step is saved), a
-    third while a checkpoint is being written.
-    The last weights are bit for bit those of a run that was left alone."""
-    folder, log, chance = tmp_path / "run", tmp_path / "log", random.Random(7)
+    third while a checkpoint is being written. Every sixth time another writer comes while the run is there, every tenth time
+    the run is first resumed on other data; both are refused and change nothing.
+    The last weights, and the lines of metrics.jsonl, are bit for bit those of a run that was left alone."""
+    folder, log, chance, data = tmp_path / "run", tmp_path / "log", random.Random(7), tmp_path / "data"
+    write_tiny_dataset(data, train=17, frames=120)
+    writers = changed = 0
     arguments = command(data, folder, "--resume auto --save-every-minutes 0 --save-fre 40 -p 1")
     began, during_save, steps = time.monotonic(), 0, [0]
     for kill in range(KILLS):
+        if kill % 10 == 9:
+            with other_arrays(data):
+                assert finish(start(arguments, tmp_path / f"changed{kill}"), 180) == 2
+            one_sentence(tmp_path / f"changed{kill}", "other coordinates in the train split")
+            assert check_files(folder) == steps[-1]
+            changed += 1
         last, leftovers = modified(folder / files.LAST), temporaries(folder)
         process = start(arguments, log)
         if kill % 3 == 0:
@@ -89,6 +119,10 @@ def test_killed_at_any_moment_and_resumed(data, tmp_path, start):
             while modified(folder / files.LAST) == last if kill % 3 == 1 else not temporaries(folder) - leftovers:
                 assert process.is_alive() and time.monotonic() - began < LIMIT_SECONDS, log.read_text()[-2000:]
                 time.sleep(0.0005)
+            if kill % 6 == 4:
+                new = arguments.replace("--resume auto", "") if kill % 12 == 4 else arguments
+                another_writer(start, new, process, tmp_path / f"writer{kill}")
+                writers += 1
             time.sleep(chance.uniform(0.0, 0.3) if kill % 3 == 1 else chance.uniform(0.0, 0.004))
         process.kill()
         assert finish(process) == -9, log.read_text()[-2000:]
@@ -98,17 +132,30 @@ def test_killed_at_any_moment_and_resumed(data, tmp_path, start):
     assert during_save, "no kill hit a save: the test shows nothing about them"
     assert steps[-1] >= KILLS // 4
     more = f"--max-steps {steps[-1] + 3}"
-    assert finish(start(f"{arguments} {more}", log)) == 0, log.read_text()[-2000:]
-    assert not list(folder.glob(".*.tmp")), "what killed processes left is cleared away"
-    assert finish(start(command(data, tmp_path / "whole", more), log), 180) == 0
+    assert finish(start(f"{arguments} {more}", log), 180) == 0, log.read_text()[-2000:]
+    assert not list(folder.glob(".*")), "what killed processes left is cleared away"
+    assert not list(folder.glob("earlier-*"))
+    assert finish(start(command(data, tmp_path / "whole", f"{more} -p 1"), log), 600) == 0
     killed, whole = (files.load(tmp_path / name / files.LAST) for name in ("run", "whole"))
     assert killed["step"] == whole["step"] and same(killed["state_dict"], whole["state_dict"])
     for i, entry in whole["optimizer"]["state"].items():
         assert torch.equal(entry["momentum_buffer"], killed["optimizer"]["state"][i]["momentum_buffer"])
+    logged = [
+        [
+            {name: value for name, value in json.loads(line).items() if "seconds" not in name}
+            for line in text.splitlines()
+        ]
+        for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "whole"))
+    ]
+    assert logged[0] == logged[1]
     logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert logged == sorted(set(logged)), "no step is logged twice"
     assert "Traceback" not in log.read_text()
-    print(f"{KILLS} kills, {during_save} with a half-written file, {steps[-1]} steps, {time.monotonic() - began:.0f} s")
+    seconds = time.monotonic() - began
+    print(
+        f"{KILLS} kills, {during_save} with a half-written file, {writers} other writers and {changed} starts on other data "
+        f"refused, {steps[-1]} steps, {seconds:.0f} s"
+    )
 
 
 def one_sentence(log: Path, *words: str) -> None:
