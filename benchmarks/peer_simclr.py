@@ -11,7 +11,8 @@ Preparation: a clip is centred on its own first frame (joint `layout.centre`, so
 the folder was prepared with --normalise none) and divided by the median over time of its trunk length: from `layout.up[0]`
 to halfway between the shoulders. Views, each with probability 0.75: crop of 0.8 to 0.9 of the frames, a scale of 0.7 to 1.2
 for every axis, rotation up to some degrees about three axes, shear up to 0.2, Gaussian noise (in trunk lengths), and bone
-lengths: every bone by e^u of its own, left and right alike, constant over the clip. Every clip becomes 50 frames.
+lengths: every bone by e^u of its own, left and right alike, constant over the clip, the base of the spine where it was.
+Every clip becomes 50 frames. All of these are flags.
 
 Encoder input: coordinates, and their differences between frames. Head: 256, batch norm, ReLU, 128. Adam with cosine.
 Evaluation, of the random and of the trained encoder on the test split: 1-NN by cosine of plain features, and a linear layer
@@ -22,17 +23,16 @@ import argparse
 import json
 import math
 import time
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.probes import folds_of, probe
 from engine.setup import Dataset, find_dataset
 from utils.skeleton import Layout
-
-FRAMES = 50
-PROBABILITY = 0.75  # of each view
 
 
 def prepared(dataset: Dataset, split: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,9 +48,9 @@ def prepared(dataset: Dataset, split: str) -> tuple[Tensor, Tensor, Tensor]:
     return out, packed.num_frame, packed.labels
 
 
-def resample(clips: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    """Frames start .. start + length - 1 (both (B,), real numbers) of clips (B, T, ...) at FRAMES even places, linear."""
-    place = start[:, None] + torch.linspace(0, 1, FRAMES) * (length[:, None] - 1)
+def resample(clips: Tensor, start: Tensor, length: Tensor, frames: int) -> Tensor:
+    """Frames start .. start + length - 1 (both (B,), real numbers) of clips (B, T, ...) at `frames` even places, linear."""
+    place = start[:, None] + torch.linspace(0, 1, frames) * (length[:, None] - 1)
     low = place.floor().long()
     high = (low + 1).clamp(max=clips.shape[1] - 1)
     weight = (place - low).view(*place.shape, *(1,) * (clips.dim() - 2))
@@ -58,11 +58,27 @@ def resample(clips: Tensor, start: Tensor, length: Tensor) -> Tensor:
     return torch.lerp(clips[rows, low], clips[rows, high], weight)
 
 
-class Views:
-    """Draws views (B, FRAMES, M, V, 3) of clips; every number from `generator`."""
+@dataclass(frozen=True)
+class Settings:
+    """frames: of a view; probability: of each view but the shear, which has its own; crop: range of the share; scale: range of
+    the factor of each axis; degrees; shear; noise; bones: amplitudes (see the module's text)."""
 
-    def __init__(self, layout: Layout, degrees: float, shear: float, noise: float, bones: float, seed: int):
-        self.degrees, self.shear, self.noise, self.bones = degrees, shear, noise, bones
+    frames: int = 50
+    probability: float = 0.75
+    shear_probability: float = 0.75
+    crop: tuple[float, float] = (0.8, 0.9)
+    scale: tuple[float, float] = (0.7, 1.2)
+    degrees: float = 10.0
+    shear: float = 0.2
+    noise: float = 0.03
+    bones: float = 0.25
+
+
+class Views:
+    """Draws views (B, frames, M, V, 3) of clips; every number from `generator`."""
+
+    def __init__(self, layout: Layout, settings: Settings, seed: int):
+        self.settings = settings
         self.generator = torch.Generator().manual_seed(seed)
         V, names = layout.joints, layout.names
         root = next(j for j in range(V) if layout.parents[j] == j)
@@ -78,51 +94,54 @@ class Views:
             if j != root:
                 self.bone[j, layout.parents[j]] -= 1
         self.path[:, root] = 1
-        self.root = root
+        self.root, self.still = root, layout.up[0]
         mirrored = [name.replace("left", "right") for name in names]
         self.twin = torch.tensor([names.index(name) for name in mirrored])  # a left bone has its right twin's factor
 
     def uniform(self, low: float, high: float, *shape) -> Tensor:
         return torch.rand(*shape, generator=self.generator) * (high - low) + low
 
-    def happens(self, B: int) -> Tensor:
-        return torch.rand(B, generator=self.generator) < PROBABILITY
+    def happens(self, B: int, probability: float | None = None) -> Tensor:
+        probability = self.settings.probability if probability is None else probability
+        return torch.rand(B, generator=self.generator) < probability
 
     def matrix(self, B: int) -> Tensor:
         """Scale, rotation and shear as one (B, 3, 3), each there with its probability."""
-        eye = torch.eye(3).expand(B, 3, 3)
-        scale = torch.diag_embed(self.uniform(0.7, 1.2, B, 3))
-        shear = eye + self.uniform(-self.shear, self.shear, B, 3, 3) * (1 - torch.eye(3))
+        s, eye = self.settings, torch.eye(3).expand(B, 3, 3)
+        scale = torch.diag_embed(self.uniform(*self.settings.scale, B, 3))
+        shear = eye + self.uniform(-s.shear, s.shear, B, 3, 3) * (1 - torch.eye(3))
         turn = eye
         for a in range(3):
-            angle = self.uniform(-1, 1, B) * math.radians(self.degrees)
+            angle = self.uniform(-1, 1, B) * math.radians(s.degrees)
             b, c = (a + 1) % 3, (a + 2) % 3
             about = eye.clone()
             about[:, b, b] = about[:, c, c] = angle.cos()
             about[:, b, c], about[:, c, b] = -angle.sin(), angle.sin()
             turn = turn @ about
         out = eye
-        for part in (scale, turn, shear):
-            out = out @ torch.where(self.happens(B)[:, None, None], part, eye)
+        for part, probability in ((scale, None), (turn, None), (shear, s.shear_probability)):
+            out = out @ torch.where(self.happens(B, probability)[:, None, None], part, eye)
         return out
 
     def lengths(self, B: int) -> Tensor:
         """(B, V, V): coordinates -> coordinates of a body with other bone lengths; identity where the view is not drawn."""
-        factor = self.uniform(-self.bones, self.bones, B, len(self.bone)).exp()[:, self.twin]
+        factor = self.uniform(-self.settings.bones, self.settings.bones, B, len(self.bone)).exp()[:, self.twin]
         factor[:, self.root] = 1
         factor[~self.happens(B)] = 1
-        return (self.path * factor[:, None]) @ self.bone
+        bodies = (self.path * factor[:, None]) @ self.bone
+        still = torch.eye(len(self.bone))[self.still] - bodies[:, self.still]  # the hips stay where they are
+        return bodies + still[:, None]
 
     def __call__(self, clips: Tensor, num_frame: Tensor) -> Tensor:
-        B = len(clips)
-        share = torch.where(self.happens(B), self.uniform(0.8, 0.9, B), torch.ones(B))
+        B, s = len(clips), self.settings
+        share = torch.where(self.happens(B), self.uniform(*s.crop, B), torch.ones(B))
         length = (num_frame * share).clamp(min=1)
-        x = resample(clips, self.uniform(0, 1, B) * (num_frame - length), length)
+        x = resample(clips, self.uniform(0, 1, B) * (num_frame - length), length, s.frames)
         there = (x != 0).any(-1, keepdim=True).any(-2, keepdim=True)
-        if self.bones:
+        if s.bones:
             x = torch.einsum("bvw,btmwc->btmvc", self.lengths(B), x)
         x = torch.einsum("btmvc,bcd->btmvd", x, self.matrix(B))
-        noise = torch.randn(x.shape, generator=self.generator) * self.noise
+        noise = torch.randn(x.shape, generator=self.generator) * s.noise
         return (x + noise * self.happens(B).view(B, 1, 1, 1, 1)) * there
 
 
@@ -148,15 +167,17 @@ def simclr_loss(z: Tensor, temperature: float) -> Tensor:
 
 
 @torch.no_grad()
-def features(encoder: Encoder, clips: Tensor, num_frame: Tensor) -> Tensor:
+def features(encoder: Encoder, clips: Tensor, num_frame: Tensor, frames: int) -> Tensor:
     """Features (N, D) of whole clips."""
     parts = zip(clips.split(64), num_frame.split(64), strict=True)
-    return torch.cat([encoder(resample(x, torch.zeros(len(x)), n.float())) for x, n in parts])
+    return torch.cat([encoder(resample(x, torch.zeros(len(x)), n.float(), frames)) for x, n in parts])
 
 
-def evaluate(encoder: Encoder, train, test, classes: int, seed: int) -> dict:
-    """Per cent of the test clips that 1-NN and a linear layer on frozen features get right."""
-    (a, b), (labels, expected) = ([features(encoder, *s[:2]) for s in (train, test)], (train[2], test[2]))
+def evaluate(encoder: Encoder, train, test, classes: int, seed: int, frames: int, folds) -> dict:
+    """Per cent of the test clips that 1-NN and a linear layer on frozen features get right, and the project's own regression
+    (engine.probes), for comparison with `python -m engine.baselines`."""
+    (a, b), (labels, expected) = ([features(encoder, *s[:2], frames) for s in (train, test)], (train[2], test[2]))
+    regression = round(100 * probe(a, labels, b, expected, classes, folds).linear, 2)
     nearest = labels[(F.normalize(b, dim=1) @ F.normalize(a, dim=1).T).argmax(1)]
     mean, deviation = a.mean(0), a.std(0) + 1e-6
     a, b = (a - mean) / deviation, (b - mean) / deviation
@@ -171,7 +192,7 @@ def evaluate(encoder: Encoder, train, test, classes: int, seed: int) -> dict:
             optimizer.step()
     with torch.no_grad():
         linear = layer(b).argmax(1)
-    return {"linear": _percent(linear, expected), "knn": _percent(nearest, expected)}
+    return {"linear": _percent(linear, expected), "knn": _percent(nearest, expected), "regression": regression}
 
 
 def _percent(given: Tensor, expected: Tensor) -> float:
@@ -212,10 +233,10 @@ def main(arguments=None) -> dict:
     parser.add_argument("--num-layers", type=int, default=2)
     parser.add_argument("--lr", type=float, default=0.001)
     parser.add_argument("--temperature", type=float, default=0.2)
-    parser.add_argument("--degrees", type=float, default=10.0, help="largest rotation about each axis")
-    parser.add_argument("--shear", type=float, default=0.2)
-    parser.add_argument("--noise", type=float, default=0.03, help="deviation, in trunk lengths")
-    parser.add_argument("--bones", type=float, default=0.25, help="largest |u| of a bone's factor e^u; 0: no such view")
+    for setting in fields(Settings):
+        several = {"nargs": 2} if isinstance(setting.default, tuple) else {}
+        kind = int if setting.name == "frames" else float
+        parser.add_argument("--" + setting.name.replace("_", "-"), type=kind, default=setting.default, **several)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
@@ -224,13 +245,16 @@ def main(arguments=None) -> dict:
     dataset = find_dataset(args.data_root, args.dataset, args.protocol, ("train", "val"))
     classes, layout = dataset.row.num_classes, dataset.layout
     train, test = (prepared(dataset, split) for split in ("train", "val"))
+    folds, _ = folds_of(dataset.clips("train", quiet=True).names, train[2].numpy())
+    settings = Settings(**{setting.name: getattr(args, setting.name) for setting in fields(Settings)})
     encoder = Encoder(dataset.row.persons * layout.joints * 3, args.hidden_size, args.num_layers)
-    result = {"random": evaluate(encoder, train, test, classes, args.seed)}
+    rest = (train, test, classes, args.seed, settings.frames, folds)
+    result = {"random": evaluate(encoder, *rest)}
     print(json.dumps(result), flush=True)
     start = time.perf_counter()
-    pretrain(encoder, train, Views(layout, args.degrees, args.shear, args.noise, args.bones, args.seed), args)
+    pretrain(encoder, train, Views(layout, settings, args.seed), args)
     result["seconds"] = round(time.perf_counter() - start)
-    result["simclr"] = evaluate(encoder, train, test, classes, args.seed)
+    result["simclr"] = evaluate(encoder, *rest)
     result["arguments"] = {name: str(value) for name, value in vars(args).items()}
     print(json.dumps(result), flush=True)
     return result

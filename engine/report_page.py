@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.report_clips import Shown
 from engine.report_runs import RunRecord, is_number
-from engine.table import COLUMNS, rows_of
+from engine.table import COLUMNS, rows_of, without_baselines
 from utils.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -299,7 +299,9 @@ def make_page(title: str, made: str, runs: list[RunRecord], clips, layouts, hard
         for i, run in enumerate(runs)
     )
     links = "".join(f"<a href='#run{i}'>{text(run.name)}</a>" for i, run in enumerate(runs))
-    summary = section("Results", results_table(rows)) if rows else ""
+    notes = without_baselines([run.result for run in runs if isinstance(run.result, dict)])
+    notes = "".join(f"<p class=quiet>{text(note)}</p>" for note in notes)
+    summary = section("Results", results_table(rows) + notes) if rows else ""
     data = script_json({"charts": charts, "matrices": matrices, "clips": clips, "layouts": layouts})
     style, script = ((HERE / f"report_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     number = f"{len(runs)} run{'s' * (len(runs) != 1)}"

@@ -139,6 +139,28 @@ def markdown(rows: list[tuple]) -> str:
     return "\n".join(lines)
 
 
+def without_baselines(results: list[dict]) -> list[str]:
+    """A sentence for every data set on which a pretrained encoder classifies or retrieves, and whose baselines are not among
+    the results: a lift over a random encoder read in one way says little (see engine.baselines)."""
+
+    def place(content: dict) -> tuple[str, str]:
+        return str(content.get("dataset")), str(content.get("protocol"))
+
+    tasks = [(str(content.get("task", "")).split("/")[0], content) for content in results]
+    there = {place(content) for task, content in tasks if task == "baselines"}
+    shown = dict.fromkeys(
+        place(content)
+        for task, content in tasks
+        if task in ("classification", "retrieval") and not str(content.get("encoder", "")).startswith(("random", "no "))
+    )
+    return [
+        f"baselines of {dataset} {protocol} are not shown; they are made by: python -m engine.baselines --finetune-dataset "
+        f"{dataset} --protocol {protocol}"
+        for dataset, protocol in shown
+        if (dataset, protocol) not in there
+    ]
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m engine.table", description="One Markdown table from the result files of any runs."
@@ -155,7 +177,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> None:
     args = make_parser().parse_args(argv)
-    text = markdown([row for path in args.runs for row in rows_of(*read_result(path))])
+    results = [read_result(path) for path in args.runs]
+    text = markdown([row for result in results for row in rows_of(*result)])
+    text = "\n".join([text, *(f"\nnote: {line}" for line in without_baselines([content for _, content in results]))])
     print(text)
     if args.output:
         with atomic_write(args.output, "w") as file:

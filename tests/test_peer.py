@@ -15,17 +15,18 @@ LAYOUT = get_layout("kinect_v2_25")
 
 
 def views(**given):
-    return peer.Views(LAYOUT, **{"degrees": 0.0, "shear": 0.0, "noise": 0.0, "bones": 0.0, "seed": 1} | given)
+    return peer.Views(
+        LAYOUT, peer.Settings(**{"degrees": 0.0, "shear": 0.0, "noise": 0.0, "bones": 0.0} | given), seed=1
+    )
 
 
 def bone_lengths(x):
     return (x - x[..., list(LAYOUT.parents), :]).norm(dim=-1)
 
 
-def test_bone_lengths_change_alike_on_both_sides_and_stay_over_the_clip(monkeypatch):
-    monkeypatch.setattr(peer, "PROBABILITY", 1.0)
+def test_bone_lengths_change_alike_on_both_sides_and_stay_over_the_clip():
     x = torch.randn(4, 7, 1, 25, 3, generator=torch.Generator().manual_seed(0))
-    y = torch.einsum("bvw,btmwc->btmvc", views(bones=0.25).lengths(4), x)
+    y = torch.einsum("bvw,btmwc->btmvc", views(bones=0.25, probability=1.0).lengths(4), x)
     bones = [j for j in range(25) if LAYOUT.parents[j] != j]
     ratio = (bone_lengths(y) / bone_lengths(x))[..., bones]
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), atol=1e-4, rtol=1e-4)
@@ -39,10 +40,10 @@ def test_views_of_absent_persons_stay_empty_and_crops_keep_the_order():
     clips = torch.randn(6, 40, 2, 25, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
     clips[..., 1, :, :] = 0
     out = views(degrees=10, shear=0.2, noise=0.1, bones=0.2)(clips, torch.full((6,), 40))
-    assert out.shape == (6, peer.FRAMES, 2, 25, 3) and not out[:, :, 1].any() and out[:, :, 0].all(-1).any()
+    assert out.shape == (6, 50, 2, 25, 3) and not out[:, :, 1].any() and out[:, :, 0].all(-1).any()
     ramp = torch.arange(40.0)[None, :, None].expand(1, 40, 3)
-    cut = peer.resample(ramp, torch.tensor([5.0]), torch.tensor([11.0]))[0, :, 0]
-    torch.testing.assert_close(cut, torch.linspace(5, 15, peer.FRAMES))
+    cut = peer.resample(ramp, torch.tensor([5.0]), torch.tensor([11.0]), 50)[0, :, 0]
+    torch.testing.assert_close(cut, torch.linspace(5, 15, 50))
 
 
 def test_loss_is_that_of_the_slow_formula():
@@ -61,5 +62,9 @@ def test_a_short_run_ends_with_figures(tmp_path, capsys):
     words = f"tiny --data-root {tmp_path} --steps 2 --batch-size 8 --hidden-size 8 --num-layers 1 --threads {threads}"
     result = peer.main(words.split())
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said == result and {"linear", "knn"} == set(result["simclr"]) and 0 <= result["simclr"]["knn"] <= 100
+    assert (
+        said == result
+        and {"linear", "knn", "regression"} == set(result["simclr"])
+        and 0 <= result["simclr"]["knn"] <= 100
+    )
     assert result["random"] != {} and result["arguments"]["steps"] == "2"

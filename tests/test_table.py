@@ -47,7 +47,7 @@ def test_every_task_is_in_the_table(tmp_path, capsys):
     table.main([*(str(tmp_path / name) for name in (*EVERY, "fused.json")), "--output", str(tmp_path / "table.md")])
     text = capsys.readouterr().out
     assert (tmp_path / "table.md").read_text() == text
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == list(table.COLUMNS) and len({len(row) for row in rows}) == 1
     task, encoder = "classification/linear", "a/last.tar bone"
     assert rows[2] == ["linear", task, "ui_prmd cross_subject", encoder, "top-1 %", "83.9 ± 0.4", "83.9 ± 0.4", "2"]
@@ -72,3 +72,23 @@ def test_what_is_no_result_is_refused(tmp_path):
     write_json(tmp_path / "a.json", {"task": "retrieval", "summary": {}})
     with pytest.raises(UserError, match="lacks what retrieval writes"):
         table.main([str(tmp_path / "a.json")])
+
+
+def test_a_pretrained_encoder_without_baselines_is_a_note(tmp_path, capsys):
+    pretrained, random = EVERY["nn"], {**EVERY["nn"], "encoder": "random encoder (no --pretrained given)"}
+    row = {"name": "raw joints", "kind": "label-free", "linear": ONE, "cosine": ONE, "euclidean": TWO}
+    baselines = {"task": "baselines", **{k: HEAD[k] for k in ("dataset", "protocol")}, "rows": [row]}
+    elsewhere = {**baselines, "protocol": "cross_quality"}
+    for results, missing in (
+        ([pretrained], 1),
+        ([random], 0),
+        ([pretrained, baselines], 0),
+        ([pretrained, elsewhere], 1),
+    ):
+        for i, content in enumerate(results):
+            write_json(tmp_path / f"{i}.json", content)
+        table.main([str(tmp_path / f"{i}.json") for i in range(len(results))])
+        text = capsys.readouterr().out
+        command = "note: baselines of ui_prmd cross_subject are not shown; they are made by: python -m engine.baselines"
+        assert text.count(command) == missing
+    assert "1-NN Euclidean %, raw joints" in text and "83.9 ± 0.4" in text

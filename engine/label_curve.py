@@ -1,0 +1,128 @@
+"""The few-label curve: how right a classifier is that knows the classes of few training clips, read from different features.
+
+`python -m engine.baselines --few-labels` draws it below its table: the best raw joints, the random encoder under its best
+pooling, every pretrained encoder frozen, and, with --supervised, the encoder trained from random weights and the first
+pretrained one fine-tuned, both by `engine.supervised` on the labelled clips only. It tells from where on pretraining pays.
+
+Points are 1 and 5 clips of each class and 1 to 100 % of each class (at least one clip); those that are the same clips are one
+point. Frozen features are standardised by all training clips, which needs no label, and read by logistic regression; its
+strength is chosen by cross-validation among the labelled clips (at most three folds, every class in each, by powers of
+ten), and is 1 where a class has one clip only. Several seeds choose several sets of labelled clips.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from engine.labels import choose_labelled, choose_per_class
+from engine.probes import choose_strength, class_folds, linear_share
+from utils.metrics import Summary, summarise
+from utils.plots import drawn_alike, literal, new_figure, save_figure
+
+COUNTS, FRACTIONS = (1, 5), (0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
+STRENGTHS, MOST_FOLDS = (0.001, 0.01, 0.1, 1.0), 3
+ALONE_STRENGTH = 1.0  # where cross-validation has nothing to hold out
+
+
+@dataclass(frozen=True)
+class Point:
+    """words: how it was asked for; chosen: indices of the labelled clips for each seed."""
+
+    words: str
+    chosen: tuple[np.ndarray, ...]
+
+    @property
+    def clips(self) -> int:
+        """How many clips are labelled."""
+        return len(self.chosen[0])
+
+
+@dataclass
+class Curve:
+    """shares: of the right test clips, for each point a list over seeds, None where it was not run."""
+
+    name: str
+    shares: list[list[float] | None] = field(default_factory=list)
+
+    def summaries(self) -> list[Summary | None]:
+        return [None if values is None else summarise(values) for values in self.shares]
+
+
+def label_points(labels: np.ndarray, seeds: Iterable[int]) -> list[Point]:
+    """The points of the curve, by rising number of clips. labels (N,)."""
+    seeds, found = list(seeds), {}
+    asked = [
+        (f"{count} clip{'s' * (count > 1)} a class", [choose_per_class(labels, count, seed) for seed in seeds])
+        for count in COUNTS
+    ]
+    asked += [
+        (f"{100 * share:g} %", [choose_labelled(labels, share, "per_class", seed) for seed in seeds])
+        for share in FRACTIONS
+    ]
+    for words, chosen in asked:
+        key = tuple(index.tobytes() for index in chosen)
+        found[key] = (f"{found[key][0]} = {words}", chosen) if key in found else (words, chosen)
+    points = [Point(words, tuple(chosen)) for words, chosen in found.values()]
+    return sorted(points, key=lambda point: point.clips)
+
+
+def frozen_share(
+    train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int, chosen: np.ndarray
+) -> float:
+    """The share of test clips that is right with the labels of the chosen training clips. train (N, D), test (n, D)."""
+    picked, known = train[chosen], labels[chosen]
+    fewest = int(np.bincount(known.numpy(), minlength=classes)[np.unique(known)].min())
+    strength = ALONE_STRENGTH
+    if fewest > 1:
+        folds = class_folds(known.numpy(), min(fewest, MOST_FOLDS))
+        strength = choose_strength(picked, known, classes, folds, STRENGTHS)
+    return linear_share(picked, known, test, test_labels, classes, strength, scale_by=train)
+
+
+def curve(name: str, points: list[Point], share_of: Callable[[np.ndarray, int], float | None], seeds) -> Curve:
+    """share_of(chosen, seed) at every point for every seed; a point of which it gives None is left out."""
+    out = Curve(name)
+    for point in points:
+        values = [share_of(chosen, seed) for chosen, seed in zip(point.chosen, seeds, strict=True)]
+        values = [value for value in values if value is not None]
+        out.shares.append(values or None)
+    return out
+
+
+def markdown(points: list[Point], curves: list[Curve]) -> str:
+    """A row for each point, a column for each curve, top-1 in percent."""
+    lines = ["| labelled clips | " + " | ".join(one.name for one in curves) + " |", "|---|" + "---|" * len(curves)]
+    for i, point in enumerate(points):
+        cells = [one.summaries()[i] for one in curves]
+        words = " | ".join("not run" if cell is None else cell.percent() for cell in cells)
+        lines.append(f"| {point.clips} ({point.words}) | {words} |")
+    return "\n".join(lines)
+
+
+@drawn_alike
+def draw(path, points: list[Point], curves: list[Curve], classes: int) -> None:
+    """The picture: labelled clips, evenly spaced points, against top-1 with one deviation over seeds."""
+    figure = new_figure(7.2, 4.4)
+    axes = figure.subplots()
+    for one in curves:
+        there = [(i, cell) for i, cell in enumerate(one.summaries()) if cell is not None]
+        x, mean = [i for i, _ in there], [100 * cell.mean for _, cell in there]
+        deviation = [100 * (cell.std or 0.0) for _, cell in there]
+        axes.errorbar(x, mean, yerr=deviation, label=literal(one.name, 50), marker="o", ms=3, lw=1.2, capsize=2)
+    ticks = [f"{point.clips}\n{point.clips / classes:g}" for point in points]
+    axes.set_xticks(range(len(points)), ticks, fontsize=8)
+    axes.set(xlabel="labelled clips, and how many a class", ylabel="top-1 of the test clips, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    save_figure(figure, path)
+
+
+def to_dict(points: list[Point], curves: list[Curve]) -> dict:
+    """What result.json keeps."""
+    return {
+        "clips": [point.clips for point in points],
+        "points": [point.words for point in points],
+        "shares": {one.name: one.shares for one in curves},
+    }

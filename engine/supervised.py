@@ -1,0 +1,67 @@
+"""An encoder trained with labels from random weights: what pretraining on the same clips has to be compared with.
+
+So that the comparison is of labels and not of care, it has what the pretrained one has: the same encoder with the same
+pooling, and the same views (crops, rotations, bone lengths, noise: `feeder.batches` draws them, query and key are both
+used), and a modern optimizer: AdamW with a rate that falls as a cosine. The loss is the cross entropy of one linear layer
+on the clip feature.
+"""
+
+import math
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engine.classify import new_classifier
+from feeder.batches import Batches
+from feeder.draws import ViewSettings
+from models.encoder import Encoder
+from utils.errors import UserError
+
+PLAIN = ViewSettings(crop=(0.5, 1.0), corruption=0.0, shear=0.0)  # what fine-tuning trains on
+
+
+def settings_of(arguments: dict, path) -> ViewSettings:
+    """The views that a pretraining's arguments ask for; UserError, with `path`, where they are none."""
+    names = {f.name for f in fields(ViewSettings)} & set(arguments) - {"mix"}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items() if k in names}
+    plain = ViewSettings()
+    for name, value in given.items():
+        kinds = (int, float) if isinstance(getattr(plain, name), float) else type(getattr(plain, name))
+        if not isinstance(value, kinds):
+            raise UserError(f"checkpoint {path}: its --{name.replace('_', '-')} is {value!r}; it cannot be read")
+    return ViewSettings(**given)
+
+
+def train_supervised(
+    encoder: Encoder, batches: Batches, labels: Tensor, classes: int, steps: int, lr: float, seed: int, log=None
+) -> torch.nn.Linear:
+    """Trains the encoder, in place and back in eval mode afterwards, and a linear layer, which is returned.
+
+    batches: their clips are the labelled ones; labels (clips,): their classes; log(step, loss): told now and then.
+    UserError when a loss is not finite."""
+    device = batches.device
+    fc = new_classifier(encoder.clip_size, classes, seed).to(device, batches.dtype)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *fc.parameters()], lr=lr)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    encoder.requires_grad_(True).train()
+    n = batches.batch_size
+    for step in range(steps):
+        draws = batches.draws(step)
+        query, key, _ = batches.views(draws)
+        x = torch.cat([query[:n], key]).to(device, batches.dtype)
+        expected = labels[torch.as_tensor(draws.clips).to(labels.device)].to(device).repeat(2)
+        loss = F.cross_entropy(fc(encoder(x)), expected)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"supervised training: the loss of step {step + 1} is not finite; give a smaller rate than {lr}"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        if log is not None and (step + 1) % 100 == 0:
+            log(step + 1, float(loss.detach()))
+    encoder.eval()
+    return fc

@@ -1,0 +1,95 @@
+"""Flags of `python -m engine.baselines`."""
+
+import argparse
+
+from options import backbones, common
+from options.common import natural, positive, positive_int
+
+DEFAULT_DATASET = "ui_prmd"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "What features are worth without pretraining, beside what is asked for: raw joints, a random encoder under every "
+        "pooling, the same encoder trained with labels, and pretrained ones.",
+        "One classifier reads all of them: logistic regression, whose strength is chosen on subjects held out of the training "
+        "split, and 1-NN. A pretrained encoder is worth something where it is above the best row that needs no pretraining.",
+    )
+    p.prog = "python -m engine.baselines"
+    common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
+    g = p.add_argument_group("what is compared")
+    common.add_other_data(g)
+    g.add_argument(
+        "--pretrained",
+        nargs="*",
+        default=[],
+        metavar="PATH",
+        help="checkpoints, each a row; the random encoder is then built like that of the first, and reads clips as it does",
+    )
+    g.add_argument(
+        "--stream",
+        choices=common.STREAMS,
+        default=None,
+        help="of the random encoder, joint if not given; a checkpoint knows its own",
+    )
+    g.add_argument(
+        "--supervised",
+        action="store_true",
+        help="also train the encoder with the labels of the training split, from random weights, with the views and the "
+        "pooling of the first checkpoint (without one: crops of half to all of a clip, and --pool); takes minutes",
+    )
+    g.add_argument(
+        "--supervised-steps", type=positive_int, default=1000, metavar="N", help="steps of AdamW with a cosine rate"
+    )
+    g.add_argument(
+        "--supervised-batch", type=positive_int, default=32, metavar="N", help="clips of a step, two views each"
+    )
+    g.add_argument("--supervised-lr", type=positive, default=0.001, help="its first learning rate")
+    g.add_argument(
+        "--few-labels",
+        action="store_true",
+        help="also the accuracy with the labels of 1 and 5 clips a class and of 1 to 100 %% of the clips: frozen features, and "
+        "with --supervised training from random weights and fine-tuning of the first checkpoint; few_labels.md and few_labels.png",
+    )
+    g.add_argument(
+        "--label-seeds",
+        type=natural,
+        nargs="+",
+        default=[1, 2, 3],
+        metavar="SEED",
+        help="of --few-labels: each chooses other labelled clips",
+    )
+    g.add_argument(
+        "--trained-seeds",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="of --few-labels: for how many of these encoders are trained, which takes minutes for every point",
+    )
+    g.add_argument(
+        "--checkpoint-path",
+        default="runs/baselines",
+        metavar="FOLDER",
+        help="run folder: log, table.md and result.json",
+    )
+    backbones.add_random_encoder_group(p)
+    g = common.add_machine_group(p)
+    g.add_argument(
+        "--seed",
+        type=natural,
+        nargs="+",
+        default=[42],
+        metavar="SEED",
+        help="of random and supervised encoders; several give mean and standard deviation",
+    )
+    return p
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parsed and checked arguments."""
+    p = build_parser()
+    args = p.parse_args(argv)
+    for flag, values in (("--seed", args.seed), ("--label-seeds", args.label_seeds), ("--pretrained", args.pretrained)):
+        if len(set(values)) < len(values):
+            p.error(f"{flag} names one twice: {' '.join(map(str, values))}")
+    return args
