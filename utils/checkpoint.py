@@ -65,6 +65,10 @@ class _Remembering:
 def save(path, content: dict) -> None:
     """Writes a checkpoint whole or not at all. UserError for weights that are not finite: nothing is written then."""
     schema.check_to_save(content, path)
+    _write(path, content)
+
+
+def _write(path, content: dict) -> None:
     with atomic_write(path) as file:
         watched = _Remembering(file)
         try:
@@ -91,7 +95,7 @@ def save_last(folder, content: dict) -> None:
         except OSError:  # a file system without hard links
             temporary.unlink(missing_ok=True)
             os.replace(last, previous)
-    save(last, content)
+    _write(last, content)
 
 
 def shipped_names() -> list[str]:

@@ -239,4 +239,6 @@ def check_to_save(content: dict, path) -> None:
     for state in states:
         for name, value in (state or {}).items():
             if isinstance(value, Tensor) and not value.isfinite().all():
-                raise UserError(f"{path}: not written, {name} is not finite: the training has diverged")
+                raise UserError(
+                    f"{path}: not written, {name} is not finite: the training has diverged; a smaller --lr may help"
+                )

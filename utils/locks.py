@@ -70,7 +70,7 @@ def open_locked(path, wait: bool = False) -> tuple[int, bool | None]:
 def is_locked(path) -> bool:
     """Whether a living process has locked the file (False where there are no locks, and where there is no such file)."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR)  # NFS locks only what may be written to
     except OSError:
         return False
     try:
