@@ -6,6 +6,7 @@
 #   RUNS        where the runs go (default runs/demo); remove it to start anew
 #   DATA_ROOT   where the prepared data goes (default data)
 #   SEED        of everything that is drawn (default 42)
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
 runs=${RUNS:-runs/demo}
@@ -90,5 +91,5 @@ finish
 python report.py "$runs" --data-root "$data_root" --output "$runs/report.html"
 
 echo
-python -m engine.table "$runs/linear_pretrained" "$runs/linear_random" "$runs/nearest_pretrained" "$runs/nearest_random"
+python -m engine.results "$runs/linear_pretrained" "$runs/linear_random" "$runs/nearest_pretrained" "$runs/nearest_random"
 echo "demo finished in $((SECONDS - ready)) s (environment $((ready - start)) s); runs, prediction.png and report.html are in $runs"

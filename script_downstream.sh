@@ -12,6 +12,7 @@
 #   PRETRAIN            flags of the quick pretraining
 #   QUICK=1             a few epochs of everything, to see that all of it runs
 # A task whose result is there is not run again: an interrupted call goes on where it stopped. Remove $RUNS to start anew.
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
 dataset=${DATASET:-ui_prmd}
@@ -97,4 +98,4 @@ if [ -n "$bone" ] && [ -n "$motion" ]; then
     results+=("$runs/ensemble.json")
 fi
 echo "== table ($runs/table.md)"
-python -m engine.table "${results[@]}" --output "$runs/table.md"
+python -m engine.results "${results[@]}" --output "$runs/table.md"

@@ -6,22 +6,22 @@
 #   bash script_pretrain_moco.sh ntu60 cross_view
 #   DATA_ROOT=/data RUNS=runs bash script_pretrain_moco.sh pku_v2 cross_subject --epochs 1001 --schedule 801
 #   PROCESSES=8 bash script_pretrain_moco.sh ntu60 cross_view       # a process for each of eight GPUs
+#   SEEDS="1 2 3" bash script_pretrain_moco.sh ntu60 cross_view     # three pretrainings, and a table over them
+#
+#   DATA_ROOT, RUNS   folders of the data sets (data) and of the runs (mask_checkpoints)
+#   SEEDS             of pretraining: each has a folder RUNS/seedK, and the table at the end has mean and deviation over them
+#   STREAMS           which streams ("joint bone motion"); all three are fused at the end
 #
 # Schedulers: SIGUSR1, SIGTERM or SIGINT to this script, to every process of it, or to both, stops it after saving, and it ends with
-# status 75: "start me again". Under Slurm, where a job is to be stopped and queued again two minutes before its time is up:
-#
-#   #SBATCH --signal=B:USR1@120 --requeue
-#   bash script_pretrain_moco.sh ntu60 cross_view & wait_for=$!
-#   trap 'kill -USR1 $wait_for' USR1
-#   while kill -0 $wait_for 2> /dev/null; do wait $wait_for && status=0 || status=$?; done
-#   [ $status = 75 ] && scontrol requeue "$SLURM_JOB_ID"
+# status 75: "start me again". examples/slurm_pretrain.sh is a job for SLURM that is stopped before its time is up and queued again.
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
 dataset=${1:-ntu60}
 protocol=${2:-cross_view}
 shift $(($# < 2 ? $# : 2))
 data_root=${DATA_ROOT:-data}
-runs=${RUNS:-mask_checkpoints}
+read -r -a streams <<<"${STREAMS:-joint bone motion}"
 processes=${PROCESSES:-1}
 
 # A command in the background, because Bash looks at signals only when no command runs in the foreground.
@@ -51,18 +51,33 @@ run() {
     if [ "$status" != 0 ]; then exit "$status"; fi
 }
 
-for stream in joint bone motion; do
-    experiment=PCM3_woprompt
-    if [ "$stream" = joint ]; then experiment=PCM3_wprompt; fi
-    folder="$runs/${dataset}_${protocol}_${stream}"
-    run python -m engine.launch --processes "$processes" pretrain_moco_mask.py \
-        --data-root "$data_root" --pre-dataset "$dataset" --protocol "$protocol" \
-        --stream "$stream" --exp-descri "$experiment" --checkpoint-path "$folder" --resume auto \
-        --lr 0.02 --batch-size 128 --teacher-t 0.05 --student-t 0.1 --topk 16384 --mlp --contrast-t 0.07 \
-        --contrast-k 16384 --schedule 351 --epochs 451 --skeleton-representation graph-based "$@"
-    if [ "$folder/linear/result.json" -nt "$folder/checkpoint_last.pth.tar" ]; then continue; fi # evaluated already
-    run python action_classification.py --data-root "$data_root" --finetune-dataset "$dataset" --protocol "$protocol" \
-        --lr 0.1 --pretrained "$folder/checkpoint_last.pth.tar" --checkpoint-path "$folder/linear" \
-        --finetune-skeleton-representation graph-based
-done
-run python ensemble.py "$runs/${dataset}_${protocol}_"{joint,bone,motion}/linear
+train_and_test() { # folder of the runs, more flags of pretraining
+    local runs=$1 stream experiment folder
+    shift
+    for stream in "${streams[@]}"; do
+        experiment=PCM3_woprompt
+        if [ "$stream" = joint ]; then experiment=PCM3_wprompt; fi
+        folder="$runs/${dataset}_${protocol}_${stream}"
+        run python -m engine.launch --processes "$processes" pretrain_moco_mask.py \
+            --data-root "$data_root" --pre-dataset "$dataset" --protocol "$protocol" \
+            --stream "$stream" --exp-descri "$experiment" --checkpoint-path "$folder" --resume auto \
+            --lr 0.02 --batch-size 128 --teacher-t 0.05 --student-t 0.1 --topk 16384 --mlp --contrast-t 0.07 \
+            --contrast-k 16384 --schedule 351 --epochs 451 --skeleton-representation graph-based "$@"
+        if [ "$folder/linear/result.json" -nt "$folder/checkpoint_last.pth.tar" ]; then continue; fi # evaluated already
+        run python action_classification.py --data-root "$data_root" --finetune-dataset "$dataset" --protocol "$protocol" \
+            --lr 0.1 --pretrained "$folder/checkpoint_last.pth.tar" --checkpoint-path "$folder/linear" \
+            --finetune-skeleton-representation graph-based --resume auto
+    done
+    if [ "${streams[*]}" = "joint bone motion" ]; then
+        run python ensemble.py "$runs/${dataset}_${protocol}_"{joint,bone,motion}/linear
+    fi
+}
+
+runs=${RUNS:-mask_checkpoints}
+if [ -z "${SEEDS:-}" ]; then
+    train_and_test "$runs" "$@"
+else
+    read -r -a seeds <<<"$SEEDS"
+    for seed in "${seeds[@]}"; do train_and_test "$runs/seed$seed" --seed "$seed" "$@"; done
+    run python -m engine.results "${seeds[@]/#/$runs/seed}" --seeds
+fi

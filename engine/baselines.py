@@ -14,7 +14,7 @@ Rows, each by logistic regression (`engine.probes`: strength chosen inside of th
 With --few-labels the curve of `engine.label_curve` follows: few_labels.md, few_labels.png.
 
 A row counts as the best baseline by what it has on the test split, for each figure by itself: that favours the baselines,
-and what is above all of them cannot be a matter of choice. `result.json` goes into `engine.table` and reports as any other.
+and what is above all of them cannot be a matter of choice. `result.json` goes into `engine.results` and reports as any other.
 """
 
 import sys

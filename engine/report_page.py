@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.report_clips import Shown
 from engine.report_runs import RunRecord, is_number
-from engine.table import COLUMNS, rows_of, without_baselines
+from engine.results import COLUMNS, rows_of, without_baselines
 from utils.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def script_json(value) -> str:
 
 
 def result_rows(run: RunRecord) -> list[tuple]:
-    """The run's rows of the table of results, as engine.table has them; a result that has none becomes a note."""
+    """The run's rows of the table of results, as engine.results has them; a result that has none becomes a note."""
     if run.result is None:
         return []
     try:

@@ -20,7 +20,7 @@ import pretrain_moco_mask
 import report
 from engine.report_page import script_json, text, thinned
 from engine.report_runs import curve_panels, find_runs, read_metrics
-from engine.table import rows_of
+from engine.results import rows_of
 from utils.errors import UserError
 from utils.files import load_json, write_json
 from utils.skeleton import get_layout

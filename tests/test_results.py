@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine import table
+from engine import results as table
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -92,3 +92,76 @@ def test_a_pretrained_encoder_without_baselines_is_a_note(tmp_path, capsys):
         command = "note: baselines of ui_prmd cross_subject are not shown; they are made by: python -m engine.baselines"
         assert text.count(command) == missing
     assert "1-NN Euclidean %, raw joints" in text and "83.9 ± 0.4" in text
+
+
+def seeds_of(root, differing=None):
+    """Three pretrainings by their arguments, and a linear evaluation and a retrieval of each."""
+    for seed, share in ((1, 0.80), (2, 0.82), (3, 0.84)):
+        run_folder = root / f"joint_seed{seed}"
+        told = {"seed": seed, "checkpoint_path": str(run_folder), "epochs": 24, "lr": 0.02, "threads": seed}
+        told |= differing if differing and seed == 2 else {}
+        for name in ("linear", "nearest", "linear/earlier-2020"):
+            (run_folder / name).mkdir(parents=True)
+        write_json(run_folder / "arguments.json", [{"arguments": told}])
+        head = {"dataset": "ntu60", "protocol": "cross_view", "stream": "joint"}
+        head["encoder"] = f"{run_folder}/checkpoint_last.pth.tar (pcm3, epoch 24)"
+        one = {"mean": share, "std": None, "count": 1}
+        linear = {"task": "classification/linear", "summary": {k: {"top1": one} for k in ("last", "best")}, **head}
+        write_json(run_folder / "linear/result.json", linear)
+        write_json(run_folder / "linear/earlier-2020/result.json", linear)
+        nearest = {"task": "retrieval", "summary": {"knn": {"1": one}, "recall": {}, "map": None}, **head}
+        write_json(run_folder / "nearest/result.json", nearest)
+    return root
+
+
+def test_seeds_of_pretraining_are_one_row_beside_the_papers_figure(tmp_path, capsys):
+    table.main([str(seeds_of(tmp_path / "runs")), "--seeds"])
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if line[:1] == "|"
+    ]
+    assert rows[0][-1] == "paper" and len(rows) == 4
+    data = ["ntu60 cross_view", "seeds 1 2 3 joint"]
+    assert rows[2] == [
+        "3 pretrainings",
+        "classification/linear",
+        *data,
+        "top-1 %",
+        "82.0 ± 2.0",
+        "82.0 ± 2.0",
+        "3",
+        "90.4",
+    ]
+    assert rows[3] == ["3 pretrainings", "retrieval", *data, "1-NN %", "82.0 ± 2.0", "", "3", "88.8"]
+
+
+def test_latex_is_escaped(tmp_path, capsys):
+    table.main([str(seeds_of(tmp_path / "runs")), "--seeds", "--latex", "--output", str(tmp_path / "a.tex")])
+    text = capsys.readouterr().out
+    assert (tmp_path / "a.tex").read_text() == text
+    assert r"ntu60 cross\_view" in text and r"82.0 $\pm$ 2.0" in text and r"top-1 \%" in text
+    lines = text.splitlines()
+    assert lines[0] == r"\begin{tabular}{lllllrrrr}" and all(
+        line.count(" & ") == 8 for line in lines if line.endswith(r"\\")
+    )
+
+
+def test_a_parent_folder_has_all_results_below_it(tmp_path, capsys):
+    table.main([str(seeds_of(tmp_path / "runs"))])
+    assert (
+        sum(line[:1] == "|" for line in capsys.readouterr().out.splitlines()) == 2 + 6
+    )  # what was set aside is not among them
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no result\.json"):
+        table.main([str(tmp_path / "empty")])
+
+
+def test_seeds_of_different_settings_are_refused(tmp_path):
+    for differing, words in (({"lr": 0.5}, "--lr 0.5"), ({"seed": 1}, "same seed 1"), ({"new": 1}, "--new 1")):
+        root = seeds_of(tmp_path / str(len(words)) / words[2:4], differing)
+        with pytest.raises(UserError, match=words):
+            table.main([str(root), "--seeds"])
+    (root / "joint_seed3/arguments.json").unlink()
+    with pytest.raises(UserError, match="no arguments.json beside"):
+        table.main([str(root / "joint_seed3"), "--seeds"])
