@@ -168,6 +168,63 @@ def test_movenet_and_shares_of_the_picture(tmp_path):
     np.testing.assert_allclose(narrow[name][..., 0] * 1920 / 1080, plane("mediapipe_33")(name)[..., 0], atol=0.02)
 
 
+def test_other_programs_json(tmp_path):
+    """Kinetics-skeleton's shares, Ultralytics' columns, MMPose's older list of persons a frame."""
+
+    def write(k, n, c):
+        flat = pf.pixels(pf.in_layout(c, "openpose_18")) / pf.PICTURE
+        data = [
+            {"frame_index": t + 1, "skeleton": [{"pose": f.round(5).ravel().tolist(), "score": [0.8] * 18}]}
+            for t, f in enumerate(flat)
+        ]
+        pf._dump(tmp_path / "kinetics" / k / f"{n}.json", {"data": data, "label": f"class {k}", "label_index": 3})
+        flat = pf.pixels(pf.in_layout(c, "coco_17"))
+        people = [[{"name": "person", "keypoints": {"x": f[:, 0].tolist(), "y": f[:, 1].tolist(), "visible": [0.9] * 17}}]
+                  for f in flat]  # fmt: skip
+        pf._dump(tmp_path / "ultralytics" / k / f"{n}.json", people)
+        people = [[{"keypoints": f.tolist(), "keypoint_scores": [0.9] * 17, "bbox": [[1, 2, 3, 4]]}] for f in flat]
+        pf._dump(tmp_path / "mmpose" / k / f"{n}.json", people)
+
+    each(write)
+    found, clips = read(tmp_path / "kinetics", size=pf.PICTURE)
+    assert found.reader.layout.name == "openpose_18" and found.forms == {"kinetics": 4}
+    for name, got in clips.items():
+        np.testing.assert_allclose(got, plane("openpose_18")(name), atol=0.02)
+    assert {c.label for e in found.entries for c in found.reader(e)} == {"class m01", "class m02"}
+    for form in ("ultralytics", "mmpose"):
+        assert_read(tmp_path / form, "coco_17", plane("coco_17"), PIXEL)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_row_for_each_joint(tmp_path, named):
+    """A long table: frame, joint by name or number, x, y, z, visibility."""
+
+    def write(k, n, c):
+        values = pf.with_score(pf.camera(pf.in_layout(c, "mediapipe_33")))
+        names = [w.upper().replace(" ", "_") for w in LAYOUTS["mediapipe_33"].names]
+        rows = [
+            f"{t},{names[v] if named else v},{','.join(f'{x:.6f}' for x in values[t, v])}"
+            for t in range(12)
+            for v in range(33)
+        ]
+        (tmp_path / k).mkdir(exist_ok=True)
+        (tmp_path / k / f"{n}.csv").write_text("\n".join(["frame,landmark,x,y,z,visibility", *rows]))
+
+    each(write)
+    assert_read(tmp_path, "mediapipe_33", space("mediapipe_33"), form="table")
+
+
+def test_numbers_of_joints_from_one(tmp_path):
+    columns = [f"{a}{v}" for v in range(1, 34) for a in ("x", "y", "z", "v")]
+
+    def write(k, n, c):
+        values = pf.with_score(pf.camera(pf.in_layout(c, "mediapipe_33")))
+        pf.write_table(tmp_path / k / f"{n}.csv", values, columns, extra={"class": [k] * 12})
+
+    each(write)
+    assert_read(tmp_path, "mediapipe_33", space("mediapipe_33"))
+
+
 def test_pickles(tmp_path):
     flat = {n: (0, pf.pixels(pf.in_layout(c, "coco_17"))) for n, (_, c) in CLIPS.items()}
     pf.write_pickle(tmp_path / "flat.pkl", flat)

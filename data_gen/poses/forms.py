@@ -41,6 +41,7 @@ FORMS = {
         Form("alphapose", "AlphaPose JSON", (".json",), _json("alphapose")),
         Form("mmpose", "MMPose JSON", (".json",), _json("mmpose")),
         Form("azure_kinect", "Azure Kinect JSON", (".json",), _json("azure_kinect")),
+        Form("kinetics", "Kinetics-skeleton JSON", (".json",), _json("kinetics")),
         Form("frames", "JSON list of frames (MediaPipe, MoveNet, ...)", _JSON, _json("frames")),
         Form("table", "table (CSV)", (".csv", ".tsv", ".txt"), lambda path, name, axes: tables.read_table(path, name)),
         Form("npy", "NumPy array", (".npy",), arrays.read_npy),

@@ -19,7 +19,7 @@ WORLD_KEYS = ("pose_world_landmarks", "poseworldlandmarks", "world_landmarks", "
 LANDMARK_KEYS = (*WORLD_KEYS, "pose_landmarks", "poselandmarks", "landmarks", "keypoints", "joints", "points", "pose")
 FRAME_KEYS = ("frames", "data", "poses", "results", "predictions", *LANDMARK_KEYS)
 _MAX_GAP = 200_000  # frames that a file may leave out between two numbers
-_SCORES = ("visibility", "score", "confidence", "c", "presence")
+_SCORES = ("visibility", "visible", "score", "confidence", "conf", "likelihood", "c", "presence")
 
 
 def load(path, mended: dict[str, int]):
@@ -60,6 +60,9 @@ def form_of(content) -> str | None:
         if "instance_info" in content:
             return "mmpose"
         frames = content.get("frames")
+        data = content.get("data")
+        if isinstance(data, list) and any(isinstance(entry, dict) and "skeleton" in entry for entry in data):
+            return "kinetics"
         if "joint_names" in content and isinstance(frames, list):
             return "azure_kinect"
         if any(key.lower() in FRAME_KEYS for key in content) or content and all(k.isdigit() for k in content):
@@ -77,7 +80,7 @@ def form_of(content) -> str | None:
             return "openpose"
         if "bodies" in first:
             return "azure_kinect"
-        return "frames" if _landmarks(first) is not None or _is_named(first) else None
+        return "frames" if _landmarks(first) is not None or _is_named(first) or "x" in _lower(first) else None
     return "frames" if isinstance(first, list) or first is None else None
 
 
@@ -291,6 +294,35 @@ def rate_of(times, unit: float) -> float | None:
     return rate if 0.5 <= rate <= 1000 else None
 
 
+# --- Kinetics-skeleton ----------------------------------------------------------------------------------------------
+
+
+def kinetics(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
+    """Kinetics-skeleton's file, which ST-GCN's tools write: OpenPose's 18 joints as shares of the picture, and a label."""
+    numbers, rows, given, every = [], [], [], []
+    for i, entry in enumerate(content["data"]):
+        people = entry.get("skeleton", []) if isinstance(entry, dict) else None
+        number = entry.get("frame_index", i) if isinstance(entry, dict) else None
+        if not isinstance(people, list) or not isinstance(number, int) or not all(isinstance(p, dict) for p in people):
+            raise BadPoses(f"{path}, frame {i} (from 0): expected frame_index and a list of skeletons")
+        every.append(number)
+        for person in people:
+            rows.append(person.get("pose"))
+            given.append(person.get("score"))
+            numbers.append(number)
+    if not rows:
+        raise BadPoses(f"{path}: no frame holds a person")
+    _, T = _timeline(every, path)
+    persons, score = rows_of(rows, path, 2, numbers), rows_of(given, path, 1, numbers)
+    if score.shape[1] != persons.shape[1]:
+        raise BadPoses(f"{path}: {persons.shape[1]} joints, but {score.shape[1]} scores")
+    frames = [number - min(every) for number in numbers]
+    points, score = clip_of(np.concatenate([persons, score], axis=2), frames, T, path, 2)
+    _units_2d(points, score)
+    layout = "openpose_18" if points.shape[2] == 18 else None
+    return [Poses(name, points, score, layout=layout, label=_text(content, "label"), mended=mended)]
+
+
 # --- lists of frames ------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +340,12 @@ def _is_named(entry: dict) -> bool:
     """Whether a dict maps joint names to joints."""
     joints = [value for value in entry.values() if isinstance(value, (dict, list))]
     return len(joints) >= 5 and all("x" in _lower(j) if isinstance(j, dict) else len(j) in (2, 3, 4) for j in joints)
+
+
+def _is_columns(entry: dict) -> bool:
+    """Whether a dict holds lists of all joints' x and y."""
+    low = _lower(entry)
+    return isinstance(low.get("x"), list) and isinstance(low.get("y"), list) and len(low["x"]) == len(low["y"]) > 4
 
 
 def _joint(joint, axes: tuple[str, ...]):
@@ -341,11 +379,13 @@ class FrameReader:
             if "people" in frame:
                 self.dimensions = self.dimensions or 2
                 return openpose_frame(frame, self.place, number)
+            if _is_columns(frame):
+                return [self._columns(frame, number)]
             held = _landmarks(frame)
             if held is not None:
                 if self.world is None and held[1]:
                     self.world = held[0] in WORLD_KEYS
-                return self.persons(held[1], number)
+                return self._scored(self.persons(held[1], number), _lower(frame).get("keypoint_scores"), number)
             if _is_named(frame):
                 return [self._named(frame, number)]
             if any(k in _lower(frame) for k in ("frame", "frame_id", "timestamp", "time", "index")):
@@ -360,6 +400,26 @@ class FrameReader:
         raise BadPoses(
             f"{self.place}, frame {number} (from 0): expected joints with x, y and perhaps z, found {_shown(frame)}"
         )
+
+    def _columns(self, frame: dict, number: int) -> np.ndarray:
+        """A person as {"x": [...], "y": [...], "visible": [...]}, as Ultralytics writes it."""
+        low = _lower(frame)
+        keys = [key for key in ("x", "y", "z", *_SCORES) if isinstance(low.get(key), list)]
+        self.dimensions = 3 if "z" in keys else 2
+        keys = keys[: self.dimensions + 1]
+        return rows_of([low[key] for key in keys], self.place, 1)[..., 0].T
+
+    def _scored(self, people: list[np.ndarray], score, number: int) -> list[np.ndarray]:
+        """With the scores that lie beside a person's keypoints."""
+        if score is None or len(people) != 1 or people[0].shape[1] > 3:
+            return people
+        values = _numbers(score, self.place, number, "keypoint_scores").reshape(-1, 1)
+        if len(values) != len(people[0]):
+            raise BadPoses(
+                f"{self.place}, frame {number}: {len(people[0])} keypoints, but {len(values)} keypoint_scores"
+            )
+        self.dimensions = people[0].shape[1]
+        return [np.concatenate([people[0], values], axis=1)]
 
     def _person(self, joints: list, number: int) -> np.ndarray:
         if isinstance(joints[0], dict):
@@ -495,7 +555,7 @@ def _third_is_score(people: list) -> bool:
 
 # --- any JSON -------------------------------------------------------------------------------------------------------
 
-READERS = {"alphapose": alphapose, "mmpose": mmpose, "azure_kinect": azure, "frames": frames}
+READERS = {"alphapose": alphapose, "mmpose": mmpose, "azure_kinect": azure, "kinetics": kinetics, "frames": frames}
 
 
 def read_json(path, name: str, form: str | None = None) -> list[Poses]:

@@ -65,6 +65,22 @@ _ROLES = {
     "person": ("person", "person_id", "track", "track_id", "body", "body_id"),
     "subject": ("subject", "subject_id", "performer", "actor"),
     "split": ("split", "set", "part"),
+    "joint": (
+        "landmark",
+        "landmark_id",
+        "landmark_index",
+        "landmark_name",
+        "joint",
+        "joint_id",
+        "joint_name",
+        "joint_index",
+        "keypoint",
+        "keypoint_id",
+        "keypoint_name",
+        "kp",
+        "bodypart",
+        "type",
+    ),
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _EMPTY = {"", "nan", "na", "none", "null", "-", "n/a", "#n/a", "-nan", "nan(ind)", "-nan(ind)"}
@@ -193,6 +209,8 @@ def read_table(path, name: str) -> list[Poses]:
             named[joint] = i
         elif column:
             unknown.append(column)
+    if "joint" in roles and {"x", "y"} <= {column.strip().lower() for column in table.header}:
+        return [_long(table, roles, path, name)]
     if table.header is None:
         values, about = _without_names(table, path)
     else:
@@ -200,6 +218,39 @@ def read_table(path, name: str) -> list[Poses]:
     if unknown:
         table.mended["columns left out"] = len(unknown)
     return _clips(table, roles, values, about, Path(path), name)
+
+
+def _long(table: Table, roles: dict[str, int], path, name: str) -> Poses:
+    """A table with a row for each joint of each frame: columns of frame, joint (number or name), x, y, perhaps z, a score."""
+    low = [column.strip().lower() for column in table.header]
+    axes = [a for a in ("x", "y", "z") if a in low]
+    score = next((s for s in _SCORE_RANK if s in low), None)
+    flat = table.numbers([low.index(a) for a in (*axes, *([score] if score else []))])
+    called = [row[roles["joint"]] for row in table.rows]
+    numbered = all(text.isdigit() for text in called)
+    names = sorted(set(called), key=int) if numbered else list(dict.fromkeys(called))
+    place = {text: v for v, text in enumerate(names)}
+    joint = np.array([place[text] for text in called])
+    if "frame" in roles:
+        frame = table.numbers([roles["frame"]])[:, 0]
+        if not np.isfinite(frame).all() or np.ptp(frame) > 20 * len(frame):
+            raise BadPoses(f"{path}: its column of frames is no column of frame numbers")
+        frame = (frame - frame.min()).astype(int)
+    else:  # every time the first joint comes again
+        frame = np.cumsum(joint == joint[0]) - 1
+    if len(names) > 600 or (frame.max() + 1) * len(names) > 2**27:
+        raise BadPoses(f"{path}: {len(names)} joints in {frame.max() + 1} frames are more than one clip holds")
+    values = np.full((frame.max() + 1, 1, len(names), flat.shape[1]), np.nan)
+    values[frame, 0, joint] = flat
+    C = len(axes)
+    return Poses(
+        name,
+        values[..., :C],
+        values[..., C] if score else None,
+        joints=None if numbered else tuple(names),
+        label=_column(table, roles, "label", list(range(len(table.rows)))),
+        mended=dict(table.mended),
+    )
 
 
 def _with_names(table: Table, named: dict, unknown: list[str], path) -> tuple[np.ndarray, dict]:
