@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pose_files
 import pytest
 from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset
@@ -65,6 +66,22 @@ def test_linear_probe_of_own_clips(tmp_path):
             np.save(tmp_path / "clips" / label / f"{i}.npy", clip)
     out = example("linear_probe_own_clips", f"{path} {tmp_path}/clips")
     assert out == "2 classes, 12 clips to train, 6 to test: 100.0 % right\n"
+
+
+def test_own_poses_with_ten_labels(tmp_path):
+    """MediaPipe files of two exercises, converted to the encoder's layout; a class of 12 clips leaves two to test."""
+    path = write_pretrained(tmp_path / "c.pth.tar", persons=1)
+    for name, (label, clip) in pose_files.real_clips(classes=2, each=12, frames=40).items():
+        values = pose_files.with_score(pose_files.camera(pose_files.in_layout(clip, "mediapipe_33")))
+        pose_files.write_frames(tmp_path / "in" / label / f"{name}.json", values, "mediapipe_33", "world")
+    out = example("own_poses_ten_labels", f"{path} {tmp_path}/in")
+    assert "converted: mediapipe_33 -> kinect_v2_25" in out and "2 classes, 20 labels" in out
+    answers = re.findall(r"  (m\d\d)/(\S+): (m\d\d)", out)
+    right = sum(folder == said for folder, _, said in answers)
+    assert len(answers) >= 4 and f"{100 * right / len(answers):.1f} % of {len(answers)} others right" in out
+    assert right > len(answers) / 2  # a random encoder tells deep squats from hurdle steps
+    refused(start("own_poses_ten_labels", ""), "own_poses_ten_labels.py")
+    refused(start("own_poses_ten_labels", f"{path} {tmp_path}/in/m01"), "a folder a class")
 
 
 def test_mistakes_are_sentences(tmp_path):

@@ -325,7 +325,7 @@ def read_pose_format(path, name: str) -> list[Poses]:
     start, names, wanted = 0, None, slice(0, data.shape[2])
     for component in components:
         points = list(component.points)
-        if joints.match_names(points) and (names is None or "WORLD" in str(component.name).upper()):
+        if joints.match_names(tuple(points)) and (names is None or "WORLD" in str(component.name).upper()):
             names, wanted = tuple(points), slice(start, start + len(points))
         start += len(points)
     if names is None:

@@ -82,7 +82,8 @@ def known_names() -> dict[str, list[dict[frozenset, int]]]:
     return known
 
 
-def match_names(names, wanted: str | None = None) -> tuple[str, list[int]] | None:
+@functools.lru_cache(maxsize=64)
+def match_names(names: tuple[str, ...], wanted: str | None = None) -> tuple[str, list[int]] | None:
     """(layout, for each of its joints the position among `names` or -1), or None when no layout's names are these.
 
     wanted: only this layout. A layout is taken when at least half of all names on both sides agree, the one in which

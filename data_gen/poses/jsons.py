@@ -474,7 +474,8 @@ def _alike(content: list, reader: FrameReader) -> list[list[np.ndarray]] | None:
             joints = [frame[key] for frame in joints]
         V = len(joints[0])
         if isinstance(joints[0][0], dict) and all(len(frame) == V for frame in joints):
-            values = np.array(list(map(itemgetter(*reader._axes), chain.from_iterable(joints))), dtype=np.float64)
+            numbers = chain.from_iterable(map(itemgetter(*reader._axes), chain.from_iterable(joints)))
+            values = np.fromiter(numbers, np.float64, count=len(joints) * V * len(reader._axes))
         else:
             return None
     except (KeyError, TypeError, ValueError, StopIteration, IndexError, OverflowError):
@@ -501,7 +502,7 @@ def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     if dimensions is None and width == 3:
         dimensions = 2 if _third_is_score(people) else 3
     points, score = stack(people, path, dimensions)
-    times = [_time(frame) for frame in content] if isinstance(content[0], dict) else []
+    times = [_time(frame) for frame in content] if _time(content[0]) else []
     fps = about.get("fps", about.get("frame_rate")) or _rate_of_times(times)
     size = (about.get("width"), about.get("height"))
     return [
