@@ -34,6 +34,7 @@ from engine.evaluation import (
 )
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.transfer import TRUNK
 from feeder.windows import FutureViews, long_enough
 from options.backbones import encoder_flags
 from options.prediction import DEFAULT_DATASET
@@ -67,7 +68,8 @@ def split_views(args, dataset: Dataset, split: str, first: LoadedEncoder, device
             f"{int(clips.num_frame.max())}); give smaller --observe and --predict"
         )
     parents = torch.tensor(dataset.layout.parents)
-    views = FutureViews(clips.select(kept), parents, args.observe, args.predict, first.stream, device, dtype)
+    metres = 1.0 if dataset.row.dimensions == 3 else TRUNK  # lengths of flat clips are shares of the trunk
+    views = FutureViews(clips.select(kept), parents, args.observe, args.predict, first.stream, device, dtype, metres)
     return views, len(clips) - len(kept)
 
 
@@ -211,6 +213,8 @@ def main(argv=None) -> int:
         )
         pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
         say_place(place, pretraining, dataset.converted, folder.say)
+        if dataset.row.dimensions == 2:
+            folder.say(f"clips of two dimensions: errors are those of a person whose trunk measures {TRUNK} m")
         still = zero_velocity(test)
         trained = {
             mode: {seed: run_seed(args, dataset, mode, seed, train, test, folder) for seed in args.seed}

@@ -48,6 +48,7 @@ class Expected:
     persons: int | None = None
     classes: tuple[str, ...] | None = None
     counts: tuple[int, int] | None = None
+    dimensions: int = 3
 
 
 @dataclass
@@ -78,6 +79,7 @@ class Measures:
     facing: np.ndarray  # (N,) cosine of the feet and the direction that up and right give, NaN without feet
     length: np.ndarray  # (N, V) median bone length, NaN for the root and empty clips
     spread: np.ndarray  # (N, V) standard deviation / mean within the clip
+    deep: np.ndarray  # (N,) True where a third coordinate is not zero
     faults: np.ndarray  # (N,) dicts of utils.clip_check
     names: np.ndarray  # (N,)
     checksum: str | None = None  # of the coordinates of all clips, as the sidecar has it; None when not all were read
@@ -127,6 +129,7 @@ def expect(folder, dataset: str | None = None, layout: str | None = None) -> Exp
         persons=row.persons,
         classes=row.classes,
         counts=row.counts.get(protocol),
+        dimensions=row.dimensions,
     )
 
 
@@ -183,6 +186,7 @@ def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
     measures = {
         "non_finite": non_finite,
         "zero": not seen.any(),
+        "deep": bool(np.any(clip[2] != 0)),
         "empty_frames": 1.0 - seen[:, 0].mean(),
         "persons": int(seen.any(axis=0).sum()),
         "repeated": clip.shape[3] > 1 and seen[:, 1].any() and bool(np.array_equal(clip[..., 0], clip[..., 1])),
@@ -285,8 +289,20 @@ def _column(split: Split, measures: Measures, layout: Layout, classes: int) -> d
     }
 
 
-def _judge_bodies(report: Report, where: str, measures: Measures, layout: Layout) -> None:
-    """Findings about bones: whether these points can be a body of this layout."""
+def _judge_bodies(report: Report, where: str, measures: Measures, layout: Layout, dimensions: int) -> None:
+    """Findings about bones: whether these points can be a body of this layout. In the plane bones shorten as they turn away, so
+    that they say nothing."""
+    deep = int(measures.deep.sum())
+    if dimensions == 2:
+        if deep:
+            report.wrong.append(
+                f"{where}: {deep} clips have a depth other than 0, but dataset.json says two dimensions"
+            )
+        return
+    if not deep and not measures.zero.all():
+        report.wrong.append(
+            f"{where}: no clip has a depth; dataset.json must say 'dimensions': 2 for clips of a picture"
+        )
     spread = _median(measures.spread)
     asymmetry = _median(_asymmetry(measures.length, layout))
     if spread > MOST_SPREAD:
@@ -379,7 +395,7 @@ def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=Non
         report.measures[name] = (split, measures)
         columns[name] = _column(split, measures, layout, len(expected.classes or range(split.labels.max() + 1)))
         _judge_labels(report, split, expected.classes)
-        _judge_bodies(report, name, measures, layout)
+        _judge_bodies(report, name, measures, layout, expected.dimensions)
         _judge_clips(report, split, measures, sidecar_steps(split.sidecar))
         _judge_each_clip(report, split, measures, strict)
         _judge_sidecar(report, split, measures, layout)

@@ -28,7 +28,7 @@ from models.future import FutureDecoder
 from utils.errors import UserError
 
 MODES = ("frozen", "tuned", "scratch")
-MILLIMETRES = 1000.0  # prepared coordinates are metres
+MILLIMETRES = 1000.0  # of a metre
 TEST_BATCH = 256
 LARGEST_GRADIENT = 1.0  # norm to which gradients are clipped: 25 steps of feedback can make one clip's gradient huge
 
@@ -63,13 +63,13 @@ def joint_distance(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     return (predicted - true).norm(dim=-1).mean(-1), (true != 0).flatten(2).any(-1)
 
 
-def horizon_errors(parts) -> Tensor:
-    """MPJPE in mm at each future frame (T,) from pairs (predicted, true) of poses (N, T, V, 3) in metres."""
+def horizon_errors(parts, metres: float = 1.0) -> Tensor:
+    """MPJPE in mm at each future frame (T,) from pairs (predicted, true) of poses (N, T, V, 3), whose unit is so many metres."""
     total, count = 0.0, 0
     for predicted, true in parts:
         distance, seen = joint_distance(predicted.double(), true.double())
         total, count = total + (distance * seen).sum(0).cpu(), count + seen.sum(0).cpu()
-    return MILLIMETRES * total / count.clamp_min(1)
+    return MILLIMETRES * metres * total / count.clamp_min(1)
 
 
 def zero_velocity(views: FutureViews) -> Tensor:
@@ -80,7 +80,7 @@ def zero_velocity(views: FutureViews) -> Tensor:
             _, pose, future = views.test(index)
             yield pose[:, None].expand_as(future), future
 
-    return horizon_errors(parts())
+    return horizon_errors(parts(), views.metres)
 
 
 @torch.no_grad()
@@ -96,7 +96,8 @@ def test_errors(encoder: Encoder, decoder: FutureDecoder, views: FutureViews) ->
     """MPJPE in mm (T,) of the test clips. UserError when the predictions are not finite."""
     encoder.eval()
     decoder.eval()
-    errors = horizon_errors(predict(encoder, decoder, views, index)[1:] for index in in_order(len(views), TEST_BATCH))
+    parts = (predict(encoder, decoder, views, index)[1:] for index in in_order(len(views), TEST_BATCH))
+    errors = horizon_errors(parts, views.metres)
     if not torch.isfinite(errors).all():
         raise UserError("the predicted poses are not finite: the network diverged; give a smaller --lr")
     return errors
@@ -128,7 +129,7 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         optimizer.step()
         total, count = total + float(loss.detach()) * len(index), count + len(index)
-    return MILLIMETRES * total / count
+    return MILLIMETRES * train.metres * total / count
 
 
 def new_decoder(features: int, joints: int, hidden_size: int, seed: int) -> FutureDecoder:

@@ -238,8 +238,8 @@ class VideoWindows:
 class FutureViews:
     """Observed frames and the frames that follow, at the raw frame rate, of the clips that are long enough.
 
-    clips: packed clips; observe, predict: numbers of frames; stream: of the observed part. `keep` of `long_enough` says
-    which clips of a split may be given here."""
+    clips: packed clips; observe, predict: numbers of frames; stream: of the observed part; metres: how many a unit of the
+    coordinates is. `keep` of `long_enough` says which clips of a split may be given here."""
 
     clips: PackedClips
     parents: Tensor
@@ -248,6 +248,7 @@ class FutureViews:
     stream: str = "joint"
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    metres: float = 1.0
 
     def __len__(self) -> int:
         return len(self.clips)

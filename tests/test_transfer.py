@@ -18,6 +18,7 @@ import live_demo
 import motion_prediction
 import pretrain_moco_mask
 import visualize
+from data_gen import check
 from data_gen.build import build_dataset
 from data_gen.from_files import make_target, write_description
 from data_gen.normalise import PLANAR_STEPS, STEPS, normalise
@@ -31,6 +32,7 @@ from utils import checkpoint as files
 from utils.convert_layout import convert
 from utils.errors import UserError
 from utils.features import read_features
+from utils.files import load_json, write_json
 from utils.skeleton import KINECT_V2, LAYOUTS, at, get_layout
 
 PIPE, COCO = get_layout("mediapipe_33"), get_layout("coco_17")
@@ -240,6 +242,25 @@ def test_windows_are_divided_by_the_trunk():
     assert not normalise_windows(torch.zeros(1, 4, 3, 17, 1), COCO, ("centre", "trunk")).any()
 
 
+def test_the_check_knows_flat_clips(root, capsys):
+    assert check.main([str(root / "flat")]) == 0
+    assert "nothing wrong" in capsys.readouterr().out
+    about = load_json(root / "flat" / "dataset.json")
+    try:
+        write_json(root / "flat" / "dataset.json", about | {"dimensions": 3})
+        assert check.main([str(root / "flat")]) == 2
+        assert "no clip has a depth; dataset.json must say 'dimensions': 2" in capsys.readouterr().out
+    finally:
+        write_json(root / "flat" / "dataset.json", about)
+    made = load_json(root / "made" / "dataset.json")
+    try:
+        write_json(root / "made" / "dataset.json", made | {"dimensions": 2})
+        assert check.main([str(root / "made")]) == 2
+        assert "16 clips have a depth other than 0, but dataset.json says two" in capsys.readouterr().out
+    finally:
+        write_json(root / "made" / "dataset.json", made)
+
+
 def test_two_dimensions_through_every_program(root, tmp_path, monkeypatch):
     ran = call(
         pretrain_moco_mask.main,
@@ -267,6 +288,7 @@ def test_two_dimensions_through_every_program(root, tmp_path, monkeypatch):
     ):
         ran = call(main, f"--data-root {root} --pretrained {path} {words}")
         assert ran.status == 0, ran.err
+    assert "of a person whose trunk measures 0.5 m" in ran.out
     for show in ("prediction", "views", "features"):
         ran = call(visualize.main, f"{path} --show {show} --data-root {root} --output {tmp_path}/{show}.png --clips 2")
         assert ran.status == 0, ran.err
