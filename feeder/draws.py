@@ -222,6 +222,8 @@ def draw_step(
         bodies = draw_bodies(u_body[..., 7:], layout, settings.bones)
     if settings.noise:
         noise = draw_noise(seed, step, (2, batch_size, settings.frames, joints, 3, persons), settings.noise)
+        if settings.planar:
+            noise[..., 2, :] = 0.0
     return StepDraws(
         clips=clips,
         starts=starts,

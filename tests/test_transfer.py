@@ -216,7 +216,8 @@ def test_from_space_to_the_plane_and_back():
 
 
 def test_views_of_flat_clips_stay_in_the_plane(root):
-    settings = ViewSettings(planar=True)
+    everything = {"rotation": 30.0, "scale": (0.8, 1.2), "bones": 0.2, "noise": 0.05, "shear_probability": 0.5}
+    settings = ViewSettings(planar=True, **everything)
     clips = opened(root, "flat").clips("train")
     batches = Batches(clips, 8, 0, settings, COCO)
     for step in range(6):
@@ -265,7 +266,7 @@ def test_two_dimensions_through_every_program(root, tmp_path, monkeypatch):
     ran = call(
         pretrain_moco_mask.main,
         f"--data-root {root} --pre-dataset flat --checkpoint-path {tmp_path}/pre --epochs 1 --batch-size 8 --contrast-k 16 --topk "
-        "16 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --threads 1 --knn-every 1",
+        "16 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --threads 1 --knn-every 1 --backbone gru",
     )
     assert ran.status == 0, ran.err
     path = tmp_path / "pre" / files.LAST
