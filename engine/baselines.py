@@ -243,7 +243,7 @@ def few_label_curve(
     """The curve of `engine.label_curve`: table, picture, and what result.json keeps."""
     args, (labels, test_labels) = comparison.args, comparison.labels
     classes, seeds = comparison.dataset.row.num_classes, args.label_seeds
-    points = label_curve.label_points(labels.numpy(), seeds)
+    points = label_curve.label_points(labels.numpy(), args.label_points, seeds)
     frozen = [row for row in rows if row.kind == PRETRAINED]
     for beginning in ("raw", "random encoder"):
         kind = [row for row in rows if row.name.startswith(beginning)]

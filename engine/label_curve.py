@@ -4,7 +4,7 @@
 pooling, every pretrained encoder frozen, and, with --supervised, the encoder trained from random weights and the first
 pretrained one fine-tuned, both by `engine.supervised` on the labelled clips only. It tells from where on pretraining pays.
 
-Points are 1 and 5 clips of each class and 1 to 100 % of each class (at least one clip); those that are the same clips are one
+Points are numbers of clips of each class and shares of each class (at least one clip); those that are the same clips are one
 point. Frozen features are standardised by all training clips, which needs no label, and read by logistic regression; its
 strength is chosen by cross-validation among the labelled clips (at most three folds, every class in each, by powers of
 ten), and is 1 where a class has one clip only. Several seeds choose several sets of labelled clips.
@@ -21,7 +21,6 @@ from engine.probes import choose_strength, class_folds, linear_share
 from utils.metrics import Summary, summarise
 from utils.plots import drawn_alike, literal, new_figure, save_figure
 
-COUNTS, FRACTIONS = (1, 5), (0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
 STRENGTHS, MOST_FOLDS = (0.001, 0.01, 0.1, 1.0), 3
 ALONE_STRENGTH = 1.0  # where cross-validation has nothing to hold out
 
@@ -50,18 +49,17 @@ class Curve:
         return [None if values is None else summarise(values) for values in self.shares]
 
 
-def label_points(labels: np.ndarray, seeds: Iterable[int]) -> list[Point]:
-    """The points of the curve, by rising number of clips. labels (N,)."""
+def label_points(labels: np.ndarray, asked: Iterable[int | float], seeds: Iterable[int]) -> list[Point]:
+    """The points of the curve, by rising number of clips. labels (N,); asked: whole numbers are clips of each class, other
+    numbers shares."""
     seeds, found = list(seeds), {}
-    asked = [
-        (f"{count} clip{'s' * (count > 1)} a class", [choose_per_class(labels, count, seed) for seed in seeds])
-        for count in COUNTS
-    ]
-    asked += [
-        (f"{100 * share:g} %", [choose_labelled(labels, share, "per_class", seed) for seed in seeds])
-        for share in FRACTIONS
-    ]
-    for words, chosen in asked:
+    for amount in asked:
+        if isinstance(amount, int):
+            words = f"{amount} clip{'s' * (amount > 1)} a class"
+            chosen = [choose_per_class(labels, amount, seed) for seed in seeds]
+        else:
+            words = f"{100 * amount:g} %"
+            chosen = [choose_labelled(labels, amount, "per_class", seed) for seed in seeds]
         key = tuple(index.tobytes() for index in chosen)
         found[key] = (f"{found[key][0]} = {words}", chosen) if key in found else (words, chosen)
     points = [Point(words, tuple(chosen)) for words, chosen in found.values()]

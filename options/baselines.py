@@ -3,9 +3,17 @@
 import argparse
 
 from options import backbones, common
-from options.common import natural, positive, positive_int
+from options.common import natural, number, positive, positive_int
 
 DEFAULT_DATASET = "ui_prmd"
+LABEL_POINTS = ("1", "5", "1%", "5%", "10%", "20%", "50%", "100%")
+
+
+def amount(text: str) -> int | float:
+    """An argparse type: a whole number of clips, or a share in per cent such as 5%, which becomes 0.05."""
+    if not text.endswith("%"):
+        return positive_int(text)
+    return number(float, above=0.0, high=100.0)(text[:-1]) / 100
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,8 +56,16 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--few-labels",
         action="store_true",
-        help="also the accuracy with the labels of 1 and 5 clips a class and of 1 to 100 %% of the clips: frozen features, and "
-        "with --supervised training from random weights and fine-tuning of the first checkpoint; few_labels.md and few_labels.png",
+        help="also the accuracy with few labels: of frozen features, and with --supervised of training from random weights and "
+        "of fine-tuning the first checkpoint; few_labels.md and few_labels.png",
+    )
+    g.add_argument(
+        "--label-points",
+        type=amount,
+        nargs="+",
+        default=list(LABEL_POINTS),
+        metavar="N",
+        help="of --few-labels: clips a class that are labelled, like 5, or a share of each class, like 10%%",
     )
     g.add_argument(
         "--label-seeds",
@@ -68,9 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--checkpoint-path",
-        default="runs/baselines",
+        default=None,
         metavar="FOLDER",
-        help="run folder: log, table.md and result.json",
+        help="run folder: log, table.md and result.json; default: runs/baselines_DATASET_PROTOCOL",
     )
     backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
@@ -89,6 +105,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Parsed and checked arguments."""
     p = build_parser()
     args = p.parse_args(argv)
+    args.label_points = [amount(one) if isinstance(one, str) else one for one in args.label_points]
     for flag, values in (("--seed", args.seed), ("--label-seeds", args.label_seeds), ("--pretrained", args.pretrained)):
         if len(set(values)) < len(values):
             p.error(f"{flag} names one twice: {' '.join(map(str, values))}")

@@ -11,7 +11,7 @@ from make_checkpoint import SMALL, content_of, new_model
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
-from engine import baselines, label_curve, table
+from engine import baselines, label_curve, results
 from engine.encoders import clip_features, random_encoder
 from engine.evaluation import open_views
 from engine.setup import find_dataset
@@ -43,10 +43,9 @@ def test_every_row_is_there_and_reads_the_same_again(data, checkpoint, tmp_path,
     monkeypatch.setattr(baselines, "RAW", (baselines.RAW[1], baselines.RAW[3]))
     monkeypatch.setattr("engine.probes.MOST_FOLDS", 2)
     monkeypatch.setattr("engine.probes.STRENGTHS", (0.01, 0.3))
-    monkeypatch.setattr(label_curve, "FRACTIONS", (0.01, 1.0))
     command = (
         f"--data-root {data} --pretrained {checkpoint} --supervised --supervised-steps 3 --seed 1 2 "
-        f"--few-labels --label-seeds 1 2 --checkpoint-path {tmp_path / 'run'}"
+        f"--few-labels --label-points 1 5 1% 100% --label-seeds 1 2 --checkpoint-path {tmp_path / 'run'}"
     )
     ran = call(baselines.main, command)
     assert ran.status == 0, ran.err
@@ -74,7 +73,7 @@ def test_every_row_is_there_and_reads_the_same_again(data, checkpoint, tmp_path,
     )
     assert "20 (5 clips a class)" in (tmp_path / "run" / "few_labels.md").read_text()
     assert (tmp_path / "run" / "few_labels.png").stat().st_size > 5000
-    table.main([str(tmp_path / "run")])
+    results.main([str(tmp_path / "run")])
     lines = capsys.readouterr().out
     assert "linear %, raw joints, by trunk length" in lines and "1-NN %, random encoder, mean_std" in lines
 
@@ -106,7 +105,7 @@ def test_training_with_labels_learns_them(data):
 
 def test_points_of_the_curve_grow_and_are_named_once():
     labels = np.arange(100) % 2
-    points = label_curve.label_points(labels, [1, 2])
+    points = label_curve.label_points(labels, [1, 5, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0], [1, 2])
     assert [point.clips for point in points] == [2, 4, 10, 20, 50, 100]
     assert [point.words for point in points][2:4] == ["5 clips a class = 10 %", "20 %"]
     for few, more in pairwise(points):
@@ -118,7 +117,9 @@ def test_frozen_features_need_few_labels_where_they_say_the_class():
     labels = torch.arange(60) % 3
     plain = torch.eye(3)[labels] + 0.1 * torch.randn(60, 3, generator=generator)
     noise = torch.randn(60, 3, generator=generator)
-    one, all_of_them = (p.chosen[0] for p in (lambda q: (q[0], q[-1]))(label_curve.label_points(labels.numpy(), [1])))
+    one, all_of_them = (
+        p.chosen[0] for p in (lambda q: (q[0], q[-1]))(label_curve.label_points(labels.numpy(), [1, 1.0], [1]))
+    )
     for features, chosen, low, high in ((plain, one, 0.9, 1), (plain, all_of_them, 0.95, 1), (noise, one, 0, 0.6)):
         assert low <= label_curve.frozen_share(features, labels, features.flip(0), labels.flip(0), 3, chosen) <= high
 
@@ -141,4 +142,7 @@ def test_mistakes_are_sentences(data, checkpoint, tmp_path):
     )
     refused(call(baselines.main, f"{run} --finetune-dataset tiny --backbone none"), "none")
     refused(call(baselines.main, f"{run} --seed 1 1"), "twice")
+    for wrong in ("0", "0%", "101%", "half"):
+        ran = call(baselines.main, f"{run} --label-points {wrong}")
+        assert ran.status == 2 and "--label-points" in ran.err and "Traceback" not in ran.err
     assert not (tmp_path / "run").exists()
