@@ -44,6 +44,7 @@ from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
+from models.recurrent import choose_engine
 from options.backbones import SIZES, encoder_flags
 from options.common import PRECISIONS
 from utils import checkpoint as files
@@ -61,7 +62,7 @@ MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
     "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute resume_on_other_data "
-    "cuda_graph".split()
+    "cuda_graph recurrent".split()
 ) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
 
@@ -591,6 +592,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     model.set_compute_dtype(compute_dtype)
     model.set_world(world)
     set_recompute(model, args.recompute)
+    choose_engine(model, args.recurrent)
     optimizer = make_optimizer(args, model)
     data = data_of(batches, monitor)
     done, progress = world.tell(world.on_main(lambda: restore(args, start, model, optimizer, data, notes.append)))

@@ -27,7 +27,7 @@ from engine.graph import CapturedPass, PlainPass
 from engine.setup import resolve_precision
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
-from models.recurrent import RUNS, ForwardGRU
+from models.recurrent import RUNS, choose_engine
 from utils.errors import UserError, run
 from utils.memory import keep_freed_memory
 
@@ -132,9 +132,7 @@ def build_step(
     if kind == "ours":
         model.set_recompute(recompute)
         model.set_compute_dtype(compute_dtype)
-        for module in model.modules():
-            if isinstance(module, ForwardGRU):
-                module.implementation = recurrent
+        choose_engine(model, recurrent)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True
     )

@@ -34,6 +34,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from utils.errors import UserError
+
 INPUT_ROWS = 256  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
 GRADIENT_ROWS = 1024  # rows of one weight-gradient product: more is no faster, and holds more gate gradients
 ROUNDED_GRADIENT_ROWS = 4096  # the same in a rounded type, where each block's product is converted and added
@@ -318,7 +320,8 @@ class ForwardGRU(nn.Module):
 
     compute_dtype: type of the operands of matrix products, None for that of x; an attribute, to be changed at any time.
     implementation: "own" (the loop over frames in an autograd function), "cudnn" (torch's GRU once per layer and direction:
-    cuDNN on a CUDA device, torch's native one elsewhere) or "auto" (own on a CPU, cudnn elsewhere); an attribute as well.
+    cuDNN on a CUDA device, torch's native one elsewhere), "wavefront" (all layers at once, models.recurrent_wave: needs
+    Triton) or "auto" (own on a CPU, cudnn elsewhere: wavefront has not been measured to be faster); an attribute as well.
     Raises ValueError for sizes below 1, another number of directions, or inputs of other shapes or type than this."""
 
     def __init__(self, input_size, hidden_size, num_layers, directions=2, compute_dtype: torch.dtype | None = None):
@@ -332,7 +335,7 @@ class ForwardGRU(nn.Module):
         self.num_layers, self.directions = num_layers, directions
         self.compute_dtype = compute_dtype
         self.implementation = "auto"
-        self.shared: dict[int, _Weights] | None = None
+        self.shared: dict | None = None
         self._names = []
         for layer in range(num_layers):
             width = input_size if layer == 0 else directions * hidden_size
@@ -398,18 +401,12 @@ class ForwardGRU(nn.Module):
         return "own" if device.type == "cpu" else "cudnn"
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        compute_dtype = self.compute_dtype or x.dtype
-        run = RUNS[self.runs_as(x.device)]
-        x, last = x.transpose(0, 1), []
+        compute_dtype, each = self.compute_dtype or x.dtype, 4 * self.directions
+        flat = [getattr(self, name) for name in self._names]
+        weights = [tuple(flat[start : start + each]) for start in range(0, len(flat), each)]
         shared = {} if self.shared is None else self.shared
-        for layer, h0 in enumerate(state.split(self.directions)):
-            names = self._names[4 * self.directions * layer : 4 * self.directions * (layer + 1)]
-            weights = tuple(getattr(self, name) for name in names)
-            if layer not in shared or shared[layer].compute_dtype != compute_dtype:
-                shared[layer] = _Weights(weights, compute_dtype)
-            x, h = run(x, h0, shared[layer], *weights)
-            last.append(h)
-        return x.transpose(0, 1), torch.cat(last)
+        outputs, last = RUNS[self.runs_as(x.device)](x.transpose(0, 1), state, weights, shared, compute_dtype)
+        return outputs.transpose(0, 1), last
 
 
 def _own_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -420,6 +417,35 @@ def _own_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tup
     states, _, _ = _run_layer(x, h0, shared, keep=False)
     last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
     return states[1:], last
+
+
+def _shared(shared: dict, key: object, make, weights, compute_dtype: torch.dtype):
+    """What is made of weights for a type of product, once for all calls that share the dictionary."""
+    if key not in shared or shared[key].compute_dtype != compute_dtype:
+        shared[key] = make(weights, compute_dtype)
+    return shared[key]
+
+
+def _layer_by_layer(run, x: Tensor, state: Tensor, weights: list[tuple[Tensor, ...]], shared: dict, compute_dtype):
+    """x (T, N, F), state (layers * D, N, H) -> outputs (T, N, D * H) and the last state, by `run`, one layer after the other."""
+    last = []
+    for layer, (own, h0) in enumerate(zip(weights, state.split(len(weights[0]) // 4), strict=True)):
+        x, h = run(x, h0, _shared(shared, layer, _Weights, own, compute_dtype), *own)
+        last.append(h)
+    return x, torch.cat(last)
+
+
+def _wavefront(x: Tensor, state: Tensor, weights: list[tuple[Tensor, ...]], shared: dict, compute_dtype):
+    """The same, all layers at once; UserError where there is no Triton."""
+    try:
+        from models import recurrent_wave
+    except ImportError:
+        raise UserError(
+            "--recurrent wavefront needs Triton, which comes with CUDA builds of torch on Linux; leave it out, or give "
+            "--recurrent auto"
+        ) from None
+    laid = _shared(shared, "wavefront", recurrent_wave.Laid, weights, compute_dtype)
+    return recurrent_wave.run(x, state, weights, laid)
 
 
 @contextlib.contextmanager
@@ -435,4 +461,15 @@ def weights_stay(module: nn.Module):
             layer.shared = None
 
 
-RUNS = {"own": _own_layer, "cudnn": _native_layer}
+def choose_engine(module: nn.Module, implementation: str) -> None:
+    """Sets how every ForwardGRU of `module` is computed: a name in RUNS, or auto."""
+    for layer in module.modules():
+        if isinstance(layer, ForwardGRU):
+            layer.implementation = implementation
+
+
+RUNS = {
+    "own": functools.partial(_layer_by_layer, _own_layer),
+    "cudnn": functools.partial(_layer_by_layer, _native_layer),
+    "wavefront": _wavefront,
+}

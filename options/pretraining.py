@@ -57,6 +57,13 @@ def _add_memory_flags(g) -> None:
         help="the same as --cuda-graph off",
     )
     g.add_argument(
+        "--recurrent",
+        choices=("auto", "own", "cudnn", "wavefront"),
+        default="auto",
+        help="what computes recurrent layers: own = our loop over frames, cudnn = torch's GRU a layer and direction, wavefront = "
+        "all layers at once by Triton on a card (not timed on one yet); auto = own on a processor, cudnn on a card",
+    )
+    g.add_argument(
         "--recompute",
         type=number(int, low=0, high=65536),
         default=0,

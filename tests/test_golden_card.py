@@ -8,7 +8,7 @@ from test_golden import STEPS, close, golden_batch, golden_weights
 from engine.setup import resolve_precision
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
-from models.recurrent import RUNS, ForwardGRU
+from models.recurrent import RUNS, choose_engine
 
 NAMES = {"query": "logits", "mixed": "logits_mix", "predicted": "logits_recons", "masked": "logits_mask"}
 
@@ -24,9 +24,7 @@ def logits_as_released(path, device: str, implementation: str) -> None:
     model = PCM3(config)
     model.load_state_dict(golden_weights(model.state_dict()))
     model = model.to(device).train()
-    for module in model.modules():
-        if isinstance(module, ForwardGRU):
-            module.implementation = implementation
+    choose_engine(model, implementation)
     batch = golden_batch(g)
     for name, value in vars(batch).items():
         setattr(batch, name, value.to(device))

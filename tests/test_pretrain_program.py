@@ -205,6 +205,17 @@ def test_schedules(data, tmp_path):
     np.testing.assert_allclose([rates[e] for e in range(4)], 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-6)
 
 
+def test_the_engine_of_recurrent_layers_is_asked_for_by_name(data, tmp_path, monkeypatch):
+    """own and cudnn compute the same; wavefront needs Triton, and says so where there is none."""
+    monkeypatch.setitem(sys.modules, "models.recurrent_wave", None)
+    monkeypatch.delattr("models.recurrent_wave", raising=False)
+    for name in ("own", "cudnn"):
+        assert pretrain(data, tmp_path / name, f"--recurrent {name} --max-steps 2 --precision fp64").status == 0
+    own, cudnn = (lines(tmp_path / name)[-1] for name in ("own", "cudnn"))
+    assert own["total"] == pytest.approx(cudnn["total"], rel=1e-9)
+    refused(pretrain(data, tmp_path / "wave", "--recurrent wavefront --max-steps 1"), "--recurrent wavefront")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp64"])
 def test_precisions(data, tmp_path, precision):
     assert pretrain(data, tmp_path / "run", f"--precision {precision} --max-steps 2").status == 0

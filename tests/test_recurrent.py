@@ -1,5 +1,7 @@
 """The fast recurrent layers against the released way: nn.GRU called frame by frame."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import nn
 
 import models.recurrent as recurrent
 from models.recurrent import ForwardGRU
+from utils.errors import UserError
 
 PACKED = recurrent.PACKED_FROM
 
@@ -119,12 +122,21 @@ def test_native_path_of_other_devices_equals_frame_by_frame():
     compare(ours, gru, 3, 6, torch.float64, 1e-10, run)
 
 
-@pytest.mark.parametrize("name", recurrent.RUNS)
+@pytest.mark.parametrize("name", ("own", "cudnn"))  # the third has tests/test_wavefront.py
 def test_a_chosen_implementation_equals_frame_by_frame(name):
     """own and cudnn (here torch's native GRU), chosen as a CUDA device or a benchmark chooses them."""
     ours, gru = pair(5, 8, 2, 2)
     ours.implementation = name
     compare(ours, gru, 3, 6, torch.float64, 1e-10)
+
+
+def test_the_wavefront_without_triton_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "models.recurrent_wave", None)
+    monkeypatch.delattr("models.recurrent_wave", raising=False)
+    ours, _ = pair(5, 8, 2, 2)
+    ours.implementation = "wavefront"
+    with pytest.raises(UserError, match="--recurrent wavefront needs Triton"):
+        ours(torch.randn(2, 3, 5, dtype=torch.float64))
 
 
 def test_each_device_has_its_implementation():
