@@ -4,7 +4,8 @@
 
 For every row and seed: pretraining, linear evaluation and 1-NN, each by its own program in its own process, as one would type
 it. A finished run leaves `done.json` with its command and is not repeated; a pretraining that was stopped goes on from its
-checkpoint. Below the rows stand what needs no pretraining: a random encoder of the same size, and 1-NN on coordinates.
+checkpoint. How long it takes is said before it starts, by a trial of a few steps. Below the rows stands what needs no
+pretraining: a random encoder of the same size, and 1-NN on coordinates.
 """
 
 import sys
@@ -15,20 +16,26 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
 
+import json
+import re
 import shlex
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from engine.pace import SILENCE, clock, duration
 from engine.signals import EXIT_STOPPED, StopRequest
+from options import pretraining
 from utils.checkpoint import LAST
 from utils.errors import UserError, run
 from utils.files import atomic_write, load_json, write_json
 from utils.metrics import summarise
 
 HERE = Path(__file__).resolve().parent
+TRIAL_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ ROWS = (
     Row("mask_ratio", "0.6 (full)", ()),
     *(Row("mask_ratio", f"{ratio}", ("--mask-ratio", f"{ratio}")) for ratio in (0.8, 1.0)),
 )
+FULL = Row("own", "full method", ())
 RANDOM = Row("without pretraining", "random encoder", ("random",))
 COORDINATES = Row("without pretraining", "coordinates, no encoder", ("coordinates",))
 
@@ -139,8 +147,8 @@ def perform(task: Task) -> str | None:
     The program gets a session of its own and is asked once to stop, so that it saves before it ends."""
     task.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / task.command[0]), *task.command[1:]]
-    start, asked = time.monotonic(), False
-    output = task.folder / "output.txt"
+    start = told = time.monotonic()
+    asked, output = False, task.folder / "output.txt"
     with StopRequest() as stop, open(output, "w", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -148,6 +156,9 @@ def perform(task: Task) -> str | None:
                 if stop.received and not asked:
                     child.terminate()
                     asked = True
+                if time.monotonic() - told > max(SILENCE, 0.05 * (time.monotonic() - start)):
+                    told = time.monotonic()
+                    print(f"    {duration(told - start)}: {last_line(output)}", flush=True)
                 time.sleep(0.05)
         except BaseException:
             child.kill()
@@ -155,12 +166,98 @@ def perform(task: Task) -> str | None:
     if stop.received or child.returncode == EXIT_STOPPED:
         return stop.received or "a signal"
     if child.returncode:
-        last = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"{task.shown()} ended with status {child.returncode}: {''.join(last)} (all of it: {output})")
+        raise UserError(
+            f"{task.shown()} ended with status {child.returncode}: {last_line(output)} (all of it: {output})"
+        )
     write_json(
         task.folder / "done.json", {"command": list(task.command), "seconds": round(time.monotonic() - start, 1)}
     )
     return None
+
+
+def last_line(output: Path) -> str:
+    """What a program said last."""
+    return "".join(output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a few steps of pretraining cost: seconds a step, and steps of a whole run."""
+
+    seconds: float
+    steps: int
+
+
+def trial_of(args, task: Task) -> Trial | None:
+    """A few steps of a pretraining in a folder of their own, which goes again; None where they tell nothing."""
+    flags = task.command[1 : task.command.index("--checkpoint-path")]
+    flags = [word for word in flags if word not in ("--resume", "auto")]
+    with tempfile.TemporaryDirectory(dir=args.output) as folder:
+        more = ["--max-steps", str(TRIAL_STEPS), "--print-freq", str(TRIAL_STEPS // 2), "--pictures", "0"]
+        command = [sys.executable, str(HERE / task.command[0]), *flags, *more, "--checkpoint-path", folder]
+        ran = subprocess.run(command, capture_output=True, text=True)
+        metrics = Path(folder) / "metrics.jsonl"
+        an_epoch = re.search(r"(\d+) steps an epoch", ran.stdout)
+        if ran.returncode or not metrics.is_file() or an_epoch is None:
+            return None
+        seconds = json.loads(metrics.read_text().splitlines()[-1])["seconds_per_step"]
+    asked = pretraining.parse_args(flags)
+    steps = int(an_epoch.group(1)) * asked.epochs
+    return Trial(seconds, min(steps, asked.max_steps or steps))
+
+
+class Costs:
+    """How long runs take: by those that are done, each kind (pretrain, linear, retrieval) by its mean."""
+
+    def __init__(self, tasks: list[Task]):
+        self.seconds: dict[str, list[float]] = {}
+        for task in tasks:
+            self._count(task)
+
+    def _count(self, task: Task) -> float:
+        marker = task.folder / "done.json"
+        taken = load_json(marker).get("seconds", 0.0) if marker.is_file() else 0.0
+        if taken:
+            self.seconds.setdefault(task.folder.parent.name, []).append(taken)
+        return taken
+
+    def left(self, waiting: list[Task]) -> float | None:
+        """Seconds for the runs that wait, None while a kind of them has not run yet."""
+        kinds = [task.folder.parent.name for task in waiting]
+        if any(kind not in self.seconds for kind in kinds):
+            return None
+        return sum(sum(self.seconds[kind]) / len(self.seconds[kind]) for kind in kinds)
+
+    def before(self, args, waiting: list[Task]) -> str:
+        """What is known before the first run: by finished runs, else by a trial of a few steps."""
+        left = self.left(waiting)
+        if left is not None:
+            return f"about {duration(left)} by the runs that are done, until {clock(left)}"
+        pretrainings = [task for task in waiting if task.folder.parent.name == "pretrain"]
+        Path(args.output).mkdir(parents=True, exist_ok=True)
+        trial = trial_of(args, pretrainings[0]) if pretrainings else None
+        if trial is None:
+            return f"{len(pretrainings)} pretrainings and {len(waiting) - len(pretrainings)} evaluations"
+        seconds = trial.seconds * trial.steps * len(pretrainings)
+        return (
+            f"about {duration(seconds)} for {len(pretrainings)} pretrainings of {trial.steps} steps ({trial.seconds:.3g} s "
+            f"each, by a trial), until {clock(seconds)}, and {len(waiting) - len(pretrainings)} evaluations"
+        )
+
+    def after(self, task: Task, waiting: list[Task]) -> str:
+        """A line after a run: its time, what it gave, what is left."""
+        words = [f"    done in {duration(self._count(task))}"]
+        result = task.folder / "result.json"
+        if result.is_file():
+            summary = load_json(result)["summary"]
+            if "last" in summary:
+                words.append(f"linear, last {100 * summary['last']['top1']['mean']:.1f}")
+            elif "knn" in summary:
+                words.append(f"1-NN {100 * summary['knn']['1']['mean']:.1f}")
+        left = self.left(waiting)
+        return ", ".join(
+            words + ([f"about {duration(left)} left, until {clock(left)}"] if waiting and left is not None else [])
+        )
 
 
 def figures_of(args, row: Row) -> dict[str, dict[str, float]]:
@@ -219,6 +316,7 @@ def write_table(args, rows: list[Row], command: str) -> str:
 def main(argv=None) -> int:
     args = parse_args(argv)
     chosen = [row for row in ROWS if row.group in args.groups] if args.rows is None else [Row(*r) for r in args.rows]
+    chosen += [Row(*row) for row in args.row] + [FULL] * (bool(args.row) and not args.groups)
     rows = [*chosen, RANDOM, COORDINATES]
     todo: dict[Path, Task] = {}
     for seed in args.seeds:
@@ -231,6 +329,9 @@ def main(argv=None) -> int:
     command = shlex.join(["python", "ablation.py", *(sys.argv[1:] if argv is None else argv)])
     waiting = [task for task in todo.values() if not is_done(task)]
     print(f"{len(waiting)} of {len(todo)} runs to do", flush=True)
+    costs = Costs(list(todo.values()))
+    if waiting:
+        print(costs.before(args, waiting), flush=True)
     for i, task in enumerate(waiting, 1):
         print(f"[{i}/{len(waiting)}] {task.shown()}", flush=True)
         stopped = perform(task)
@@ -238,6 +339,7 @@ def main(argv=None) -> int:
             print(f"stopped by {stopped}; the same command goes on from here")
             return EXIT_STOPPED
         write_table(args, rows, command)
+        print(costs.after(task, waiting[i:]), flush=True)
     print(write_table(args, rows, command))
     return 0
 

@@ -30,9 +30,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--groups",
         nargs="+",
         choices=GROUPS,
-        default=list(GROUPS),
-        help="which part is taken away or varied: contrasted views, losses, prompts, share of hidden body parts; the full "
-        "method is in each group and is run once",
+        default=None,
+        help="which part is taken away or varied: contrasted views, losses, prompts, share of hidden body parts; all of them if "
+        "neither this nor --row is given; the full method is in each group and is run once",
+    )
+    g.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="NAME=FLAGS",
+        help="a row of your own, in quotes, beside those of --groups, or beside the full method where that is not given: "
+        "--row 'less masking=--mask-ratio 0.4 --mask-segments 4'; may be given several times",
     )
     g.add_argument(
         "--rows",
@@ -73,6 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--dry-run", action="store_true", help="print the command lines and stop")
     common.add_machine_group(p)
+    p.first = tuple(
+        "--dataset --protocol --data-root --groups --row --seeds --pretrain-flags --output --dry-run --device".split()
+    )
     return p
 
 
@@ -97,8 +108,30 @@ def parse_args(argv=None) -> argparse.Namespace:
             *args.pretrain_flags,
         ]  # not by the number of clips: rows change one thing
     classification.parse_args(["--mode", "linear", *args.linear_flags])  # wrong ones are refused now, not after hours
-    args.groups = [name for name in GROUPS if name in args.groups]
+    if args.rows is not None and (args.row or args.groups is not None):
+        p.error("--rows has all rows in its file; leave --row and --groups out")
+    args.row = [read_row(text, p.error) for text in args.row]
+    groups = ([] if args.row else GROUPS) if args.groups is None else args.groups
+    args.groups = [name for name in GROUPS if name in groups]
     return args
+
+
+def read_row(text: str, refuse) -> tuple[str, str, tuple[str, ...]]:
+    """(group, name, flags) of NAME=FLAGS; exits with a sentence for another text, and for flags that pretraining lacks."""
+    name, equals, flags = text.partition("=")
+    try:
+        words = shlex.split(flags)
+    except ValueError as error:
+        refuse(f"--row {text!r}: {error}")
+    if not (name.strip() and equals and words) or name.startswith("--"):
+        refuse(f"--row {text!r}: expected NAME=FLAGS in one pair of quotes, such as 'less masking=--mask-ratio 0.4'")
+    known = {flag for action in pretraining.build_parser()._actions for flag in action.option_strings}
+    for word in words:
+        if word.startswith("--") and word.split("=")[0] not in known:
+            refuse(
+                f"--row {text!r}: pretraining has no flag {word.split('=')[0]}; python pretrain_moco_mask.py --help lists them"
+            )
+    return "own", name.strip(), tuple(words)
 
 
 def read_rows(path: str, refuse) -> dict:

@@ -98,6 +98,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEED",
         help="of random and supervised encoders; several give mean and standard deviation",
     )
+    p.first = tuple(
+        "--pretrained --finetune-dataset --protocol --data-root --checkpoint-path "
+        "--supervised --few-labels --trained-seeds --device --seed".split()
+    )
     return p
 
 

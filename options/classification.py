@@ -130,6 +130,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEED",
         help="one or several; several give mean and standard deviation",
     )
+    p.first = tuple(
+        "--pretrained --mode --finetune-dataset --protocol --data-root "
+        "--checkpoint-path --label-fraction --epochs --device --seed".split()
+    )
     return p
 
 

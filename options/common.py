@@ -20,7 +20,30 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says a mistake in one sentence, without the page of flags before it, and exits with status 2."""
+    """Says a mistake in one sentence, without the page of flags before it, and exits with status 2. Its help begins with the
+    flags that most people need (`first`, set after all are added); the others follow under their headings."""
+
+    first: tuple[str, ...] = ()
+
+    def format_help(self) -> str:
+        chosen = [self._option_string_actions[flag] for flag in self.first]
+        if not chosen:
+            return super().format_help()
+        named = self._positionals._group_actions
+        words = " ".join(action.metavar or action.dest for action in named)
+        page = self._get_formatter()
+        page.add_usage(f"{self.prog}{' ' * bool(words)}{words} [flags]", [], [])
+        page.add_text(self.description)
+        for title, actions in [("what most people need", [*named, *chosen])] + [
+            (group.title, group._group_actions) for group in self._action_groups
+        ]:
+            rest = [action for action in actions if title == "what most people need" or action not in (*named, *chosen)]
+            if rest:
+                page.start_section(title)
+                page.add_arguments(rest)
+                page.end_section()
+        page.add_text(self.epilog)
+        return page.format_help()
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help explains the flags)\n")

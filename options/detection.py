@@ -182,6 +182,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEED",
         help="one or several; several give mean and standard deviation",
     )
+    p.first = tuple(
+        "--pretrained --mode --finetune-dataset --protocol --data-root "
+        "--checkpoint-path --lr --epochs --device --seed".split()
+    )
     return p
 
 

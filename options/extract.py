@@ -112,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
     g.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
+    p.first = tuple(
+        "--pretrained --input --output --frames --dataset --split --data-root --layout --batch-size --device".split()
+    )
     return p
 
 

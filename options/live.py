@@ -68,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="CPU threads; default: as torch chooses; 1 is often quickest for a small encoder",
     )
+    p.first = tuple(
+        "--dataset --stdin --data-root --protocol --clips --rate --normalise --device --threads --seed".split()
+    )
     return p
 
 

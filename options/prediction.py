@@ -88,6 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEED",
         help="one or several; several give mean and standard deviation",
     )
+    p.first = tuple(
+        "--pretrained --encoder-mode --finetune-dataset --protocol --data-root "
+        "--checkpoint-path --observe --predict --device --seed".split()
+    )
     return p
 
 

@@ -34,6 +34,10 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--seed", type=natural, default=42, help="every number drawn is a function of it and of the step")
     _add_memory_flags(g)
     common.add_processes(g)
+    p.first = tuple(
+        "--pre-dataset --protocol --data-root --checkpoint-path --resume "
+        "--epochs --batch-size --stream --recipe --seed".split()
+    )
     return p
 
 
@@ -78,10 +82,9 @@ def _add_memory_flags(g) -> None:
         type=positive_int,
         default=1,
         metavar="K",
-        help="for small cards: go through a batch in K parts of --batch-size / K clips and add up their gradients, one "
-        "optimizer step for all; keys of the whole batch, those of the mixing partners among them, are made first and join "
-        "the queue once; but the norms take batch statistics of a part, so K is part of the recipe and --recompute, which "
-        "changes no more than rounding, comes first; 1 = off, usually 2 to 8",
+        help="for small cards, after --recompute, which changes no number: walks a batch in K parts of --batch-size / K "
+        "clips and makes one optimizer step of all; batch statistics are then those of a part, so that K belongs to "
+        "the recipe; 1 = off, usually 2 to 8",
     )
 
 
@@ -98,8 +101,9 @@ def _add_run_group(p) -> None:
         "--exp-descri",
         choices=EXPERIMENTS,
         default="PCM3_wprompt",
-        help="with prompts and distillation (joint in the paper), or without both and with the predicted view detached from "
-        "the decoder (bone and motion in the paper)",
+        help="sets four switches at once, each of which may still be given by itself: PCM3_wprompt has --distillation, "
+        "--domain-prompts and --task-prompts and lets the predicted view train the decoder (joint in the paper), PCM3_woprompt has "
+        "none of them (bone and motion)",
     )
     g.add_argument(
         "--resume",
@@ -270,8 +274,8 @@ def _add_contrast_group(p) -> None:
         "--topk",
         type=positive_int,
         default=16384,
-        help="queue entries, nearest to the teacher's key, that are distilled; "
-        "the queue size or more = all, as released",
+        help="of the queue, how many entries nearest to the teacher's key are distilled; the queue size or more takes "
+        "all, as released",
     )
     g.add_argument("--cmd-weight", type=non_negative, default=1.0, help="weight of the distillation")
     g.add_argument(
@@ -339,7 +343,11 @@ def _add_view_group(p) -> None:
         "--mix-parts", type=number(int, low=1, high=5), default=[2, 3], **pair, help="body parts swapped, from-to"
     )
     g.add_argument(
-        "--mix-length", type=positive_int, default=[7, 11], **pair, help="window of the mixing in units of 4 frames"
+        "--mix-length",
+        type=positive_int,
+        default=[7, 11],
+        **pair,
+        help="shortest and longest window whose frames two clips exchange, in units of 4 frames: 7 11 is 28 to 44 of the 64",
     )
     g.add_argument(
         "--mix-probabilities",

@@ -94,6 +94,10 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"of the random encoder, {DEFAULT_SEED} if not given; several give mean and standard deviation; nothing else "
         "here is left to chance",
     )
+    p.first = tuple(
+        "--pretrained --finetune-dataset --protocol --data-root --checkpoint-path "
+        "--knn --raw-joints --save-features --device --seed".split()
+    )
     return p
 
 

@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=30.0,
         help="of t-SNE, about the number of neighbours that a point keeps; usually 5 to 50",
     )
+    p.first = tuple("--show --output --data-root --dataset --protocol --split --clips --names --poses --seed".split())
     return p
 
 

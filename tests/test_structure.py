@@ -97,6 +97,22 @@ def test_every_flag_is_read(name):
         assert action.help, f"--{action.dest} of options/{name}.py has no help"
 
 
+@pytest.mark.parametrize("name", PARSERS)
+def test_long_help_begins_with_what_most_people_need(name):
+    """Programs of many flags name at most ten first, once; no flag is lost on the page."""
+    parser = importlib.import_module(f"options.{name}").build_parser()
+    if len(parser._actions) < 25:
+        return
+    text = parser.format_help()
+    assert 0 < len(parser.first) <= 10
+    flags = [line for line in text.splitlines() if line.startswith("  -")]
+    shown = {word.rstrip(",") for line in flags for word in line.split() if word.startswith("-")}
+    for action in parser._actions:
+        assert not action.option_strings or set(action.option_strings) & shown, action.dest
+    head = text.split("what most people need:")[1].split("\n\n")[0]
+    assert all(flag in head for flag in parser.first)
+
+
 def test_nothing_is_tied_to_one_machine():
     for path in sources():
         text = path.read_text()
