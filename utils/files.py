@@ -31,6 +31,7 @@ import secrets
 import stat
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -291,10 +292,12 @@ def reading_archive(path, what: str = ".npz file"):
 def read_npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, Fortran order, dtype) of the .npy that begins at `file`, which is left at its first value; ValueError or
     EOFError when there is none."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
+    try:
+        if np.lib.format.read_magic(file) == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_2_0(file)
+    except (tokenize.TokenError, SyntaxError) as error:  # numpy reads a damaged header as if Python 2 had written it
+        raise ValueError(f"a damaged header ({str(error)[:60]})") from None
 
 
 def _read_array(file, size: int, place, stored: int, limit: int) -> np.ndarray:

@@ -139,7 +139,7 @@ def excess(bodies: np.ndarray, layout: Layout) -> float:
 def whole_bodies(points: np.ndarray, most: int = _FRAMES) -> np.ndarray:
     """Up to `most` of the bodies (T, M, V, C) of which most joints are seen, evenly spread: (F, V, C), NaN for the others."""
     bodies = points.reshape(-1, *points.shape[2:])
-    seen = np.isfinite(bodies).all(-1) & (bodies != 0).any(-1)
+    seen = (np.abs(bodies) < 1e7).all(-1) & (bodies != 0).any(-1)  # no NaN, and nothing that overflows
     good = seen.sum(1) >= max(3, _WHOLE * bodies.shape[1])
     bodies = np.where(seen[good][..., None], bodies[good], np.nan)
     return bodies[np.linspace(0, len(bodies) - 1, min(most, len(bodies))).astype(int)] if len(bodies) else bodies

@@ -17,6 +17,7 @@ import numpy as np
 from data_gen.poses.record import BadPoses, seen_joints, zero_joints
 
 NUDGE = 1e-6  # metres, or pixels: what makes a seen joint at the origin other than exactly zero
+FARTHEST = 1e7  # in any unit: 10 km in millimetres
 _LEAST_JOINTS = 0.2  # share of a body's joints below which a detection is none
 _REACH = (0.3, 0.1, 1.0)  # body sizes that a person moves between two frames at most, more a frame not seen, and in all
 _LEAST_PRESENCE = 0.2  # share of a clip's frames below which a second person is a passer-by
@@ -43,6 +44,11 @@ def _count(mended: dict[str, int], what: str, number) -> None:
 
 def hide(points: np.ndarray, score: np.ndarray | None, min_score: float, mended: dict[str, int]) -> np.ndarray:
     """Points (T, M, V, C) with NaN for every joint that was not seen."""
+    with np.errstate(invalid="ignore"):
+        far = (np.abs(points) > FARTHEST) & np.isfinite(points)  # infinite ones count as not seen
+    if far.any():
+        t, _, v, _ = (int(i[0]) for i in np.nonzero(far))
+        raise BadPoses(f"frame {t}, joint {v} (from 0): a coordinate of {points[far][0]:.3g} is none of a body")
     points = points.copy()
     finite = seen_joints(points)
     if not finite.all():

@@ -140,6 +140,7 @@ def _bodies(sample: list[Poses]) -> np.ndarray:
     parts = []
     for poses in sample:
         bodies = poses.points.reshape(-1, *poses.points.shape[2:])
+        bodies = np.where(np.abs(bodies) < 1e7, bodies, np.nan)
         bodies = bodies[np.isfinite(bodies).any(axis=(1, 2)) & (bodies != 0).any(axis=(1, 2))]
         parts.append(
             bodies[np.linspace(0, len(bodies) - 1, min(each, len(bodies))).astype(int)] if len(bodies) else bodies
