@@ -29,7 +29,7 @@ half=$(((processors + 1) / 2))
 launch=(python)
 if [ "$processors" -gt 1 ] && ! command -v nvidia-smi >/dev/null; then
     export OMP_NUM_THREADS=$half
-    launch=(python -m torch.distributed.run --standalone --nproc_per_node=2)
+    launch=(python -m engine.launch --processes 2) # not torchrun, which waits for ever where the host's name is not known
 fi
 
 # A small encoder and few steps: AdamW instead of SGD, a faster key encoder, a queue below the number of clips, milder views.
