@@ -184,6 +184,25 @@ def test_columns_say_class_clip_and_split(tmp_path):
     assert row_of(tmp_path).classes == ("m01", "m02")
 
 
+def test_a_table_of_several_classes_is_cut_where_the_class_changes(tmp_path):
+    """Without a column of clips, rows of one class after another are clips; which is said."""
+    two = list(CLIPS.items())[:2]
+    lines = []
+    for _ in range(2):  # class a, b, a, b
+        for (_, (_, clip)), label in zip(two, "ab", strict=True):
+            values = pf.with_score(pf.camera(pf.in_layout(clip, "mediapipe_33")))
+            columns = [f"{a}{v}" for v in range(1, 34) for a in ("x", "y", "z", "v")]
+            pf.write_table(tmp_path / "one.csv", values, columns, extra={"class": [label] * 24})
+            header, *rows = (tmp_path / "one.csv").read_text().splitlines()
+            lines += rows
+    (tmp_path / "in.csv").write_text("\n".join([header, *lines]) + "\n")
+    ran = prepare(tmp_path / "in.csv", tmp_path, "--val-share 0")
+    assert ran.status == 0 and "tables cut where the class changes" in ran.out, ran.err
+    split = split_of(tmp_path, "train")
+    assert split.names == ["0000 a", "0001 b", "0002 a", "0003 b"] and split.labels.tolist() == [0, 1, 0, 1]
+    assert split.num_frame.tolist() == [24] * 4
+
+
 def test_folders_train_and_val(tmp_path):
     for i, (name, (label, clip)) in enumerate(CLIPS.items()):
         save(tmp_path / "in" / ("test" if i % 2 else "train") / label / f"{name}.npy", clip)
@@ -204,7 +223,7 @@ def test_ntu_clips_by_their_names(tmp_path):
     names = [f"S001C00{c}P00{p}R001A00{a}" for c in (1, 2) for p in (1, 2) for a in (3, 8)]
     for name, (_, clip) in zip(names, CLIPS.values(), strict=True):
         pf.write_ntu_dictionary(tmp_path / "in" / f"{name}.skeleton.npy", clip)
-    ran = prepare(tmp_path / "in", tmp_path, "--by subject --val-subjects 2 --labels-from 1")
+    ran = prepare(tmp_path / "in", tmp_path, "--by subject --val-subjects 2")
     assert ran.status == 0 and "of NTU's names" in ran.out, ran.err
     assert split_of(tmp_path, "val").names == sorted(n for n in names if "P002" in n)
     assert set(split_of(tmp_path, "train").labels) == {2, 7}

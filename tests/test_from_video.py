@@ -52,6 +52,7 @@ def test_videos_become_a_data_set(tmp_path, monkeypatch):
     assert ran.status == 0, ran.err
     assert "1 videos without a person: still/nobody" in ran.out and "frames a second: 25" in ran.out
     assert "layout: mediapipe_33, 3-D" in ran.out and "units: metres" in ran.out and "y points up" in ran.out
+    assert "mirrored" not in ran.out  # the toes of real landmarks say: a camera's space, turned
     kept = np.load(tmp_path / "data" / "mine_poses" / "sway" / "one.mp4.npz")
     assert kept["keypoints"].shape == (FRAMES, 33, 3) and np.isfinite(kept["keypoints"]).all()
     trunk = kept["keypoints"][:, [11, 12]].mean(1) - kept["keypoints"][:, [23, 24]].mean(1)

@@ -129,10 +129,16 @@ def test_mediapipe_with_a_header_of_numbers_and_as_array(tmp_path):
     def write(k, n, c):
         values = pf.with_score(pf.camera(pf.in_layout(c, "mediapipe_33")))
         pf.write_table(tmp_path / "csv" / k / f"{n}.csv", values, [str(i) for i in range(132)])
+        lines = (tmp_path / "csv" / k / f"{n}.csv").read_text().splitlines()
+        indexed = [f"{'' if i == 0 else i - 1},{line}" for i, line in enumerate(lines)]  # as pandas writes it
+        (tmp_path / "pandas" / k).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pandas" / k / f"{n}.csv").write_text("\n".join(indexed) + "\n")
         save(tmp_path / "npy" / k / f"{n}.npy", values)
+        save(tmp_path / "face" / k / f"{n}.npy", np.concatenate([values, np.zeros((len(values), 468, 4))], axis=1))
 
     each(write)
-    assert_read(tmp_path / "csv", "mediapipe_33", space("mediapipe_33"))
+    for kind in ("csv", "pandas", "face"):
+        assert_read(tmp_path / kind, "mediapipe_33", space("mediapipe_33"))
     assert_read(tmp_path / "npy", "mediapipe_33", space("mediapipe_33"))
 
 

@@ -53,7 +53,11 @@ _EXTRA = {  # what the sensors and estimators themselves call joints that have o
     "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
     "left_hand right_hand",
 }
-WHOLE_BODY = {133: ("coco_17", 17), 136: ("halpe_26", 26)}  # joints of a whole body -> what its first joints are
+WHOLE_BODY = {  # joints of a whole body -> what its first joints are; 501 are MediaPipe's, the face after the body
+    133: ("coco_17", 17),
+    136: ("halpe_26", 26),
+    501: ("mediapipe_33", 33),
+}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -11,7 +11,7 @@ every program takes when none is named.
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,6 +26,7 @@ UNLABELLED = "unlabelled"
 PROTOCOL = "cross_subject"
 VAL_SHARE = 0.3
 _SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
+_NTU = "of NTU's names (A001 is class 0)"
 _SUBJECT = re.compile(r"(?:^|[_\-/. ])(?:subject|subj|sub|person|actor|s|p)[_\-]?(\d+)(?=$|[_\-/. ])", re.I)
 
 
@@ -148,7 +149,7 @@ def find_labels(clips: list[Known], listed: dict[str, dict], wishes: LabelWishes
         raise UserError(f"clip {some[0]} has no label, {clips[0].name} has; give a list, or --no-labels")
     ntu = {name: ntu_name(name) for name in names}
     if all(ntu.values()):
-        return {name: str(ntu[name].action) for name in names}, "of NTU's names (A001, ...)"
+        return {name: str(ntu[name].action) for name in names}, _NTU
     folders = _folder_classes(clips)
     if folders is not None:
         count = len(set(folders[0].values()))
@@ -350,6 +351,8 @@ def make_task(clips: list[Known], full: dict[str, str], list_file, own_splits, w
     if texts is None:
         labels, classes = None, (UNLABELLED,)
     else:
+        if where == _NTU and wishes.labels_from is None:
+            wishes = replace(wishes, labels_from=1)
         labels, classes, more = number_classes(texts, wishes)
         lines += more
     protocols, where = find_splits(clips, full, labels, listed, own_splits, wishes)

@@ -164,6 +164,10 @@ class Table:
         text = decode(read_bytes(path, MAX_TEXT_BYTES), path, self.mended)
         lines, self.delimiter = _split_lines(text, path)
         first = _cells(lines[0], self.delimiter)
+        if first[0] == "" and first[1:] == [
+            str(i) for i in range(len(first) - 1)
+        ]:  # pandas' index, and columns by number
+            first, lines = first[1:], [line.partition(self.delimiter)[2] for line in lines]
         counting = [str(i) for i in range(len(first))]
         self.header = first if first == counting or not all(map(_is_number, first)) else None
         if first == counting:
@@ -348,10 +352,25 @@ def _column(table: Table, roles: dict, role: str, rows: list[int]) -> str | None
     return max(set(values), key=values.count) if values else None
 
 
+def _clip_of_rows(table: Table, roles: dict) -> list[str]:
+    """The name of each row's clip: of its column, else a run of rows of one class each, where there are several classes."""
+    if "clip" in roles:
+        return [row[roles["clip"]] for row in table.rows]
+    labels = [row[roles["label"]] for row in table.rows] if "label" in roles else []
+    if len(set(labels)) < 2:
+        return [""] * len(table.rows)
+    run, names = 0, []
+    for r, label in enumerate(labels):
+        run += r > 0 and label != labels[r - 1]
+        names.append(f"{run:04d} {label}")
+    table.mended["tables cut where the class changes"] = 1
+    return names
+
+
 def _clips(table: Table, roles: dict, values: np.ndarray, about: dict, path: Path, name: str) -> list[Poses]:
     groups: dict[str, list[int]] = {}
-    for r, row in enumerate(table.rows):
-        groups.setdefault(row[roles["clip"]] if "clip" in roles else "", []).append(r)
+    for r, clip in enumerate(_clip_of_rows(table, roles)):
+        groups.setdefault(clip, []).append(r)
     found = []
     for clip, rows in groups.items():
         own = name if len(groups) == 1 else f"{name}/{Path(clip).stem or 'clip'}"
