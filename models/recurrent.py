@@ -72,6 +72,19 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(x, weight.t())
 
 
+class _Rounded(torch.autograd.Function):
+    """(a tensor, itself in another type, made before) -> the second; the gradient goes to the first, in its type."""
+
+    @staticmethod
+    def forward(ctx, exact, rounded):
+        ctx.kind = exact.dtype
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.to(ctx.kind), None
+
+
 class _Weights:
     """One layer's weights as its products want them, D directions: converted to compute_dtype, and packed for oneDNN where
     that pays. Made when first asked for; calls that share the object share the work.
@@ -82,6 +95,7 @@ class _Weights:
         self.weights = [w.detach() for w in weights]
         self.compute_dtype = compute_dtype
         self._packed: dict[tuple[str, int], list[Tensor]] = {}
+        self._flat: list[tuple[Tensor, Tensor]] | None = None
 
     @functools.cached_property
     def of_input(self) -> list[Tensor]:
@@ -101,6 +115,17 @@ class _Weights:
             rz, n = w.split([2 * w.shape[1], w.shape[1]])
             swapped.append(torch.cat([n.to(self.compute_dtype), rz.to(self.compute_dtype)]).t())
         return swapped
+
+    def flat(self, weights: tuple[Tensor, ...]) -> list[Tensor]:
+        """D buffers with a direction's weights one after the other in compute_dtype, as torch's GRU wants them. Laid out and
+        rounded once; a gradient is that of `weights`, in their type, so that those of several calls add up in it."""
+        wanted = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
+        if self._flat is None or self._flat[0][0].requires_grad != wanted:
+            exact = [torch.cat([w.reshape(-1) for w in weights[4 * d : 4 * d + 4]]) for d in range(len(weights) // 4)]
+            self._flat = [(buffer, buffer.detach().to(self.compute_dtype)) for buffer in exact]
+        if self.compute_dtype == weights[0].dtype:
+            return [buffer for buffer, _ in self._flat]
+        return [_Rounded.apply(buffer, rounded) for buffer, rounded in self._flat]
 
     def packed(self, which: str, rows: int, frames: int) -> list[Tensor] | None:
         """`of_state` or `of_gates` packed for products of so many rows, or None where packing does not pay."""
@@ -294,21 +319,51 @@ def _add_block(grad_x, grad_weights, d_gates, x, states, weights: _Weights, star
             target.copy_(part) if d == 0 else target.add_(part)
 
 
+def _native_direction(x: Tensor, h0: Tensor, flat: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """One direction by torch's own GRU. x (T, N, F), h0 (1, N, H), flat: all four weights, one after the other, of x's type."""
+    pieces = [piece.view_as(w) for piece, w in zip(flat.split([w.numel() for w in weights]), weights, strict=True)]
+    return torch._VF.gru(x, h0.contiguous(), pieces, True, 1, 0.0, True, False, False)
+
+
 def _native_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
     """The same layer by torch's own GRU, once per direction: cuDNN on a CUDA device, and what tests compare with.
 
     The weights of a direction are laid into one buffer, where cuDNN wants them. With a compute_dtype of bfloat16 cuDNN also
     rounds the state between frames to bfloat16, unlike the CPU path."""
-    outputs, last, compute_dtype = [], [], shared.compute_dtype
-    for d in range(h0.shape[0]):
-        parts = weights[4 * d : 4 * d + 4]
-        flat = torch.cat([part.reshape(-1) for part in parts]).to(compute_dtype)
-        pieces = [piece.view_as(w) for piece, w in zip(flat.split([w.numel() for w in parts]), parts, strict=True)]
-        state = h0[d : d + 1].to(compute_dtype).contiguous()
-        y, h = torch._VF.gru(x.to(compute_dtype), state, pieces, True, 1, 0.0, True, False, False)
-        outputs.append(y)
-        last.append(h)
-    return torch.cat(outputs, dim=-1).to(x.dtype), torch.cat(last).to(x.dtype)
+    rows, state = x.to(shared.compute_dtype), h0.to(shared.compute_dtype)
+    found = [
+        _native_direction(rows, state[d : d + 1], flat, weights[4 * d : 4 * d + 4])
+        for d, flat in enumerate(shared.flat(weights))
+    ]
+    return _joined(found, x.dtype)
+
+
+def _joined(found: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Outputs (T, N, D * H) and last states (D, N, H) of the directions."""
+    outputs, last = zip(*found, strict=True)
+    return torch.cat(outputs, dim=-1).to(dtype), torch.cat(last).to(dtype)
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _two_streams_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """`_native_layer` with the second direction on a stream of its own, on a CUDA device; its backward runs where its
+    forward ran. Elsewhere it is `_native_layer`."""
+    if x.device.type != "cuda" or len(h0) == 1:
+        return _native_layer(x, h0, shared, *weights)
+    rows, state, (first, second) = x.to(shared.compute_dtype), h0.to(shared.compute_dtype), shared.flat(weights)
+    now, side = torch.cuda.current_stream(x.device), _side_stream(x.device)
+    side.wait_stream(now)
+    with torch.cuda.stream(side):
+        beside = _native_direction(rows, state[1:], second, weights[4:])
+    found = [_native_direction(rows, state[:1], first, weights[:4]), beside]
+    now.wait_stream(side)
+    for tensor in beside:
+        tensor.record_stream(now)  # allocated for the other stream: not to be used again before this one is done
+    return _joined(found, x.dtype)
 
 
 class ForwardGRU(nn.Module):
@@ -320,8 +375,9 @@ class ForwardGRU(nn.Module):
 
     compute_dtype: type of the operands of matrix products, None for that of x; an attribute, to be changed at any time.
     implementation: "own" (the loop over frames in an autograd function), "cudnn" (torch's GRU once per layer and direction:
-    cuDNN on a CUDA device, torch's native one elsewhere), "wavefront" (all layers at once, models.recurrent_wave: needs
-    Triton) or "auto" (own on a CPU, cudnn elsewhere: wavefront has not been measured to be faster); an attribute as well.
+    cuDNN on a CUDA device, torch's native one elsewhere), "streams" (the same, the two directions side by side on a CUDA
+    device), "wavefront" (all layers at once, models.recurrent_wave: needs Triton) or "auto" (own on a CPU, cudnn
+    elsewhere: the last two have not been timed); an attribute as well.
     Raises ValueError for sizes below 1, another number of directions, or inputs of other shapes or type than this."""
 
     def __init__(self, input_size, hidden_size, num_layers, directions=2, compute_dtype: torch.dtype | None = None):
@@ -471,5 +527,6 @@ def choose_engine(module: nn.Module, implementation: str) -> None:
 RUNS = {
     "own": functools.partial(_layer_by_layer, _own_layer),
     "cudnn": functools.partial(_layer_by_layer, _native_layer),
+    "streams": functools.partial(_layer_by_layer, _two_streams_layer),
     "wavefront": _wavefront,
 }

@@ -62,10 +62,11 @@ def _add_memory_flags(g) -> None:
     )
     g.add_argument(
         "--recurrent",
-        choices=("auto", "own", "cudnn", "wavefront"),
+        choices=("auto", "own", "cudnn", "streams", "wavefront"),
         default="auto",
-        help="what computes recurrent layers: own = our loop over frames, cudnn = torch's GRU a layer and direction, wavefront = "
-        "all layers at once by Triton on a card (not timed on one yet); auto = own on a processor, cudnn on a card",
+        help="what computes recurrent layers: own = our loop over frames, cudnn = torch's GRU a layer and direction, streams = "
+        "the same with two directions side by side on a card, wavefront = all layers at once by Triton on a card; auto = own on "
+        "a processor, cudnn on a card (the last two have not been timed on one)",
     )
     g.add_argument(
         "--recompute",

@@ -213,6 +213,8 @@ def test_the_engine_of_recurrent_layers_is_asked_for_by_name(data, tmp_path, mon
         assert pretrain(data, tmp_path / name, f"--recurrent {name} --max-steps 2 --precision fp64").status == 0
     own, cudnn = (lines(tmp_path / name)[-1] for name in ("own", "cudnn"))
     assert own["total"] == pytest.approx(cudnn["total"], rel=1e-9)
+    parts = "--recurrent streams --grad-accum 2 --precision bf16 --max-steps 1"
+    assert pretrain(data, tmp_path / "parts", parts).status == 0
     refused(pretrain(data, tmp_path / "wave", "--recurrent wavefront --max-steps 1"), "--recurrent wavefront")
 
 

@@ -122,7 +122,7 @@ def test_native_path_of_other_devices_equals_frame_by_frame():
     compare(ours, gru, 3, 6, torch.float64, 1e-10, run)
 
 
-@pytest.mark.parametrize("name", ("own", "cudnn"))  # the third has tests/test_wavefront.py
+@pytest.mark.parametrize("name", ("own", "cudnn", "streams"))  # the last one has tests/test_wavefront.py
 def test_a_chosen_implementation_equals_frame_by_frame(name):
     """own and cudnn (here torch's native GRU), chosen as a CUDA device or a benchmark chooses them."""
     ours, gru = pair(5, 8, 2, 2)
@@ -198,6 +198,32 @@ def test_is_not_the_bidirectional_gru():
     ours, gru = pair(6, 8, 2, 2)
     x = torch.randn(2, 10, 6, dtype=torch.float64)
     assert (ours(x)[0] - gru(x)[0]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("dtype", (None, torch.bfloat16))
+def test_torch_s_gru_lays_weights_out_once_a_step(dtype):
+    """Passes that share it have the outputs of passes that do not, and gradients, which add up in float32, bit for bit."""
+    ours, _ = pair(6, 16, 2, 2, torch.float32)
+    ours.implementation, ours.compute_dtype = "cudnn", dtype
+    x, y = torch.randn(4, 8, 6), torch.randn(2, 8, 6)
+
+    def both(laid):
+        ours.zero_grad()
+        outputs = ours(x)[0], ours(y)[0]
+        sum(part.square().sum() for part in outputs).backward()
+        gradients = [p.grad.clone() for p in ours.parameters()]
+        return [*outputs, *gradients], laid and [ours.shared[layer]._flat for layer in range(2)]
+
+    alone, _ = both(False)
+    with recurrent.weights_stay(ours):
+        together, first = both(True)
+        with torch.no_grad():
+            silent = ours(x)[0]
+        again, second = both(True)
+    for values in (together, again):
+        assert all(torch.equal(a, b) for a, b in zip(alone, values, strict=True))
+    assert torch.equal(silent, alone[0]) and all(g.dtype == torch.float32 for g in alone[2:])
+    assert all(rounded.dtype == (dtype or torch.float32) for layer in first for _, rounded in layer)
 
 
 @pytest.mark.parametrize("dtype", (None, torch.bfloat16))
