@@ -1,11 +1,21 @@
 """The weights that come with the project: found by name, small, quick, and as good as their card says."""
 
+import time
+
+import numpy as np
 import pytest
+import torch
 from programs import call, refused
 
 import action_retrieval
+import hubconf
+from data_gen.ui_prmd import read_packed
+from engine.features import load, load_classifier
 from utils import checkpoint as files
 from utils.errors import UserError
+from utils.retrieval import retrieve
+
+NAME, FIGURE = "ui_prmd", 0.95
 
 
 def test_an_unknown_name_lists_those_there_are(tmp_path, monkeypatch):
@@ -25,3 +35,72 @@ def test_a_path_that_exists_wins(tmp_path, monkeypatch):
     files.save("walking", {"own": True})
     assert files.load("walking") == {"own": True}
     assert files.resolved("folder/walking").parts == ("folder", "walking")  # a path, not a name
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Two repetitions of every exercise by every subject: (names, raw clips (T, V, 3), exercises, of a training subject)."""
+    packed = read_packed()
+    names = [n for n, repetition in zip(packed.names, packed.repetition, strict=True) if repetition in (1, 6)]
+    index = [packed.index[name] for name in names]
+    raw = [packed.clip(name)[..., 0].transpose(1, 2, 0) for name in names]
+    return names, raw, packed.exercise[index], packed.subject[index] % 2 == 1
+
+
+@pytest.fixture(scope="module")
+def features(clips):
+    encoder = load(NAME, device="cpu")
+    return encoder.clip_features(clips[1])
+
+
+def test_they_are_small_load_quickly_and_say_what_they_are():
+    assert (files.SHIPPED / f"{NAME}.pth").stat().st_size < 4_000_000 and NAME in files.shipped_names()
+    load(NAME, device="cpu")  # imports and first calls
+    begun = time.perf_counter()
+    encoder = load(NAME, device="cpu")
+    assert time.perf_counter() - begun < 1.0
+    assert (encoder.stream, encoder.layout.name, encoder.persons, encoder.scale_by) == (
+        "joint_motion",
+        "kinect_v2_25",
+        1,
+        "trunk",
+    )
+    card = (files.SHIPPED / "README.md").read_text()
+    assert NAME in card and "licence" in card.lower() and "not for" in card
+
+
+def test_their_figure(clips, features):
+    """1-NN of these clips of unseen subjects, as the card says; half of it would be a wrong normalisation or stream."""
+    _, _, exercise, train = clips
+    labels = torch.from_numpy(exercise)
+    found = retrieve(
+        torch.from_numpy(features[~train]),
+        labels[~train],
+        torch.from_numpy(features[train]),
+        labels[train],
+        (1,),
+        (),
+        mean_average_precision=False,
+        device=torch.device("cpu"),
+    )
+    assert found.accuracy[1] >= FIGURE
+
+
+def test_their_classifier_knows_the_exercises(clips, features):
+    _, _, exercise, train = clips
+    found = load_classifier(NAME, device="cpu")
+    assert len(found.classes) == 10
+    right = found.probabilities(features[~train]).argmax(1) == exercise[~train]
+    assert right.mean() >= FIGURE
+
+
+def test_torch_hub_gives_them(clips, features):
+    api = hubconf.features(pretrained=True, device="cpu")
+    np.testing.assert_allclose(api.clip_features(clips[1][:3]), features[:3], atol=1e-6)
+    assert hubconf.bigru(pretrained=True).config == load(NAME, device="cpu").encoder.config
+    with pytest.raises(Exception, match="--backbone bigru"):
+        hubconf.gru(pretrained=True)
+    with pytest.raises(Exception, match="give one of them"):
+        hubconf.bigru("a.pth", pretrained=True)
+    with pytest.raises(TypeError, match="pretrained=True"):
+        hubconf.features()
