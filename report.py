@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from engine.report_clips import ClipStore, hardest_clips, is_pretraining, predicted_motion
-from engine.report_page import make_page
+from engine.report_method import headline, method_figure
+from engine.report_page import make_page, opening
 from engine.report_runs import RunRecord, find_runs, read_run
 from utils.errors import UserError, run
 from utils.files import atomic_write
@@ -46,6 +47,16 @@ def moving_figures(args, one: RunRecord, store: ClipStore) -> tuple[list, tuple[
     return hardest, predicted
 
 
+def figure_of_the_method(args, runs: list[RunRecord], store: ClipStore) -> str:
+    """The figure of the first pretraining that can be drawn, '' where none can; why not becomes a note of the run."""
+    for one in filter(is_pretraining, runs) if args.predictions else ():
+        try:
+            return method_figure(one, store, args.seed)
+        except UserError as error:
+            one.notes.append(f"no figure of the method: {error}")
+    return ""
+
+
 def main(argv=None) -> int:
     args = parse_args(argv)
     output = check_output(args.output)
@@ -57,7 +68,8 @@ def main(argv=None) -> int:
         hardest[i], predicted[i] = moving_figures(args, one, store)
     title = args.title or ", ".join(Path(path).resolve().name for path in args.runs[:4])
     made = time.strftime("%Y-%m-%d %H:%M")
-    page = make_page(title, made, runs, store.clips, store.layouts, hardest, predicted)
+    first = opening(headline(runs), figure_of_the_method(args, runs, store))
+    page = make_page(title, made, runs, store.clips, store.layouts, hardest, predicted, first)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output, "w") as file:
         file.write(page)

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from engine import pictures
-from engine.encoders import clip_features, form_read, load_encoder
+from engine.encoders import clip_features, fit_input_norm, form_read, load_encoder, random_encoder
 from engine.evaluation import usual_protocol
 from engine.monitor import limited
 from engine.pictures import load_model, one_of_each_class
@@ -156,12 +156,17 @@ def show_features(args) -> str:
     clips = views.clips.scaled(loaded.encoder.config.scale_by, dataset.layout)
     views = limited(ClipViews(clips, views.parents, loaded.stream), args.points)
     features = clip_features(loaded.encoder, views)
+    beside = random_encoder(loaded.encoder.config, args.seed)
+    fit_input_norm(beside, views)
     if not features.isfinite().all():
         raise UserError(f"checkpoint {path}: its features are not finite; its training has diverged")
     points, share = pictures.principal_components(features, 2)
     if points.shape[1] < 2:
         raise UserError(f"{views.clips.source}: {len(views)} clips have no plane to be drawn in; at least 3 are needed")
     panels = {f"principal components ({100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance)": points}
+    panels["principal components, random encoder of the same size"] = pictures.principal_components(
+        clip_features(beside, views), 2
+    )[0]
     if args.tsne:
         points, why = tsne(features, args.perplexity, args.seed)
         if points is None:

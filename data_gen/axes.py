@@ -16,7 +16,7 @@ from data_gen import ui_prmd
 from data_gen.normalise import normalise
 from utils.drawing import part_paint
 from utils.errors import run
-from utils.plots import check_picture_path, new_figure, save_figure
+from utils.plots import check_picture_path, drawn_alike, new_figure, save_figure
 from utils.skeleton import get_layout
 
 CLIP = "m02_s01_e03_cor"  # a step over a hurdle, in front of the sensor
@@ -27,6 +27,7 @@ PANELS = (  # title, words at the axes, the axes as matplotlib's (its third is d
 )
 
 
+@drawn_alike
 def draw_axes(path, raw: np.ndarray) -> None:
     """Two bodies with their axes. raw: a clip (3, T, V, 1) in a sensor's axes."""
     layout = get_layout(LAYOUT)

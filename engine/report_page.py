@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.report_clips import Shown
+from engine.report_method import METHOD
 from engine.report_runs import RunRecord, is_number
 from engine.results import COLUMNS, rows_of, without_baselines
 from utils.errors import UserError
@@ -289,8 +290,30 @@ def run_card(i: int, run: RunRecord, charts, confusion, hardest: list[Shown], pr
     )  # fmt: skip
 
 
-def make_page(title: str, made: str, runs: list[RunRecord], clips, layouts, hardest: dict, predicted: dict) -> str:
-    """The whole page. clips, layouts: of a ClipStore; hardest, predicted: by number of the run."""
+def opening(sentence: str, figure: str) -> str:
+    """The first screen: the result, the method in words, and its figure (base64 of a PNG, or '')."""
+    if not figure:
+        return f"<section><p class=lead>{text(sentence)}</p></section>" if sentence else ""
+    words = "".join(f"<li>{text(line)}</li>" for line in METHOD)
+    picture = f"<img class=method alt='the method on a clip' src='data:image/png;base64,{figure}'>"
+    marks = (
+        "<b class=corrupted>red</b>: joints that the query or key corrupts; <b class=hidden>hollow</b>: hidden from the model; "
+        "<b class=predicted>orange</b>: predicted; <b class=partner>violet</b>: of the other clip."
+    )
+    lead = f"<p class=lead>{text(sentence)}</p>" if sentence else ""
+    return f"<section>{lead}<ol class=method>{words}</ol><figure>{picture}<figcaption>{marks}</figcaption></figure></section>"
+
+
+BEST = (
+    "<p class=quiet><b>last</b> is the accuracy after the last epoch; <b>best</b> is the highest of any test during the "
+    "training, as most of the field reports it, and is flattered by that choice.</p>"
+)
+
+
+def make_page(
+    title: str, made: str, runs: list[RunRecord], clips, layouts, hardest: dict, predicted: dict, first: str = ""
+) -> str:
+    """The whole page. clips, layouts: of a ClipStore; hardest, predicted: by number of the run; first: its `opening`."""
     rows = [row for run in runs for row in result_rows(run)]
     charts = [panels_of(run) for run in runs]
     matrices = [confusion_of(run) for run in runs]
@@ -301,7 +324,7 @@ def make_page(title: str, made: str, runs: list[RunRecord], clips, layouts, hard
     links = "".join(f"<a href='#run{i}'>{text(run.name)}</a>" for i, run in enumerate(runs))
     notes = without_baselines([run.result for run in runs if isinstance(run.result, dict)])
     notes = "".join(f"<p class=quiet>{text(note)}</p>" for note in notes)
-    summary = section("Results", results_table(rows) + notes) if rows else ""
+    summary = section("Results", results_table(rows) + BEST + notes) if rows else ""
     data = script_json({"charts": charts, "matrices": matrices, "clips": clips, "layouts": layouts})
     style, script = ((HERE / f"report_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     number = f"{len(runs)} run{'s' * (len(runs) != 1)}"
@@ -310,7 +333,8 @@ def make_page(title: str, made: str, runs: list[RunRecord], clips, layouts, hard
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         "<meta name=viewport content='width=device-width, initial-scale=1'><link rel=icon href='data:,'>"
         f"<title>{text(title)}</title><style>{style}</style></head><body><header><h1>{text(title)}</h1>"
-        f"<p class=quiet>{number}, {text(made)}</p><nav>{links}</nav></header><main><div id=summary>{summary}</div>{cards}</main>"
+        f"<p class=quiet>{number}, {text(made)}</p><nav>{links}</nav></header>"
+        f"<main><div id=summary>{first}{summary}</div>{cards}</main>"
         "<noscript><p>Curves, matrices and moving figures need JavaScript; the tables do not.</p></noscript>"
         f"<div id=tip role=status hidden></div><script type=application/json id=report-data>{data}</script>"
         f"<script>{script}</script></body></html>\n"

@@ -1,6 +1,7 @@
 """The report: one page with everything in it, true to the files, safe with any text, and alive in a browser."""
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -122,7 +123,7 @@ def test_the_page_stands_alone_and_no_text_becomes_a_tag(page):
     assert not tags.handlers and "hurt()</script>" not in page
     assert all(a.startswith(("data:", "#")) for a in tags.addresses)
     assert "default-src 'none'" in page
-    assert tags.seen.count("img") == 1 and "alt='it&#x27;s'" in page and base64.b64encode(DOT).decode() in page
+    assert tags.seen.count("img") == 2 and "alt='it&#x27;s'" in page and base64.b64encode(DOT).decode() in page
     assert "<script" not in script_json(HOSTILE) and json.loads(script_json(HOSTILE)) == HOSTILE
     assert "<" not in text(HOSTILE) and '"' not in text(HOSTILE) and "'" not in text(HOSTILE)
     assert "innerHTML" not in (ROOT / "engine" / "report_page.js").read_text()
@@ -347,3 +348,45 @@ def test_curves_are_grouped_and_gaps_stay(tmp_path):
         read_metrics(tmp_path / "none")
     x, y = thinned(list(range(5000)), [1.23456789] * 5000)
     assert len(x) == len(y) == 600 and x[0] == 0 and x[-1] == 4999 and y[0] == 1.2346
+
+
+def test_the_first_screen_has_the_result_the_method_and_its_figure(runs, tmp_path):
+    from engine.report_method import METHOD
+
+    ran = call(report.main, f"{runs} --output {tmp_path}/a.html --hardest 0 --data-root {runs.parent}")
+    assert ran.status == 0, ran.err
+    first = (tmp_path / "a.html").read_text().split("<div id=summary>")[1].split("<h3>Results")[0]
+    share = 100 * json.loads((runs / "linear" / "result.json").read_text())["summary"]["last"]["top1"]["mean"]
+    assert (
+        f"A linear classifier on the pretrained encoder names {share:.1f} % of the test clips of tiny cross_subject"
+        in first
+    )
+    assert all(html.escape(line, quote=True) in first for line in METHOD)
+    picture = re.search(r"class=method alt='[^']*' src='data:image/png;base64,([^']+)'", first).group(1)
+    assert base64.b64decode(picture).startswith(b"\x89PNG") and len(picture) > 20_000
+    assert "best</b> is the highest of any test" in (tmp_path / "a.html").read_text()
+
+
+def test_the_sentence_compares_only_what_was_measured_on_the_same_clips():
+    from types import SimpleNamespace
+
+    from engine.report_method import headline
+
+    def run(task, encoder, share, dataset="a"):
+        summary = {"last": {"top1": {"mean": share}}} if "linear" in task else {"knn": {"1": {"mean": share}}}
+        return SimpleNamespace(
+            result={"task": task, "dataset": dataset, "protocol": "p", "encoder": encoder, "summary": summary}
+        )
+
+    linear, nearest, raw = "classification/linear", "retrieval", "no encoder: joint coordinates"
+    runs = [
+        run(linear, "random encoder (x)", 0.5),
+        run(nearest, raw, 0.6),
+        run(linear, "random encoder (x)", 0.1, "b"),
+        run(linear, "runs/p.tar", 0.77),
+    ]
+    assert headline(runs) == (
+        "A linear classifier on the pretrained encoder names 77.0 % of the test clips of a p rightly, with random weights 50.0 % "
+        "and the nearest neighbour by raw joints 60.0 %."
+    )
+    assert headline(runs[:3]) == "" and headline([SimpleNamespace(result=None)]) == ""

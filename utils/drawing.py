@@ -169,7 +169,7 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
         for column, frame in enumerate(np.linspace(0, max(len(view) - 1, 0), poses).round().astype(int)):
             x = (column + 0.5) * width
             number = f"frame {frame}" if column == 0 else str(frame)
-            axes.text(x, middle - 0.6 * height, number, fontsize=6, ha="center", va="bottom", color="#8a8f99")
+            axes.text(x, middle - 0.6 * height, number, fontsize=7, ha="center", va="bottom", color="#4a4f58")
             if len(view):
                 ends, colour = stage.lines(row, frame)
                 segments.extend(ends + np.array([x, middle]))

@@ -1,0 +1,149 @@
+"""The first screen of a report: the result in a sentence, the method in four, and a figure of the method on a real clip.
+
+The figure shows one test clip of the run's data set at two moments: as it was recorded, the two views that are contrasted
+(query and key), what the model sees of it (masked), a mixture with another clip, and what the model predicts of the hidden
+parts, all made as the run made them. Joints are dots; what is hidden is hollow, what a view corrupts is red.
+"""
+
+import base64
+import io
+
+import numpy as np
+
+from engine.pictures import (
+    PREDICTED,
+    SEEN,
+    as_clip,
+    check_drawable,
+    either_end,
+    load_model,
+    predict_clips,
+    settings_of,
+)
+from engine.report_clips import ClipStore
+from engine.report_runs import RunRecord, is_number
+from feeder.batches import Batches
+from utils.checkpoint import LAST
+from utils.plots import drawn_alike, literal, new_figure
+
+METHOD = (
+    "An encoder learns to describe recorded movements without being told what they are.",
+    "It gets two altered versions of a recording (query and key) and must give them nearly the same description, unlike those of "
+    "other recordings.",
+    "It must do so when body parts are hidden, and when parts or moments of two recordings are mixed, in proportion.",
+    "A decoder predicts the hidden parts, and the predicted movement counts as one more version of the recording.",
+)
+MOMENTS = (0.3, 0.75)  # of the clip, drawn below each other
+CORRUPTED, PARTNER, HIDDEN = "#c0392b", "#7b3fb5", "#9aa1ad"
+BATCH = 32
+TURN = np.radians(30.0)
+
+
+def headline(runs: list[RunRecord]) -> str:
+    """The result in one sentence: pretrained against random against raw joints, of the first data set that has them; '' where
+    nothing was evaluated."""
+    linear, nearest = {}, {}
+    for run in runs:
+        result = run.result or {}
+        place = f"{result.get('dataset')} {result.get('protocol')}"
+        encoder = str(result.get("encoder", ""))
+        kind = "random" if encoder.startswith("random") else "raw" if encoder.startswith("no encoder") else "pretrained"
+        summary = result.get("summary") if isinstance(result.get("summary"), dict) else {}
+        for found, path in ((linear, ("last", "top1", "mean")), (nearest, ("knn", "1", "mean"))):
+            value = summary
+            for step in path:
+                value = value.get(step) if isinstance(value, dict) else None
+            task = str(result.get("task", ""))
+            fits = task == "classification/linear" if found is linear else task == "retrieval"
+            if fits and is_number(value):
+                found.setdefault(place, {}).setdefault(kind, value)
+    for how, found in (("A linear classifier on", linear), ("The nearest neighbour by", nearest)):
+        for place, shares in found.items():
+            if "pretrained" in shares:
+                others = [f"with random weights {100 * shares['random']:.1f} %"] if "random" in shares else []
+                raw = nearest.get(place, {}).get("raw")
+                others += [f"the nearest neighbour by raw joints {100 * raw:.1f} %"] if raw is not None else []
+                against = f", {' and '.join(others)}" if others else ""
+                share = f"{100 * shares['pretrained']:.1f} %"
+                return f"{how} the pretrained encoder names {share} of the test clips of {place} rightly{against}."
+    return ""
+
+
+def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
+    """The figure as base64 of a PNG, by the last checkpoint of a pretraining. UserError when data or checkpoint cannot be used."""
+    path = run.path / LAST
+    model, trained = load_model(path)
+    dataset, views = store.open(run, trained.get("pre_dataset"), trained.get("protocol"))
+    check_drawable(model, trained, dataset, path)
+    settings, layout = settings_of(trained, path), dataset.layout
+    batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout)
+    batch, draws = batches[0], batches.draws(0)
+    altered = (draws.matrices[0] != draws.matrices[0][:, :1]).any(axis=(1, 2, 3))  # joint corruption of the query
+    row = int(np.flatnonzero(altered)[0]) if altered.any() else 0
+    chosen = batch.clips[row : row + 1].cpu()
+    found = predict_clips(model, views, chosen, layout, seed, settings)
+    persons = views.clips.persons
+
+    def person(x) -> np.ndarray:
+        return as_clip(x, layout.joints, persons)[..., 0]
+
+    hidden = as_clip(found.hidden[0], layout.joints, persons).any(axis=0)[..., 0]
+    corrupted = [(draws.matrices[v][row] != draws.matrices[v][row][:1]).any(axis=(1, 2)) for v in (0, 1)]
+    partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
+    panels = [
+        ("as recorded", person(found.true[0]), {}),
+        ("query: altered", person(batch.query[row]), {CORRUPTED: corrupted[0] if corrupted[0].mean() < 1 else None}),
+        (
+            "key: altered otherwise",
+            person(batch.key[row]),
+            {CORRUPTED: corrupted[1] if corrupted[1].mean() < 1 else None},
+        ),
+        ("masked: parts hidden", person(found.true[0]), {HIDDEN: hidden}),
+        ("predicted", person(found.predicted[0]), {PREDICTED: hidden}),
+        (f"mixed with: {partner}", person(batch.mixed[row]), {PARTNER: draws.mix.weight > 0.5}),
+    ]
+    title = f"{dataset.row.classes[int(views.clips.labels[int(chosen)])]} ({views.clips.names[int(chosen)]})"
+    return base64.b64encode(_picture(title, panels, layout)).decode()
+
+
+@drawn_alike
+def _picture(title: str, panels, layout) -> bytes:
+    figure = new_figure(11.2, 5.6)
+    grid = figure.subplots(len(MOMENTS), len(panels), squeeze=False)
+    for column, (name, clip, marks) in enumerate(panels):
+        frames = clip.shape[1]
+        for row, share in enumerate(MOMENTS):
+            axes, frame = grid[row][column], int(share * (frames - 1))
+            body = np.stack([np.cos(TURN) * clip[0, frame] - np.sin(TURN) * clip[1, frame], clip[2, frame]])
+            _draw_body(axes, body, frame, marks, layout)
+            if row == 0:
+                axes.set_title(literal(name, 28), fontsize=11, color="#1f2430")
+    figure.suptitle(literal(title, 100), fontsize=11, color="#1f2430")
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=100)
+    return target.getvalue()
+
+
+def _draw_body(axes, body: np.ndarray, frame: int, marks: dict, layout) -> None:
+    """Bones, joints as dots and a head. body (2, V); marks: colour -> joints (T, V) or (V,) that have it, or None."""
+    colours = np.full(layout.joints, SEEN, dtype=object)
+    for colour, which in marks.items():
+        if which is not None:
+            colours[which[frame] if which.ndim == 2 else which] = colour
+    hollow = np.array([colour == HIDDEN for colour in colours])
+    hollow_bone = either_end(hollow[None, :, None], layout)[0, :, 0]
+    for joint, parent in enumerate(layout.parents):
+        style = {"linestyle": ":", "linewidth": 1.2, "color": HIDDEN} if hollow_bone[joint] else {"linewidth": 2.4}
+        axes.plot(*body[:, [joint, parent]], **{"color": colours[joint], **style}, zorder=1)
+    axes.scatter(*body, s=24, c=["white" if empty else colour for empty, colour in zip(hollow, colours, strict=True)],
+                 edgecolors=list(colours), linewidths=1.2, zorder=2)  # fmt: skip
+    head = next((i for i, name in enumerate(layout.names) if name in ("head", "nose")), None)
+    if head is not None:
+        face = "white" if hollow[head] else colours[head]
+        axes.scatter(
+            *body[:, head], s=190, c=[face], edgecolors=[colours[head]], linewidths=1.4, zorder=3, clip_on=False
+        )
+    low, high = body.min(axis=1), body.max(axis=1)
+    middle, half = (low + high) / 2, 0.62 * max((high - low).max(), 1e-6)
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+    axes.axis("off")
