@@ -237,6 +237,7 @@ def main(argv=None) -> None:
         frames=args.frames,
         workers=args.workers,
         on_bad=args.on_bad,
+        strict=args.strict,
     )
     print("\n".join(lines))
     print(say_what_was_done(target, report))

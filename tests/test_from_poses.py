@@ -12,7 +12,7 @@ from programs import call, refused
 import action_retrieval
 import extract_features
 import pretrain_moco_mask
-from data_gen import check, from_poses
+from data_gen import check, from_arrays, from_poses, from_pyskl
 from data_gen.normalise import normalise
 from data_gen.poses import arrays
 from data_gen.poses.door import Wishes, survey
@@ -113,6 +113,31 @@ def test_any_number_of_processes_writes_the_same_bytes(tmp_path):
     for file in ("train_data_joint.npy", "val_num_frame.npy", "train_label.pkl"):
         one, two = ((tmp_path / "data" / f"by{w}" / "xsub" / file).read_bytes() for w in (1, 2))
         assert one == two
+
+
+def test_clean_clips_give_what_the_older_readers_give(tmp_path):
+    """Nothing is mended in clean metres: arrays, names and splits are those of from_pyskl and of from_arrays, bit for bit."""
+    pf.write_pickle(tmp_path / "in.pkl", {name: (int(label[1:]) - 1, clip) for name, (label, clip) in CLIPS.items()})
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    rows = ["name,label,split"]
+    for i, (name, (label, clip)) in enumerate(CLIPS.items()):
+        np.save(folder / f"{name}.npy", clip.astype(np.float32))
+        rows.append(f"{name},{int(label[1:]) - 1},{'val' if i % 2 else 'train'}")
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    for name, reader, source in (("old_p", from_pyskl, "in.pkl"), ("old_a", from_arrays, "arrays")):
+        words = f"{tmp_path}/{source} --name {name} --data-root {tmp_path}/data --frames 40 --workers 1"
+        assert call(reader.main, words).status == 0
+        assert prepare(tmp_path / source, tmp_path, name=name.replace("old", "new")).status == 0
+    for kind, protocol in (("p", "default"), ("a", "xsub")):
+        for part in ("train", "val"):
+            old, new = (tmp_path / "data" / f"{age}_{kind}" / protocol for age in ("old", "new"))
+            for file in ("data_joint.npy", "label.pkl", "num_frame.npy"):
+                assert (old / f"{part}_{file}").read_bytes() == (new / f"{part}_{file}").read_bytes(), (
+                    kind,
+                    part,
+                    file,
+                )
 
 
 # --- labels and splits ---------------------------------------------------------------------------------------------
@@ -557,6 +582,15 @@ def test_refusals_say_what_is_wrong(tmp_path, name, content, words):
     (tmp_path / "in" / name).write_text(content)
     refused(prepare(tmp_path / "in", tmp_path), name, words)
     assert not (tmp_path / "data" / "mine").exists()
+
+
+def test_odd_clips_are_warned_of_or_refused(tmp_path):
+    """A clip in which nobody moves is kept with a warning, and is bad with --strict, as everywhere."""
+    folder = write_folder(tmp_path / "in")
+    save(folder / "m01" / "still.npy", np.repeat(CLIP[:1], 10, axis=0))
+    ran = prepare(folder, tmp_path)
+    assert ran.status == 0 and "still" in ran.err and "do not move" in ran.err
+    refused(prepare(folder, tmp_path, "--strict", "strict"), "still")
 
 
 def test_flags_are_checked(tmp_path):
