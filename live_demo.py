@@ -9,7 +9,8 @@ is rewritten with the most probable class so far; elsewhere a line is printed wh
 many frames a second were possible, and which share of the time between two frames that is; Ctrl-C ends a stream with them.
 
 A classifier is trained on clips of 64 frames, made from whatever length a clip had; a stream comes at the sensor's rate, and
-its first frames say little. So the class of a sequence is that of its end.
+its first frames say little. So the class of a sequence is that of its end. With --segments a sequence is cut where the body
+rests, and each movement is one action, told with its start and end; what is unlike all training clips is "none of them".
 """
 
 import sys
@@ -28,6 +29,7 @@ import numpy as np
 
 from data_gen.poses.stream import FrameDoor
 from engine.features import Classifier, load_classifier
+from engine.novelty import NONE
 from engine.setup import find_dataset, prepare_process
 from feeder.draws import epoch_order
 from utils.clip_check import OddClips
@@ -104,6 +106,54 @@ def received(
             yield f"sequence {sequence}", None, until_empty(first)
 
 
+class Movement:
+    """Whether a body moves: joints on average faster than `rest_speed` (m/s at `rate` frames a second), smoothed over some
+    frames. It rests again only when it has been slower for HOLD seconds, so that the turn of a movement is no end."""
+
+    HOLD, SMOOTH = 0.5, 0.3
+
+    def __init__(self, rate: float, rest_speed: float):
+        self.rate, self.rest_speed = rate or 30.0, rest_speed
+        self._before, self._speed, self._slow, self.moves = None, 0.0, 0, False
+
+    def __call__(self, frame) -> bool:
+        """frame: coordinates of any shape; joints at zero in either frame are not seen."""
+        now = np.asarray(frame, dtype=np.float64)
+        now = np.moveaxis(now, -2, -1) if now.ndim == 3 and now.shape[-1] != 3 else now  # (V, 3, M): coordinates last
+        now = now.reshape(-1, 3)
+        before, self._before = self._before, now
+        if before is not None and before.shape == now.shape:
+            seen = (before != 0).any(axis=1) & (now != 0).any(axis=1)
+            speed = float(np.linalg.norm(now - before, axis=1)[seen].mean() * self.rate) if seen.any() else 0.0
+            self._speed += self.SMOOTH * (speed - self._speed)
+        self._slow = 0 if self._speed > self.rest_speed else self._slow + 1
+        self.moves = self._slow == 0 or (self.moves and self._slow < self.HOLD * self.rate)
+        return self.moves
+
+
+def actions(sequences, rate: float, rest_speed: float, say) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
+    """Each movement between two rests as a sequence of its own; say: told where one starts and ends."""
+    for name, true, frames in sequences:
+        numbered, movement, number = iter(enumerate(frames, 1)), Movement(rate, rest_speed), 0
+
+        def until_rest(title, start, first, numbered=numbered, movement=movement):
+            say(f"{title} starts at frame {start}")
+            yield first
+            end = start
+            for number, frame in numbered:
+                end = number
+                yield frame
+                if not movement(frame):
+                    break
+            say(f"{title} ends at frame {end}")
+
+        for start, frame in numbered:
+            if movement(frame):
+                number += 1
+                title = f"{name}, action {number}"
+                yield title, true, until_rest(title, start, frame)
+
+
 class Display:
     """One line that is rewritten on a terminal; elsewhere a line for each new class."""
 
@@ -125,7 +175,9 @@ class Display:
         self.shown = None
 
 
-def follow(found: Classifier, stream, name: str, frames, display: Display, costs: list[float]):
+def follow(
+    found: Classifier, stream, name: str, frames, display: Display, costs: list[float], threshold: float = np.inf
+):
     """One sequence: shows the class so far after every frame; returns the last (class, probability), None without frames.
 
     name: of the sequence, for messages; costs: gets the seconds of each frame, from its arrival to its class."""
@@ -135,23 +187,29 @@ def follow(found: Classifier, stream, name: str, frames, display: Display, costs
         begun = time.perf_counter()
         feature = stream.step(frame, f"{name}, frame {number}")
         if feature is not None:
-            p = found.probabilities(stream.clip)
-            last = (found.classes[int(p.argmax())], float(p.max()))
+            last = answer_of(found, stream.clip, threshold)
         costs.append(time.perf_counter() - begun)
         if last is not None:
             display.show(number, *last, costs[-1])
     feature = stream.finish()
-    if feature is not None:
-        p = found.probabilities(stream.clip)
-        last = (found.classes[int(p.argmax())], float(p.max()))
-    return last
+    return last if feature is None else answer_of(found, stream.clip, threshold)
 
 
-def follow_all(found: Classifier, stream, sequences, display: Display, costs: list[float]) -> tuple[int, int]:
+def answer_of(found: Classifier, feature: np.ndarray, threshold: float) -> tuple[str, float]:
+    """The most probable class with its probability, or "none of them" where the feature (D,) is further from the training
+    clips than the threshold."""
+    p = found.probabilities(feature)
+    none = found.novelty is not None and threshold < np.inf and float(found.novelty(feature[None])[0]) > threshold
+    return (NONE if none else found.classes[int(p.argmax())]), float(p.max())
+
+
+def follow_all(
+    found: Classifier, stream, sequences, display: Display, costs: list[float], threshold: float = np.inf
+) -> tuple[int, int]:
     """All sequences, one after the other; returns how many of those with a known class were right, and how many there were."""
     right = judged = 0
     for name, true, frames in sequences:
-        last = follow(found, stream, name, frames, display, costs)
+        last = follow(found, stream, name, frames, display, costs, threshold)
         if last is None:
             continue
         truth = "" if true is None else f" (true: {true})"
@@ -185,8 +243,11 @@ def main(argv=None) -> int:
     door = FrameDoor(found.encoder.input_layout, args.input_layout)
     sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, door)
     display, costs = Display(sys.stdout), []
+    if args.segments:
+        sequences = actions(sequences, args.rate, args.rest_speed, display.end)
+    threshold = np.inf if found.novelty is None else found.novelty.threshold(args.none)
     try:
-        right, judged = follow_all(found, stream, sequences, display, costs)
+        right, judged = follow_all(found, stream, sequences, display, costs, threshold)
     except KeyboardInterrupt:  # how a sensor's stream usually ends
         if not costs:
             raise
@@ -194,7 +255,8 @@ def main(argv=None) -> int:
         print(cost_in_words(costs, args.rate))
         return EXIT_INTERRUPTED
     if not costs:
-        raise UserError("no frame came; --stdin reads a frame a line")
+        never = "; or nothing moved: a smaller --rest-speed hears less" if args.segments else ""
+        raise UserError(f"no frame came; --stdin reads a frame a line{never}")
     if judged:
         print(f"{right} of {judged} clips right at their end")
     print(cost_in_words(costs, args.rate))

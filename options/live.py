@@ -3,7 +3,7 @@
 import argparse
 
 from options import common
-from options.common import natural, non_negative, positive_int
+from options.common import natural, non_negative, positive, positive_int, share
 from options.extract import add_input_layout
 
 
@@ -47,6 +47,27 @@ def build_parser() -> argparse.ArgumentParser:
         "line begins a new sequence",
     )
     add_input_layout(g, "--stdin")
+    g.add_argument(
+        "--none",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="'none of them' is shown where the distance to the training clips is above that which this share of held-out clips "
+        "exceed (see predict.py); 0 never shows it",
+    )
+    g.add_argument(
+        "--segments",
+        action="store_true",
+        help="each movement between two rests is an action of its own, with its start and end; without it a whole sequence is one",
+    )
+    g.add_argument(
+        "--rest-speed",
+        type=positive,
+        default=0.12,
+        metavar="M/S",
+        help="with --segments: a body rests while its joints move more slowly than this, in metres a second on average; higher "
+        "for noisy sensors",
+    )
     g.add_argument(
         "--rate",
         type=non_negative,

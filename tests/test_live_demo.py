@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from make_checkpoint import CAUSAL, write_classifier
 from make_tiny import write_tiny_dataset
 from programs import call, refused
@@ -139,3 +140,36 @@ def test_mistakes(tmp_path, classifier):
     refused(call(live_demo.main, f"{path} --stdin csv"), "frame by frame")
     write_tiny_dataset(tmp_path, persons=3, frames=90)
     refused(call(live_demo.main, f"{classifier} --dataset tiny --data-root {tmp_path}"), "3 persons", "--persons 2")
+
+
+def test_movements_between_rests_are_actions():
+    """Rest, a second of movement with a short turn in it, rest, another movement: two actions with their places."""
+    still, said = np.ones((25, 3)), []
+
+    def moving(frames):
+        return [still + 0.02 * i for i in range(1, frames + 1)]  # 0.6 m/s and more
+
+    turn = [moving(20)[-1]] * 6  # a fifth of a second
+    sequence = [still] * 30 + moving(20) + turn + moving(20)[::-1] + [still] * 40 + moving(30) + [still] * 40
+    found = [(name, len(list(f))) for name, _, f in live_demo.actions([("s", None, sequence)], 30.0, 0.12, said.append)]
+    assert [name for name, _ in found] == ["s, action 1", "s, action 2"]
+    starts = [int(line.split()[-1]) for line in said if "starts" in line]
+    ends = [int(line.split()[-1]) for line in said if "ends" in line]
+    assert 31 <= starts[0] <= 34 and 117 <= starts[1] <= 121
+    assert 76 <= ends[0] <= 100 and len(ends) == 2
+    assert not list(live_demo.actions([("s", None, [still] * 90)], 30.0, 0.12, said.append))
+
+
+def test_an_answer_is_none_of_them_beyond_the_threshold(classifier):
+    from dataclasses import replace
+
+    from engine.features import load_classifier
+    from engine.novelty import NONE, Novelty
+
+    found = load_classifier(classifier)
+    feature = np.ones(found.encoder.feature_size, np.float32)
+    gallery = torch.from_numpy(np.stack([feature, -feature]))
+    found = replace(found, novelty=Novelty(gallery, torch.tensor([0.1, 0.2])))
+    far = feature * np.where(np.arange(len(feature)) % 2, 1, -1).astype(np.float32)
+    assert live_demo.answer_of(found, feature, 0.5)[0] in found.classes
+    assert live_demo.answer_of(found, far, 0.5)[0] == NONE and live_demo.answer_of(found, far, np.inf)[0] != NONE
