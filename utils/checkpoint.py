@@ -30,7 +30,7 @@ from utils import checkpoint_schema as schema
 from utils import fingerprint
 from utils.checkpoint_schema import FORMAT as FORMAT
 from utils.errors import UserError
-from utils.files import MAX_UNPACKED, atomic_write, check_regular, temporary_name
+from utils.files import MAX_UNPACKED, NUMPY_PARTS, atomic_write, check_regular, temporary_name
 
 WRAPPERS = ("module", "_orig_mod")  # parts of names that say how a model was run, not what it is
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"  # weights that come with the project, NAME.pth
@@ -170,12 +170,11 @@ def _plain(value):
 def _allow_numpy_scalars() -> None:
     """Lets torch.load rebuild NumPy's scalars, which many training scripts keep as epoch or accuracy, under the names of NumPy
     1 and 2. They are numbers: nothing is run for them."""
-    parts = getattr(np, "_core", None) or np.core
     kinds = {type(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"}
-    torch.serialization.add_safe_globals([parts.multiarray.scalar, np.dtype, *kinds])
-    other = "numpy.core.multiarray.scalar" if hasattr(np, "_core") else "numpy._core.multiarray.scalar"
+    torch.serialization.add_safe_globals([NUMPY_PARTS.multiarray.scalar, np.dtype, *kinds])
+    other = "numpy.core.multiarray.scalar" if "_core" in NUMPY_PARTS.__name__ else "numpy._core.multiarray.scalar"
     with contextlib.suppress(Exception):  # torch before 2.6 takes no other names
-        torch.serialization.add_safe_globals([(parts.multiarray.scalar, other)])
+        torch.serialization.add_safe_globals([(NUMPY_PARTS.multiarray.scalar, other)])
 
 
 _allow_numpy_scalars()

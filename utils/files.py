@@ -131,7 +131,9 @@ def _encode(text: str, codec: str = "utf-8", errors: str = "strict") -> bytes:
     return text.encode(codec, errors)
 
 
-_PARTS = getattr(np, "_core", None) or np.core  # the name before numpy 2
+NUMPY_PARTS = (
+    np._core if hasattr(getattr(np, "_core", None), "multiarray") else np.core
+)  # before NumPy 2, _core is a stub
 # What a pickle of numbers, names and arrays needs, and nothing that can act or ask for more than the pickle holds.
 _SAFE_GLOBALS = {
     ("numpy", "ndarray"): _ArrayType,
@@ -146,8 +148,8 @@ _SAFE_GLOBALS = {
 }
 for _core in ("numpy._core", "numpy.core"):
     _SAFE_GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _SAFE_GLOBALS[f"{_core}.multiarray", "scalar"] = _PARTS.multiarray.scalar
-    _SAFE_GLOBALS[f"{_core}.numeric", "_frombuffer"] = _PARTS.numeric._frombuffer
+    _SAFE_GLOBALS[f"{_core}.multiarray", "scalar"] = NUMPY_PARTS.multiarray.scalar
+    _SAFE_GLOBALS[f"{_core}.numeric", "_frombuffer"] = NUMPY_PARTS.numeric._frombuffer
 
 
 class _SafeUnpickler(pickle.Unpickler):
