@@ -7,7 +7,7 @@ A `FrameForm` says what a frame is. `adapt` takes a clip from one form to anothe
   trunk's length as clips of the plane are;
 * from the plane to space: the clip stands upright in the plane that a normalised body faces, at the size of a person (a trunk
   of TRUNK metres), without depth. Left and right are as the shoulders say, so that it does not matter whether the person faced
-  the camera. An encoder never saw a flat body, so that this is worth less than an encoder of the plane (RESULTS.md says how much).
+  the camera. The encoder never saw a body without depth; RESULTS.md says what that costs.
 
 What was normalised is normalised again, by the new layout's joints: the same body has its centre elsewhere there.
 """
