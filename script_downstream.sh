@@ -10,6 +10,7 @@
 #   DATA_ROOT, RUNS     folders of the data sets (data) and of the runs (runs/downstream)
 #   SEEDS               "42", or several, like "1 2 3": every table then has mean and deviation
 #   PRETRAIN            flags of the quick pretraining
+#   CAUSAL=1            also what only a causal encoder (gru) can do: early recognition, detection in one pass
 #   QUICK=1             a few epochs of everything, to see that all of it runs
 # A task whose result is there is not run again: an interrupted call goes on where it stopped. Remove $RUNS to start anew.
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
@@ -20,7 +21,7 @@ protocol=${PROTOCOL:-cross_subject}
 data_root=${DATA_ROOT:-data}
 runs=${RUNS:-runs/downstream}
 read -r -a seeds <<<"${SEEDS:-42}"
-read -r -a pretrain <<<"${PRETRAIN:---hidden-size 128 --num-layers 1 --decoder-hidden-size 64 --contrast-k 512 --topk 512 --contrast-m 0.99 --batch-size 64 --optimizer adamw --lr 0.003 --epochs 24 --schedule 20 --shear 0.5 --corruption 0.3}"
+read -r -a pretrain <<<"${PRETRAIN:---recipe small --hidden-size 128 --num-layers 1 --epochs 16}"
 linear=(--seed "${seeds[@]}") finetune=(--seed "${seeds[@]}") detection=(--seed "${seeds[@]}") prediction=(--seed "${seeds[@]}")
 if [ -n "${QUICK:-}" ]; then
     pretrain=(--hidden-size 32 --decoder-hidden-size 32 --contrast-k 128 --batch-size 64 --epochs 1 --max-steps 3)
@@ -75,7 +76,7 @@ if [ -z "$given" ]; then
     motion=$checkpoint
 fi
 
-run_task linear action_classification.py --pretrained "$joint" --occlusion both --early "${linear[@]}"
+run_task linear action_classification.py --pretrained "$joint" --occlusion both ${CAUSAL:+--early} "${linear[@]}"
 for share in 0.01 0.1; do
     run_task "semi_$share" action_classification.py --pretrained "$joint" --mode semi --label-fraction "$share" \
         "${finetune[@]}"
@@ -83,7 +84,7 @@ done
 run_task finetune action_classification.py --pretrained "$joint" --mode finetune "${finetune[@]}"
 run_task retrieval action_retrieval.py --pretrained "$joint"
 if [[ "$dataset" = ui_prmd* ]] || [ -d "$data_root/$dataset/untrimmed" ]; then
-    for mode in tuned frozen sequence; do
+    for mode in tuned frozen ${CAUSAL:+sequence}; do
         run_task "detection_$mode" action_detection.py --pretrained "$joint" --mode "$mode" "${detection[@]}"
     done
 else

@@ -67,25 +67,34 @@ class ClipStore:
     layouts: dict[str, dict] = field(default_factory=dict)
     _opened: dict[tuple, tuple] = field(default_factory=dict)
 
-    def open(self, run: RunRecord, name, protocol) -> tuple[Dataset, ClipViews]:
-        """The val split of a data set; UserError when it is not there (nothing is made for a report)."""
+    def open(
+        self, run: RunRecord, name, protocol, stream: str = "joint", scale_by: str = "none"
+    ) -> tuple[Dataset, ClipViews]:
+        """The val split of a data set, as an encoder of this stream and scale reads it; UserError when it is not there
+        (nothing is made for a report)."""
         if not isinstance(name, str) or not isinstance(protocol, str):
             raise UserError(f"{run.path}: it does not say its data set")
         root = self.data_root or run.arguments.get("data_root")
         if not isinstance(root, str):
             raise UserError(f"{run.path}: it does not say where its data is; give --data-root")
-        key = (root, name, protocol)
+        key = (root, name, protocol, stream, scale_by)
         if key not in self._opened:
             if not find_row(root, name)[1].is_dir():
                 raise UserError(f"{name} is not under {root}; give --data-root")
             dataset = find_dataset(root, name, protocol, ("val",))
-            views = ClipViews(dataset.clips("val", quiet=True), torch.tensor(dataset.layout.parents))
+            clips = dataset.clips("val", quiet=True).scaled(scale_by, dataset.layout)
+            views = ClipViews(clips, torch.tensor(dataset.layout.parents), stream)
             self._opened[key] = (dataset, views)
         layout = self._opened[key][0].layout
         part = [next(i for i, p in enumerate(layout.parts) if j in p) for j in range(layout.joints)]
         words = [words for words, _ in part_legend(layout, [])]
         self.layouts[layout.name] = {"parents": list(layout.parents), "part": part, "parts": words}
         return self._opened[key]
+
+    def open_as_trained(self, run: RunRecord, trained: dict) -> tuple[Dataset, ClipViews]:
+        """The val split of a pretraining's data set, as its encoder reads it. trained: the arguments of its checkpoint."""
+        form = str(trained.get("stream", "joint")), str(trained.get("scale_by") or "none")
+        return self.open(run, trained.get("pre_dataset"), trained.get("protocol"), *form)
 
     def add(self, key: str, make) -> str | None:
         """The key of a clip, packed by make() unless it is here already; None when the report is full."""
@@ -170,7 +179,7 @@ def predicted_motion(run: RunRecord, store: ClipStore, number: int, seed: int) -
     UserError when data or checkpoint cannot be used."""
     path = run.path / LAST
     model, trained = load_model(path)
-    dataset, views = store.open(run, trained.get("pre_dataset"), trained.get("protocol"))
+    dataset, views = store.open_as_trained(run, trained)
     check_drawable(model, trained, dataset, path)
     chosen, settings = one_of_each_class(views, number, seed), settings_of(trained, path)
     found = predict_clips(model, views, chosen, dataset.layout, seed, settings)

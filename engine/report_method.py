@@ -73,7 +73,7 @@ def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
     """The figure as base64 of a PNG, by the last checkpoint of a pretraining. UserError when data or checkpoint cannot be used."""
     path = run.path / LAST
     model, trained = load_model(path)
-    dataset, views = store.open(run, trained.get("pre_dataset"), trained.get("protocol"))
+    dataset, views = store.open_as_trained(run, trained)
     check_drawable(model, trained, dataset, path)
     settings, layout = settings_of(trained, path), dataset.layout
     batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout)

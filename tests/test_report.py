@@ -367,6 +367,19 @@ def test_the_first_screen_has_the_result_the_method_and_its_figure(runs, tmp_pat
     assert "best</b> is the highest of any test" in (tmp_path / "a.html").read_text()
 
 
+def test_clips_are_shown_as_the_run_read_them(runs, tmp_path):
+    """Joints and motion side by side, divided by the trunk: what the small recipe reads is drawn and predicted too."""
+    ran = call(
+        pretrain_moco_mask.main,
+        f"--data-root {runs.parent} --threads 1 {SIZE} --pre-dataset tiny --recipe paper --stream joint_motion --scale-by trunk "
+        f"--decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 1 --pictures 0 --checkpoint-path {tmp_path}/run",
+    )
+    assert ran.status == 0, ran.err
+    ran = call(report.main, f"{tmp_path}/run --output {tmp_path}/a.html --predictions 1")
+    assert ran.status == 0 and "1 moving figures" in ran.out and "note:" not in ran.out, ran.out + ran.err
+    assert "class=method" in (tmp_path / "a.html").read_text()
+
+
 def test_the_sentence_compares_only_what_was_measured_on_the_same_clips():
     from types import SimpleNamespace
 
