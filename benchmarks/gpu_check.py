@@ -132,7 +132,7 @@ def check_epochs(args, left) -> dict[str, dict]:
 
 def check_tests(seconds: float) -> str:
     """The last line of pytest, for all tests that need a card."""
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests"]
+    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
     try:
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=max(seconds, 1))
     except subprocess.TimeoutExpired:
