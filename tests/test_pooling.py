@@ -2,7 +2,11 @@
 
 import pytest
 import torch
+from make_tiny import write_tiny_dataset
+from programs import call, refused
 
+import action_classification
+import action_retrieval
 from models import losses, pooling
 from models.encoder import Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -189,3 +193,17 @@ def test_keys_of_the_encoder_itself_are_simclr():
             PCM3Config(**{"key_encoder": "same", **wrong})
     with pytest.raises(ValueError, match="whole batch at once"):
         model.backward_in_parts(batch, 2)
+
+
+@pytest.mark.parametrize(
+    "program, more", [(action_retrieval, "--no-map"), (action_classification, "--epochs 1 --cache-features")]
+)
+def test_every_pooling_in_one_go(tmp_path, program, more):
+    write_tiny_dataset(tmp_path, train=12, val=6, frames=70)
+    words = f"--data-root {tmp_path} --finetune-dataset tiny --hidden-size 16 --num-layers 1 --threads 1 {more}"
+    ran = call(program.main, f"{words} --pool all --checkpoint-path {tmp_path}/run")
+    assert ran.status == 0, ran.err
+    table = ran.out.splitlines()[-len(common.EVERY_POOLING) :]
+    assert [line.split()[0] for line in table] == list(common.EVERY_POOLING)
+    assert all((tmp_path / "run" / pool / "result.json").is_file() for pool in common.EVERY_POOLING)
+    refused(call(program.main, f"{words} --pool median --checkpoint-path {tmp_path}/no"), "median")
