@@ -114,10 +114,20 @@ def view_settings(args, dimensions: int) -> ViewSettings:
     )
 
 
-def settle(args, clips: int, world: World) -> str:
-    """Makes the arguments whole for a set of so many training clips; returns what to say of it."""
+def recipe_before(args, start) -> str | None:
+    """The recipe of the run that is gone on with (runs of earlier versions had the paper's only), None for a new run."""
+    if start is None or not args.resume:
+        return None
+    found = start[0].get("arguments", {}).get("recipe")
+    return found if found in ("paper", "small") else "paper"
+
+
+def settle(args, clips: int, world: World, start) -> str:
+    """Makes the arguments whole for a set of so many training clips; returns what to say of it. start: what `open_start` found,
+    for the main process."""
+    before = world.tell(recipe_before(args, start))
     try:
-        said = settled(args, clips)
+        said = settled(args, clips, before)
     except ValueError as error:
         raise UserError(str(error)) from None
     if args.key_encoder == "same" and world.size > 1:
@@ -578,7 +588,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     splits = ("train", "val") if args.knn_every else ("train",)
     dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
     clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
-    notes.append(settle(args, len(clips), world))
+    notes.append(settle(args, len(clips), world, start))
     way = world.on_main(lambda: choose_way(args, device, world, start, notes.append))
     args.precision, args.cuda_graph, way = world.tell(way)
     dtype, compute_dtype = resolve_precision(args.precision)

@@ -3,6 +3,7 @@
 #
 #   bash script_weights.sh [SEED]
 #   RUNS=runs/weights OUTPUT=checkpoints/ui_prmd.pth DATA_ROOT=data bash script_weights.sh 1
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
 seed=${1:-1}

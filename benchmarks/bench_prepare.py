@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import numpy as np
 
 from benchmarks.slow_prepare import slow_bodies, slow_normalise, slow_select
-from data_gen import make_raw, protocols
+from data_gen import protocols
 from data_gen.build import build_dataset
 from data_gen.normalise import STEPS
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import Loader
+from tests import make_raw
 from utils.errors import run
 from utils.machine import default_workers
 from utils.skeleton import KINECT_V2

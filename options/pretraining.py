@@ -417,10 +417,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def settled(args: argparse.Namespace, clips: int) -> str:
-    """Fills in, in place, what the recipe decides for so many training clips; returns the sentence that says it. ValueError, with
-    a sentence, when what comes out does not go together."""
-    said = recipes.settle(args, clips)
+def settled(args: argparse.Namespace, clips: int, before: str | None = None) -> str:
+    """Fills in, in place, what the recipe decides for so many training clips; returns the sentence that says it. before: the
+    recipe of the run that is gone on with. ValueError, with a sentence, when what comes out does not go together."""
+    said = recipes.settle(args, clips, before)
     if problem := wrong_with(args):
         raise ValueError(f"{problem} ({said})" if args.recipe == "small" else problem)
     del args.given

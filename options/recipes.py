@@ -87,10 +87,12 @@ SMALL = (
 )
 
 
-def chosen(args: argparse.Namespace, clips: int) -> tuple[str, str]:
-    """(paper or small, why)."""
+def chosen(args: argparse.Namespace, clips: int, before: str | None = None) -> tuple[str, str]:
+    """(paper or small, why). before: that of the run that is gone on with."""
     if args.recipe != "auto":
         return args.recipe, "asked for"
+    if before is not None:
+        return before, "as before"
     named = [f"--{name}" for name in CHOSEN if name in args.given]
     if named:
         return "paper", f"{named[0]} is given, and no --recipe"
@@ -99,10 +101,11 @@ def chosen(args: argparse.Namespace, clips: int) -> tuple[str, str]:
     return "small", f"{clips} training clips, fewer than {ENOUGH}"
 
 
-def settle(args: argparse.Namespace, clips: int) -> str:
+def settle(args: argparse.Namespace, clips: int, before: str | None = None) -> str:
     """Fills in, in place, what was not given, for a set of so many training clips, and makes `recipe` the one that was chosen.
-    Returns a sentence that says what was chosen, why and what it means. args: parsed, with `given`, names of flags."""
-    args.recipe, why = chosen(args, clips)
+    Returns a sentence that says what was chosen, why and what it means. args: parsed, with `given`, names of flags; before: the
+    recipe of the run that is gone on with."""
+    args.recipe, why = chosen(args, clips, before)
     if args.recipe == "paper":
         return f"recipe paper ({why}): the flags' defaults"
     rows = [row for row in SMALL if row.name not in args.given and not set(row.without) & args.given]

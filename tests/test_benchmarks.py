@@ -26,11 +26,20 @@ COMMANDS = {
     "poses": "--clips 3 --rounds 1",
     "prepare": "--clips 8 --rounds 1 --workers 1",
     "retrieval": "--queries 8 --gallery 32 --width 16 --map",
+    "rounding": "--steps 1 --data-root {data}",
     "scaling": "--processes 2 --batch-size 4 --hidden-size 16 --steps 5 --rounds 1 --data-root {data}",
     "soak": "--steps 150 --batch-size 4 --hidden-size 16 --data-root {data}",
+    "start": f"--against {FOLDER.parent} --clips 40 --rounds 1",
     "step": f"--batch 4 {SMALL} --only ours --graph --no-memory",
 }
-SLOW = {"backbones", "scaling", "soak", "step"}  # those that start processes, each of which imports torch
+SLOW = {
+    "backbones",
+    "rounding",
+    "scaling",
+    "soak",
+    "start",
+    "step",
+}  # those that start processes, each of which imports torch
 KEYS = {  # of the JSON line, one figure of each
     "chain": "product",
     "cost": "points",
@@ -41,8 +50,10 @@ KEYS = {  # of the JSON line, one figure of each
     "poses": "azure_kinect_32",
     "prepare": "fast_ms_per_clip",
     "retrieval": "median_s",
+    "rounding": "difference",
     "scaling": "strong",
     "soak": "resident_mb_at_the_end",
+    "start": "median_seconds",
     "step": "ours_graph",
 }
 

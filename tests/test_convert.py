@@ -65,7 +65,7 @@ def test_other_backbones_and_classifiers_become_encoders(tmp_path):
     write_classifier(tmp_path / "c.pth", trained={"dataset": "ui_prmd", "protocol": "cross_view"})
     content = convert(tmp_path / "c.pth", "encoder", tmp_path / "e2.pth")
     assert content["arguments"] == {"stream": "joint", "dataset": "ui_prmd", "protocol": "cross_view"}
-    assert "fc" not in content
+    assert content["fc"].keys() == {"weight", "bias"}  # it is still a classifier
 
 
 def test_it_says_what_it_found(tmp_path):

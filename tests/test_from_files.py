@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_gen import from_arrays, from_ctrgcn, from_pyskl, make_raw
+from data_gen import from_arrays, from_ctrgcn, from_pyskl
 from data_gen.from_ctrgcn import guess_protocol, open_member, to_clip
 from data_gen.from_pyskl import find_protocols, label_from_name
 from data_gen.normalise import STEPS, normalise
 from options.datasets import from_description
+from tests import make_raw
 from utils.arrays import SIDECAR, open_split
 from utils.errors import UserError
 from utils.skeleton import KINECT_V2, get_layout

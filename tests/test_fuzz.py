@@ -24,10 +24,11 @@ from test_structure import PARSERS
 
 import action_classification
 import pretrain_moco_mask
-from data_gen import from_arrays, from_files, from_pyskl, make_raw, raw_ntu, raw_pku
+from data_gen import from_arrays, from_files, from_pyskl, raw_ntu, raw_pku
 from data_gen.untrimmed import write_untrimmed
 from models.encoder import Encoder, EncoderConfig
 from options.datasets import DescriptionError, from_description
+from tests import make_raw
 from utils import checkpoint, pku_text
 from utils.arrays import SIDECAR, open_split, split_files
 from utils.errors import UserError

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen import make_raw, prepare_ntu, prepare_pku, protocols
+from data_gen import prepare_ntu, prepare_pku, protocols
 from data_gen.build import BadClip, build_dataset, building_folder, checksum_of
 from data_gen.normalise import normalise
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import read_clip
 from data_gen.untrimmed import write_untrimmed
+from tests import make_raw
 from utils.arrays import Rows, SplitWriter, open_split, write_row
 from utils.errors import UserError
 from utils.skeleton import KINECT_V2
@@ -303,10 +304,20 @@ def test_prepare_ntu_from_a_folder_and_from_an_archive(tmp_path, capsys):
     assert sidecar["longer_than_stored"] == 6 and len(sidecar["empty"]) == 6
 
 
-@pytest.mark.parametrize("kind", ["ntu", "ntu-zip", "pku1", "pku2", "pyskl", "ctrgcn"])
+RAW = {
+    "ntu": lambda folder, seed: make_raw.make_ntu(folder, make_raw.ntu_names(2), seed),
+    "ntu-zip": lambda folder, seed: make_raw.make_ntu(folder, make_raw.ntu_names(2), seed, archive=True),
+    "pku1": lambda folder, seed: make_raw.make_pku(folder, ["0280-L"], 1, seed),
+    "pku2": lambda folder, seed: make_raw.make_pku(folder, ["A01N01-L"], 2, seed),
+    "pyskl": lambda folder, seed: make_raw.make_pyskl(folder / "a.pkl", make_raw.ntu_names(2), seed),
+    "ctrgcn": lambda folder, seed: make_raw.make_ctrgcn(folder / "a.npz", 2, 1, seed),
+}
+
+
+@pytest.mark.parametrize("kind", RAW)
 def test_generated_raw_files_depend_on_the_seed_alone(tmp_path, kind):
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_raw.main([kind, "--out", str(tmp_path / folder), "--clips", "2", "--seed", str(seed)])
+        RAW[kind](tmp_path / folder, seed)
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
 
 

@@ -152,7 +152,7 @@ def test_the_four_views(root, draw):
 
 def test_features_with_and_without_scikit_learn(root, draw, monkeypatch):
     said, path = draw(root / "motion" / files.LAST, "--show features --no-tsne")
-    assert "12 clips of tiny, 32 numbers each, 1 views" in said and path.stat().st_size > 5000
+    assert "12 clips of tiny, 32 numbers each, 2 views" in said and path.stat().st_size > 5000
     said, _ = draw(root / "motion" / files.LAST, "--show features")
     assert "t-SNE is left out: 12 clips are too few for a perplexity of 30" in said or "not installed" in said
     monkeypatch.setitem(__import__("sys").modules, "sklearn.manifold", None)

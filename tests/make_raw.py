@@ -1,7 +1,4 @@
-"""Writes valid raw files of every kind that this package reads, small, for tests and for trying out.
-
-    python -m data_gen.make_raw ntu --out raw --clips 40
-    python -m data_gen.prepare_ntu --dataset ntu60 --raw raw/nturgb+d_skeletons --partial --data-root data
+"""Valid raw files of every kind that data_gen reads, small.
 
 The people in them are those of UI-PRMD (data_gen.ui_prmd) under class names that are not theirs, so nothing can be learnt
 from the labels. What they have is every oddity of the real files: frames with 0, 1, 2 and 5 bodies, ids that come and go, a
@@ -11,7 +8,6 @@ recording without anybody, clips of more than 300 frames, impossible rows in lab
 All chance comes from counter-based bits: the same seed gives the same files.
 """
 
-import argparse
 import io
 import zipfile
 from pathlib import Path
@@ -19,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.ui_prmd import read_packed
-from utils.errors import run
 from utils.files import atomic_write, dump_pickle
 
 FIRST_ID = 72057594037931101  # Kinect's ids have 17 digits: more than a float can tell apart
@@ -188,41 +183,3 @@ def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(content)
-
-
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.make_raw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "kind",
-        choices=("ntu", "ntu-zip", "pku1", "pku2", "pyskl", "ctrgcn"),
-        help="which files: NTU .skeleton files in a folder or in a zip archive, PKU-MMD part I or II (text and labels), "
-        "a pyskl pickle, or a CTR-GCN npz",
-    )
-    parser.add_argument("--out", required=True, help="folder to write into; made when it is not there")
-    parser.add_argument(
-        "--clips", type=int, default=40, help="number of clips, or of PKU videos times three views (default 40)"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="another number gives other people (default 1)")
-    args = parser.parse_args(argv)
-    if args.clips < 1:
-        parser.error("--clips must be 1 or more")
-    out = Path(args.out)
-    if args.kind in ("ntu", "ntu-zip"):
-        written = make_ntu(out, ntu_names(args.clips), args.seed, archive=args.kind == "ntu-zip")
-    elif args.kind == "pku1":
-        videos = [f"{280 + 2 * k:04d}-{view}" for k in range(args.clips) for view in "LMR"]
-        written = make_pku(out, videos, 1, args.seed)
-    elif args.kind == "pku2":
-        videos = [f"A{k // 13 + 1:02d}N{k % 13 + 1:02d}-{view}" for k in range(args.clips) for view in "LMR"]
-        written = make_pku(out, videos, 2, args.seed)
-    elif args.kind == "pyskl":
-        written = make_pyskl(out / "ntu60_3danno.pkl", ntu_names(args.clips), args.seed)
-    else:
-        written = make_ctrgcn(out / "NTU60_CS.npz", args.clips, max(1, args.clips // 3), args.seed)
-    print(written)
-
-
-if __name__ == "__main__":
-    run(main)
