@@ -22,7 +22,7 @@ ready=$SECONDS
 echo "== data: UI-PRMD, real clips that come with the program"
 python -m data_gen.ui_prmd --data-root "$data_root"
 
-# The recipe for small sets with a smaller encoder and a quarter of its steps, and with the masked view, so that there is a
+# The recipe for small sets with a smaller encoder and a fifth of its steps, and with the masked view, so that there is a
 # decoder whose prediction can be looked at.
 checkpoint="$runs/pretrained/checkpoint_last.pth.tar"
 echo "== pretraining"
@@ -31,11 +31,12 @@ if [ -e "$runs/pretrained/finished" ]; then
 else
     python pretrain_moco_mask.py --data-root "$data_root" --pre-dataset ui_prmd \
         --protocol cross_subject --recipe small --hidden-size 128 --num-layers 1 --masked-view --prediction-weight 10 \
-        --decoder-hidden-size 64 --epochs 12 --precision fp32 --print-freq 62 --save-every-minutes 1 --seed "$seed" \
+        --decoder-hidden-size 64 --epochs 10 --precision fp32 --print-freq 62 --save-every-minutes 1 --seed "$seed" \
         --checkpoint-path "$runs/pretrained" --resume auto
     touch "$runs/pretrained/finished"
 fi
 
+# (One thread: products this small gain nothing from two, which wait for each other.)
 # Twenty classes: each exercise, done correctly or incorrectly, by people that no encoder has seen. Beside raw joints and a
 # random encoder, because pretraining is worth what it gives above them.
 echo "== what the encoder is worth, beside what anybody has without it"
@@ -46,7 +47,7 @@ if [ -e "$runs/baselines/result.json" ]; then
     echo "there already: $runs/baselines"
     cat "$runs/baselines/table.md"
 else
-    python -m engine.baselines --data-root "$data_root" --finetune-dataset ui_prmd_quality \
+    python -m engine.baselines --threads 1 --data-root "$data_root" --finetune-dataset ui_prmd_quality \
         --protocol cross_subject --pretrained "$checkpoint" ui_prmd --seed "$seed" --checkpoint-path "$runs/baselines"
 fi
 status=0
