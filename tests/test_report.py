@@ -403,3 +403,19 @@ def test_the_sentence_compares_only_what_was_measured_on_the_same_clips():
         "and the nearest neighbour by raw joints 60.0 %."
     )
     assert headline(runs[:3]) == "" and headline([SimpleNamespace(result=None)]) == ""
+
+
+def test_the_sentence_holds_the_honest_baselines_where_they_were_run():
+    from types import SimpleNamespace
+
+    from engine.report_method import headline
+
+    def row(name, kind, share):
+        return {"name": name, "kind": kind, "cosine": {"mean": share}}
+
+    rows = [row("raw", "label-free", 0.4), row("bones", "label-free", 0.5), row("with labels", "supervised", 0.99), 3]
+    result = {"task": "baselines", "dataset": "a", "protocol": "p", "rows": [*rows, row("P, max", "pretrained", 0.45)]}
+    said = headline([SimpleNamespace(result=None), SimpleNamespace(result=result)])
+    assert "(P, max) names 45.0 % of the test clips of a p" in said and "(bones) 50.0 %" in said
+    for odd in (rows, None, [{"kind": "pretrained", "cosine": [1]}]):
+        assert headline([SimpleNamespace(result={**result, "rows": odd})]) == ""
