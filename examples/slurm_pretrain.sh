@@ -19,7 +19,8 @@
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#S/d;/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 2
-[ ! -f .venv/bin/activate ] || source .venv/bin/activate
+venv=${PCM3_VENV:-.venv}
+[ ! -f "$venv/bin/activate" ] || source "$venv/bin/activate"
 trap : USR1 TERM # where a cluster signals this shell too, it waits for the step all the same
 
 SEEDS=${SLURM_ARRAY_TASK_ID:-1} srun bash script_pretrain_moco.sh "$@"

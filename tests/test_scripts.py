@@ -84,6 +84,7 @@ def test_a_signal_to_the_whole_group_lets_python_save(stand_ins, number):
 def test_slurm_requeues_what_was_stopped(stand_ins):
     environment, record = stand_ins
     environment |= {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2", "SLURM_SUBMIT_DIR": str(ROOT)}
+    environment |= {"PCM3_VENV": "no-such-folder"}  # or the python of a real one would run
     status, said = stopped_when_started(["examples/slurm_pretrain.sh", "ntu60", "cross_view"], environment, record)
     lines = said.splitlines()
     assert status == 0 and lines[-1] == "scontrol requeue 77_2" and "--seed 2" in lines[0] and "/seed2/" in lines[0]
