@@ -115,8 +115,8 @@ def view_settings(args, dimensions: int) -> ViewSettings:
 
 
 def recipe_before(args, start) -> str | None:
-    """The recipe of the run that is gone on with (runs of earlier versions had the paper's only), None for a new run."""
-    if start is None or not args.resume:
+    """The recipe of the checkpoint that --resume or --init-from name (earlier versions had the paper's only), None without."""
+    if start is None:
         return None
     found = start[0].get("arguments", {}).get("recipe")
     return found if found in ("paper", "small") else "paper"

@@ -138,6 +138,13 @@ def test_init_from_takes_weights_only(data, tmp_path):
     a, b = weights(source), weights(tmp_path / "next" / files.LAST)
     torch.testing.assert_close(a["encoder_q.encoder.gru.weight_hh_l0"], b["encoder_q.encoder.gru.weight_hh_l0"])
     assert files.load(tmp_path / "next" / files.LAST)["step"] == 1
+    # without --recipe, a set of any size: that of the checkpoint, whose encoder another recipe would not have
+    ran = call(
+        pretrain_moco_mask.main,
+        f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/auto {SMALL.replace('--recipe paper', '')} {QUEUE} "
+        f"--epochs 3 --init-from {source} --max-steps 1",
+    )
+    assert ran.status == 0 and "recipe paper (as before)" in ran.out, ran.out + ran.err
     ran = pretrain(data, tmp_path / "third", f"--init-from {source} --max-steps 9 --start-epoch 2")
     assert ran.status == 0 and files.load(tmp_path / "third" / files.LAST)["step"] == 9
 
