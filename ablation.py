@@ -190,8 +190,7 @@ class Trial:
 
 def trial_of(args, task: Task) -> Trial | None:
     """A few steps of a pretraining in a folder of their own, which goes again; None where they tell nothing."""
-    flags = task.command[1 : task.command.index("--checkpoint-path")]
-    flags = [word for word in flags if word not in ("--resume", "auto")]
+    flags = task.command[1 : task.command.index("--resume")]  # which is followed by the run folder only, see `tasks_of`
     with tempfile.TemporaryDirectory(dir=args.output) as folder:
         more = ["--max-steps", str(TRIAL_STEPS), "--print-freq", str(TRIAL_STEPS // 2), "--pictures", "0"]
         command = [sys.executable, str(HERE / task.command[0]), *flags, *more, "--checkpoint-path", folder]
