@@ -13,7 +13,8 @@ import argparse
 from dataclasses import dataclass
 
 ENOUGH = 20_000  # training clips from which on the paper's run is known to work
-FEW = 50  # training clips below which nothing was tried
+FEW = 50  # training clips below which a run says that it is far from what was tried
+TRIED = 600  # training clips of the smallest set that the recipe was tried on
 RECIPES = ("auto", "paper", "small")
 CHOSEN = ("lr", "schedule")  # who names one of these follows a run of their own
 
@@ -69,7 +70,7 @@ SMALL = (
     Row("contrast_k", queue_of, "not used then", ("negatives", "key_encoder")),
     Row("topk", queue_of, "all negatives", ("negatives", "key_encoder", "contrast_k")),
     Row("contrast_t", 0.2, "0.07 tells apart what is alike in a small batch"),
-    Row("head_norm", True, "keeps few clips from collapsing", ("mlp",)),
+    Row("head_norm", True, "as SimCLR has it", ("mlp",)),
     Row("crop", [0.8, 1.0], "a crop of a tenth is another movement"),
     Row("corruption", 0.0, "likewise"),
     Row("shear", 0.2, "a shear of 1 is no body any more"),
@@ -78,10 +79,10 @@ SMALL = (
     Row("scale", [0.8, 1.2], "people and sensors differ"),
     Row("bones", 0.25, "other bodies, the same motion: few subjects are told apart by their bodies alone"),
     Row("noise", 0.01, "of a trunk's length: what a sensor adds"),
-    Row("masked_view", False, "tried, no gain at this size"),
-    Row("predicted_view", False, "tried, no gain, and half of the time of a step"),
+    Row("masked_view", False, "no gain in a prototype, 600 steps"),
+    Row("predicted_view", False, "not tried by itself: it follows the masked view, and is half of the time of a step"),
     Row("prediction_weight", 0.0, "likewise"),
-    Row("distillation", False, "needs a teacher that is ahead of its student"),
+    Row("distillation", False, "not tried: it needs a teacher that is ahead of its student"),
     Row("domain_prompts", False, "of views that are not there"),
     Row("task_prompts", False, "of a second task that is not there"),
 )
@@ -112,7 +113,11 @@ def settle(args: argparse.Namespace, clips: int, before: str | None = None) -> s
     for row in rows:
         setattr(args, row.name, row.of(clips, args))
     words = ", ".join(f"{row.name.replace('_', ' ')} {_shown(getattr(args, row.name))}" for row in rows)
-    few = f"; {clips} clips are fewer than it was tried on ({FEW} and more): look at the result" if clips < FEW else ""
+    few = (
+        f"; {clips} clips are far fewer than it was tried on ({TRIED} and more): look at the result"
+        if clips < FEW
+        else ""
+    )
     return f"recipe small ({why}): {words}{few}"
 
 
