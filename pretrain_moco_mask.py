@@ -2,7 +2,7 @@
 
     python pretrain_moco_mask.py --pre-dataset ntu60 --protocol cross_view --checkpoint-path runs/joint
 
-`train` is the loop: rate, views, forward, loss, backward, step, log, save. Everything drawn is a function of (seed, step),
+`train` is the loop: batch, rate, step (engine.step is the algorithm), log, save. Everything sampled is a function of (seed, step),
 so that a run resumed anywhere is the run that never stopped.
 
 Several GPUs, or several machines, compute the same run: torchrun --nproc_per_node=K pretrain_moco_mask.py ... (see
@@ -30,13 +30,14 @@ import torch
 from tqdm import tqdm
 
 from engine.encoders import check_same_backbone, encoder_config, sizes_refused
-from engine.graph import Ahead, CapturedPass, PlainPass, choose_capture
+from engine.graph import Ahead, CapturedPass, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pace import Pace
 from engine.pictures import show_at_the_end
-from engine.processes import copy_state, sum_up, traffic_of
+from engine.processes import copy_state, traffic_of
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.signals import EXIT_STOPPED, StopRequest
+from engine.step import compute_gradients, train_step
 from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
@@ -366,8 +367,8 @@ class Course:
                 return
             yield batch
 
-    def wishes(self, stop: StopRequest) -> list[bool]:
-        """Whether this process wishes to stop, and to save, after the step."""
+    def stop_flags(self, stop: StopRequest) -> list[bool]:
+        """Whether this process is to stop, and to save, after the step."""
         return [stop.received is not None, time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes]
 
     def see(self, output, gradient_norm) -> None:
@@ -473,21 +474,6 @@ def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, c
     course.folder.say(f"{message}; left out ({course.skipped} of at most {args.nonfinite_limit})")
 
 
-def train_step(compute, model: PCM3, optimizer, batch, world: World, wishes: list[bool]) -> tuple:
-    """One step: forward and backward (`compute`, see engine.graph), step, queue.
-
-    Returns (output, gradient norm, whether all was finite, wishes of any process)."""
-    output = compute(batch)
-    output, wishes = sum_up(world, model, output, wishes)
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    finite = bool(torch.isfinite(norm + output.losses["total"]))
-    if finite:
-        optimizer.step()
-        model.enqueue(output.keys, batch.all_clips)
-    return output, norm, finite, wishes
-
-
 def train(
     args,
     model: PCM3,
@@ -500,10 +486,9 @@ def train(
 ) -> int:
     """The loop from the step on that is `resumed`; returns the exit status."""
     course, step = Course(args, model, optimizer, batches, monitor, folder, world, resumed), resumed.step
-    if args.cuda_graph == "off":
-        compute = PlainPass(model, args.grad_accum)
-    else:
-        compute = CapturedPass(model, args.grad_accum, None if args.cuda_graph == "on" else folder.say)
+    compute, meanwhile = partial(compute_gradients, model, parts=args.grad_accum), None
+    if args.cuda_graph != "off":
+        compute = CapturedPass(compute, None if args.cuda_graph == "on" else folder.say)
     quiet = None if world.is_main else True
     model.train()
     world.traffic.clear()
@@ -514,13 +499,15 @@ def train(
         stream = batches.stream(step, course.last_step, args.workers)
         if batches.device.type == "cuda":
             stream = Ahead(stream, batches.device)
-            compute.meanwhile = stream.prepare
+            meanwhile = stream.prepare
         for batch in course.timed(iter(stream)):
             epoch, position = divmod(step, course.per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(args, epoch, position, course.per_epoch)
-            output, norm, finite, agreed = train_step(compute, model, optimizer, batch, world, course.wishes(stop))
-            stopping, saving = agreed if world.size > 1 else course.wishes(stop)
+            flags = partial(course.stop_flags, stop)
+            output, norm, finite, (stopping, saving) = train_step(
+                compute, model, optimizer, batch, world, flags, meanwhile
+            )
             if finite:
                 course.see(output, norm)
             else:

@@ -6,7 +6,7 @@
 prints a table. Operations are those of the products (an addition and a multiplication count as two) of one clip of 64 frames
 through the encoder without head, forward; a step does about 13 times as much a clip (four views forward and backward, the
 key forward). They are counted while a clip goes through; those of recurrent layers are computed from their sizes, because
-they run in functions that a counter does not see. A step is the programs' (engine.graph.PlainPass, AdamW, freed memory kept),
+they run in functions that a counter does not see. A step is the programs' (engine.step, AdamW, freed memory kept),
 on one batch of random numbers. Each backbone has a process of its own; they take turns, the second of two steps in a row
 is measured, and the median over the rounds is shown beside the rate of a (batch * 64 x 1024)(1024 x 3072) product of
 the same rounds: the share says how close to the machine's rate a backbone comes. `--rounds 0` times nothing.
@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
 from benchmarks.bench_step import CLOCKS, PASSES, random_batch
-from engine.graph import PlainPass
+from engine.step import compute_gradients
 from models.backbones import BACKBONES
 from models.encoder import SIZES, Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -111,10 +111,10 @@ def build_step(config: EncoderConfig, batch: int, queue: int, precision: str, de
     model = PCM3(PCM3Config(encoder=config, queue_size=queue, topk=queue)).to(device).train()
     model.set_compute_dtype(torch.bfloat16 if precision == "bf16" else None)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    views, compute = random_batch(batch, device), PlainPass(model, 1)
+    views = random_batch(batch, device)
 
     def step():
-        output = compute(views)
+        output = compute_gradients(model, views)
         optimizer.step()
         model.enqueue(output.keys)
 

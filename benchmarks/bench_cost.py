@@ -22,6 +22,7 @@ import torch
 from benchmarks import common
 from benchmarks.bench_epoch import synthetic_clips
 from benchmarks.bench_step import CLOCKS, random_batch
+from engine.step import compute_gradients
 from feeder.batches import Batches
 from feeder.draws import ViewSettings
 from models.encoder import EncoderConfig
@@ -88,8 +89,7 @@ def build_step(sizes: dict, layers: int, decoder: int, precision: str, device: s
         nonlocal done
         batch = views if batches is None else batches[done].to(device, torch.float32)
         done += 1
-        optimizer.zero_grad(set_to_none=True)
-        output = model.backward_in_parts(batch, 1)
+        output = compute_gradients(model, batch)
         optimizer.step()
         model.enqueue(output.keys)
 

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
@@ -19,16 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
-from engine.graph import Ahead, CapturedPass, PlainPass
+from engine.graph import Ahead, CapturedPass
 from engine.setup import choose_precision, resolve_precision
+from engine.step import compute_gradients, train_step
 from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from options.common import PRECISIONS, number, positive_int
-from pretrain_moco_mask import train_step
-from utils.distributed import World
 from utils.errors import UserError, run
 from utils.skeleton import KINECT_V2
 
@@ -105,19 +105,20 @@ def main(argv=None) -> None:
     model.set_compute_dtype(compute_dtype)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
-    compute = (CapturedPass if args.graph else PlainPass)(model, 1)
+    compute, meanwhile = partial(compute_gradients, model), None
+    compute = CapturedPass(compute) if args.graph else compute
     steps, waits = [], []
     stream = batches.stream(0, WARM + args.steps, args.workers)
     if args.ahead:
         ahead = Ahead(stream, device)
-        compute.meanwhile, stream = ahead.prepare, iter(ahead)
+        meanwhile, stream = ahead.prepare, iter(ahead)
     for step in range(WARM + args.steps):
         common.synchronise(device)
         started = time.perf_counter()
         batch = next(stream)
         common.synchronise(device)  # rendering on the device counts as waiting for data
         ready = time.perf_counter()
-        train_step(compute, model, optimizer, batch, World(), [])
+        train_step(compute, model, optimizer, batch, meanwhile=meanwhile)
         common.synchronise(device)
         if step >= WARM:
             steps.append(time.perf_counter() - started)

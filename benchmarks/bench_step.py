@@ -14,8 +14,8 @@ import itertools
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
@@ -23,8 +23,10 @@ import torch
 
 from benchmarks import common
 from benchmarks.twins import PlainPCM3
-from engine.graph import CapturedPass, PlainPass
+from engine.graph import CapturedPass
 from engine.setup import resolve_precision
+from engine.step import compute_gradients
+from feeder.batches import Batch
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import RUNS, choose_engine
@@ -90,17 +92,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def random_batch(batch: int, device, frames: int = 64, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
-    """Views of random numbers with the shapes and meanings of feeder.batches.Batch."""
+def random_batch(batch: int, device, frames: int = 64, dtype: torch.dtype = torch.float32) -> Batch:
+    """A batch whose views are random numbers."""
     x = [torch.randn(batch, frames, 150, device=device, dtype=dtype) for _ in range(4)]
     hidden = torch.rand(frames, 150, device=device) < 0.5
-    partner = (torch.arange(batch, device=device) + 1) % batch
-    share = torch.tensor(0.3, device=device, dtype=dtype)
+    clips = torch.arange(batch, device=device)
+    mix_lambda = torch.tensor(0.3, device=device, dtype=dtype)
     offsets = torch.rand(6, device=device, dtype=dtype)
-    return SimpleNamespace(
-        query=x[0], key=x[1], target=x[2], masked=x[2].masked_fill(hidden, 0.0), mixed=x[3],
-        hidden=hidden, partner=partner, share=share, offsets=offsets,
-    )  # fmt: skip
+    views = {"query": x[0], "masked": x[2].masked_fill(hidden, 0.0), "mixed": x[3]}
+    return Batch(views, x[1], x[2], hidden, (clips + 1) % batch, mix_lambda, offsets, clips, clips)
 
 
 def build_step(
@@ -137,7 +137,8 @@ def build_step(
         [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True
     )
     views = random_batch(batch, device, dtype=dtype)
-    compute = (CapturedPass if graph else PlainPass)(model, parts)
+    compute = partial(compute_gradients, model, parts=parts)
+    compute = CapturedPass(compute) if graph else compute
 
     def step():
         output = compute(views)

@@ -1,8 +1,8 @@
-"""The forward and backward pass of a step as one CUDA graph.
+"""Key update, forward and backward pass of a step (engine.step.compute_gradients) as one CUDA graph.
 
 A step at the paper's size is some thousands of kernels, many of them small; launched one by one from Python they can take
 longer to launch than to run. A graph is captured once and replayed with one launch. It reads and writes the memory it was
-captured with, so the batch lives in buffers that stay, and every step's views and draws are copied into them; all shapes
+captured with, so the batch lives in buffers that stay, and every step's batch is copied into them; all shapes
 are equal from step to step, because mixing is a map of weights and the queue's pointer a tensor. Nothing in the pass may
 ask the host for a value: a test runs it on tensors without data.
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from feeder.batches import Batch
-from models.pcm3 import PCM3, StepOutput
+from models.pcm3 import StepOutput
 from utils.errors import UserError
 
 WARM_UP = 3  # steps before the capture: cuDNN and cuBLAS choose their algorithms and reserve memory in these
@@ -46,9 +46,10 @@ def choose_capture(asked: str, device: torch.device, processes: int, parts: int,
 class Ahead:
     """The same batches, each made on a stream of its own while the step before it runs on a card.
 
-    A step ends with a question to the host, so what is to run beside it must be launched before that: the pass calls
-    `prepare` as soon as it has launched its own kernels. No thread is needed, and nothing is launched while a graph is
-    captured. Elsewhere than on a CUDA device the order is the same and nothing runs beside anything."""
+    A step ends with a question to the host, so what is to run beside it must be launched before that: the step calls
+    `prepare` as soon as it has launched its own kernels (`meanwhile` of engine.step.train_step). No thread is needed, and
+    nothing is launched while a graph is captured. Elsewhere than on a CUDA device the order is the same and nothing runs
+    beside anything."""
 
     def __init__(self, batches: Iterator[Batch], device: torch.device):
         self.batches, self.coming = iter(batches), []
@@ -71,51 +72,26 @@ class Ahead:
             if self.side is not None:
                 now = torch.cuda.current_stream()
                 now.wait_stream(self.side)
-                for tensor in vars(batch).values():
+                for tensor in batch.tensors().values():
                     tensor.record_stream(now)  # so that the side stream does not use its memory again too early
             yield batch
 
 
-class PlainPass:
-    """batch -> StepOutput, with the gradients in the parameters; in `parts`, one after the other.
-
-    meanwhile: called when the pass is launched, see `Ahead`."""
-
-    meanwhile: Callable[[], None] | None = None
-
-    def __init__(self, model: PCM3, parts: int):
-        self.model, self.parts = model, parts
-
-    def __call__(self, batch: Batch) -> StepOutput:
-        self.model.zero_grad(set_to_none=True)
-        output = self.model.backward_in_parts(batch, self.parts)
-        if self.meanwhile is not None:
-            self.meanwhile()
-        return output
-
-
 class CapturedPass:
-    """The same through buffers that stay, on a CUDA device captured after a few steps and replayed from then on.
+    """compute(batch) -> StepOutput, with the gradients in the parameters, through buffers that stay: on a CUDA device captured
+    after a few steps and replayed from then on.
 
     The output's tensors are overwritten by the next call. Elsewhere than on a CUDA device every call computes. say: told
-    when the capture fails, after which every call computes; without it a failed capture is a UserError. meanwhile: as of
-    PlainPass. ValueError for a batch of other shapes than the first."""
+    when the capture fails, after which every call computes; without it a failed capture is a UserError. ValueError for a
+    batch of other shapes than the first."""
 
-    meanwhile: Callable[[], None] | None = None
-
-    def __init__(self, model: PCM3, parts: int, say: Callable[[str], None] | None = None):
-        self.compute = PlainPass(model, parts)
+    def __init__(self, compute: Callable[[Batch], StepOutput], say: Callable[[str], None] | None = None):
+        self.compute = compute
         self.buffers: Batch | None = None
         self.graph, self.output, self.calls = None, None, 0
         self.say, self.captures = say, False
 
     def __call__(self, batch: Batch) -> StepOutput:
-        output = self._run(batch)
-        if self.meanwhile is not None:
-            self.meanwhile()
-        return output
-
-    def _run(self, batch: Batch) -> StepOutput:
         self._fill(batch)
         self.calls += 1
         if not self.captures:
@@ -147,12 +123,12 @@ class CapturedPass:
         return graph, output
 
     def _fill(self, batch: Batch) -> None:
-        given = vars(batch)
         if self.buffers is None:
-            self.captures = batch.query.device.type == "cuda"
-            self.buffers = type(batch)(**{name: torch.empty_like(tensor) for name, tensor in given.items()})
-        for name, new in given.items():
-            buffer = getattr(self.buffers, name)
+            self.captures = batch.key.device.type == "cuda"
+            self.buffers = batch.each(torch.empty_like)
+        buffers = self.buffers.tensors()
+        for name, new in batch.tensors().items():
+            buffer = buffers[name]
             if new.shape != buffer.shape or new.dtype != buffer.dtype:
                 raise ValueError(
                     f"{name}: expected {tuple(buffer.shape)} of {buffer.dtype}, got {tuple(new.shape)} of {new.dtype}"

@@ -183,7 +183,7 @@ def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes
         hidden = batch.hidden if batch.hidden.ndim == 2 else batch.hidden[i]
         hidden = as_clip(hidden, layout.joints, persons).any(axis=0)
         for name in ("query", "key", "masked", "mixed"):
-            x = as_clip(getattr(batch, name)[i], layout.joints, persons)
+            x = as_clip((batch.key if name == "key" else batch.views[name])[i], layout.joints, persons)
             paint = joint_paint(mix.weight if name == "mixed" else np.zeros(x.shape[1:3]), persons, SEEN, PARTNER)
             title = f"{clip}: {name}"
             if corrupted.get(name):

@@ -33,16 +33,18 @@ def copy_state(world: World, model: nn.Module, optimizer: torch.optim.Optimizer)
 
 
 @torch.no_grad()
-def sum_up(world: World, model: nn.Module, output: StepOutput, wishes: list[bool]) -> tuple[StepOutput, list[bool]]:
-    """Sums gradients, losses and shares of all processes, and turns what one of them wishes into what all do.
+def sum_over_processes(
+    world: World, model: nn.Module, output: StepOutput, flags: list[bool]
+) -> tuple[StepOutput, list[bool]]:
+    """Adds up gradients, losses and top1 of all processes, and sets each flag that one of them has set, so that all do the same.
 
-    Returns the output with the whole batch's losses and top1, and the wishes. One exchange: the small numbers travel in
+    Returns the output with the whole batch's losses and top1, and the flags. One exchange: the small numbers travel in
     the gradients' buckets, so that agreeing costs no call of its own."""
     if world.size == 1:
-        return output, wishes
+        return output, flags
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     values = [*output.losses.values(), *output.top1.values()]
-    asked = torch.tensor(wishes, dtype=gradients[0].dtype).to(gradients[0].device)
+    asked = torch.tensor(flags, dtype=gradients[0].dtype).to(gradients[0].device)
     numbers = torch.cat([torch.stack([v.to(asked.dtype) for v in values]), asked])
     world.sum_([*gradients, numbers], "gradients")
     found = iter(numbers)

@@ -113,7 +113,11 @@ def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
     partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
     panels = [
         ("as recorded", person(found.true[0]), {}),
-        ("query: altered", person(batch.query[row]), {CORRUPTED: corrupted[0] if corrupted[0].mean() < 1 else None}),
+        (
+            "query: altered",
+            person(batch.views["query"][row]),
+            {CORRUPTED: corrupted[0] if corrupted[0].mean() < 1 else None},
+        ),
         (
             "key: altered otherwise",
             person(batch.key[row]),
@@ -121,7 +125,7 @@ def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
         ),
         ("masked: parts hidden", person(found.true[0]), {HIDDEN: hidden}),
         ("predicted", person(found.predicted[0]), {PREDICTED: hidden}),
-        (f"mixed with: {partner}", person(batch.mixed[row]), {PARTNER: draws.mix.weight > 0.5}),
+        (f"mixed with: {partner}", person(batch.views["mixed"][row]), {PARTNER: draws.mix.weight > 0.5}),
     ]
     title = f"{dataset.row.classes[int(views.clips.labels[int(chosen)])]} ({views.clips.names[int(chosen)]})"
     return base64.b64encode(_picture(title, panels, layout)).decode()

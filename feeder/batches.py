@@ -9,8 +9,9 @@ for these rows, and the mixing partners, which other processes hold, are rendere
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,32 +30,50 @@ _FREE = sys.getrefcount(_PROBE[0])  # of an array that only a list holds, as Pyt
 
 @dataclass
 class Batch:
-    """What the model sees in a step; N rows of this process, F = V * C * M.
+    """What the model sees in a step; n rows of this process, N of all processes, F = V * C * M.
 
-    query, key, target, masked, mixed: (N, T, F); hidden: (T, F) or (N, T, F) bool, True = hidden; partner (N,): index of
-    the mixing partner within the whole batch; share (): lambda of the mixed key; offsets (6,): uniforms for the places of
-    the task prompts; clips (N,): which clips; all_clips: those of the whole batch."""
+    views: by name, each (n, T, F), the views of a clip that are contrasted with its key: query, masked, mixed; key, target
+    (n, T, F): further ones, the keys are made of key, the masked view and what is predicted of target; hidden: (T, F) or
+    (n, T, F) bool, True = hidden; partner (n,): index of the mixing partner within the whole batch; mix_lambda (): its part of
+    the mixed key; offsets (6,): uniforms for the places of the task prompts; clips (n,): which clips; all_clips (N,): those of
+    the whole batch."""
 
-    query: Tensor
+    views: dict[str, Tensor]
     key: Tensor
     target: Tensor
-    masked: Tensor
-    mixed: Tensor
     hidden: Tensor
     partner: Tensor
-    share: Tensor
+    mix_lambda: Tensor
     offsets: Tensor
     clips: Tensor
     all_clips: Tensor
 
-    def to(self, device, dtype: torch.dtype) -> "Batch":
-        def move(t: Tensor) -> Tensor:
-            return t.to(device, dtype if t.is_floating_point() else t.dtype, non_blocking=True)
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them, by the name of field or view."""
+        return {**self.views, **{name: value for name, value in vars(self).items() if name != "views"}}
 
-        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """A batch of the changed tensors."""
+        changed = {name: change(value) for name, value in self.tensors().items()}
+        return Batch(views={name: changed.pop(name) for name in self.views}, **changed)
+
+    def to(self, device, dtype: torch.dtype) -> "Batch":
+        return self.each(lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype, non_blocking=True))
 
     def pin(self) -> "Batch":
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self.each(Tensor.pin_memory)
+
+    def rows(self, rows: slice) -> "Batch":
+        """These rows of what has rows, and all of what belongs to the whole batch."""
+        return replace(
+            self,
+            views={name: view[rows] for name, view in self.views.items()},
+            key=self.key[rows],
+            target=self.target[rows],
+            hidden=self.hidden[rows] if self.hidden.ndim == 3 else self.hidden,
+            partner=self.partner[rows],
+            clips=self.clips[rows],
+        )
 
 
 class Buffers:
@@ -169,14 +188,16 @@ class Batches:
         own = query[: len(samples)]
         weight, index = put(mix.weight, key.dtype), put(mix.index)
         return Batch(
-            query=own,
+            views={
+                "query": own,
+                "masked": mask_view(target, hidden, self._empty(*target.shape)),
+                "mixed": mix_views(own, query, weight, index, put(places[partner]), self._empty(*own.shape)),
+            },
             key=key,
             target=target,
-            masked=mask_view(target, hidden, self._empty(*target.shape)),
-            mixed=mix_views(own, query, weight, index, put(places[partner]), self._empty(*own.shape)),
             hidden=hidden,
             partner=put(partner),
-            share=put(mix.share, key.dtype),
+            mix_lambda=put(mix.share, key.dtype),
             offsets=put(draws.offsets, key.dtype),
             clips=put(draws.clips[samples]),
             all_clips=put(draws.clips),

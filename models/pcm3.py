@@ -1,6 +1,6 @@
 """PCM3: prompted contrast with masked motion modeling (Zhang, Lin, Liu, ACM MM 2023), composed of the boxes beside this file.
 
-`PCM3.forward` is the paper's figure:
+The model computes losses; engine.step is the algorithm that trains with them. `PCM3.forward` is the paper's figure:
 
     query   -> encoder ------------------------------> head -> z      contrast and distillation against the queue
     masked  -> encoder -+----------------------------> head -> z
@@ -18,17 +18,16 @@ the predicted view). Both have equal values and both update the decoder's norm, 
 Among several processes (`set_world`) each has its rows of the batch: norms and keys are those of the whole batch, and the
 losses are this process's part of the whole batch's, so that their sum over the processes is what one process computes.
 
-Two ways to need less memory. `backward_in_parts` goes forward and backward on one part of the rows after the other. Keys (and
-with them those of the mixing partners), queue, the number of hidden coordinates and the running statistics are those of
-the whole batch; what differs from one pass is that the batch statistics, by which the input norm, the decoder's norm and
-any norm within the backbone normalise in training, are those of a part (of all processes together). `set_recompute`
-differs in rounding only: batch statistics stay the whole batch's, and the backbone's activations are computed a second time
-instead of kept.
+Two ways to need less memory. `forward` takes some of the rows at a time (engine.step goes forward and backward on one part
+after the other). Keys (and with them those of the mixing partners), queue, the number of hidden coordinates and the running
+statistics are those of the whole batch; what differs from one pass is that the batch statistics, by which the input norm, the
+decoder's norm and any norm within the backbone normalise in training, are those of a part (of all processes together).
+`set_recompute` differs in rounding only: batch statistics stay the whole batch's, and the backbone's activations are computed a
+second time instead of kept.
 """
 
 import contextlib
-from dataclasses import asdict, dataclass, field
-from types import SimpleNamespace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,6 @@ from models.decoder import FrameDecoder, frame_projection, project_frames
 from models.encoder import Encoder, EncoderConfig
 from models.norm import RunningUpdates, ViewNorm
 from models.prompts import DOMAIN_PROMPTS, domain_prompt, place_offset, place_task_prompt, task_prompt
-from models.recurrent import weights_stay
 from utils.distributed import World
 
 CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
@@ -100,24 +98,22 @@ class PCM3Config:
         return cls(encoder=encoder, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-@dataclass
-class StepOutput:
-    """loss: to go backward from; losses, top1: by name, detached, for logs; keys (N, dim): to enqueue after the step;
-    logits: by view, detached (N, 1 + K); predicted (N, T, F): the decoder's output, detached, or None.
+@dataclass(frozen=True)
+class Targets:
+    """What the losses of a step are measured against. keys (n, dim): of the rows; all_keys (N, dim): of the whole batch; both
+    None where the encoder itself makes them, beside the other views; hidden_number (): hidden coordinates of the whole batch."""
 
-    Among several processes loss, losses and top1 are this process's part of the batch's (they add up to it), keys those
-    of the whole batch, logits and predicted those of this process's rows."""
+    keys: Tensor | None
+    all_keys: Tensor | None
+    hidden_number: Tensor
 
-    loss: Tensor
-    losses: dict[str, Tensor]
-    top1: dict[str, Tensor]
-    keys: Tensor
-    logits: dict[str, Tensor]
-    predicted: Tensor | None
+    def rows(self, rows: slice) -> "Targets":
+        """Those of some of the rows."""
+        return self if self.keys is None else replace(self, keys=self.keys[rows])
 
 
 @dataclass
-class StepUpdates:
+class StatisticsUpdates:
     """Running statistics that wait for the end of the step: of the encoder, to be updated in `order` of its views, and of
     decoder and head."""
 
@@ -126,7 +122,7 @@ class StepUpdates:
     order: list[int]
 
     @classmethod
-    def pooled(cls, parts: list["StepUpdates"]) -> "StepUpdates":
+    def pooled(cls, parts: list["StatisticsUpdates"]) -> "StatisticsUpdates":
         """Those of the whole batch, from its parts."""
         encoder, decoder = (RunningUpdates.pooled([getattr(p, who) for p in parts]) for who in ("encoder", "decoder"))
         return cls(encoder, decoder, parts[0].order)
@@ -136,41 +132,43 @@ class StepUpdates:
         self.decoder.commit()
 
 
-def rows_of(batch, rows: slice) -> SimpleNamespace:
-    """A part of a batch: these rows of what has rows, and all of what belongs to the whole batch."""
-    names = (
-        "query",
-        "key",
-        "target",
-        "masked",
-        "mixed",
-        "partner",
-        "clips",
-    )  # clips: where negatives are chosen by them
-    part = {name: getattr(batch, name)[rows] for name in names if hasattr(batch, name)}
-    hidden = batch.hidden[rows] if batch.hidden.ndim == 3 else batch.hidden
-    whole = {name: getattr(batch, name) for name in ("share", "offsets", "all_clips") if hasattr(batch, name)}
-    return SimpleNamespace(**part, **whole, hidden=hidden)
+@dataclass
+class StepOutput:
+    """loss: to go backward from; losses, top1: by name, detached, for logs; keys (N, dim): to enqueue after the step;
+    logits: by view, detached (n, 1 + K); predicted (n, T, F): the decoder's output, detached, or None; statistics: to be
+    committed after the pass.
 
+    Of some of the rows of a batch loss, losses and top1 are these rows' part of the whole batch's (they add up to it), keys
+    those of the whole batch, logits and predicted those of the rows."""
 
-def joined(outputs: list[StepOutput]) -> StepOutput:
-    """The output of the whole batch, from those of its parts (part k of K has the rows k, k + K, ...), without a graph."""
+    loss: Tensor
+    losses: dict[str, Tensor]
+    top1: dict[str, Tensor]
+    keys: Tensor
+    logits: dict[str, Tensor]
+    predicted: Tensor | None
+    statistics: StatisticsUpdates
 
-    def added(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: sum(v[name] for v in values) for name in values[0]}
+    @classmethod
+    def joined(cls, parts: list["StepOutput"]) -> "StepOutput":
+        """That of the whole batch, from those of its parts (part k of K has the rows k, k + K, ...), without a graph."""
 
-    def in_order(rows: list[Tensor]) -> Tensor:
-        return torch.stack(rows, dim=1).flatten(0, 1)
+        def added(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: sum(v[name] for v in values) for name in values[0]}
 
-    predicted = [o.predicted for o in outputs if o.predicted is not None]
-    return StepOutput(
-        loss=sum(o.loss.detach() for o in outputs),
-        losses=added([o.losses for o in outputs]),
-        top1=added([o.top1 for o in outputs]),
-        keys=outputs[0].keys,
-        logits={name: in_order([o.logits[name] for o in outputs]) for name in outputs[0].logits},
-        predicted=in_order(predicted) if predicted else None,
-    )
+        def in_order(rows: list[Tensor]) -> Tensor:
+            return torch.stack(rows, dim=1).flatten(0, 1)
+
+        predicted = [part.predicted for part in parts if part.predicted is not None]
+        return cls(
+            loss=sum(part.loss.detach() for part in parts),
+            losses=added([part.losses for part in parts]),
+            top1=added([part.top1 for part in parts]),
+            keys=parts[0].keys,
+            logits={name: in_order([part.logits[name] for part in parts]) for name in parts[0].logits},
+            predicted=in_order(predicted) if predicted else None,
+            statistics=StatisticsUpdates.pooled([part.statistics for part in parts]),
+        )
 
 
 class PCM3(nn.Module):
@@ -261,20 +259,26 @@ class PCM3(nn.Module):
         with self._low_precision():
             return encoder.project(clips, views, updates).to(self.queue.dtype)
 
+    def update_key_encoder(self) -> None:
+        """The slow encoder follows the encoder; it becomes its copy where the encoder itself makes the keys."""
+        momentum = 0.0 if self.config.key_encoder == "same" else self.config.key_momentum
+        moco.momentum_update(self.encoder_q, self.encoder_k, momentum)
+
     @torch.no_grad()
-    def _keys(self, key: Tensor, offsets: Tensor) -> Tensor | None:
-        """Keys (N, dim) of the key view, by the slow encoder; N of the whole batch, whatever this process's rows. None where
-        the encoder itself makes them, beside the other views."""
-        if self.config.key_encoder == "same":
-            moco.momentum_update(self.encoder_q, self.encoder_k, 0.0)
-            return None
-        moco.momentum_update(self.encoder_q, self.encoder_k, self.config.key_momentum)
-        updates = RunningUpdates()
-        frames = self._encode(self.encoder_k, {"key": key}, updates)["key"]
-        clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", offsets)
-        keys = self._project(self.encoder_k, clip, 1, updates)
-        updates.commit()
-        return self.world.gather(keys, "keys")
+    def targets(self, batch) -> Targets:
+        """What the losses of this process's rows of a batch (see `forward`) are measured against: keys by the slow encoder, of
+        all processes' rows, and how many coordinates are hidden in all of them."""
+        keys = all_keys = None
+        if self.config.key_encoder == "slow":
+            updates = RunningUpdates()
+            frames = self._encode(self.encoder_k, {"key": batch.key}, updates)["key"]
+            clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", batch.offsets)
+            keys = self._project(self.encoder_k, clip, 1, updates)
+            updates.commit()
+            all_keys = self.world.gather(keys, "keys")
+        hidden_number = losses.hidden_number(batch.hidden, batch.target)
+        self.world.sum_([hidden_number], "loss denominator")
+        return Targets(keys, all_keys, hidden_number)
 
     @torch.no_grad()
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
@@ -285,47 +289,15 @@ class PCM3(nn.Module):
 
     # -- the figure -----------------------------------------------------------------------------------------------
 
-    def forward(self, batch) -> StepOutput:
-        """One step up to the loss. batch: an object with query, key, target, masked, mixed (N, T, F); hidden (T, F) or
-        (N, T, F) bool, True = hidden; partner (N,); share (); offsets (6,) uniforms (see feeder.batches.Batch)."""
-        keys = self._keys(batch.key, batch.offsets)
-        with weights_stay(self.encoder_q):
-            output, updates = self._losses(batch, slice(None), keys, self._hidden_number(batch))
-        updates.commit()
-        return output
-
-    def backward_in_parts(self, batch, parts: int) -> StepOutput:
-        """One step up to the gradients, in `parts` equal parts of this process's rows, one after the other (the module's
-        text says what differs from one pass). Gradients are added to those that are there. Part k of K has the rows k,
-        k + K, ..., so that it has the same clips however many processes share the batch. ValueError for rows that cannot
-        be divided."""
-        if len(batch.key) % parts:
-            raise ValueError(f"{len(batch.key)} rows are not {parts} equal parts")
-        if self.config.key_encoder == "same" and (parts > 1 or self.world.size > 1):
+    def forward(self, batch, targets: Targets) -> StepOutput:
+        """The losses of some rows of a batch. batch: a feeder.batches.Batch, or an object with its fields; targets: of these
+        rows. Running statistics are left to the caller, who may have further rows. ValueError for keys of the encoder itself
+        with less than the whole batch, whose negatives they are."""
+        keys, all_keys = targets.keys, targets.all_keys
+        if keys is None and len(batch.key) < len(batch.all_clips):
             raise ValueError("keys of the encoder itself need the whole batch at once, in one process")
-        keys, number = self._keys(batch.key, batch.offsets), self._hidden_number(batch)
-        outputs, updates = [], []
-        with weights_stay(self.encoder_q):
-            for part in range(parts):
-                output, seen = self._losses(batch, slice(part, None, parts), keys, number)
-                output.loss.backward()
-                outputs.append(output)
-                updates.append(seen)
-        StepUpdates.pooled(updates).commit()
-        return joined(outputs)
-
-    def _hidden_number(self, batch) -> Tensor:
-        """How many coordinates are hidden in the whole batch."""
-        number = losses.hidden_number(batch.hidden, batch.target)
-        self.world.sum_([number], "loss denominator")
-        return number
-
-    def _losses(self, batch, rows: slice, all_keys: Tensor | None, number: Tensor) -> tuple[StepOutput, "StepUpdates"]:
-        """The figure for some rows of this process's batch; all_keys, number: of the whole batch (no keys: they are made here).
-        Losses are these rows' part of the whole batch's; running statistics are left to the caller."""
         contrasts = self.config.contrasts
-        keys = None if all_keys is None else all_keys[self.world.rank * len(batch.key) :][: len(batch.key)][rows]
-        batch = rows_of(batch, rows)
+        inputs = {**batch.views, "key": batch.key}
 
         # 1. features of the views that are ready; the mixed one waits for company where a predicted one will come
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
@@ -333,7 +305,7 @@ class PCM3(nn.Module):
         needed |= {"key"} if keys is None else set()
         wanted = [name for name in ("query", "key", "masked", "mixed") if name in needed or name in contrasts]
         later = ["mixed"] if "predicted" in contrasts and "mixed" in contrasts else []
-        ready = {name: getattr(batch, name) for name in wanted if name not in later}
+        ready = {name: inputs[name] for name in wanted if name not in later}
         features = self._encode(self.encoder_q, ready, updates) if ready else {}
 
         # 2. prediction of the hidden motion, 3. the predicted view
@@ -341,10 +313,10 @@ class PCM3(nn.Module):
         if "masked" in needed:
             decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
             predicted, for_view = self._predict(decoder_input, decoder_updates)
-            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, number)
+            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, targets.hidden_number)
         if "predicted" in contrasts:
-            view = torch.where(batch.hidden, for_view, batch.masked)
-            views = {"predicted": view, **{name: getattr(batch, name) for name in later}}
+            view = torch.where(batch.hidden, for_view, inputs["masked"])
+            views = {"predicted": view, **{name: inputs[name] for name in later}}
             features.update(self._encode(self.encoder_q, views, updates))
         seen = list(features)
         order = [seen.index(name) for name in CONTRASTS if name in seen]
@@ -360,15 +332,15 @@ class PCM3(nn.Module):
             total = total + self.config.cmd_weight * terms["distillation"]
         if self.config.prediction_weight > 0:
             total = total + self.config.prediction_weight * terms["prediction"]
-        output = StepOutput(
+        return StepOutput(
             loss=total,
             losses={name: value.detach() for name, value in {**terms, "total": total}.items()},
             top1=top1,
             keys=all_keys.detach(),
             logits={name: value.detach() for name, value in logits.items()},
             predicted=None if predicted is None else predicted.detach(),
+            statistics=StatisticsUpdates(updates, decoder_updates, order),
         )
-        return output, StepUpdates(updates, decoder_updates, order)
 
     def _similar(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
         """Similarities (views * N, K) of z (views * N, dim) to what each is told from, all from one product; what may not count,
@@ -401,7 +373,9 @@ class PCM3(nn.Module):
         ]
         z = self._project(self.encoder_q, torch.cat(clips), len(clips), updates)
         n, v = len(keys), len(c.contrasts)
-        mixed_keys = nn.functional.normalize((1 - batch.share) * keys + batch.share * all_keys[batch.partner], dim=1)
+        mixed_keys = nn.functional.normalize(
+            (1 - batch.mix_lambda) * keys + batch.mix_lambda * all_keys[batch.partner], dim=1
+        )
         own_key = {name: mixed_keys if name == "mixed" else keys for name in CONTRASTS}
         times = len(all_keys) / n  # rows of the whole batch for one of these: a mean over these is that much too large
         of_two = [*(name == "mixed" for name in c.contrasts), False, True]

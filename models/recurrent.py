@@ -17,7 +17,7 @@ How it is computed. On a CPU one autograd function covers one layer, both direct
 Everything is time-major inside, (T, N, .), so that a frame is one block of memory; a direction's recurrent weights are
 packed for oneDNN where this build of torch offers it, and both directions share one batched product where the layer is
 so small that the cost of a call counts (benchmarks/LOG.md has the measurements behind each choice). Calls within
-`weights_stay` share what is converted and packed. On other devices torch's own GRU runs once per layer and direction:
+`cached_weights` share what is converted and packed. On other devices torch's own GRU runs once per layer and direction:
 cuDNN on a CUDA device.
 
 Precision. `compute_dtype=torch.bfloat16` gives every matrix product bfloat16 operands; each product is accumulated in
@@ -505,7 +505,7 @@ def _wavefront(x: Tensor, state: Tensor, weights: list[tuple[Tensor, ...]], shar
 
 
 @contextlib.contextmanager
-def weights_stay(module: nn.Module):
+def cached_weights(module: nn.Module):
     """Within, the weights of every ForwardGRU of `module` do not change: calls share what is made of them."""
     layers = [m for m in module.modules() if isinstance(m, ForwardGRU)]
     for layer in layers:

@@ -6,13 +6,15 @@ is `tests/golden`, or PCM3_GOLDEN; every `step_*.npz` in it is taken.
 
 import os
 import zlib
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from engine.step import compute_gradients, train_step
+from feeder.batches import Batch
 from feeder.draws import PROMPT_USES
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import CUTMIX, MIXUP, RESIZEMIX, mix_maps, mix_views
@@ -64,13 +66,13 @@ def to_encoder_order(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1, 4).flatten(2)
 
 
-def golden_batch(g) -> SimpleNamespace:
+def golden_batch(g) -> Batch:
     """The batch of a golden step, through the feeder's own mask and mixing."""
     query, key, target = map(to_encoder_order, golden_views(int(g["seed"]), int(g["batch"])))
     hidden = expand_hidden(torch.from_numpy(g["mask"] == 0), 2)
     p = float(g["mix_p"])
     mode = CUTMIX if p > 0.5 else RESIZEMIX if p > 0.25 else MIXUP
-    weight, index, share = mix_maps(
+    weight, index, mix_lambda = mix_maps(
         mode,
         KINECT_V2.parts,
         g["mix_parts"].tolist(),
@@ -81,24 +83,26 @@ def golden_batch(g) -> SimpleNamespace:
         frames=64,
         unit=4,
     )
-    partner = (torch.arange(len(query)) + int(g["mix_shift"])) % len(query)
+    clips = torch.arange(len(query))
+    partner = (clips + int(g["mix_shift"])) % len(query)
     offsets = g["prompt_offsets"] if len(g["prompt_offsets"]) else np.zeros(len(PROMPT_USES))
-    return SimpleNamespace(
-        query=query,
+    mixed = mix_views(query, query[partner], torch.from_numpy(weight), torch.from_numpy(index))
+    return Batch(
+        views={"query": query, "masked": mask_view(target, hidden), "mixed": mixed},
         key=key,
         target=target,
-        masked=mask_view(target, hidden),
-        mixed=mix_views(query, query[partner], torch.from_numpy(weight), torch.from_numpy(index)),
         hidden=hidden,
         partner=partner,
-        share=torch.tensor(share),
+        mix_lambda=torch.tensor(mix_lambda),
         offsets=torch.from_numpy((offsets + 0.5) / 896).float(),
+        clips=clips,
+        all_clips=clips,
     )
 
 
 @pytest.fixture(scope="module", params=STEPS, ids=lambda p: p.stem)
 def step(request):
-    """A golden file, the model's output for it, gradients and the state after one SGD step."""
+    """A golden file, the output of the training step for it, gradients and the state after it, with SGD."""
     g = np.load(request.param)
     prompts = bool(g["prompt"])
     config = PCM3Config(
@@ -116,11 +120,9 @@ def step(request):
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4
     )
-    out = model(golden_batch(g))
-    out.loss.backward()
+    out, _, finite, _ = train_step(partial(compute_gradients, model), model, optimizer, golden_batch(g))
+    assert finite
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    optimizer.step()
-    model.enqueue(out.keys)
     return g, out, gradients, {n: v.detach().clone() for n, v in model.state_dict().items()}
 
 

@@ -6,6 +6,7 @@ import torch
 from test_golden import STEPS, close, golden_batch, golden_weights
 
 from engine.setup import resolve_precision
+from engine.step import compute_gradients
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import RUNS, choose_engine
@@ -25,11 +26,7 @@ def logits_as_released(path, device: str, implementation: str) -> None:
     model.load_state_dict(golden_weights(model.state_dict()))
     model = model.to(device).train()
     choose_engine(model, implementation)
-    batch = golden_batch(g)
-    for name, value in vars(batch).items():
-        setattr(batch, name, value.to(device))
-    out = model(batch)
-    out.loss.backward()
+    out = compute_gradients(model, golden_batch(g).to(device, torch.float32))
     for ours, theirs in NAMES.items():
         close(out.logits[ours].cpu(), g[theirs])
 

@@ -1,20 +1,19 @@
 """The pass that can be captured as a CUDA graph: fixed buffers, no question to the host, the numbers of the plain one."""
 
 import contextlib
-from dataclasses import fields
+from functools import partial
 
 import pytest
 import torch
 from programs import refused
 from test_pretrain_program import data, pretrain  # noqa: F401 (data is a fixture)
 
-import pretrain_moco_mask
-from engine.graph import WARM_UP, Ahead, CapturedPass, PlainPass, choose_capture
+from engine.graph import WARM_UP, Ahead, CapturedPass, choose_capture
+from engine.step import compute_gradients, train_step
 from feeder.batches import Batch
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from options.pretraining import parse_args
-from utils.distributed import World
 from utils.errors import UserError
 
 ROWS, FRAMES, FEATURES = 4, 16, 150
@@ -32,12 +31,22 @@ def batches(device="cpu", dtype=torch.float64):
     """Batches of random numbers; those after the first in other memory."""
     draw = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
-        views = [torch.randn(ROWS, FRAMES, FEATURES, generator=draw, dtype=dtype) for _ in range(5)]
+        names = ("query", "key", "target", "masked", "mixed")
+        views = {name: torch.randn(ROWS, FRAMES, FEATURES, generator=draw, dtype=dtype) for name in names}
+        key, target = views.pop("key"), views.pop("target")
         hidden = torch.rand(FRAMES, FEATURES, generator=draw) < 0.5
         partner = torch.randperm(ROWS, generator=draw)
-        share, offsets = torch.rand((), generator=draw, dtype=dtype), torch.rand(6, generator=draw, dtype=dtype)
-        numbers = (*views, hidden, partner, share, offsets, torch.arange(ROWS), torch.arange(ROWS))
-        yield Batch(**{f.name: t.to(device) for f, t in zip(fields(Batch), numbers, strict=True)})
+        mix_lambda, offsets = torch.rand((), generator=draw, dtype=dtype), torch.rand(6, generator=draw, dtype=dtype)
+        clips = torch.arange(ROWS)
+        yield Batch(views, key, target, hidden, partner, mix_lambda, offsets, clips, clips).to(device, dtype)
+
+
+def plain(pcm3, parts=1):
+    return partial(compute_gradients, pcm3, parts=parts)
+
+
+def captured(pcm3, parts=1, say=None):
+    return CapturedPass(plain(pcm3, parts), say)
 
 
 def trained(compute_by, device="cpu", dtype=torch.float64, parts=1):
@@ -47,7 +56,7 @@ def trained(compute_by, device="cpu", dtype=torch.float64, parts=1):
     optimizer = torch.optim.SGD([p for p in pcm3.parameters() if p.requires_grad], lr=0.05, momentum=0.9, fused=True)
     losses = []
     for batch in batches(device, dtype):
-        output, _, finite, _ = pretrain_moco_mask.train_step(compute, pcm3, optimizer, batch, World(), [False, False])
+        output, _, finite, _ = train_step(compute, pcm3, optimizer, batch)
         assert finite
         losses.append({name: float(value) for name, value in output.losses.items()})
     return losses, {name: value.clone() for name, value in pcm3.state_dict().items()}, compute
@@ -55,28 +64,28 @@ def trained(compute_by, device="cpu", dtype=torch.float64, parts=1):
 
 @pytest.mark.parametrize("parts", (1, 2))
 def test_fixed_buffers_change_no_number(parts):
-    losses, state, _ = trained(PlainPass, parts=parts)
-    captured_losses, captured_state, compute = trained(CapturedPass, parts=parts)
+    losses, state, _ = trained(plain, parts=parts)
+    captured_losses, captured_state, compute = trained(captured, parts=parts)
     assert losses == captured_losses and len({row["total"] for row in losses}) == STEPS
     assert all(torch.equal(value, captured_state[name]) for name, value in state.items())
     assert compute.calls == STEPS and compute.graph is None  # nothing to capture on a CPU
 
 
 def test_buffers_stay_and_are_filled():
-    compute, places = CapturedPass(model(), 1), set()
+    compute, places = captured(model()), set()
     for batch in batches():
         compute(batch)
-        places.add(tuple(tensor.data_ptr() for tensor in vars(compute.buffers).values()))
-        for name, tensor in vars(batch).items():
-            assert torch.equal(getattr(compute.buffers, name), tensor)
+        places.add(tuple(tensor.data_ptr() for tensor in compute.buffers.tensors().values()))
+        for name, tensor in batch.tensors().items():
+            assert torch.equal(compute.buffers.tensors()[name], tensor)
     assert len(places) == 1
 
 
 def test_another_shape_is_refused():
-    compute = CapturedPass(model(), 1)
+    compute = captured(model())
     first, second, *_ = batches()
     compute(first)
-    second.masked = second.masked[:, :8]
+    second.views["masked"] = second.views["masked"][:, :8]
     with pytest.raises(ValueError, match=r"masked: expected \(4, 16, 150\)"):
         compute(second)
 
@@ -86,7 +95,7 @@ def test_the_pass_asks_the_host_for_nothing(more, monkeypatch):
     """On tensors without data every question raises; so does whatever has a shape that depends on data."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # knows no meta device
     pcm3 = model("meta", torch.float32, **more)
-    output = PlainPass(pcm3, 2)(next(batches("meta", torch.float32)))
+    output = compute_gradients(pcm3, next(batches("meta", torch.float32)), 2)
     pcm3.enqueue(output.keys)
     with pytest.raises(RuntimeError, match="meta"):
         bool(output.loss > 0)
@@ -97,7 +106,7 @@ def test_refused_without_a_cuda_device(data, tmp_path):  # noqa: F811
     refused(ended, "--cuda-graph needs a CUDA device and one process, here are --device cpu")
 
 
-@pytest.mark.parametrize("compute_by", (PlainPass, CapturedPass))
+@pytest.mark.parametrize("compute_by", (plain, captured))
 def test_a_batch_is_made_beside_the_step_before(compute_by):
     """Each batch once, in order, and the next one begun before the pass returns to the caller."""
     made = []
@@ -107,14 +116,16 @@ def test_a_batch_is_made_beside_the_step_before(compute_by):
             made.append(number)
             yield batch
 
-    compute, plain = compute_by(model(), 1), PlainPass(model(), 1)
+    pcm3, other = model(), model()
+    compute, plainly = compute_by(pcm3), plain(other)
     ahead = Ahead(making(), torch.device("cpu"))
-    compute.meanwhile = ahead.prepare
+    still = [torch.optim.SGD(m.parameters(), lr=0.0) for m in (pcm3, other)]
     taken = 0
     for batch, expected in zip(ahead, batches(), strict=True):
         assert made == list(range(taken + 1))
-        assert all(torch.equal(getattr(batch, f.name), getattr(expected, f.name)) for f in fields(Batch))
-        assert torch.equal(compute(batch).loss, plain(expected).loss)
+        assert all(torch.equal(t, expected.tensors()[name]) for name, t in batch.tensors().items())
+        output = train_step(compute, pcm3, still[0], batch, meanwhile=ahead.prepare)[0]
+        assert torch.equal(output.loss, train_step(plainly, other, still[1], expected)[0].loss)
         taken += 1
         assert made == list(range(min(taken + 1, STEPS)))
     assert taken == STEPS
@@ -161,10 +172,10 @@ def test_a_capture_that_fails(asked):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     said = []
-    compute = CapturedPass(model(), 1, said.append if asked == "auto" else None)
-    plain = PlainPass(model(), 1)
+    compute = captured(model(), 1, said.append if asked == "auto" else None)
+    plainly = plain(model())
     first, second, third, *_ = batches()
-    for one in (compute, plain):
+    for one in (compute, plainly):
         one(first)
     compute.captures, compute.calls, compute._capture = True, WARM_UP, fail  # as on a card after warming up
     if asked == "on":
@@ -172,7 +183,7 @@ def test_a_capture_that_fails(asked):
             compute(second)
         return
     for batch in (second, third):
-        assert torch.equal(compute(batch).loss, plain(batch).loss)
+        assert torch.equal(compute(batch).loss, plainly(batch).loss)
     assert len(said) == 1 and "operation not permitted" in said[0]
 
 
@@ -180,10 +191,10 @@ def test_a_capture_that_fails(asked):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("parts", (1, 2))
 def test_captured_equals_plain_on_cuda(parts):
-    losses, state, _ = trained(PlainPass, "cuda", torch.float32, parts)
-    captured_losses, captured_state, compute = trained(CapturedPass, "cuda", torch.float32, parts)
+    losses, state, _ = trained(plain, "cuda", torch.float32, parts)
+    captured_losses, captured_state, compute = trained(captured, "cuda", torch.float32, parts)
     assert compute.graph is not None
-    for row, captured in zip(losses, captured_losses, strict=True):
-        assert captured == pytest.approx(row, rel=1e-4)
+    for row, replayed in zip(losses, captured_losses, strict=True):
+        assert replayed == pytest.approx(row, rel=1e-4)
     for name, value in state.items():
         torch.testing.assert_close(captured_state[name], value, rtol=1e-3, atol=1e-4)

@@ -4,7 +4,6 @@ import os
 import platform
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from programs import call, refused
 from test_pretrain_program import data, lines, pretrain, same, weights  # noqa: F401 (data is a fixture)
 
 import pretrain_moco_mask
+from engine.step import compute_gradients
+from feeder.batches import Batch
 from models.encoder import EncoderConfig
 from models.norm import RunningUpdates, ViewNorm
 from models.pcm3 import CONTRASTS, PCM3, PCM3Config
@@ -30,20 +31,19 @@ def model(backbone="gru", contrasts=CONTRASTS, **more) -> PCM3:
     return PCM3(config).double().train()
 
 
-def a_batch(per_sample: bool) -> SimpleNamespace:
+def a_batch(per_sample: bool) -> Batch:
     draw = torch.Generator().manual_seed(1)
     x = [torch.randn(ROWS, FRAMES, FEATURES, generator=draw, dtype=torch.float64) for _ in range(4)]
     hidden = torch.rand(*([ROWS] * per_sample), FRAMES, FEATURES, generator=draw) < 0.5
-    return SimpleNamespace(
-        query=x[0], key=x[1], target=x[2], masked=x[2].masked_fill(hidden, 0.0), mixed=x[3],
-        hidden=hidden, partner=torch.randperm(ROWS, generator=draw), share=torch.tensor(0.3, dtype=torch.float64),
-        offsets=torch.rand(6, generator=draw, dtype=torch.float64),
-    )  # fmt: skip
+    views = {"query": x[0], "masked": x[2].masked_fill(hidden, 0.0), "mixed": x[3]}
+    partner, mix_lambda = torch.randperm(ROWS, generator=draw), torch.tensor(0.3, dtype=torch.float64)
+    offsets = torch.rand(6, generator=draw, dtype=torch.float64)
+    return Batch(views, x[1], x[2], hidden, partner, mix_lambda, offsets, torch.arange(ROWS), torch.arange(ROWS))
 
 
 def step(pcm3: PCM3, batch, parts: int = 1):
     """Output, gradients and buffers after a step in parts."""
-    output = pcm3.backward_in_parts(batch, parts)
+    output = compute_gradients(pcm3, batch, parts)
     pcm3.enqueue(output.keys)
     gradients = {name: p.grad for name, p in pcm3.named_parameters() if p.grad is not None}
     return output, gradients, dict(pcm3.named_buffers())
@@ -54,7 +54,8 @@ def close(a, b, tolerance=1e-10):
 
 
 def compare(one, two):
-    for a, b in zip((vars(one[0]), *one[1:]), (vars(two[0]), *two[1:]), strict=True):
+    outputs = [{name: value for name, value in vars(found[0]).items() if name != "statistics"} for found in (one, two)]
+    for a, b in zip((outputs[0], *one[1:]), (outputs[1], *two[1:]), strict=True):
         assert list(a) == list(b)
         for name in a:
             close(a[name], b[name])
@@ -79,8 +80,10 @@ def test_parts_give_the_whole_where_norms_are_fixed(parts, per_sample, contrasts
 def test_one_part_is_forward_and_backward():
     whole, parts = model(), model()
     batch = a_batch(True)
-    output = whole(batch)
+    whole.update_key_encoder()
+    output = whole(batch, whole.targets(batch))
     output.loss.backward()
+    output.statistics.commit()
     whole.enqueue(output.keys)
     found, gradients, buffers = step(parts, batch)
     assert torch.equal(found.loss, output.loss) and same(buffers, dict(whole.named_buffers()))
@@ -139,7 +142,8 @@ def test_recomputing_keeps_less():
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            output = pcm3(a_batch(False))
+            batch = a_batch(False)
+            output = pcm3(batch, pcm3.targets(batch))
         del output
         return sum(sizes.values())
 
@@ -154,7 +158,7 @@ def test_a_backbone_with_batch_norms_is_not_recomputed():
 
 def test_rows_that_cannot_be_divided():
     with pytest.raises(ValueError, match="8 rows are not 3 equal parts"):
-        model().backward_in_parts(a_batch(False), 3)
+        compute_gradients(model(), a_batch(False), 3)
 
 
 @pytest.mark.parametrize("more", ["--grad-accum 2", "--recompute 3", "--grad-accum 2 --recompute 1 --precision bf16"])

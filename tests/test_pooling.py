@@ -7,6 +7,8 @@ from programs import call, refused
 
 import action_classification
 import action_retrieval
+from engine.step import compute_gradients
+from feeder.batches import Batch
 from models import losses, pooling
 from models.encoder import Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -89,17 +91,16 @@ def test_what_is_no_pooling_is_refused():
 # -- negatives and head -----------------------------------------------------------------------------------------------
 
 
-class Batch:
+def a_batch(step) -> Batch:
     """Random views of 4 of 6 clips."""
-
-    def __init__(self, step):
-        draw = torch.Generator().manual_seed(step)
-        for name in ("query", "key", "target", "masked", "mixed"):
-            setattr(self, name, torch.randn(4, 6, 75, generator=draw))
-        self.hidden = torch.rand(6, 75, generator=draw) < 0.5
-        self.clips = self.all_clips = torch.randperm(6, generator=draw)[:4]
-        self.partner, self.share = torch.tensor([1, 2, 3, 0]), torch.tensor(0.3)
-        self.offsets = torch.rand(6, generator=draw)
+    draw = torch.Generator().manual_seed(step)
+    names = ("query", "key", "target", "masked", "mixed")
+    views = {name: torch.randn(4, 6, 75, generator=draw) for name in names}
+    hidden = torch.rand(6, 75, generator=draw) < 0.5
+    clips = torch.randperm(6, generator=draw)[:4]
+    partner, mix_lambda = torch.tensor([1, 2, 3, 0]), torch.tensor(0.3)
+    offsets = torch.rand(6, generator=draw)
+    return Batch(views, views.pop("key"), views.pop("target"), hidden, partner, mix_lambda, offsets, clips, clips)
 
 
 def made(negatives, **more):
@@ -116,13 +117,12 @@ def left_out(output, name, model):
 def test_own_old_keys_are_no_negatives():
     model = made("others")
     for step in range(3):
-        batch = Batch(step)
-        output = model(batch)
+        batch = a_batch(step)
+        output = compute_gradients(model, batch)
         own = batch.clips[:, None] == model.queue_clips
         assert torch.equal(left_out(output, "query", model), own)
         partners = batch.clips[batch.partner][:, None] == model.queue_clips
         assert torch.equal(left_out(output, "mixed", model), own | partners)
-        output.loss.backward()
         model.enqueue(output.keys, batch.all_clips)
         assert model.queue_clips[4 * step : 4 * step + 4].tolist() == batch.clips.tolist()
     assert model.queue_clips.min() >= 0 and own.any()
@@ -130,20 +130,19 @@ def test_own_old_keys_are_no_negatives():
 
 
 def test_negatives_of_the_batch_are_the_other_keys_of_the_batch():
-    model, batch = made("batch"), Batch(0)
-    output, own = model(batch), torch.eye(4, dtype=torch.bool)
+    model, batch = made("batch"), a_batch(0)
+    output, own = compute_gradients(model, batch), torch.eye(4, dtype=torch.bool)
     assert torch.equal(left_out(output, "query", model), own)
     assert torch.equal(left_out(output, "mixed", model), own | own[batch.partner])
     keys = output.keys[1:] @ output.keys[0]  # of the key view, whose logits are the teacher's
     assert keys.shape == (3,) and output.losses["distillation"].isfinite()
-    output.loss.backward()
 
 
 def test_parts_of_a_batch_have_the_negatives_of_the_whole():
     whole, parts, found = made("others"), made("others"), []
     for model, number in ((whole, 1), (parts, 2)):
-        model.enqueue(torch.nn.functional.normalize(torch.ones(4, 128), dim=1), Batch(1).all_clips)
-        found.append(left_out(model.backward_in_parts(Batch(2), number), "query", model))
+        model.enqueue(torch.nn.functional.normalize(torch.ones(4, 128), dim=1), a_batch(1).all_clips)
+        found.append(left_out(compute_gradients(model, a_batch(2), number), "query", model))
     assert torch.equal(*found) and found[0].any()
 
 
@@ -154,8 +153,7 @@ def test_the_heads_norm_normalises_each_view_by_itself(negatives):
     x[5:] *= 7
     torch.testing.assert_close(head(x, 2), torch.cat([head(x[:5]), head(x[5:])]))
     model = made(negatives, head_norm=True)
-    output = model(Batch(0))
-    output.loss.backward()
+    output = compute_gradients(model, a_batch(0))
     assert output.loss.isfinite() and model.encoder_q.fc.norm.weight.grad is not None
 
 
@@ -170,12 +168,12 @@ def test_keys_of_the_encoder_itself_are_simclr():
     encoder = EncoderConfig(backbone="bigru", hidden_size=16, num_layers=1, persons=1, pool="max")
     off = {"domain_prompts": False, "task_prompts": False, "distillation": False, "prediction_weight": 0.0}
     config = PCM3Config(encoder, queue_size=4, negatives="batch", key_encoder="same", contrasts=("query",), **off)
-    model, batch = PCM3(config).train(), Batch(0)
-    z = torch.cat([model.encoder_q.project(model.encoder_q(x)) for x in (batch.query, batch.key)])
+    model, batch = PCM3(config).train(), a_batch(0)
+    z = torch.cat([model.encoder_q.project(model.encoder_q(x)) for x in (batch.views["query"], batch.key)])
     similar = z @ z.T / config.contrast_t
     similar.fill_diagonal_(float("-inf"))
     expected = torch.nn.functional.cross_entropy(similar, torch.tensor([4, 5, 6, 7, 0, 1, 2, 3]))
-    output = model(batch)
+    output = model(batch, model.targets(batch))
     torch.testing.assert_close(output.loss, expected)
     wanted = torch.autograd.grad(expected, list(model.encoder_q.encoder.parameters()))
     found = torch.autograd.grad(output.loss, list(model.encoder_q.encoder.parameters()))
@@ -185,14 +183,13 @@ def test_keys_of_the_encoder_itself_are_simclr():
     every.config = PCM3Config(
         every.config.encoder, queue_size=12, decoder_hidden_size=8, negatives="batch", key_encoder="same"
     )
-    output = every(Batch(0))
-    output.loss.backward()
+    output = compute_gradients(every, a_batch(0))
     assert set(output.logits) == {"query", "masked", "predicted", "mixed"} and not output.keys.requires_grad
     for wrong in ({"negatives": "queue"}, {"negatives": "batch", "key_encoder": "fast"}):
         with pytest.raises(ValueError, match="negatives|key encoder"):
             PCM3Config(**{"key_encoder": "same", **wrong})
     with pytest.raises(ValueError, match="whole batch at once"):
-        model.backward_in_parts(batch, 2)
+        compute_gradients(model, batch, 2)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_torch_s_gru_lays_weights_out_once_a_step(dtype):
         return [*outputs, *gradients], laid and [ours.shared[layer]._flat for layer in range(2)]
 
     alone, _ = both(False)
-    with recurrent.weights_stay(ours):
+    with recurrent.cached_weights(ours):
         together, first = both(True)
         with torch.no_grad():
             silent = ours(x)[0]
@@ -228,7 +228,7 @@ def test_torch_s_gru_lays_weights_out_once_a_step(dtype):
 
 @pytest.mark.parametrize("dtype", (None, torch.bfloat16))
 def test_calls_that_share_weights_equal_calls_that_do_not(dtype):
-    """Two calls of other row counts within `weights_stay`, whose gradients add up; after it, a change of weights counts."""
+    """Two calls of other row counts within `cached_weights`, whose gradients add up; after it, a change of weights counts."""
     ours, _ = pair(6, PACKED, 2, 2, torch.float32)
     ours.compute_dtype = dtype
     x, y = torch.randn(4, 8, 6), torch.randn(2, 8, 6)
@@ -240,7 +240,7 @@ def test_calls_that_share_weights_equal_calls_that_do_not(dtype):
         return [*(o.detach().clone() for o in outputs), *(p.grad.clone() for p in ours.parameters())]
 
     apart = both()
-    with recurrent.weights_stay(torch.nn.Sequential(ours)):
+    with recurrent.cached_weights(torch.nn.Sequential(ours)):
         together = both()
         assert len(ours.shared) == 2
     for a, b in zip(apart, together, strict=True):
@@ -254,7 +254,7 @@ def test_calls_that_share_weights_equal_calls_that_do_not(dtype):
 def test_weights_made_for_another_type_are_not_shared():
     ours, _ = pair(6, 8, 1, 2, torch.float32)
     x = torch.randn(2, 5, 6)
-    with recurrent.weights_stay(ours), torch.no_grad():
+    with recurrent.cached_weights(ours), torch.no_grad():
         exact = ours(x)[0]
         ours.compute_dtype = torch.bfloat16
         assert not torch.equal(ours(x)[0], exact)

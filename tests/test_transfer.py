@@ -222,7 +222,7 @@ def test_views_of_flat_clips_stay_in_the_plane(root):
     batches = Batches(clips, 8, 0, settings, COCO)
     for step in range(6):
         batch = batches[step]
-        for view in (batch.query, batch.key, batch.target, batch.masked, batch.mixed):
+        for view in (*batch.views.values(), batch.key, batch.target):
             x = view.view(8, 64, 17, 3, 1)
             assert not x[:, :, :, 2].any() and x[:, :, :, :2].any()
     u = uniforms(0, 1, 2, (50, 17 + 17))

@@ -70,14 +70,14 @@ def test_batch_equals_the_slow_twin(stream, persons):
     )
     shape = (6, 64, 25, channels_of(stream), persons)
     for view, expected in zip(("query", "key", "target"), views, strict=True):
-        np.testing.assert_allclose(getattr(batch, view).reshape(shape), expected, atol=2e-5)
+        np.testing.assert_allclose(batch.tensors()[view].reshape(shape), expected, atol=2e-5)
     hidden = np.broadcast_to(draws.hidden, (6, 64, 25))
     masked = views[2].copy()
     masked[..., 0] *= ~hidden[..., None]
-    np.testing.assert_allclose(batch.masked.reshape(shape), masked, atol=2e-5)
+    np.testing.assert_allclose(batch.views["masked"].reshape(shape), masked, atol=2e-5)
     w = draws.mix.weight[None, :, :, None, None]
     mixed = views[0] * (1 - w) + views[0][draws.mix.partner][:, draws.mix.index] * w
-    np.testing.assert_allclose(batch.mixed.reshape(shape), mixed, atol=3e-5)
+    np.testing.assert_allclose(batch.views["mixed"].reshape(shape), mixed, atol=3e-5)
 
 
 def test_workers_and_rows_change_nothing():
@@ -87,12 +87,12 @@ def test_workers_and_rows_change_nothing():
     for workers in (0, 1, 3):
         for a, b in zip(plain, make().stream(0, 5, workers), strict=True):
             assert all(
-                torch.equal(getattr(a, k), getattr(b, k)) for k in ("query", "key", "masked", "mixed", "offsets")
+                torch.equal(a.tensors()[k], b.tensors()[k]) for k in ("query", "key", "masked", "mixed", "offsets")
             )
     for rows in (slice(0, 4), slice(4, 8), slice(2, 5)):
         part = make(rows)[3]
         assert all(
-            torch.equal(getattr(part, k), getattr(plain[3], k)[rows]) for k in ("query", "key", "masked", "mixed")
+            torch.equal(part.tensors()[k], plain[3].tensors()[k][rows]) for k in ("query", "key", "masked", "mixed")
         )
         assert torch.equal(part.partner, plain[3].partner[rows])
 
@@ -140,7 +140,7 @@ def test_old_content_of_a_buffer_does_not_matter():
             array.fill(np.nan)
     batch = second[0]
     assert all(
-        torch.equal(getattr(batch, k), getattr(expected, k)) for k in ("query", "key", "target", "masked", "mixed")
+        torch.equal(batch.tensors()[k], expected.tensors()[k]) for k in ("query", "key", "target", "masked", "mixed")
     )
 
 
@@ -190,10 +190,10 @@ def test_bodies_turns_and_noise_of_a_batch(stream):
                 x = x + draws.noise[v, i] * (x != 0)
             if stream == "joint_motion":
                 x = np.concatenate([x, np.concatenate([x[1:] - x[:-1], np.zeros_like(x[:1])])], axis=2)
-            np.testing.assert_allclose(getattr(batch, name)[i].reshape(x.shape), x, atol=1e-4)
+            np.testing.assert_allclose(batch.tensors()[name][i].reshape(x.shape), x, atol=1e-4)
     part = Batches(clips, 6, 3, settings, KINECT_V2, stream, rows=slice(2, 5))[1]
     for name in ("query", "key", "target", "mixed"):
-        assert torch.equal(getattr(part, name), getattr(batch, name)[2:5])
+        assert torch.equal(part.tensors()[name], batch.tensors()[name][2:5])
 
 
 def test_turns_are_rotations_and_scales_of_the_asked_size():

@@ -219,7 +219,7 @@ def test_the_mixed_view_has_the_colour_of_the_source_of_each_joint(root):
     ] * 2
     assert said.startswith("cutmix") and 0 < (mix.weight == 1).mean() < 1
     query, masked, mixed = panels[0], panels[2], panels[3]
-    partner = pictures.as_clip(batch.query[int(batch.partner[0])], 25, 2)
+    partner = pictures.as_clip(batch.views["query"][int(batch.partner[0])], 25, 2)
     swapped = mix.weight == 1
     assert np.array_equal(mixed.clip[:, swapped], partner[:, swapped])
     assert np.array_equal(mixed.clip[:, ~swapped], query.clip[:, ~swapped])

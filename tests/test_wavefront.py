@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton", reason="Triton is not installed (it comes with CUDA builds of torch)")
 from models import recurrent, recurrent_wave
-from models.recurrent import ForwardGRU, weights_stay
+from models.recurrent import ForwardGRU, cached_weights
 from utils.errors import UserError
 
 pytestmark = pytest.mark.triton
@@ -114,7 +114,7 @@ def test_passes_of_a_step_share_what_is_laid_out():
     plain, wave = layers_of(5, 8, 2, 2)
     x, y = torch.randn(2, 4, 5, device=DEVICE), torch.randn(3, 4, 5, device=DEVICE)
     for module in (plain, wave):
-        with weights_stay(module):
+        with cached_weights(module):
             outputs = module(x)[0], module(y)[0]
             made = module.shared.get("wavefront")
         (outputs[0].sum() + outputs[1].square().sum()).backward()
