@@ -23,7 +23,7 @@ from benchmarks.twins import PlainFeeder
 from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
-from feeder.views import render
+from feeder.render import render
 from utils.errors import UserError, run
 from utils.memory import keep_freed_memory
 from utils.skeleton import KINECT_V2

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from engine.setup import Dataset
 from engine.transfer import FrameForm
 from feeder.evaluation import ClipViews, in_order
-from feeder.views import channels_of
+from feeder.render import channels_of
 from models.encoder import CHANNELS, SIZES, Encoder, EncoderConfig
 from models.norm import ViewNorm
 from utils import checkpoint as files

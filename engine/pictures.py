@@ -26,7 +26,7 @@ from feeder.batches import Batches
 from feeder.draws import MASK, ViewSettings, epoch_order, uniforms
 from feeder.evaluation import ClipViews
 from feeder.masks import expand_hidden, hidden_map, mask_view
-from feeder.views import channels_of, render
+from feeder.render import channels_of, render
 from models.norm import ViewNorm
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files

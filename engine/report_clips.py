@@ -25,7 +25,7 @@ from engine.pictures import (
 from engine.report_runs import RunRecord, is_number
 from engine.setup import Dataset, find_dataset, find_row
 from feeder.evaluation import ClipViews
-from feeder.views import centre_crop
+from feeder.render import centre_crop
 from utils.checkpoint import LAST
 from utils.drawing import part_legend, upright
 from utils.errors import UserError

@@ -21,7 +21,7 @@ from feeder.clips import PackedClips
 from feeder.draws import StepDraws, ViewSettings, draw_step
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
-from feeder.views import channels_of, render
+from feeder.render import channels_of, render
 from utils.skeleton import Layout
 
 _PROBE = [np.empty(1)]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from feeder.packed import Packing, packed_frames
+from feeder.render import take_stream
 from feeder.scale import median_length, trunk_lengths
-from feeder.views import take_stream
 from utils.arrays import open_split
 from utils.fingerprint import of_clips
 from utils.machine import free_memory

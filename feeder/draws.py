@@ -7,7 +7,7 @@ the generator are used and mapped to numbers by the few lines below, so that no 
 
 A step's draws are small arrays for the whole batch, made on the CPU: which clips, where each view is cropped, one 3x3
 matrix per joint, what is hidden, how clips are mixed, where the task prompts are placed. Views, masks and mixing are pure
-functions of (frames, draws); see views.py, masks.py and mixing.py.
+functions of (frames, draws); see render.py, masks.py and mixing.py.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from feeder.clips import PackedClips
 from feeder.draws import CROP_ONCE, draw_crop, uniforms
-from feeder.views import centre_crop, render, take_stream
+from feeder.render import centre_crop, render, take_stream
 
 
 @dataclass(frozen=True)

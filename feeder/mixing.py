@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feeder.views import CPU_BLOCK
+from feeder.render import CPU_BLOCK
 
 CUTMIX, RESIZEMIX, MIXUP = "cutmix", "resizemix", "mixup"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from feeder import scale
 from feeder.clips import PackedClips
 from feeder.draws import CHUNKS, FUTURES, WINDOWS, integers, uniforms
-from feeder.views import take_stream
+from feeder.render import take_stream
 from utils.convert_layout import trunk_length
 from utils.errors import UserError
 from utils.skeleton import Layout, at

@@ -11,7 +11,7 @@ from feeder.clips import PackedClips
 from feeder.draws import ViewSettings, draw_bodies, turn_and_scale, uniforms
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
-from feeder.views import STREAMS, centre_crop, channels_of
+from feeder.render import STREAMS, centre_crop, channels_of
 from utils.skeleton import KINECT_V2, LAYOUTS, at
 
 
