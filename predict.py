@@ -136,7 +136,7 @@ def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
     threshold = found.novelty.threshold(args.none)
     if args.none:
         folder.say(
-            f"{NONE}: clips whose cosine distance to the nearest of {len(found.novelty.gallery)} training clips is above "
+            f"{NONE}: clips whose distance to the nearest of {len(found.novelty.gallery)} training clips is above "
             f"{threshold:.4f}, as that of {100 * args.none:g} % of {len(found.novelty.distances)} held-out clips of known "
             "classes"
         )

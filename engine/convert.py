@@ -141,7 +141,7 @@ def _ours(source: Source) -> dict:
     content = {k: v for k, v in source.content.items() if k in kept}
     if not source.is_pretraining:
         raise UserError(
-            f"checkpoint {source.path}: a {source.found.kind} holds no queue and no prompts, so it is no pretraining file; give "
+            f"checkpoint {source.path} ({source.found.kind}): it holds no queue and no prompts, so it is no pretraining file; give "
             "--to encoder"
         )
     if source.found.kind != "pcm3":

@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 import action_classification
 import action_retrieval
 import predict
+from benchmarks import novelty
 from engine.answers import best_classes, softmax
 from engine.few_labels import deal, solve, teach
-from engine.novelty import NONE, Novelty, choose_gallery, novelty_of
+from engine.novelty import NONE, Novelty, choose_gallery, cosine_distance, nearest_distance, novelty_of
 from utils import checkpoint as files
 from utils.errors import UserError
 
@@ -75,7 +76,10 @@ def test_from_a_few_labelled_clips_to_answers(world, taught):
     about = json.loads((world / "run/cross_validation.json").read_text())
     assert len(tested) == 12 and about["folds"] == 4 and about["clips"] == 12
     assert about["top1"] == pytest.approx(np.mean([row["right"] == "yes" for row in tested]))
-    assert "4-fold cross-validation" in taught.out and "whose cosine distance" in taught.out
+    assert (
+        "4-fold cross-validation" in taught.out
+        and "clips whose distance to the nearest of 12 training clips" in taught.out
+    )
     assert (world / "run/confusion.png").stat().st_size > 5000
 
 
@@ -195,15 +199,32 @@ def test_every_clip_is_tested_by_a_classifier_that_has_not_seen_it():
         teach(features[:3], np.array([0, 0, 1]), ("a", "b"), 2, seed=0)
 
 
+def circle(angles) -> torch.Tensor:
+    """Features (N, 2) at angles around (5, 0), which no angle from zero tells apart well."""
+    angles = torch.as_tensor(angles)
+    return torch.stack([5 + angles.cos(), angles.sin()], 1)
+
+
+def test_distances_are_seen_from_zero_and_from_the_mean():
+    gallery = circle([0.0, torch.pi / 2, torch.pi, -torch.pi / 2])  # mean (5, 0)
+    asked = circle([0.0, torch.pi / 4])
+    zero = cosine_distance(asked, gallery)
+    assert zero[1] == pytest.approx(1 - np.cos(np.arctan(1 / 5) - np.arctan(0.5**0.5 / (5 + 0.5**0.5))), abs=1e-6)
+    found = nearest_distance(asked, gallery)
+    assert found[0] == pytest.approx(0, abs=1e-3)  # the root of what rounding leaves
+    assert found[1] == pytest.approx(float(zero[1] * (1 - 0.5**0.5)) ** 0.5, rel=1e-4)
+
+
 def test_the_threshold_is_what_a_share_of_held_out_clips_exceed():
     gallery = torch.tensor([[1.0, 0], [0, 1]])
     angles = torch.arange(1, 41) / 100
-    found = Novelty.measured(gallery, torch.stack([angles.cos(), angles.sin()], 1))
-    np.testing.assert_allclose(found.distances, 1 - angles.cos(), atol=1e-6)
+    held_out = torch.stack([angles.cos(), angles.sin()], 1)
+    found = Novelty.measured(gallery, held_out)
+    assert torch.equal(found.distances, nearest_distance(held_out, gallery).sort().values)
     assert (found.distances > found.threshold(0.1)).sum() == 4 and found.threshold(0) == float("inf")
-    assert found(np.array([[3.0, 0], [-1, -1]])) == pytest.approx([0, 1 + 0.5**0.5])
+    assert found(held_out[:3]) == pytest.approx(nearest_distance(held_out[:3], gallery).numpy())
     back = novelty_of(found.state(), 2, "file")
-    assert torch.equal(back.gallery, found.gallery) and torch.equal(back.distances, found.distances)
+    assert torch.equal(back.gallery, found.gallery) and torch.equal(back.distances, found.distances) and back.centred
     for bad in (
         {},
         {"gallery": gallery, "distances": torch.tensor([float("nan")])},
@@ -213,7 +234,36 @@ def test_the_threshold_is_what_a_share_of_held_out_clips_exceed():
             novelty_of(bad, 2, "file")
     with pytest.raises(UserError, match="expected"):
         novelty_of(found.state(), 3, "file")
-    assert choose_gallery(np.repeat([0, 1], [50, 3]), 5).tolist() == [0, 12, 24, 37, 49, 50, 51, 52]
+
+
+def test_distances_of_older_files_stay_what_they_were():
+    old = {"gallery": torch.tensor([[1.0, 0], [0, 1]]), "distances": torch.tensor([0.1, 0.2])}
+    assert novelty_of(old, 2, "file")(np.array([[3.0, 0], [-1, -1]])) == pytest.approx([0, 1 + 0.5**0.5])
+
+
+def test_the_gallery_is_drawn_from_every_class():
+    labels = np.repeat([0, 1], [50, 3])
+    chosen = choose_gallery(labels, 5)
+    assert np.bincount(labels[chosen]).tolist() == [5, 3] and np.array_equal(chosen, np.sort(chosen))
+    assert np.array_equal(chosen, choose_gallery(labels, 5)) and len(set(np.diff(chosen[:5]))) > 1
+
+
+def test_what_distances_were_chosen_by(monkeypatch, capsys):
+    """The benchmark: three subjects, ten classes as ten directions around a common mean; whoever is unknown lies far."""
+    rng = np.random.default_rng(0)
+    labels, who = np.tile(np.arange(10), 12), np.repeat(["1", "3", "5"], 40)
+    features = torch.from_numpy(5 + 3 * np.eye(12)[labels] + 0.1 * rng.normal(size=(120, 12))).float()
+    standing = torch.from_numpy(5 + 3 * np.eye(12)[11] + 0.1 * rng.normal(size=(120, 12))).float()
+    split = novelty.Split(features, standing, torch.from_numpy(labels), who)
+    monkeypatch.setattr(novelty, "read", lambda args: {"train": split})
+    novelty.main(["--choices", "2"])
+    rows = {line.split("|")[1].strip(): line.split("|")[2:5] for line in capsys.readouterr().out.splitlines()[4:]}
+    assert set(rows) == set(novelty.DISTANCES)
+    for cell in rows[novelty.NOW]:
+        kept, caught, still = (float(part.split("±")[0]) for part in cell.split("/"))
+        assert kept > 80 and caught == still == 100
+    answers = [(torch.tensor([0.1, 0.2]), torch.tensor([0.15, 0.3]), torch.tensor([0.0]))] * 2
+    assert novelty.judged(answers) == pytest.approx([0.5, 0.5, 0])  # the threshold lies between 0.15 and 0.2
 
 
 def test_the_best_classes_and_their_shares():

@@ -103,6 +103,16 @@ def shipped_names() -> list[str]:
     return sorted(file.stem for file in SHIPPED.glob("*.pth"))
 
 
+def is_shipped(path) -> bool:
+    """Whether a path or name means weights that come with the project."""
+    path = Path(path)
+    return (
+        path.absolute().parent == SHIPPED
+        if path.exists()
+        else path.parts == (path.stem,) and path.stem in shipped_names()
+    )
+
+
 def resolved(path) -> Path:
     """The file that a path or the name of shipped weights means; a path that exists wins. UserError for a name that is
     neither, with those there are."""
@@ -286,7 +296,8 @@ def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
 class FoundEncoder:
     """An encoder found in a file: state (names as in models.encoder.Encoder without head), and what is known of it.
 
-    kind: 'pcm3' (ours), 'released or relative', or 'bare encoder'; config: of the encoder, where the file says it (ours)
+    kind: 'pcm3' (ours), 'classifier' (with its encoder), 'released or relative', 'bare encoder', or 'comes with the
+    project'; config: of the encoder, where the file says it (ours)
     or the sizes read off the tensors; arguments: of the run that made it, data: fingerprints of what it was trained on, by
     split ({} when unknown)."""
 
@@ -306,6 +317,10 @@ def find_encoder(content: dict, path) -> FoundEncoder:
     if any(k.startswith("encoder_q.") for k in state):
         kind = "pcm3" if isinstance(config, dict) else "released or relative"
         state = {k[len("encoder_q.") :]: v for k, v in state.items() if k.startswith("encoder_q.")}
+    if content.get("fc") and content.get("classes"):
+        kind = "classifier"
+    if is_shipped(path):
+        kind = "comes with the project"
     state = {k: v for k, v in state.items() if not k.startswith("fc.")}
     if "input_norm.weight" not in state:
         raise UserError(
