@@ -43,6 +43,7 @@ from feeder.clips import PackedClips
 from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
+from feeder.views import own_views
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import choose_engine
@@ -83,6 +84,8 @@ def model_config(args, dataset: Dataset) -> PCM3Config:
         key_encoder=args.key_encoder,
         decoder_hidden_size=args.decoder_hidden_size,
         contrasts=args.contrasts,
+        view_weights=args.view_weights,
+        own_views=own_views(args.contrasts),
         distillation=args.distillation,
         cmd_weight=args.cmd_weight,
         prediction_weight=args.prediction_weight,
@@ -163,6 +166,7 @@ def make_batches(args, dataset: Dataset, clips: PackedClips, device, dtype, worl
         device,
         dtype,
         rows,
+        own_views(args.contrasts),
     )
 
 
@@ -252,6 +256,7 @@ def check_same_run(args, content: dict, path) -> None:
         new = list(new) if isinstance(new, tuple) else new
         if name not in MAY_CHANGE and new != old:
             flag = "--" + name.replace("_", "-")
+            old, new = (" ".join(f"{k}={v:g}" for k, v in x.items()) if isinstance(x, dict) else x for x in (old, new))
             raise UserError(
                 f"checkpoint {path} was trained with {flag} {old}, now it is {new}; resume with the old value, "
                 "or start a new run from its weights with --init-from"

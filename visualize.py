@@ -35,6 +35,7 @@ from engine.report_runs import METRICS, curve_panels, read_metrics
 from engine.setup import Dataset, find_dataset
 from feeder.batches import Batches
 from feeder.evaluation import ClipViews
+from feeder.views import own_views
 from utils import checkpoint as files
 from utils.drawing import check_drawing_path
 from utils.errors import UserError, run
@@ -142,10 +143,11 @@ def show_views(args) -> str:
     size = min(VIEWS_BATCH, len(views))
     if size < 3:
         raise UserError(f"{views.clips.source}: mixing needs at least 3 clips, there are {size}")
-    batches = Batches(views.clips, size, args.seed, settings, layout)
-    panels, mixing = pictures.view_panels(batches, args.step, args.clips, layout, dataset.row.classes)
-    save(args, panels, dataset, 4, pictures.views_legend(panels))
-    return f"views of {len(panels) // 4} clips of {dataset.row.name}, step {args.step}; mixing: {mixing}"
+    batches = Batches(views.clips, size, args.seed, settings, layout, own_views=own_views(model.config.contrasts))
+    clips = min(args.clips, size)
+    panels, mixing = pictures.view_panels(batches, args.step, clips, layout, dataset.row.classes)
+    save(args, panels, dataset, len(panels) // clips, pictures.views_legend(panels))
+    return f"views of {clips} clips of {dataset.row.name}, step {args.step}; mixing: {mixing}"
 
 
 def show_features(args) -> str:

@@ -1,6 +1,6 @@
 """What a pretraining model sees and predicts, as panels to draw: for visualize.py, report.py and TensorBoard.
 
-A `Panel` is a clip with a title and colours. `clip_panels` shows clips as they are, `view_panels` the four views of a
+A `Panel` is a clip with a title and colours. `clip_panels` shows clips as they are, `view_panels` the views of a
 training step, `prediction_panels` what a model makes of hidden body parts.
 
 Predictions are made as in training: with the norms' statistics of a batch of masked clips (`STATISTICS_CLIPS`). The running
@@ -170,8 +170,8 @@ def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndar
 
 
 def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes) -> tuple[list[Panel], str]:
-    """The query, key, masked and mixed views of `count` clips of a training step, four panels each, and the step's mixing
-    in words. In the mixed view every joint has the colour of the clip that it comes from."""
+    """The views of `count` clips of a training step, as many panels each (the key after the query), and the step's mixing in
+    words. In the mixed view every joint has the colour of the clip that it comes from."""
     batch, draws = batches[step], batches.draws(step)
     mix = draws.mix
     persons, labels = batches.clips.persons, batches.clips.labels
@@ -182,8 +182,8 @@ def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes
         corrupted = {name: (x[i] != x[i, :1]).any() for name, x in zip(CORRUPTIBLE, draws.matrices, strict=False)}
         hidden = batch.hidden if batch.hidden.ndim == 2 else batch.hidden[i]
         hidden = as_clip(hidden, layout.joints, persons).any(axis=0)
-        for name in ("query", "key", "masked", "mixed"):
-            x = as_clip((batch.key if name == "key" else batch.views[name])[i], layout.joints, persons)
+        for name, view in {"query": batch.views["query"], "key": batch.key, **batch.views}.items():
+            x = as_clip(view[i], layout.joints, persons)
             paint = joint_paint(mix.weight if name == "mixed" else np.zeros(x.shape[1:3]), persons, SEEN, PARTNER)
             title = f"{clip}: {name}"
             if corrupted.get(name):

@@ -8,8 +8,9 @@ for these rows, and the mixing partners, which other processes hold, are rendere
 
 import sys
 import threading
+import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,10 +19,10 @@ import torch
 from torch import Tensor
 
 from feeder.clips import PackedClips
-from feeder.draws import StepDraws, ViewSettings, draw_step
-from feeder.masks import expand_hidden, mask_view
-from feeder.mixing import mix_views
+from feeder.draws import OWN_VIEW, PROMPT_USES, StepDraws, ViewSettings, draw_step, uniforms
+from feeder.masks import expand_hidden
 from feeder.render import channels_of, render
+from feeder.views import PAPER_VIEWS, VIEWS, Sources
 from utils.skeleton import Layout
 
 _PROBE = [np.empty(1)]
@@ -32,10 +33,11 @@ _FREE = sys.getrefcount(_PROBE[0])  # of an array that only a list holds, as Pyt
 class Batch:
     """What the model sees in a step; n rows of this process, N of all processes, F = V * C * M.
 
-    views: by name, each (n, T, F), the views of a clip that are contrasted with its key: query, masked, mixed; key, target
-    (n, T, F): further ones, the keys are made of key, the masked view and what is predicted of target; hidden: (T, F) or
+    views: by name (feeder.views), each (n, T, F), those that are contrasted with the clip's key; key (n, T, F): what the keys are
+    made of; target (n, T, F): the masked view before masking; hidden: (T, F) or
     (n, T, F) bool, True = hidden; partner (n,): index of the mixing partner within the whole batch; mix_lambda (): its part of
-    the mixed key; offsets (6,): uniforms for the places of the task prompts; clips (n,): which clips; all_clips (N,): those of
+    the mixed key; offsets (6 or more,): uniforms for the places of the task prompts, in the order PROMPT_USES and then of the views
+    that the paper does not have; clips (n,): which clips; all_clips (N,): those of
     the whole batch."""
 
     views: dict[str, Tensor]
@@ -99,8 +101,8 @@ class Buffers:
 
 
 class Batches:
-    """Batches of a run. clips: packed clips; layout: of their joints;
-    rows: the slice of the batch that this process computes (default: all of it)."""
+    """Batches of a run. clips: packed clips; layout: of their joints; rows: the slice of the batch that this process computes
+    (default: all of it); own_views: names in feeder.views.VIEWS of further views than the paper's."""
 
     def __init__(
         self,
@@ -113,9 +115,11 @@ class Batches:
         device="cpu",
         dtype: torch.dtype = torch.float32,
         rows: slice | None = None,
+        own_views: Iterable[str] = (),
     ):
         self.clips, self.batch_size, self.seed, self.settings = clips, batch_size, seed, settings
         self.layout, self.stream_name = layout, stream
+        self.own_views = tuple(own_views)
         self.device, self.dtype = torch.device(device), dtype
         self.parents = torch.tensor(layout.parents, device=clips.frames.device)
         self.num_frame = clips.num_frame.cpu().numpy()
@@ -129,8 +133,9 @@ class Batches:
 
     def draws(self, step: int) -> StepDraws:
         """The draws of a step for the whole batch."""
+        settings, places = self.settings, len(PROMPT_USES) + len(self.own_views)
         return draw_step(
-            self.seed, step, self.batch_size, self.num_frame, self.layout, self.settings, self.clips.persons
+            self.seed, step, self.batch_size, self.num_frame, self.layout, settings, self.clips.persons, places
         )
 
     def _empty(self, *shape: int) -> Tensor:
@@ -185,14 +190,26 @@ class Batches:
         places[samples] = np.arange(len(samples))
         others = np.setdiff1d(partner, samples)
         places[others] = len(samples) + np.arange(len(others))
-        own = query[: len(samples)]
-        weight, index = put(mix.weight, key.dtype), put(mix.index)
+
+        def chance(name: str, *shape: int) -> Tensor:
+            whole = uniforms(self.seed + (zlib.crc32(name.encode()) << 32), OWN_VIEW, step, (self.batch_size, *shape))
+            return put(whole[samples], key.dtype)
+
+        sources = Sources(
+            query=query[: len(samples)],
+            key=key,
+            target=target,
+            queries=query,
+            place=put(places[partner]),
+            mix_weight=put(mix.weight, key.dtype),
+            mix_index=put(mix.index),
+            hidden=hidden,
+            layout=self.layout,
+            uniforms=chance,
+            empty=self._empty,
+        )
         return Batch(
-            views={
-                "query": own,
-                "masked": mask_view(target, hidden, self._empty(*target.shape)),
-                "mixed": mix_views(own, query, weight, index, put(places[partner]), self._empty(*own.shape)),
-            },
+            views={name: VIEWS[name].make(sources) for name in (*PAPER_VIEWS, *self.own_views)},
             key=key,
             target=target,
             hidden=hidden,

@@ -20,8 +20,7 @@ from feeder.mixing import MixDraw, MixSettings, draw_mix
 from utils.skeleton import Layout
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
-ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE = range(12)
-VIEW_NAMES = ("query", "key", "target")  # v1, v2, v3 of the paper's code
+ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW = range(13)
 PROMPT_USES = ("query", "masked_decoder", "masked", "predicted", "mixed", "key")  # order of the offsets, as released
 
 
@@ -82,7 +81,7 @@ class StepDraws:
     clips (N,): which clips; starts, lengths (3, N): the crop of query, key and target in frames; matrices
     (3, N, V, 3, 3): x' = A x per joint; bodies (3, N, V, V) or None: x' = B x over the joints, before the matrices; noise
     (2, N, T, V, 3, M) or None: added to query and key; hidden (T, V) or (N, T, V) bool, True = hidden; mix: partner, weight
-    map, index map and share; offsets (6,): uniforms in [0, 1) for the places of the task prompts, in the order
+    map, index map and share; offsets (6 or more,): uniforms in [0, 1) for the places of the task prompts, in the order
     PROMPT_USES."""
 
     clips: np.ndarray
@@ -197,8 +196,10 @@ def draw_step(
     layout: Layout,
     settings: ViewSettings,
     persons: int = 1,
+    places: int = len(PROMPT_USES),
 ) -> StepDraws:
-    """All draws of a step. num_frame (clips,): valid frames of every clip; persons: of a clip, for the noise.
+    """All draws of a step. num_frame (clips,): valid frames of every clip; persons: of a clip, for the noise; places: how
+    many task prompts are placed, more where there are further views than the paper's.
 
     An epoch is floor(clips / batch_size) steps (the last, smaller batch is dropped, as released)."""
     per_epoch = len(num_frame) // batch_size
@@ -233,5 +234,5 @@ def draw_step(
         noise=noise,
         hidden=hidden if settings.mask_per_sample else hidden[0],
         mix=draw_mix(uniforms(seed, MIX, step, (16,)), batch_size, parts, joints, settings.frames, settings.mix),
-        offsets=uniforms(seed, PROMPTS, step, (len(PROMPT_USES),)),
+        offsets=uniforms(seed, PROMPTS, step, (places,)),
     )

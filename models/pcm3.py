@@ -7,6 +7,7 @@ The model computes losses; engine.step is the algorithm that trains with them. `
                         +-> decoder -> prediction                     error on what was hidden
                               +-> predicted view -> encoder -> head -> z
     mixed   -> encoder ------------------------------> head -> z
+    (own)   -> encoder ------------------------------> head -> z      views that the paper does not have (feeder.views)
     key     -> slow encoder -------------------------> head -> k      no gradient; joins the queue after the step
 
 Query and masked view go through the encoder in one call, the predicted view, once there is one, and the mixed view in the
@@ -27,6 +28,7 @@ second time instead of kept.
 """
 
 import contextlib
+import math
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -43,7 +45,7 @@ CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which
 DOMAIN_OF_VIEW = {"query": "intra", "key": "intra", "mixed": "inter", "masked": "mask", "predicted": "predict"}
 KEY_ENCODERS = ("slow", "same")
 NEGATIVES = ("queue", "others", "batch")
-PROMPT_SLOT = {"query": 0, "decoder": 1, "masked": 2, "predicted": 3, "mixed": 4, "key": 5}  # of Batch.offsets
+PROMPT_SLOT = ("query", "decoder", "masked", "predicted", "mixed", "key")  # of Batch.offsets, before own views
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class PCM3Config:
     itself, of which a small set's is full; "batch", the keys of the other clips of the batch. key_encoder: "slow", as
     released; "same", with "batch" only: the encoder itself makes the keys, with gradient, and key and view are each told
     from all other clips' keys and views (SimCLR, Chen et al. 2020, for each of the views). contrasts: views whose
-    contrast and distillation count; distillation, prediction_weight, cmd_weight: loss terms (0 or False = logged, not
-    trained); detach_predicted: whether the predicted view's contrast is kept from the decoder (as released for
-    PCM3_woprompt); topk: negatives in the distillation (at least their number = all)."""
+    contrast and distillation count; view_weights: factors of both, 1 where a view is not named; own_views: of contrasts that the
+    paper does not have, the domain prompt (a value of DOMAIN_OF_VIEW); distillation, prediction_weight, cmd_weight: loss terms
+    (0 or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the decoder (as
+    released for PCM3_woprompt); topk: negatives in the distillation (at least their number = all)."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     queue_size: int = 16384
@@ -76,8 +79,18 @@ class PCM3Config:
     task_prompts: bool = True
     prompt_place: str = "before_norm"
     detach_predicted: bool = False
+    view_weights: dict[str, float] = field(default_factory=dict)
+    own_views: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        for name in self.contrasts:
+            if name not in CONTRASTS and self.own_views.get(name) not in DOMAIN_PROMPTS:
+                raise ValueError(f"view {name!r} needs a domain prompt of {', '.join(DOMAIN_PROMPTS)}")
+        for name, weight in self.view_weights.items():
+            if name not in self.contrasts or not 0 <= weight < math.inf:
+                raise ValueError(
+                    f"expected weights of 0 or more of the views {', '.join(self.contrasts) or '(none)'}, got {name}={weight}"
+                )
         if self.negatives not in NEGATIVES or self.key_encoder not in KEY_ENCODERS:
             raise ValueError(
                 f"expected negatives of {', '.join(NEGATIVES)} and a key encoder of {', '.join(KEY_ENCODERS)}, got "
@@ -227,7 +240,8 @@ class PCM3(nn.Module):
         """Frame features (N, T, D) of each view, all in one pass."""
         prompts = None
         if self.config.domain_prompts:
-            chosen = [getattr(self, DOMAIN_PROMPTS[DOMAIN_OF_VIEW[name]]) for name in views]
+            domains = {**DOMAIN_OF_VIEW, **self.config.own_views}
+            chosen = [getattr(self, DOMAIN_PROMPTS[domains[name]]) for name in views]
             prompts = torch.cat([p.expand(len(x), 1, -1) for p, x in zip(chosen, views.values(), strict=True)])
         x = torch.cat(list(views.values())) if len(views) > 1 else next(iter(views.values()))
         frames = encoder.frames(x, prompts, self.config.prompt_place, len(views), updates)
@@ -237,8 +251,8 @@ class PCM3(nn.Module):
         """The task prompt as an offset (D,) of a frame's feature, or (P,) of a clip's, or 0 where task prompts are off."""
         if not self.config.task_prompts:
             return 0.0
-        size = 8 * prompt.shape[1]
-        return place_task_prompt(prompt, place_offset(offsets, size)[PROMPT_SLOT[use]], size)
+        size, slots = 8 * prompt.shape[1], [*PROMPT_SLOT, *self.config.own_views]
+        return place_task_prompt(prompt, place_offset(offsets, size)[slots.index(use)], size)
 
     def _decode(self, features: Tensor, views: int, updates: RunningUpdates) -> Tensor:
         """features (views * N, T, D) -> coordinates (views * N, T, F)."""
@@ -304,6 +318,7 @@ class PCM3(nn.Module):
         needed = {"masked"} if "predicted" in contrasts or self.config.prediction_weight > 0 else set()
         needed |= {"key"} if keys is None else set()
         wanted = [name for name in ("query", "key", "masked", "mixed") if name in needed or name in contrasts]
+        wanted += [name for name in contrasts if name not in CONTRASTS]
         later = ["mixed"] if "predicted" in contrasts and "mixed" in contrasts else []
         ready = {name: inputs[name] for name in wanted if name not in later}
         features = self._encode(self.encoder_q, ready, updates) if ready else {}
@@ -319,7 +334,7 @@ class PCM3(nn.Module):
             views = {"predicted": view, **{name: inputs[name] for name in later}}
             features.update(self._encode(self.encoder_q, views, updates))
         seen = list(features)
-        order = [seen.index(name) for name in CONTRASTS if name in seen]
+        order = [seen.index(name) for name in dict.fromkeys((*CONTRASTS, *contrasts)) if name in seen]
 
         # 4. embeddings, 5. losses
         if keys is None:
@@ -327,7 +342,7 @@ class PCM3(nn.Module):
             keys = all_keys = self._project(self.encoder_q, clip, 1, decoder_updates)
         contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, decoder_updates)
         terms = {**contrast_terms, **terms}
-        total = sum(terms[f"contrast_{name}"] for name in contrasts)
+        total = sum(self._weight(name) * terms[f"contrast_{name}"] for name in contrasts)
         if self.config.distillation and contrasts:
             total = total + self.config.cmd_weight * terms["distillation"]
         if self.config.prediction_weight > 0:
@@ -341,6 +356,9 @@ class PCM3(nn.Module):
             predicted=None if predicted is None else predicted.detach(),
             statistics=StatisticsUpdates(updates, decoder_updates, order),
         )
+
+    def _weight(self, view: str) -> float:
+        return self.config.view_weights.get(view, 1.0)
 
     def _similar(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
         """Similarities (views * N, K) of z (views * N, dim) to what each is told from, all from one product; what may not count,
@@ -376,12 +394,12 @@ class PCM3(nn.Module):
         mixed_keys = nn.functional.normalize(
             (1 - batch.mix_lambda) * keys + batch.mix_lambda * all_keys[batch.partner], dim=1
         )
-        own_key = {name: mixed_keys if name == "mixed" else keys for name in CONTRASTS}
+        own_key = {name: mixed_keys if name == "mixed" else keys for name in c.contrasts}
         times = len(all_keys) / n  # rows of the whole batch for one of these: a mean over these is that much too large
         of_two = [*(name == "mixed" for name in c.contrasts), False, True]
         similar = self._similar(torch.cat([z, keys, mixed_keys]), all_keys, batch, of_two)
         teacher = {
-            name: similar[(v + 1) * n :] if name == "mixed" else similar[v * n : (v + 1) * n] for name in CONTRASTS
+            name: similar[(v + 1) * n :] if name == "mixed" else similar[v * n : (v + 1) * n] for name in c.contrasts
         }
         terms, logits, top1, distilled = {}, {}, {}, []
         for i, name in enumerate(c.contrasts):
@@ -394,7 +412,8 @@ class PCM3(nn.Module):
                 terms[f"contrast_{name}"] = self._both_ways(positive, z[rows], similar[rows], of_keys, batch)
             top1[name] = losses.contrast_top1(logits[name].detach()) / times
             student = similar[rows] if c.distillation else similar[rows].detach()
-            distilled.append(losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk))
+            divergence = losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk)
+            distilled.append(self._weight(name) * divergence)
         terms["distillation"] = sum(distilled) / times
         return terms, logits, top1
 

@@ -360,6 +360,14 @@ def _add_view_group(p) -> None:
     )
 
 
+def view_weight(text: str) -> tuple[str, float]:
+    """NAME=WEIGHT of --view-weights."""
+    name, equals, weight = text.partition("=")
+    if not name.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=WEIGHT, such as mixed=0.5, got {text!r}")
+    return name, non_negative(weight)
+
+
 def _add_ablation_group(p) -> None:
     g = p.add_argument_group("ablations (each default follows --exp-descri)")
     on_off = argparse.BooleanOptionalAction
@@ -367,6 +375,15 @@ def _add_ablation_group(p) -> None:
         g.add_argument(
             f"--{name}-view", action=on_off, default=True, help=f"contrast and distillation of the {name} view"
         )
+    g.add_argument(
+        "--view-weights",
+        type=view_weight,
+        nargs="+",
+        default={},
+        metavar="NAME=WEIGHT",
+        help="factors of the contrast and the distillation of views in the loss, 1 where none is given; naming a view of your own "
+        "(examples/own_view.py) switches it on",
+    )
     g.add_argument(
         "--distillation", action=on_off, default=None, help="train on the distillation (it is logged anyway)"
     )
@@ -406,6 +423,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     ):
         if getattr(args, name) is None:
             setattr(args, name, value)
+    weights = dict(args.view_weights)
+    if len(weights) < len(args.view_weights):
+        p.error(f"--view-weights names a view twice: {' '.join(name for name, _ in args.view_weights)}")
+    args.view_weights = weights
     if args.resume and args.init_from:
         p.error("--resume and --init-from exclude each other: one continues a run, the other starts a new one")
     if args.resume_on_other_data and not args.resume:
@@ -430,6 +451,10 @@ def settled(args: argparse.Namespace, clips: int, before: str | None = None) -> 
 def wrong_with(args: argparse.Namespace) -> str | None:
     """What does not go together, as a sentence, or None. Also makes `contrasts` of the flags of the views."""
     args.contrasts = tuple(name for name in CONTRASTS if getattr(args, f"{name}_view"))
+    args.contrasts += tuple(name for name in args.view_weights if name not in CONTRASTS)
+    for name, weight in args.view_weights.items():
+        if name not in args.contrasts:
+            return f"--view-weights {name}={weight:g}: the {name} view is switched off; give --{name}-view, or leave its weight out"
     if args.batch_size > args.contrast_k:
         return f"--batch-size {args.batch_size} does not fit in the queue of --contrast-k {args.contrast_k}"
     if args.key_encoder == "same" and (args.negatives != "batch" or args.grad_accum > 1):
@@ -444,7 +469,7 @@ def wrong_with(args: argparse.Namespace) -> str | None:
         return f"--mix-length goes up to 16 units of 4 frames, got {args.mix_length[1]}"
     if abs(sum(args.mix_probabilities) - 1) > 1e-6:
         return f"--mix-probabilities must add up to 1, got {' '.join(map(str, args.mix_probabilities))}"
-    if not args.contrasts and args.prediction_weight == 0:
+    if args.prediction_weight == 0 and not any(args.view_weights.get(name, 1.0) for name in args.contrasts):
         return "nothing is left to train: every view and the prediction are switched off"
     if args.mask_segments > 64:
         return f"--mask-segments goes up to 64, the frames of a view, got {args.mask_segments}"

@@ -1,0 +1,155 @@
+"""Weights of views, and a view of one's own (examples/own_view.py), run as a user runs it."""
+
+import math
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from make_tiny import write_tiny_dataset
+from processes import ROOT
+from programs import call, refused
+from test_pretrain_program import QUEUE, SMALL, lines, same, weights
+from test_views import random_clips
+
+from engine.pictures import view_panels
+from feeder.batches import Batches
+from feeder.draws import ViewSettings
+from feeder.views import PAPER_VIEWS, VIEWS
+from models.encoder import EncoderConfig
+from models.pcm3 import CONTRASTS, PCM3Config
+from utils import checkpoint as files
+from utils.skeleton import KINECT_V2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_tiny_dataset(root, train=17, frames=120)
+    return root
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The example's main; its declaration goes away with the test."""
+    monkeypatch.setitem(VIEWS, "dropped", None)
+    return runpy.run_path(str(ROOT / "examples" / "own_view.py"), run_name="example")["main"]
+
+
+def pretrain(main, data, run, more):
+    return call(
+        main, f"pretrain_moco_mask --data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {QUEUE} {more}"
+    )
+
+
+def total(row: dict, **view_weights: float) -> float:
+    """The loss of a line of metrics.jsonl, put together again."""
+    views = [name for name in row if name.startswith("contrast_")]
+    contrast = sum(view_weights.get(name.removeprefix("contrast_"), 1.0) * row[name] for name in views)
+    return contrast + row["distillation"] + 40 * row["prediction"]
+
+
+def test_a_view_of_ones_own(example, data, tmp_path):
+    """It stands in log and metrics by its name, counts with its weight, and a resumed run is one that never stopped."""
+    flags = "--view-weights dropped=0.5 mixed=2 -p 1"
+    for run, more in (("whole", "--max-steps 4"), ("part", "--max-steps 2"), ("part", "--max-steps 4 --resume auto")):
+        ran = pretrain(example, data, tmp_path / run, f"{flags} {more}")
+        assert ran.status == 0, ran.err
+    assert "dropped " in ran.out
+    rows = lines(tmp_path / "whole")
+    assert len(rows) == 4 and all({f"contrast_{v}" for v in (*CONTRASTS, "dropped")} <= row.keys() for row in rows)
+    for row in rows:
+        assert row["total"] == pytest.approx(total(row, dropped=0.5, mixed=2.0), rel=1e-5)
+        assert math.isfinite(row["top1_dropped"])
+    content = files.load(tmp_path / "whole" / files.LAST)
+    config = PCM3Config.from_dict(content["config"])
+    assert config.view_weights == {"dropped": 0.5, "mixed": 2.0} and config.own_views == {"dropped": "mask"}
+    assert config.contrasts == (*CONTRASTS, "dropped") and PCM3Config.from_dict(config.to_dict()) == config
+    assert same(content["state_dict"], weights(tmp_path / "part" / files.LAST))
+    refused(
+        pretrain(example, data, tmp_path / "whole", "--view-weights mixed=2 --resume auto"),
+        "--view-weights dropped=0.5 mixed=2, now it is mixed=2",
+    )
+    picture = tmp_path / "views.png"
+    ran = call(
+        example, f"visualize {tmp_path}/whole/{files.LAST} --data-root {data} --show views --clips 2 --output {picture}"
+    )
+    assert ran.status == 0 and "views of 2 clips" in ran.out and picture.stat().st_size > 0, ran.err
+    VIEWS.pop("dropped")  # as where the file does not say it
+    ran = call(example, f"visualize {tmp_path}/whole/{files.LAST} --data-root {data} --show views --output {picture}")
+    refused(ran, "'dropped'", "query, masked, mixed, predicted", "examples/own_view.py")
+
+
+@pytest.mark.parametrize("rows", [None, slice(2, 5)])
+def test_what_is_dropped(example, rows):
+    """Whole joints of the query view, others in each clip, the same whatever rows a process has; the paper's views stay."""
+    clips, settings = random_clips(12), ViewSettings(corruption=0.0)
+    batch = Batches(clips, 8, 3, settings, KINECT_V2, rows=rows, own_views=("dropped",))[1]
+    plain = Batches(clips, 8, 3, settings, KINECT_V2, rows=rows)[1]
+    assert list(batch.views) == [*PAPER_VIEWS, "dropped"] and len(batch.offsets) == len(plain.offsets) + 1
+    tensors = batch.tensors()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in plain.tensors().items() if name != "offsets")
+    assert torch.equal(batch.offsets[:-1], plain.offsets)
+    dropped, query = (batch.views[name].unflatten(-1, (25, -1)) for name in ("dropped", "query"))
+    gone = (dropped == 0).all(dim=-1).all(dim=1)  # (n, V)
+    assert torch.equal(dropped, query * ~gone[:, None, :, None])
+    whole = Batches(clips, 8, 3, settings, KINECT_V2, own_views=("dropped",))[1].views["dropped"]
+    assert torch.equal(batch.views["dropped"], whole[rows or slice(None)])
+    assert 0 < gone.float().mean() < 0.6 and len({tuple(row) for row in gone.tolist()}) == len(gone)
+
+
+def test_whatever_views_there_are_are_drawn(example):
+    batches = Batches(random_clips(12), 8, 3, ViewSettings(), KINECT_V2, own_views=("dropped",))
+    panels, _ = view_panels(batches, 0, 2, KINECT_V2, [str(i) for i in range(12)])
+    shown = [panel.title.split(": ")[1].split(" ")[0].strip(",") for panel in panels]
+    assert shown == ["query", "key", "masked", "mixed", "dropped"] * 2
+    assert (panels[4].clip == 0).all(axis=(0, 1, 3)).any() and np.isfinite(panels[4].paint).all()
+
+
+def test_weights_of_the_papers_views(data, tmp_path, example):
+    """A weight of 1 is no weight; one of 0 logs and does not train."""
+    runs = {
+        "none": "",
+        "one": "--view-weights query=1 mixed=1",
+        "zero": "--view-weights mixed=0",
+        "off": "--no-mixed-view",
+    }
+    for name, more in runs.items():
+        ran = pretrain(example, data, tmp_path / name, f"{more} --no-distillation --max-steps 1 -p 1")
+        assert ran.status == 0, ran.err
+    found = {name: weights(tmp_path / name / files.LAST) for name in runs}
+    assert same(found["none"], found["one"]) and not same(found["none"], found["zero"])
+    (row,) = lines(tmp_path / "zero")
+    assert row["contrast_mixed"] > 0
+    trained = "encoder_q.encoder.gru.weight_hh_l1"
+    torch.testing.assert_close(found["zero"][trained], found["off"][trained], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--view-weights mixed", "NAME=WEIGHT, such as mixed=0.5, got 'mixed'"),
+        ("--view-weights mixed=much", "number"),
+        ("--view-weights mixed=-1", "at least 0"),
+        ("--view-weights mixed=1 mixed=2", "names a view twice: mixed mixed"),
+        (
+            "--view-weights mixed=2 --no-mixed-view",
+            "--view-weights mixed=2: the mixed view is switched off; give --mixed-view",
+        ),
+        (
+            "--view-weights sideways=1",
+            "no view is called 'sideways'; there are query, masked, mixed, dropped, predicted",
+        ),
+        ("--view-weights query=0 masked=0 mixed=0 predicted=0 --prediction-weight 0", "nothing is left to train"),
+    ],
+)
+def test_mistakes(example, data, tmp_path, flags, words):
+    refused(pretrain(example, data, tmp_path / "run", flags), words)
+
+
+def test_settings_that_cannot_be():
+    for wrong in ({"view_weights": {"dropped": 1.0}}, {"view_weights": {"mixed": -1.0}}, {"contrasts": ("dropped",)}):
+        with pytest.raises(ValueError, match="dropped|mixed=-1"):
+            PCM3Config(EncoderConfig(), **wrong)
+    old = {name: value for name, value in PCM3Config().to_dict().items() if name not in ("view_weights", "own_views")}
+    assert PCM3Config.from_dict(old) == PCM3Config()
