@@ -89,6 +89,8 @@ def model_config(args, dataset: Dataset) -> PCM3Config:
         distillation=args.distillation,
         cmd_weight=args.cmd_weight,
         prediction_weight=args.prediction_weight,
+        prediction_energy=args.prediction_energy,
+        latent_weight=args.latent_weight,
         domain_prompts=args.domain_prompts,
         task_prompts=args.task_prompts,
         prompt_place=args.domain_prompt,

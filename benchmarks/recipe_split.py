@@ -7,6 +7,11 @@ Its clips are those of the five training subjects of `ui_prmd_quality` only, so 
 recipes are chosen: subjects 3 and 9 ask, 1, 5 and 7 are learned from. Subject 7 is kept out of the questions, because what the
 others do wrong says nothing about what he does wrong: a logistic regression of raw bones that has the other four to learn
 from gets 36.5 % of his clips right, and 62 to 78 % of each of the others'.
+
+A second cut, to see whether a choice holds for other people, and the stand-in for a set of 400 clips by four people:
+
+    python -m benchmarks.recipe_split --asked s01 s05 --name ui_prmd_search_b
+    python -m benchmarks.recipe_split --asked s01 --every 2 --name ui_prmd_few
 """
 
 import argparse
@@ -28,14 +33,17 @@ ASKED = ("s03", "s09")
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe_split", description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default="data", help="folder of all data sets")
+    parser.add_argument("--asked", nargs="+", default=ASKED, metavar="SUBJECT", help="who is in the val split")
+    parser.add_argument("--name", default=NAME, help="of the data set")
+    parser.add_argument("--every", type=int, default=1, help="of the others' clips, every n-th is learned from")
     args = parser.parse_args(argv)
     found = find_dataset(args.data_root, SOURCE, "cross_subject", ("train",))
     clips, layout = found.clips("train"), found.layout
-    asked = np.array([name.split("_")[1] in ASKED for name in clips.names])
-    target = Path(args.data_root, NAME)
+    asked = np.array([name.split("_")[1] in args.asked for name in clips.names])
+    target = Path(args.data_root, args.name)
     with building_folder(target.absolute()) as temporary:
         splits = {}
-        for split, rows in (("train", np.flatnonzero(~asked)), ("val", np.flatnonzero(asked))):
+        for split, rows in (("train", np.flatnonzero(~asked)[:: args.every]), ("val", np.flatnonzero(asked))):
             names = [clips.names[i] for i in rows]
             writer = SplitWriter(
                 Path(temporary, "xsub"), split, names, clips.labels.numpy()[rows], layout.joints, clips.persons

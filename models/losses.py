@@ -43,10 +43,30 @@ def hidden_number(hidden: Tensor, like: Tensor) -> Tensor:
     return hidden.to(like.dtype).expand_as(like).sum()
 
 
-def prediction(predicted: Tensor, target: Tensor, hidden: Tensor, number: Tensor | None = None) -> Tensor:
-    """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool.
+def energy_weights(target: Tensor, share: float) -> Tensor:
+    """What each coordinate's error counts: 1 - share + share * energy / (mean energy of the clip), where the energy of a
+    coordinate at a frame is how far it comes from the frame before and goes to the next. target, result (N, T, F); share 0..1."""
+    moved = (target[:, 1:] - target[:, :-1]).abs()
+    energy = F.pad(moved, (0, 0, 1, 0)) + F.pad(moved, (0, 0, 0, 1))
+    mean = energy.mean(dim=(1, 2), keepdim=True)
+    return 1 - share + share * energy / mean.clamp_min(torch.finfo(target.dtype).tiny)
+
+
+def latent(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """1 - cosine of predicted and wanted features (N, T, D), mean over frames and clips."""
+    return 1 - F.cosine_similarity(predicted, wanted, dim=2).mean()
+
+
+def prediction(
+    predicted: Tensor, target: Tensor, hidden: Tensor, number: Tensor | None = None, energy: float = 0.0
+) -> Tensor:
+    """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool; energy: by
+    how much coordinates that move count more, see `energy_weights`; 0 as released.
 
     number (): of the hidden coordinates of the whole batch, where these are only some of its rows; the result is then
     their part of the whole batch's mean."""
     weight = hidden.to(predicted.dtype).expand_as(predicted)
-    return ((predicted - target).square() * weight).sum() / (weight.sum() if number is None else number)
+    error = (predicted - target).square() * weight
+    if energy > 0:
+        error = error * energy_weights(target, energy)
+    return error.sum() / (weight.sum() if number is None else number)

@@ -59,7 +59,11 @@ class PCM3Config:
     contrast and distillation count; view_weights: factors of both, 1 where a view is not named; own_views: of contrasts that the
     paper does not have, the domain prompt (a value of DOMAIN_OF_VIEW); distillation, prediction_weight, cmd_weight: loss terms
     (0 or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the decoder (as
-    released for PCM3_woprompt); topk: negatives in the distillation (at least their number = all)."""
+    released for PCM3_woprompt); topk: negatives in the distillation (at least their number = all).
+
+    Two additions to the prediction that are not the paper's: prediction_energy (0..1): by how much coordinates that move count
+    more (losses.energy_weights); latent_weight: of the error of the slow encoder's features of the whole clip, as a small
+    network of its own foretells them frame by frame from the masked view's."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     queue_size: int = 16384
@@ -75,6 +79,8 @@ class PCM3Config:
     distillation: bool = True
     cmd_weight: float = 1.0
     prediction_weight: float = 40.0
+    prediction_energy: float = 0.0
+    latent_weight: float = 0.0
     domain_prompts: bool = True
     task_prompts: bool = True
     prompt_place: str = "before_norm"
@@ -114,15 +120,18 @@ class PCM3Config:
 @dataclass(frozen=True)
 class Targets:
     """What the losses of a step are measured against. keys (n, dim): of the rows; all_keys (N, dim): of the whole batch; both
-    None where the encoder itself makes them, beside the other views; hidden_number (): hidden coordinates of the whole batch."""
+    None where the encoder itself makes them, beside the other views; hidden_number (): hidden coordinates of the whole batch;
+    latent (n, T, D): features of the whole clips of the rows, or None."""
 
     keys: Tensor | None
     all_keys: Tensor | None
     hidden_number: Tensor
+    latent: Tensor | None = None
 
     def rows(self, rows: slice) -> "Targets":
         """Those of some of the rows."""
-        return self if self.keys is None else replace(self, keys=self.keys[rows])
+        keys, latent = (None if rest is None else rest[rows] for rest in (self.keys, self.latent))
+        return replace(self, keys=keys, latent=latent)
 
 
 @dataclass
@@ -199,6 +208,9 @@ class PCM3(nn.Module):
         moco.copy_without_gradient(self.encoder_q, self.encoder_k)
         self.linear = frame_projection(features, config.decoder_hidden_size)
         self.recons_decoder = FrameDecoder(config.decoder_hidden_size, inputs)
+        if config.latent_weight > 0:
+            width = config.decoder_hidden_size
+            self.latent = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, features))
         self.register_buffer("queue", moco.new_queue(config.encoder.dim, config.queue_size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         if config.negatives == "others":  # whose key each is; -1: of nobody, as the first ones, which are drawn
@@ -274,15 +286,18 @@ class PCM3(nn.Module):
             return encoder.project(clips, views, updates).to(self.queue.dtype)
 
     def update_key_encoder(self) -> None:
-        """The slow encoder follows the encoder; it becomes its copy where the encoder itself makes the keys."""
-        momentum = 0.0 if self.config.key_encoder == "same" else self.config.key_momentum
+        """The slow encoder follows the encoder; it becomes its copy where nothing asks for a slow one."""
+        slow = self.config.key_encoder == "slow" or self.config.latent_weight > 0
+        momentum = self.config.key_momentum if slow else 0.0
         moco.momentum_update(self.encoder_q, self.encoder_k, momentum)
 
     @torch.no_grad()
     def targets(self, batch) -> Targets:
         """What the losses of this process's rows of a batch (see `forward`) are measured against: keys by the slow encoder, of
         all processes' rows, and how many coordinates are hidden in all of them."""
-        keys = all_keys = None
+        keys = all_keys = latent = None
+        if self.config.latent_weight > 0:
+            latent = self._encode(self.encoder_k, {"key": batch.target}, RunningUpdates())["key"]
         if self.config.key_encoder == "slow":
             updates = RunningUpdates()
             frames = self._encode(self.encoder_k, {"key": batch.key}, updates)["key"]
@@ -292,7 +307,7 @@ class PCM3(nn.Module):
             all_keys = self.world.gather(keys, "keys")
         hidden_number = losses.hidden_number(batch.hidden, batch.target)
         self.world.sum_([hidden_number], "loss denominator")
-        return Targets(keys, all_keys, hidden_number)
+        return Targets(keys, all_keys, hidden_number, latent)
 
     @torch.no_grad()
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
@@ -315,7 +330,8 @@ class PCM3(nn.Module):
 
         # 1. features of the views that are ready; the mixed one waits for company where a predicted one will come
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
-        needed = {"masked"} if "predicted" in contrasts or self.config.prediction_weight > 0 else set()
+        predicts = "predicted" in contrasts or self.config.prediction_weight > 0
+        needed = {"masked"} if predicts or targets.latent is not None else set()
         needed |= {"key"} if keys is None else set()
         wanted = [name for name in ("query", "key", "masked", "mixed") if name in needed or name in contrasts]
         wanted += [name for name in contrasts if name not in CONTRASTS]
@@ -325,10 +341,15 @@ class PCM3(nn.Module):
 
         # 2. prediction of the hidden motion, 3. the predicted view
         predicted, terms = None, {}
-        if "masked" in needed:
+        if targets.latent is not None:
+            share = len(batch.key) / len(batch.all_clips)  # of the whole batch's mean
+            terms["latent"] = share * losses.latent(self.latent(features["masked"]), targets.latent)
+        if predicts:
             decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
             predicted, for_view = self._predict(decoder_input, decoder_updates)
-            terms["prediction"] = losses.prediction(predicted, batch.target, batch.hidden, targets.hidden_number)
+            terms["prediction"] = losses.prediction(
+                predicted, batch.target, batch.hidden, targets.hidden_number, self.config.prediction_energy
+            )
         if "predicted" in contrasts:
             view = torch.where(batch.hidden, for_view, inputs["masked"])
             views = {"predicted": view, **{name: inputs[name] for name in later}}
@@ -347,6 +368,8 @@ class PCM3(nn.Module):
             total = total + self.config.cmd_weight * terms["distillation"]
         if self.config.prediction_weight > 0:
             total = total + self.config.prediction_weight * terms["prediction"]
+        if targets.latent is not None:
+            total = total + self.config.latent_weight * terms["latent"]
         return StepOutput(
             loss=total,
             losses={name: value.detach() for name, value in {**terms, "total": total}.items()},

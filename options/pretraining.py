@@ -282,6 +282,19 @@ def _add_contrast_group(p) -> None:
     g.add_argument(
         "--prediction-weight", type=non_negative, default=40.0, help="weight of the prediction error; 0 = off"
     )
+    g.add_argument(
+        "--prediction-energy",
+        type=share,
+        default=0.0,
+        help="let the error of coordinates that move count more: 0, all alike, as released; 1, in proportion to how far they move",
+    )
+    g.add_argument(
+        "--latent-weight",
+        type=non_negative,
+        default=0.0,
+        help="weight of a second prediction: the slow encoder's features of the whole clip, from the masked view; 0 = off, as "
+        "released; 1 is usual; follows by --contrast-m, usually 0.99 on small sets",
+    )
 
 
 def _add_view_group(p) -> None:
@@ -469,11 +482,15 @@ def wrong_with(args: argparse.Namespace) -> str | None:
         return f"--mix-length goes up to 16 units of 4 frames, got {args.mix_length[1]}"
     if abs(sum(args.mix_probabilities) - 1) > 1e-6:
         return f"--mix-probabilities must add up to 1, got {' '.join(map(str, args.mix_probabilities))}"
-    if args.prediction_weight == 0 and not any(args.view_weights.get(name, 1.0) for name in args.contrasts):
+    if args.prediction_energy > 0 and args.prediction_weight == 0:
+        return f"--prediction-energy {args.prediction_energy} weighs an error that --prediction-weight 0 switches off"
+    contrasted = any(args.view_weights.get(name, 1.0) for name in args.contrasts)
+    if not contrasted and args.prediction_weight == 0 and args.latent_weight == 0:
         return "nothing is left to train: every view and the prediction are switched off"
     if args.mask_segments > 64:
         return f"--mask-segments goes up to 64, the frames of a view, got {args.mask_segments}"
-    if args.prediction_weight > 0 or "predicted" in args.contrasts or "masked" in args.contrasts:
+    predicts = args.prediction_weight > 0 or args.latent_weight > 0
+    if predicts or "predicted" in args.contrasts or "masked" in args.contrasts:
         if int(5 * args.mask_ratio + 1e-9) < 1:
             return f"--mask-ratio {args.mask_ratio} hides none of the five body parts; give 0.2 or more"
     return None

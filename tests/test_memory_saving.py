@@ -77,6 +77,23 @@ def test_parts_give_the_whole_where_norms_are_fixed(parts, per_sample, contrasts
     assert results[0][2]["queue_ptr"].item() == ROWS
 
 
+@pytest.mark.parametrize("weight", [40.0, 0.0])
+def test_parts_give_the_whole_of_what_is_added_to_the_prediction(weight):
+    """Error by motion energy, and the latent target with and without the other prediction."""
+    results = []
+    for parts in (1, 4):
+        energy = 0.8 if weight else 0.0
+        contrasts = CONTRASTS if weight else ("query",)
+        pcm3 = model(contrasts=contrasts, prediction_weight=weight, prediction_energy=energy, latent_weight=2.0)
+        for module in pcm3.modules():
+            if isinstance(module, ViewNorm):
+                module.eval()
+        results.append(step(pcm3, a_batch(True), parts))
+    compare(*results)
+    output, gradients, _ = results[0]
+    assert ("prediction" in output.losses) == bool(weight) and gradients["latent.0.weight"].abs().max() > 0
+
+
 def test_one_part_is_forward_and_backward():
     whole, parts = model(), model()
     batch = a_batch(True)
