@@ -18,23 +18,21 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 
 import math
-import os
-import shlex
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from engine.encoders import check_same_backbone, encoder_config, sizes_refused
+from engine.encoders import encoder_config, sizes_refused
 from engine.graph import Ahead, CapturedPass, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pace import Pace
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, traffic_of
+from engine.restore import Start, checkpoint_content, open_start, restore, resume_command
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.signals import EXIT_STOPPED, StopRequest
 from engine.step import compute_gradients, train_step
@@ -47,25 +45,15 @@ from feeder.views import own_views
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import choose_engine
-from options.backbones import SIZES, encoder_flags
+from options.backbones import encoder_flags
 from options.common import PRECISIONS
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
-from utils.fingerprint import differences
 from utils.locks import Ownership
-from utils.run_folder import QuietFolder, RunFolder, own_folder, versions
+from utils.run_folder import QuietFolder, RunFolder, own_folder
 
 PROGRAM = "pretrain_moco_mask"
-
-# Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes,
-# but for rounding (threads, recompute; see benchmarks/bench_rounding.py) and what is named when it is given (precision, data).
-MAY_CHANGE = set(
-    "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
-    "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
-    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute resume_on_other_data "
-    "cuda_graph recurrent".split()
-) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
 
 
 def model_config(args, dataset: Dataset) -> PCM3Config:
@@ -120,18 +108,10 @@ def view_settings(args, dimensions: int) -> ViewSettings:
     )
 
 
-def recipe_before(args, start) -> str | None:
-    """The recipe of the checkpoint that --resume or --init-from name (earlier versions had the paper's only), None without."""
-    if start is None:
-        return None
-    found = start[0].get("arguments", {}).get("recipe")
-    return found if found in ("paper", "small") else "paper"
-
-
-def settle(args, clips: int, world: World, start) -> str:
-    """Makes the arguments whole for a set of so many training clips; returns what to say of it. start: what `open_start` found,
-    for the main process."""
-    before = world.tell(recipe_before(args, start))
+def settle(args, clips: int, world: World, start: Start | None) -> str:
+    """Makes the arguments whole for a set of so many training clips; returns what to log of it. start: the checkpoint that the run
+    begins with, for the main process."""
+    before = world.tell(start and start.recipe)
     try:
         said = settled(args, clips, before)
     except ValueError as error:
@@ -230,61 +210,12 @@ def data_of(batches: Batches, monitor: NeighbourMonitor | None) -> dict:
     return found if monitor is None else found | {"val": monitor.queries.clips.fingerprint}
 
 
-def checkpoint_content(args, model: PCM3, optimizer, step: int, steps_per_epoch: int, **more) -> dict:
-    """A checkpoint after `step` steps: what the release wrote, and what it takes to explain and to go on. more: further
-    fields of utils.checkpoint_schema."""
-    return {
-        "format": files.FORMAT,
-        "epoch": step // steps_per_epoch,
-        "step": step,
-        "state_dict": model.state_dict(),
-        "optimizer": files.optimizer_state(optimizer, model),
-        "config": model.config.to_dict(),
-        "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()},
-        "versions": versions(),
-        **more,
-    }
-
-
-def check_same_encoder(model: PCM3, content: dict, path) -> None:
-    """Refuses weights of an encoder with another backbone or other sizes, naming both."""
-    check_same_backbone(files.find_encoder(content, path).config, model.config.encoder.to_dict(), path)
-
-
-def check_same_run(args, content: dict, path) -> None:
-    """Refuses to resume with arguments that would make it another run, naming the first that differs."""
-    for name, old in content.get("arguments", {}).items():
-        new = getattr(args, name, old)
-        new = list(new) if isinstance(new, tuple) else new
-        if name not in MAY_CHANGE and new != old:
-            flag = "--" + name.replace("_", "-")
-            old, new = (" ".join(f"{k}={v:g}" for k, v in x.items()) if isinstance(x, dict) else x for x in (old, new))
-            raise UserError(
-                f"checkpoint {path} was trained with {flag} {old}, now it is {new}; resume with the old value, "
-                "or start a new run from its weights with --init-from"
-            )
-
-
-def open_start(args, note) -> tuple[dict, str | Path] | None:
-    """Content and path of the checkpoint that --resume or --init-from name; None for a run that starts from nothing."""
-    if args.init_from:
-        return files.load(args.init_from), args.init_from
-    if args.resume == "auto":
-        found = files.load_latest(args.checkpoint_path, note)
-        if found is None:
-            note(f"--resume auto: no checkpoint in {args.checkpoint_path}, a new run")
-        return found
-    if args.resume:
-        return files.load_resumable(args.resume), args.resume
-    return None
-
-
-def choose_way(args, device, world: World, start, note) -> tuple[str, str, str]:
+def choose_way(args, device, world: World, start: Start | None, note) -> tuple[str, str, str]:
     """--precision and --cuda-graph made definite (a capture that auto chose stays `auto`: it may fail), and both in words.
 
-    start: what `open_start` found; a resumed run keeps its precision, unless another one is given by name."""
+    A resumed run keeps its precision, unless another one is given by name."""
     asked, given = args.precision, args.precision != "auto"
-    before = start[0].get("arguments", {}).get("precision") if start and args.resume else None
+    before = start and start.precision
     if before in PRECISIONS and before not in ("auto", asked):
         if given:
             note(f"the run was computed in {before} so far, from here on in {asked}, as given")
@@ -294,47 +225,6 @@ def choose_way(args, device, world: World, start, note) -> tuple[str, str, str]:
         words += " (auto: as before)"
     captured, captured_words = choose_capture(args.cuda_graph, device, world.size, args.grad_accum, args.recompute)
     return precision, args.cuda_graph if captured else "off", f"{words}, {captured_words}"
-
-
-def check_same_data(args, content: dict, path, data: dict, note) -> None:
-    """Refuses to resume on other clips than the run began with, saying what differs, unless --resume-on-other-data."""
-    if "data" not in content:
-        note(f"checkpoint {path} does not say what data it was trained on (an earlier version's); it is not compared")
-        return
-    found = "; ".join(differences(content["data"], data))
-    if found and not args.resume_on_other_data:
-        raise UserError(
-            f"checkpoint {path}: {args.pre_dataset} {args.protocol} is not the data that the run began with: {found}; put that "
-            "data back, start a new run from its weights with --init-from, or go on all the same with --resume-on-other-data"
-        )
-    if found:
-        note(f"--resume-on-other-data: {found}")
-
-
-def restore(args, start, model: PCM3, optimizer, data: dict, note) -> tuple[int, dict]:
-    """Loads what `open_start` found; data: fingerprints of the clips. Returns the number of steps done and the progress of
-    the log (see Course), {} for a new run."""
-    if start is None:
-        return 0, {}
-    content, path = start
-    if args.init_from:
-        check_same_encoder(model, content, args.init_from)
-        state = files.state_dict_of(content, args.init_from)
-        if state.get("queue") is not None and state["queue"].shape != model.queue.shape:
-            note(f"--init-from: the queue has another size ({tuple(state['queue'].shape)}); it starts random")
-            state["queue"], state["queue_ptr"] = model.queue, model.queue_ptr
-        files.load_into(model, state, args.init_from)
-        note(f"weights from {args.init_from}")
-        return 0, {}
-    check_same_encoder(model, content, path)
-    check_same_run(args, content, path)
-    check_same_data(args, content, path, data, note)
-    files.load_into(model, files.state_dict_of(content, path), path)
-    files.load_optimizer_state(optimizer, model, content["optimizer"], path)
-    if args.resume == "auto" and path.name != files.LAST:
-        files.make_last(args.checkpoint_path, path)
-    note(f"resumed {path} at step {content['step']}")
-    return content["step"], content.get("progress", {})
 
 
 @dataclass(frozen=True)
@@ -419,7 +309,7 @@ class Course:
     def content(self, step: int) -> dict:
         """The checkpoint after `step` steps."""
         more = {"data": self.data, "progress": self.progress()}
-        return checkpoint_content(self.args, self.model, self.optimizer, step, self.per_epoch, **more)
+        return checkpoint_content(vars(self.args), self.model, self.optimizer, step, self.per_epoch, **more)
 
     def end_epoch(self, epoch: int, step: int) -> None:
         """The numbered checkpoint and the held-out 1-NN of an epoch, where they are due."""
@@ -442,25 +332,11 @@ class Course:
     def stopped(self, step: int, stop: StopRequest) -> int:
         """Says so; returns the exit status."""
         who = stop.received or "a signal to another process"
-        self.folder.say(f"stopped by {who} after step {step}; go on with: {go_on_command(self.world.size)}")
+        self.folder.say(f"stopped by {who} after step {step}; go on with: {resume_command(self.world.size)}")
         if self.world.size > 1:
             self.world.barrier()
             stop.ignore_from_now_on()
         return EXIT_STOPPED
-
-
-def go_on_command(processes: int) -> str:
-    """The command of this process with what it takes to go on where it stopped: --resume auto in the place of --init-from, of
-    --start-epoch and of another --resume. processes: on one machine; more machines need their own launchers' flags."""
-    words, kept = iter(sys.argv[1:]), []
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        if flag not in ("--init-from", "--start-epoch", "--resume"):
-            kept += [] if flag == "--resume-on-other-data" else [word]
-        elif not equals:
-            next(words, None)
-    launcher = f"python -m engine.launch --processes {processes}" if processes > 1 else "python"
-    return f"{launcher} {shlex.join([os.path.basename(sys.argv[0]), *kept])} --resume auto"
 
 
 def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, course: Course) -> None:
@@ -578,7 +454,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     owner: of the run folder, for the main process."""
     device = resolve_device(args.device)
     notes: list[str] = []
-    start = world.on_main(lambda: open_start(args, notes.append))
+    start = world.on_main(lambda: open_start(args.init_from, args.resume, args.checkpoint_path, notes.append))
     splits = ("train", "val") if args.knn_every else ("train",)
     dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
     clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
@@ -599,7 +475,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     choose_engine(model, args.recurrent)
     optimizer = make_optimizer(args, model)
     data = data_of(batches, monitor)
-    done, progress = world.tell(world.on_main(lambda: restore(args, start, model, optimizer, data, notes.append)))
+    done, progress = world.tell(world.on_main(lambda: restore(start, model, optimizer, vars(args), data, notes.append)))
     start = None  # its memory is the model's now
     copy_state(world, model, optimizer)
     resumed = Resumed(done + args.start_epoch * batches.steps_per_epoch, progress)

@@ -1,0 +1,170 @@
+"""Where a pretraining begins and goes on: what a checkpoint of it holds, which one a run starts from, and what must agree.
+
+A resumed run is the run that never stopped, so everything that decides what a step computes must be as it was: the encoder, the
+arguments (but for MAY_CHANGE), the clips. A run that starts from another's weights (--init-from) shares only the encoder with it.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.optim import Optimizer
+
+from engine.encoders import check_same_backbone
+from models.pcm3 import PCM3
+from options.backbones import SIZES
+from utils import checkpoint as files
+from utils.errors import UserError
+from utils.fingerprint import differences
+from utils.run_folder import versions
+
+# Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes,
+# but for rounding (threads, recompute; see benchmarks/bench_rounding.py) and what is named when it is given (precision, data).
+MAY_CHANGE = set(
+    "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
+    "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
+    "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute resume_on_other_data "
+    "cuda_graph recurrent".split()
+) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
+
+
+def checkpoint_content(
+    arguments: dict, model: PCM3, optimizer: Optimizer, step: int, steps_per_epoch: int, **more
+) -> dict:
+    """A checkpoint after `step` steps: what the release wrote, and what it takes to explain and to go on. arguments: of the
+    run, by name; more: further fields of utils.checkpoint_schema."""
+    return {
+        "format": files.FORMAT,
+        "epoch": step // steps_per_epoch,
+        "step": step,
+        "state_dict": model.state_dict(),
+        "optimizer": files.optimizer_state(optimizer, model),
+        "config": model.config.to_dict(),
+        "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()},
+        "versions": versions(),
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run begins with; resumes: whether it goes on with that run, or only takes its weights."""
+
+    content: dict
+    path: str | Path
+    resumes: bool
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that it was trained with; earlier versions had the paper's only."""
+        found = self.content.get("arguments", {}).get("recipe")
+        return found if found in ("paper", "small") else "paper"
+
+    @property
+    def precision(self) -> str | None:
+        """The precision of the run that is resumed, None where it says none."""
+        return self.content.get("arguments", {}).get("precision") if self.resumes else None
+
+
+def open_start(init_from: str, resume: str, folder, note: Callable[[str], None]) -> Start | None:
+    """The checkpoint that --init-from or --resume name, None for a run that starts from nothing. folder: where --resume auto looks;
+    note: told what is found."""
+    if init_from:
+        return Start(files.load(init_from), init_from, False)
+    if resume == "auto":
+        found = files.load_latest(folder, note)
+        if found is None:
+            note(f"--resume auto: no checkpoint in {folder}, a new run")
+        return found and Start(*found, True)
+    if resume:
+        return Start(files.load_resumable(resume), resume, True)
+    return None
+
+
+def check_same_encoder(model: PCM3, start: Start) -> None:
+    """Refuses weights of an encoder with another backbone or other sizes, naming both."""
+    config = files.find_encoder(start.content, start.path).config
+    check_same_backbone(config, model.config.encoder.to_dict(), start.path)
+
+
+def check_same_run(arguments: dict, start: Start) -> None:
+    """Refuses to resume with arguments that would make it another run, naming the first that differs."""
+    for name, old in start.content.get("arguments", {}).items():
+        new = arguments.get(name, old)
+        new = list(new) if isinstance(new, tuple) else new
+        if name not in MAY_CHANGE and new != old:
+            flag = "--" + name.replace("_", "-")
+            old, new = (" ".join(f"{k}={v:g}" for k, v in x.items()) if isinstance(x, dict) else x for x in (old, new))
+            raise UserError(
+                f"checkpoint {start.path} was trained with {flag} {old}, now it is {new}; resume with the old value, "
+                "or start a new run from its weights with --init-from"
+            )
+
+
+def check_same_data(arguments: dict, start: Start, data: dict, note: Callable[[str], None]) -> None:
+    """Refuses to resume on other clips than the run began with, saying what differs, unless --resume-on-other-data."""
+    if "data" not in start.content:
+        note(
+            f"checkpoint {start.path} does not say what data it was trained on (an earlier version's); it is not compared"
+        )
+        return
+    found = "; ".join(differences(start.content["data"], data))
+    if found and not arguments["resume_on_other_data"]:
+        name = f"{arguments['pre_dataset']} {arguments['protocol']}"
+        raise UserError(
+            f"checkpoint {start.path}: {name} is not the data that the run began with: {found}; put that data back, start a "
+            "new run from its weights with --init-from, or go on all the same with --resume-on-other-data"
+        )
+    if found:
+        note(f"--resume-on-other-data: {found}")
+
+
+def load_weights(start: Start, model: PCM3, note: Callable[[str], None]) -> None:
+    """Weights and queue of another run (--init-from); a queue of another size is left as it is."""
+    check_same_encoder(model, start)
+    state = files.state_dict_of(start.content, start.path)
+    if state.get("queue") is not None and state["queue"].shape != model.queue.shape:
+        note(f"--init-from: the queue has another size ({tuple(state['queue'].shape)}); it starts random")
+        state["queue"], state["queue_ptr"] = model.queue, model.queue_ptr
+    files.load_into(model, state, start.path)
+    note(f"weights from {start.path}")
+
+
+def restore(
+    start: Start | None, model: PCM3, optimizer: Optimizer, arguments: dict, data: dict, note: Callable[[str], None]
+) -> tuple[int, dict]:
+    """Loads what `open_start` found into model and optimizer. arguments: of the run, by name; data: fingerprints of its clips, by
+    split. Returns the steps done and the progress of the log after them (0 and {} for a new run); UserError where the
+    checkpoint is of another run."""
+    if start is None:
+        return 0, {}
+    if not start.resumes:
+        load_weights(start, model, note)
+        return 0, {}
+    content, path = start.content, start.path
+    check_same_encoder(model, start)
+    check_same_run(arguments, start)
+    check_same_data(arguments, start, data, note)
+    files.load_into(model, files.state_dict_of(content, path), path)
+    files.load_optimizer_state(optimizer, model, content["optimizer"], path)
+    if arguments["resume"] == "auto" and path.name != files.LAST:
+        files.make_last(arguments["checkpoint_path"], path)
+    note(f"resumed {path} at step {content['step']}")
+    return content["step"], content.get("progress", {})
+
+
+def resume_command(processes: int) -> str:
+    """The command of this process with what it takes to go on where it stopped: --resume auto in the place of --init-from, of
+    --start-epoch and of another --resume. processes: on one machine; more machines need their own launchers' flags."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if flag not in ("--init-from", "--start-epoch", "--resume"):
+            kept += [] if flag == "--resume-on-other-data" else [word]
+        elif not equals:
+            next(words, None)
+    launcher = f"python -m engine.launch --processes {processes}" if processes > 1 else "python"
+    return f"{launcher} {shlex.join([os.path.basename(sys.argv[0]), *kept])} --resume auto"
