@@ -33,7 +33,15 @@ from engine.pace import Pace
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, traffic_of
 from engine.restore import Start, checkpoint_content, open_start, restore, resume_command
-from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.setup import (
+    Dataset,
+    choose_precision,
+    choose_recurrent,
+    find_dataset,
+    prepare_process,
+    resolve_device,
+    resolve_precision,
+)
 from engine.signals import EXIT_STOPPED, StopRequest
 from engine.step import compute_gradients, train_step
 from feeder.batches import Batches
@@ -472,7 +480,10 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     model.set_compute_dtype(compute_dtype)
     model.set_world(world)
     set_recompute(model, args.recompute)
-    choose_engine(model, args.recurrent)
+    recurrent = choose_recurrent(args.recurrent, device, args.precision, model)
+    choose_engine(model, recurrent)
+    if recurrent != args.recurrent:
+        notes.append(f"recurrent layers: {recurrent} (auto; --recurrent cudnn for one layer after the other)")
     optimizer = make_optimizer(args, model)
     data = data_of(batches, monitor)
     done, progress = world.tell(world.on_main(lambda: restore(start, model, optimizer, vars(args), data, notes.append)))

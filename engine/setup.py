@@ -11,6 +11,7 @@ import torch
 from data_gen.normalise import EVERY_STEP
 from engine.transfer import FrameForm, adapt, say_transfer
 from feeder.clips import PackedClips, load_clips
+from models.recurrent import ForwardGRU, wavefront_works
 from options.datasets import DATASETS, DatasetRow, DescriptionError, from_description
 from utils.arrays import SIDECAR, split_files
 from utils.drawing import Z_UP
@@ -75,6 +76,19 @@ def choose_precision(asked: str, device: torch.device, backbone: str) -> tuple[s
         return asked, asked
     name = "bf16" if units else "fp32"
     return name, f"{name} (auto: {why}{'; --precision fp32 for float32' if units else ''})"
+
+
+def choose_recurrent(asked: str, device: torch.device, precision: str, model: torch.nn.Module) -> str:
+    """What --recurrent asks for -> a name of models.recurrent.RUNS, or auto, which is each layer's own choice.
+
+    auto takes the wavefront where it was measured to be faster (RESULTS.md, "On a GPU": bf16, a card of compute capability 9, the
+    paper's encoder) and Triton can build it: in bf16 on such a card, for two layers or more of 512 numbers or more."""
+    measured = device.type == "cuda" and precision == "bf16" and torch.version.hip is None
+    if asked != "auto" or not measured or torch.cuda.get_device_capability(device)[0] != 9:
+        return asked
+    layers = [module for module in model.modules() if isinstance(module, ForwardGRU)]
+    large = any(layer.num_layers > 1 and layer.hidden_size >= 512 for layer in layers)
+    return "wavefront" if large and wavefront_works(device) else asked
 
 
 def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:

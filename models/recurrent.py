@@ -377,7 +377,7 @@ class ForwardGRU(nn.Module):
     implementation: "own" (the loop over frames in an autograd function), "cudnn" (torch's GRU once per layer and direction:
     cuDNN on a CUDA device, torch's native one elsewhere), "streams" (the same, the two directions side by side on a CUDA
     device), "wavefront" (all layers at once, models.recurrent_wave: needs Triton) or "auto" (own on a CPU, cudnn
-    elsewhere: the last two have not been timed); an attribute as well.
+    elsewhere; engine.setup.choose_recurrent knows when the wavefront is faster); an attribute as well.
     Raises ValueError for sizes below 1, another number of directions, or inputs of other shapes or type than this."""
 
     def __init__(self, input_size, hidden_size, num_layers, directions=2, compute_dtype: torch.dtype | None = None):
@@ -522,6 +522,18 @@ def choose_engine(module: nn.Module, implementation: str) -> None:
     for layer in module.modules():
         if isinstance(layer, ForwardGRU):
             layer.implementation = implementation
+
+
+def wavefront_works(device: torch.device) -> bool:
+    """Whether Triton can build and run the wavefront's kernels here, by a trial of some seconds: it needs a C compiler too."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            trial = ForwardGRU(8, 16, 2, compute_dtype=torch.bfloat16).to(device)
+        trial.implementation = "wavefront"
+        trial(torch.zeros(2, 3, 8, device=device))[0].sum().backward()
+    except Exception:  # of torch, Triton, the compiler or the driver: whatever it is, the other engines are there
+        return False
+    return True
 
 
 RUNS = {

@@ -66,7 +66,7 @@ def _add_memory_flags(g) -> None:
         default="auto",
         help="what computes recurrent layers: own = our loop over frames, cudnn = torch's GRU a layer and direction, streams = "
         "the same with two directions side by side on a card, wavefront = all layers at once by Triton on a card; auto = own on "
-        "a processor, cudnn on a card (the last two have not been timed on one)",
+        "a processor, on a card wavefront where it was measured to be faster (bf16, capability 9, large layers), else cudnn",
     )
     g.add_argument(
         "--recompute",

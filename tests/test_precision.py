@@ -1,6 +1,7 @@
 """--precision auto: from what the hardware has, the same each time, said, written down, and kept by a run that goes on."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import pretrain_moco_mask
 from engine import setup
 from engine.setup import choose_precision
 from models.backbones import BACKBONES
+from models.recurrent import ForwardGRU, wavefront_works
 from utils import checkpoint as files
 from utils.errors import UserError
 
@@ -146,3 +148,31 @@ def test_evaluations_say_and_write_it(data, tmp_path, monkeypatch, main):
         assert start["arguments"]["precision"] == chosen
     features = json.loads((tmp_path / "bf16/result.json").read_text())["features"]
     assert "bf16" in features if main is action_classification.main else features
+
+
+@pytest.mark.parametrize(
+    "capability, precision, hidden, layers, works, chosen",
+    (
+        ((9, 0), "bf16", 512, 2, True, "wavefront"),
+        ((9, 0), "bf16", 512, 2, False, "auto"),  # no compiler
+        ((9, 0), "fp32", 512, 2, True, "auto"),
+        ((8, 0), "bf16", 512, 2, True, "auto"),
+        ((9, 0), "bf16", 256, 2, True, "auto"),
+        ((9, 0), "bf16", 512, 1, True, "auto"),
+    ),
+)
+def test_the_wavefront_is_chosen_where_it_was_measured(
+    monkeypatch, capability, precision, hidden, layers, works, chosen
+):
+    card(monkeypatch, *capability)
+    monkeypatch.setattr(setup, "wavefront_works", lambda device: works)
+    model = torch.nn.Sequential(ForwardGRU(4, hidden, layers))
+    assert setup.choose_recurrent("auto", CARD, precision, model) == chosen
+    assert setup.choose_recurrent("cudnn", CARD, precision, model) == "cudnn"
+    assert setup.choose_recurrent("auto", CPU, precision, model) == "auto"
+
+
+def test_without_triton_the_trial_of_the_wavefront_is_a_no(monkeypatch):
+    monkeypatch.setitem(sys.modules, "models.recurrent_wave", None)
+    monkeypatch.delattr("models.recurrent_wave", raising=False)
+    assert not wavefront_works(CPU)
