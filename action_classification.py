@@ -3,7 +3,7 @@
     python action_classification.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ntu60 --protocol cross_view
 
 The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, predictions.csv
-(which clips went wrong), scores.npz (for ensemble.py) and classifier.pth of the last seed (for predict.py); with --occlusion
+(which clips went wrong), scores.npz (for tools/ensemble.py) and classifier.pth of the last seed (for predict.py); with --occlusion
 and --early also curves, as data and pictures.
 Linear evaluation may run in several processes (torchrun), which share the encoding; the main one writes and prints.
 `engine.classify` holds the protocol and the checks it makes of itself, `engine.robustness` the further tests.

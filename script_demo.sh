@@ -40,7 +40,7 @@ fi
 # Twenty classes: each exercise, done correctly or incorrectly, by people that no encoder has seen. Beside raw joints and a
 # random encoder, because pretraining is worth what it gives above them.
 echo "== what the encoder is worth, beside what anybody has without it"
-python visualize.py "$checkpoint" --data-root "$data_root" --output "$runs/prediction.png" >"$runs/picture.txt" 2>&1 &
+python -m tools.visualize "$checkpoint" --data-root "$data_root" --output "$runs/prediction.png" >"$runs/picture.txt" 2>&1 &
 picture=$!
 trap 'kill "$picture" 2>/dev/null || true' EXIT
 if [ -e "$runs/baselines/result.json" ]; then
@@ -54,5 +54,5 @@ status=0
 wait "$picture" || status=$?
 cat "$runs/picture.txt"
 [ "$status" = 0 ] || exit "$status"
-python report.py "$runs" --data-root "$data_root" --output "$runs/report.html"
+python -m tools.report "$runs" --data-root "$data_root" --output "$runs/report.html"
 echo "demo finished in $((SECONDS - ready)) s (environment $((ready - start)) s); runs, prediction.png and report.html are in $runs"

@@ -95,7 +95,7 @@ if [ -n "$bone" ] && [ -n "$motion" ]; then
     run_task linear_bone action_classification.py --pretrained "$bone" "${linear[@]}"
     run_task linear_motion action_classification.py --pretrained "$motion" "${linear[@]}"
     echo "== ensemble"
-    python ensemble.py "$runs"/linear "$runs"/linear_bone "$runs"/linear_motion --output "$runs/ensemble.json"
+    python -m tools.ensemble "$runs"/linear "$runs"/linear_bone "$runs"/linear_motion --output "$runs/ensemble.json"
     results+=("$runs/ensemble.json")
 fi
 echo "== table ($runs/table.md)"

@@ -69,7 +69,7 @@ train_and_test() { # folder of the runs, more flags of pretraining
             --finetune-skeleton-representation graph-based --resume auto
     done
     if [ "${streams[*]}" = "joint bone motion" ]; then
-        run python ensemble.py "$runs/${dataset}_${protocol}_"{joint,bone,motion}/linear
+        run python -m tools.ensemble "$runs/${dataset}_${protocol}_"{joint,bone,motion}/linear
     fi
 }
 

@@ -16,5 +16,5 @@ python pretrain_moco_mask.py --data-root "$data_root" --pre-dataset ui_prmd --re
 python action_classification.py --data-root "$data_root" --finetune-dataset ui_prmd --seed "$seed" \
     --pretrained "$runs/pretrained/checkpoint_last.pth.tar" --cache-features --batch-size 128 --checkpoint-path "$runs/linear"
 rm -f "$output.new"
-python convert_checkpoint.py "$runs/linear/classifier.pth" --to encoder --half --output "$output.new"
+python -m tools.convert_checkpoint "$runs/linear/classifier.pth" --to encoder --half --output "$output.new"
 mv "$output.new" "$output"

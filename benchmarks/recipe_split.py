@@ -1,7 +1,7 @@
 """The data set on which recipes are searched: UI-PRMD's twenty classes, three training subjects against two others of them.
 
     python -m benchmarks.recipe_split --data-root data
-    python ablation.py --data-root data --dataset ui_prmd_search --rows benchmarks/recipe_search.json --seeds 1
+    python -m tools.ablation --data-root data --dataset ui_prmd_search --rows benchmarks/recipe_search.json --seeds 1
 
 Its clips are those of the five training subjects of `ui_prmd_quality` only, so that the test split is not looked at while
 recipes are chosen: subjects 3 and 9 ask, 1, 5 and 7 are learned from. Subject 7 is kept out of the questions, because what the

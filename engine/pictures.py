@@ -1,4 +1,4 @@
-"""What a pretraining model sees and predicts, as panels to draw: for visualize.py, report.py and TensorBoard.
+"""What a pretraining model sees and predicts, as panels to draw: for tools/visualize.py, tools/report.py and TensorBoard.
 
 A `Panel` is a clip with a title and colours. `clip_panels` shows clips as they are, `view_panels` the views of a
 training step, `prediction_panels` what a model makes of hidden body parts.

@@ -1,4 +1,4 @@
-"""What run folders say of themselves: arguments, curves and results, for visualize.py and report.py.
+"""What run folders say of themselves: arguments, curves and results, for tools/visualize.py and tools/report.py.
 
 Files are read as what they are, somebody else's: a line that is no record is left out, a file that cannot be read is a
 sentence, and nothing is believed to be there.
@@ -125,7 +125,7 @@ def is_run(folder: Path) -> bool:
 
 
 def is_fusion(path: Path) -> bool:
-    """Whether a file is what ensemble.py --output wrote."""
+    """Whether a file is what tools/ensemble.py --output wrote."""
     if path.suffix != ".json" or path.name in (ARGUMENTS, RESULT) or not 0 < path.stat().st_size < MAX_JSON_BYTES:
         return False
     try:
@@ -162,7 +162,7 @@ def _name(run: Path, given: Path, several: bool) -> str:
 
 
 def _below(folder: Path, depth: int):
-    """Run folders and result files of ensemble.py at and below a folder."""
+    """Run folders and result files of tools/ensemble.py at and below a folder."""
     if is_run(folder):
         yield folder
     for path in sorted(folder.iterdir()):

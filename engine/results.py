@@ -4,7 +4,7 @@
     python -m engine.results runs/joint_seed1 runs/joint_seed2 runs/joint_seed3 --seeds
     python -m engine.results runs --latex --output table.tex
 
-Each argument is a folder with results somewhere below it, or a result file itself (that of ensemble.py too). Shares are shown
+Each argument is a folder with results somewhere below it, or a result file itself (that of tools/ensemble.py too). Shares are shown
 in percent, errors in mm. With --seeds results of encoders that differ in nothing but the seed of their pretraining are one row:
 mean and standard deviation over the pretrainings. The table is Markdown, or LaTeX; where the paper has a figure for a row, it
 stands beside it.
@@ -325,7 +325,7 @@ def make_parser() -> argparse.ArgumentParser:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folders with results in them or below, or result files (of ensemble.py too)",
+        help="folders with results in them or below, or result files (of tools/ensemble.py too)",
     )
     parser.add_argument(
         "--seeds",

@@ -1,4 +1,4 @@
-"""Flags of ablation.py."""
+"""Flags of tools/ablation.py."""
 
 import argparse
 import json
@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Runs that are finished are not repeated, an interrupted one is resumed: give the same command again. Every row is a "
         "command line that --dry-run prints. The defaults are small, to compare rows on UI-PRMD; for a real table give "
         'the paper\'s run: --pretrain-flags "" --linear-flags "".',
+        program="tools.ablation",
     )
     common.add_data_group(p, "--dataset", "ui_prmd_quality", "to pretrain and to evaluate on")
     g = p.add_argument_group("ablation")

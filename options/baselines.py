@@ -22,8 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
         "pooling, the same encoder trained with labels, and pretrained ones.",
         "One classifier reads all of them: logistic regression, whose strength is chosen on subjects held out of the training "
         "split, and 1-NN. A pretrained encoder is worth something where it is above the best row that needs no pretraining.",
+        program="engine.baselines",
     )
-    p.prog = "python -m engine.baselines"
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("what is compared")
     common.add_other_data(g)

@@ -49,9 +49,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (--help explains the flags)\n")
 
 
-def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser in the style of all programs; flags may not be shortened, so that a new flag never breaks a script."""
-    return Parser(description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
+def parser(description: str, epilog: str = "", program: str | None = None) -> argparse.ArgumentParser:
+    """A parser in the style of all programs; flags may not be shortened, so that a new flag never breaks a script. program:
+    the name of one that is started as `python -m NAME`."""
+    prog = program and f"python -m {program}"
+    return Parser(prog=prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
 
 
 def number(kind, low=None, high=None, above=None):

@@ -1,4 +1,4 @@
-"""Flags of convert_checkpoint.py."""
+"""Flags of tools/convert_checkpoint.py."""
 
 import argparse
 
@@ -13,6 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Says what a checkpoint holds and, with --to, writes it in another format: ours, that of the original release, or the "
         "encoder by itself.",
         "Every tensor that is kept stays bit for bit as it is (but for --half).",
+        program="tools.convert_checkpoint",
     )
     p.add_argument(
         "checkpoint", help="ours, a released one, a relative's (CMD, HaLP, skeleton-contrast), or a bare encoder"

@@ -1,4 +1,4 @@
-"""Command line of `ensemble.py`."""
+"""Command line of `tools/ensemble.py`."""
 
 import argparse
 
@@ -7,13 +7,16 @@ weights, and prints the accuracy of each run and of each fusion. Clips are match
 refused. No network and no data set is needed, only the scores.npz of each run."""
 
 EXAMPLE = """example, the three streams with the usual weights and a search of better ones:
-  python ensemble.py runs/linear_joint runs/linear_bone runs/linear_motion --weights 0.6 0.6 0.4 --search"""
+  python -m tools.ensemble runs/linear_joint runs/linear_bone runs/linear_motion --weights 0.6 0.6 0.4 --search"""
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The parser; its values are documented in their help texts."""
     parser = argparse.ArgumentParser(
-        "ensemble.py", description=DESCRIPTION, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m tools.ensemble",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "runs",

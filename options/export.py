@@ -1,4 +1,4 @@
-"""Flags of export.py."""
+"""Flags of tools/export.py."""
 
 import argparse
 
@@ -13,6 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Writes an encoder as a program that needs none of this repository: torch.export (.pt2) or ONNX (.onnx).",
         "The written file is loaded again and compared with the encoder before it gets its name. Inputs are normalised "
         "coordinates, F = V * C * M numbers a frame: joint by joint, then coordinate, then person.",
+        program="tools.export",
     )
     p.add_argument("checkpoint", help="ours, a released one, a relative's, or a bare encoder")
     p.add_argument(

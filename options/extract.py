@@ -1,4 +1,4 @@
-"""Flags of extract_features.py, and those that all programs share which load an encoder by itself."""
+"""Flags of tools/extract_features.py, and those that all programs share which load an encoder by itself."""
 
 import argparse
 
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Writes the features of a folder of clips, or of a prepared data set: features.npy (N, D) and names.txt, and with "
         "--frames the features of every frame.",
         "The output folder appears when all of it is there, or not at all. In Python: engine/features.py.",
+        program="tools.extract_features",
     )
     g = p.add_argument_group("encoder")
     g.add_argument(

@@ -1,4 +1,4 @@
-"""Flags of live_demo.py."""
+"""Flags of tools/live_demo.py."""
 
 import argparse
 
@@ -13,6 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         "frame costs.",
         "The encoder keeps its state from frame to frame, so that a frame costs the same however long the stream. It needs one "
         "that sees no future: gru, or a transformer pretrained with --causal.",
+        program="tools.live_demo",
     )
     g = p.add_argument_group("classifier")
     g.add_argument(

@@ -1,4 +1,4 @@
-"""Flags of report.py."""
+"""Flags of tools/report.py."""
 
 import argparse
 
@@ -10,13 +10,14 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "One HTML file of any runs: results, curves, confusion, the hardest classes and predictions as moving figures.",
         "The file holds everything it shows and asks no network; it can be sent by mail and opened in any browser.",
+        program="tools.report",
     )
     p.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
         help="run folders of pretraining and of evaluations, folders that hold several of them (such as runs/demo), or "
-        "result files of ensemble.py",
+        "result files of tools/ensemble.py",
     )
     p.add_argument("--output", default="report.html", metavar="FILE", help="file to write, .html")
     p.add_argument("--title", default="", help="heading; default: the names of the folders")

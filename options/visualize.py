@@ -1,4 +1,4 @@
-"""Flags of visualize.py."""
+"""Flags of tools/visualize.py."""
 
 import argparse
 
@@ -12,6 +12,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Draws clips of a data set, what a pretrained model sees and predicts, its features, or a run's curves.",
         "The ending of --output says how: .png, .pdf and .svg are strips of poses, .gif and .mp4 move (.mp4 needs ffmpeg).",
+        program="tools.visualize",
     )
     p.add_argument(
         "source",

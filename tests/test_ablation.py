@@ -7,8 +7,8 @@ import pytest
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
-import ablation
 from options import classification, pretraining, retrieval
+from tools import ablation
 
 SMALL = (
     "--pretrain-flags '--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 8 --contrast-k 16 --max-steps 2' "

@@ -16,7 +16,6 @@ import action_detection
 import action_retrieval
 import motion_prediction
 import pretrain_moco_mask
-import visualize
 from engine.encoders import fit_norm, random_encoder
 from models.attention import Attention
 from models.backbones import BACKBONES
@@ -27,6 +26,7 @@ from models.pcm3 import PCM3, PCM3Config
 from models.stgcn import neighbours
 from options import backbones as flags
 from options.pretraining import build_parser
+from tools import visualize
 from utils import checkpoint as files
 from utils.distributed import World
 from utils.skeleton import LAYOUTS, get_layout

@@ -8,11 +8,10 @@ import pytest
 from make_checkpoint import write_classifier, write_pretrained
 from programs import call, refused
 
-import extract_features
-import live_demo
 from data_gen import check, from_arrays, from_pyskl
 from data_gen.ui_prmd import read_packed
 from engine.features import load
+from tools import extract_features, live_demo
 from utils.clip_check import OddClips, clip_faults
 from utils.errors import UserError
 from utils.files import dump_pickle, load_json

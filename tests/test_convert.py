@@ -6,9 +6,9 @@ import torch
 from make_checkpoint import CAUSAL, SMALL, new_model, write_classifier, write_pretrained, write_released
 from programs import call, refused
 
-import convert_checkpoint
 from engine.features import load
 from models.pcm3 import PCM3Config
+from tools import convert_checkpoint
 from utils import checkpoint as files
 from utils.files import dump_pickle
 

@@ -21,8 +21,8 @@ from data_gen.from_arrays import ArrayClips, number_labels, read_list
 from data_gen.from_files import read_class_names
 from engine.features import as_clip
 from engine.report_runs import read_metrics
-from live_demo import parse_line
 from options.datasets import MAX_CLASSES
+from tools.live_demo import parse_line
 from utils import checkpoint as files
 from utils.arrays import SIDECAR, open_split
 from utils.clip_check import clip_faults

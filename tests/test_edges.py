@@ -15,13 +15,12 @@ from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import action_classification
-import extract_features
-import live_demo
 import pretrain_moco_mask
 from data_gen import raw_pku
 from engine.features import as_clip, as_numbers, load
 from engine.report_runs import curve_panels, read_metrics, read_run
 from options.datasets import DescriptionError, from_description
+from tools import extract_features, live_demo
 from utils import checkpoint as files
 from utils import machine
 from utils.arrays import open_split
@@ -152,10 +151,12 @@ def test_a_full_disk_is_a_sentence(tmp_path):
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", np.random.default_rng(0).normal(0, 0.3, (3000, 25, 3)))
     err = limited(
-        "extract_features", f"--pretrained {checkpoint} --input {tmp_path}/in --frames --output {tmp_path}/out", 20_000
+        "tools.extract_features",
+        f"--pretrained {checkpoint} --input {tmp_path}/in --frames --output {tmp_path}/out",
+        20_000,
     )
     assert "a.npy: the file would exceed" in err
-    err = limited("export", f"{checkpoint} --output {tmp_path}/e.pt2", 4096)
+    err = limited("tools.export", f"{checkpoint} --output {tmp_path}/e.pt2", 4096)
     assert "the file would exceed" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.pth", "in"]
 

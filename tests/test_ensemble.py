@@ -1,4 +1,4 @@
-"""utils.fusion and the program ensemble.py."""
+"""utils.fusion and the program tools/ensemble.py."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bombs import npy_header, write_bomb
 
-import ensemble
+from tools import ensemble
 from utils.errors import UserError
 from utils.fusion import (
     check_weights,
@@ -252,7 +252,7 @@ def test_mistakes_are_sentences(runs, tmp_path):
 
 def test_the_command_runs_and_ends_with_status_2_for_a_mistake(runs):
     def call(*argv):
-        return subprocess.run([sys.executable, "ensemble.py", *argv], cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-m", "tools.ensemble", *argv], cwd=ROOT, capture_output=True, text=True)
 
     good = call(*map(str, runs))
     assert good.returncode == 0 and "weights 0.6 0.6 0.4" in good.stdout, good.stderr

@@ -10,11 +10,7 @@ from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
-import convert_checkpoint
-import export
-import extract_features
-import report
-import visualize
+from tools import convert_checkpoint, export, extract_features, report, visualize
 from utils import checkpoint as files
 from utils.errors import describe_os_error
 from utils.files import write_json

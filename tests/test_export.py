@@ -9,9 +9,9 @@ import torch
 from make_checkpoint import CAUSAL, write_pretrained
 from programs import call, refused
 
-import export
 from engine.features import load
 from models.encoder import Encoder
+from tools import export
 
 TINY = {"backbone": "gru", "hidden_size": 16, "num_layers": 1}
 

@@ -10,8 +10,8 @@ from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import action_retrieval
-import extract_features
 from engine.features import load
+from tools import extract_features
 from utils.features import read_features
 
 RNG = np.random.default_rng(3)

@@ -10,7 +10,6 @@ import pytest
 from programs import call, refused
 
 import action_retrieval
-import extract_features
 import pretrain_moco_mask
 from data_gen import check, from_arrays, from_poses, from_pyskl
 from data_gen.normalise import normalise
@@ -19,6 +18,7 @@ from data_gen.poses.door import Wishes, survey
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
 from options.datasets import from_description
+from tools import extract_features
 from utils.arrays import SIDECAR, open_split
 from utils.skeleton import KINECT_V2, get_layout
 

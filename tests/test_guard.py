@@ -14,10 +14,10 @@ from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
-import extract_features
 from data_gen import from_arrays, from_ctrgcn, from_pyskl
 from data_gen.from_files import first_label, read_class_names
 from options.datasets import MAX_CLASSES
+from tools import extract_features
 from utils.arrays import open_split
 from utils.errors import UserError
 from utils.files import ArrayArchive, dump_pickle, load_json, load_pickle, map_npy, read_npy, read_text

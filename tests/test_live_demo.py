@@ -12,9 +12,9 @@ from make_checkpoint import CAUSAL, write_classifier
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
-import live_demo
 from engine.features import load_classifier
 from engine.setup import find_dataset
+from tools import live_demo
 
 RNG = np.random.default_rng(5)
 

@@ -15,7 +15,7 @@ from test_pretrain_program import QUEUE, SMALL, lines
 
 import action_classification
 import pretrain_moco_mask
-import visualize
+from tools import visualize
 from utils import checkpoint as files
 from utils import locks
 from utils.errors import UserError

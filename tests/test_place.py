@@ -10,10 +10,9 @@ from programs import call, refused
 
 import action_classification
 import action_retrieval
-import extract_features
-import visualize
 from engine.evaluation import Place, find_place, pretraining_of
 from options.datasets import DATASETS
+from tools import extract_features, visualize
 from utils.files import load_json, write_json
 
 

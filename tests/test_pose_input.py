@@ -9,10 +9,9 @@ import pytest
 from make_checkpoint import write_classifier, write_pretrained
 from programs import call, refused
 
-import extract_features
-import live_demo
 from engine.clip_files import ClipFiles, PoseFiles, open_clips
 from engine.features import load
+from tools import extract_features, live_demo
 from utils.errors import UserError
 
 CLIPS = pf.real_clips(classes=2, each=2, frames=12)

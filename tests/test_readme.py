@@ -22,14 +22,14 @@ PARSERS = {
     "action_detection.py": "detection",
     "motion_prediction.py": "prediction",
     "predict.py": "predict",
-    "ensemble.py": "ensemble",
-    "ablation.py": "ablation",
-    "visualize.py": "visualize",
-    "report.py": "report",
-    "extract_features.py": "extract",
-    "export.py": "export",
-    "live_demo.py": "live",
-    "convert_checkpoint.py": "convert",
+    "tools/ensemble.py": "ensemble",
+    "tools/ablation.py": "ablation",
+    "tools/visualize.py": "visualize",
+    "tools/report.py": "report",
+    "tools/extract_features.py": "extract",
+    "tools/export.py": "export",
+    "tools/live_demo.py": "live",
+    "tools/convert_checkpoint.py": "convert",
 }
 
 
@@ -52,7 +52,11 @@ def parser_of(module):
 
 @pytest.mark.parametrize(
     "program",
-    sorted(p.name for p in ROOT.glob("*.py") if "ArgumentParser" in p.read_text() or "from options" in p.read_text()),
+    sorted(
+        str(p.relative_to(ROOT))
+        for p in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py")]
+        if "from options" in p.read_text()
+    ),
 )
 def test_every_program_is_held_to_its_parser(program):
     assert program in PARSERS, f"{program} has flags; put it into PARSERS, so that commands in the texts are tried"
@@ -75,7 +79,8 @@ def test_every_command_parses(command):
     if "[" in command or "..." in command or words[0].startswith("examples/"):
         return
     folder = words[0].rpartition("/")[0]
-    name = words[0].removesuffix(".py").replace("/", ".") if folder else f"options.{PARSERS[words[0]]}"
+    held = PARSERS.get(words[0])
+    name = f"options.{held}" if held else words[0].removesuffix(".py").replace("/", ".")
     parse = parser_of(importlib.import_module(name))
     if parse is None:
         assert folder == "benchmarks", f"{words[0]}: what parses its flags?"
@@ -90,7 +95,9 @@ def test_every_command_parses(command):
 def test_every_file_named_exists(path):
     text = path.read_text()
     names = set(
-        re.findall(r"`((?:models|feeder|engine|options|utils|data_gen|tests|benchmarks|examples)/[\w./-]*\w)`", text)
+        re.findall(
+            r"`((?:models|feeder|engine|options|utils|data_gen|tests|tools|benchmarks|examples)/[\w./-]*\w)`", text
+        )
     )
     names |= set(re.findall(r"\]\(((?!http)[^)#]+)\)", text)) | set(re.findall(r"`(script_\w+\.sh|\w+\.py)`", text))
     for name in names:
@@ -105,13 +112,14 @@ def test_every_link_into_a_text_finds_its_heading(path):
 
 
 def test_where_is_what_is_complete():
-    """Each program, script and folder has its place in the README's table."""
+    """Each program, script and folder, and each of tools/, has its place in the README's table."""
     table = (ROOT / "README.md").read_text().split("\n## Where is what\n")[1].split("\n## ")[0]
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
     tops = {name if "/" not in name else name.split("/")[0] + "/" for name in tracked if not name.startswith(".")}
     places = {top for top in tops if top.endswith((".py", "/")) or re.fullmatch(r"script_\w+\.sh", top)}
+    places |= {name for name in PARSERS if name.startswith("tools/")}
     missing = {top for top in places - {"script_environment.sh"} if f"`{top}`" not in table}  # sourced by the others
     assert not missing, missing
 

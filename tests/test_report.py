@@ -18,10 +18,10 @@ from programs import call, refused
 
 import action_classification
 import pretrain_moco_mask
-import report
 from engine.report_page import script_json, text, thinned
 from engine.report_runs import curve_panels, find_runs, read_metrics
 from engine.results import rows_of
+from tools import report
 from utils.errors import UserError
 from utils.files import load_json, write_json
 from utils.skeleton import get_layout

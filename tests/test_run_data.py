@@ -14,7 +14,7 @@ from test_pretrain_program import QUEUE, SMALL, lines
 
 import action_classification
 import action_retrieval
-import ensemble
+from tools import ensemble
 from utils import checkpoint as files
 from utils.fingerprint import differences
 from utils.fusion import read_scores

@@ -19,8 +19,18 @@ ALLOWED = {
     "data_gen": {"utils", "options"},
     "engine": {"utils", "options", "feeder", "models", "data_gen"},
 }
-PROGRAMS = sorted(p.name for p in ROOT.glob("*.py") if "argparse" in p.read_text() or "parse_args" in p.read_text())
-OURS = {*ALLOWED, *(p.stem for p in ROOT.glob("*.py"))}
+# the method and its tasks; everything else is under tools/, started as python -m tools.NAME
+TOP = {
+    "pretrain_moco_mask",
+    "action_classification",
+    "action_retrieval",
+    "action_detection",
+    "motion_prediction",
+    "predict",
+    "hubconf",
+}
+TOOLS = {p.stem for p in (ROOT / "tools").glob("*.py") if p.stem != "__init__"}
+OURS = {*ALLOWED, *TOP, "tools"}
 
 
 def sources():
@@ -46,25 +56,32 @@ def test_imports_go_one_way(folder):
                 assert top in (*sys.stdlib_module_names, "options"), f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_programs_are_not_imported_by_anything_below():
-    programs = {p.stem for p in ROOT.glob("*.py")}
-    for folder in ALLOWED:
-        for path in (ROOT / folder).rglob("*.py"):
-            assert not programs & {name.split(".")[0] for name in imports(path)}, path
+def test_the_top_holds_the_method_and_its_tasks():
+    assert {p.stem for p in ROOT.glob("*.py")} == TOP
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_are_imported_by_nothing():
+    for path in [
+        *(ROOT / "tools").glob("*.py"),
+        *ROOT.glob("*.py"),
+        *(p for f in ALLOWED for p in (ROOT / f).rglob("*.py")),
+    ]:
+        assert not {*TOP, "tools"} & {name.split(".")[0] for name in imports(path)}, path
+
+
+@pytest.mark.parametrize("program", sorted({*TOP, *(f"tools.{name}" for name in TOOLS)} - {"hubconf"}))
 def test_help_is_instant(program):
-    """--help answers before torch or numpy are imported."""
+    """--help answers before torch or numpy are imported, and names the program as it is started."""
     code = (
         "import runpy, sys\n"
-        f"sys.argv = [{program!r}, '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        f"sys.argv = [{program!r} + '.py', '--help']\n"
+        f"try: runpy.run_module({program!r}, run_name='__main__')\n"
         "except SystemExit as end: assert not end.code\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0 and "usage:" in ran.stdout, ran.stderr
+    shown = f"python -m {program}" if "." in program else f"{program}.py"
+    assert ran.returncode == 0 and f"usage: {shown} " in ran.stdout, ran.stderr
 
 
 def test_options_import_nothing_heavy():
@@ -81,7 +98,10 @@ def test_every_flag_is_read(name):
     """A flag that nothing reads is a lie: its name must be used as `args.NAME` or by name somewhere outside its parser."""
     parser = importlib.import_module(f"options.{name}").build_parser()
     shared = ROOT / "options" / "backbones.py"  # its encoder_flags reads the flags of the group that it adds
-    text = "\n".join(p.read_text() for p in [*ROOT.glob("*.py"), *(ROOT / "engine").glob("*.py"), shared])
+    text = "\n".join(
+        p.read_text()
+        for p in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "engine").glob("*.py"), shared]
+    )
     own = (ROOT / "options" / f"{name}.py").read_text()
     accepted = {
         "skeleton_representation",

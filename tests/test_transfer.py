@@ -13,11 +13,8 @@ from test_layouts import POSE
 import action_classification
 import action_detection
 import action_retrieval
-import extract_features
-import live_demo
 import motion_prediction
 import pretrain_moco_mask
-import visualize
 from data_gen import check
 from data_gen.build import build_dataset
 from data_gen.from_files import make_target, write_description
@@ -28,6 +25,7 @@ from engine.transfer import FrameForm, adapt, flatten, say_transfer, stand_up
 from feeder.batches import Batches
 from feeder.draws import ViewSettings, draw_matrices, uniforms
 from feeder.windows import normalise_windows
+from tools import extract_features, live_demo, visualize
 from utils import checkpoint as files
 from utils.convert_layout import convert
 from utils.errors import UserError
@@ -109,14 +107,14 @@ def test_clips_converted_when_opened_are_those_converted_when_prepared(root):
 
 
 @pytest.mark.parametrize(
-    "main", [action_retrieval.main, extract_features.main, visualize.main], ids=lambda m: m.__module__
+    "main", [action_retrieval.main, extract_features.main, visualize.main], ids=lambda m: m.__module__.split(".")[-1]
 )
 def test_programs_say_what_they_convert(root, kinect, tmp_path, main):
     words = {
         "action_retrieval": f"--pretrained {kinect} --finetune-dataset pipe --checkpoint-path {tmp_path}/run --knn 1 --recall 1",
         "extract_features": f"--pretrained {kinect} --dataset pipe --output {tmp_path}/out --frames",
         "visualize": f"{kinect} --show features --dataset pipe --output {tmp_path}/a.png",
-    }[main.__module__]
+    }[main.__module__.split(".")[-1]]
     ran = call(main, f"{words} --data-root {root}")
     assert ran.status == 0, ran.err
     assert ran.out.count("mediapipe_33 -> kinect_v2_25: made base of spine, middle of spine, neck") == 1

@@ -10,7 +10,6 @@ from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import pretrain_moco_mask
-import visualize
 from engine import pictures
 from engine.pictures import batch_statistics, one_of_each_class, predict_clips, principal_components, view_panels
 from engine.setup import find_dataset
@@ -19,6 +18,7 @@ from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
 from models.pcm3 import PCM3, PCM3Config
+from tools import visualize
 from utils import checkpoint as files
 from utils.drawing import (
     PART_COLOURS,
@@ -56,7 +56,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def draw(root, tmp_path):
-    """Calls visualize.py on a source with words of the command line; returns (what it printed, the file)."""
+    """Calls tools/visualize.py on a source with words of the command line; returns (what it printed, the file)."""
 
     def go(source, words, name="out.png"):
         ran = call(visualize.main, f"{source} --data-root {root} --output {tmp_path / name} {words}")

@@ -1,6 +1,6 @@
 """Fuses the saved scores of several runs: weighted sums, and a search of weights on a stated half of the clips.
 
-python ensemble.py RUN_OR_SCORES RUN_OR_SCORES ... [--weights W W ...] [--search] [--output FILE.json]
+python -m tools.ensemble RUN_OR_SCORES RUN_OR_SCORES ... [--weights W W ...] [--search] [--output FILE.json]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Writes one HTML file about any runs: results, curves, confusion, the hardest classes and predicted motion, moving.
 
-    python report.py runs/demo --output report.html
+    python -m tools.report runs/demo --output report.html
 
 Takes run folders of pretraining and evaluations, and folders that hold several of them. The file needs nothing else, no
 network and no other file. What a run lacks (data that is elsewhere, a file that cannot be read) is left out and said, on

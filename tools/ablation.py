@@ -1,6 +1,6 @@
 """The paper's kind of ablation table from command lines: what each view, loss and prompt is worth, and the mask ratio.
 
-    python ablation.py --dataset ui_prmd_quality --data-root data --output runs/ablation
+    python -m tools.ablation --dataset ui_prmd_quality --data-root data --output runs/ablation
 
 For every row and seed: pretraining, linear evaluation and 1-NN, each by its own program in its own process, as one would type
 it. A finished run leaves `done.json` with its command and is not repeated; a pretraining that was stopped goes on from its
@@ -34,7 +34,7 @@ from utils.errors import UserError, run
 from utils.files import atomic_write, load_json, write_json
 from utils.metrics import summarise
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 TRIAL_STEPS = 12
 
 
@@ -325,7 +325,7 @@ def main(argv=None) -> int:
     if args.dry_run:
         print("\n".join(task.shown() for task in todo.values()))
         return 0
-    command = shlex.join(["python", "ablation.py", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(["python", "-m", "tools.ablation", *(sys.argv[1:] if argv is None else argv)])
     waiting = [task for task in todo.values() if not is_done(task)]
     print(f"{len(waiting)} of {len(todo)} runs to do", flush=True)
     costs = Costs(list(todo.values()))

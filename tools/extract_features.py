@@ -1,6 +1,6 @@
 """Writes the features of a folder of clips, or of a prepared data set.
 
-    python extract_features.py --pretrained checkpoint_last.pth.tar --input my_clips/ --output features/
+    python -m tools.extract_features --pretrained checkpoint_last.pth.tar --input my_clips/ --output features/
 
 features.npy (N, D) float32 has a row for each line of names.txt; with --frames there is also frames/NAME.npy (T, D) for each
 clip. source.json says which encoder made them. Clips are read, encoded and written batch by batch, so that memory holds one

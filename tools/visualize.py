@@ -1,10 +1,10 @@
 """Draws clips of a data set, what a pretrained model sees and predicts, its features, or the curves of a run.
 
-    python visualize.py ui_prmd --output clips.png                       # strips of clips; clips.gif: moving
-    python visualize.py runs/joint/checkpoint_last.pth.tar            # seen, predicted and true
-    python visualize.py runs/joint/checkpoint_last.pth.tar --show views
-    python visualize.py runs/joint/checkpoint_last.pth.tar --show features
-    python visualize.py runs/joint                                    # curves of its metrics.jsonl
+    python -m tools.visualize ui_prmd --output clips.png                       # strips of clips; clips.gif: moving
+    python -m tools.visualize runs/joint/checkpoint_last.pth.tar            # seen, predicted and true
+    python -m tools.visualize runs/joint/checkpoint_last.pth.tar --show views
+    python -m tools.visualize runs/joint/checkpoint_last.pth.tar --show features
+    python -m tools.visualize runs/joint                                    # curves of its metrics.jsonl
 
 prediction: what the model saw (hidden body parts are missing), what it predicts (what was hidden is orange), and the true
 clip (it is green). The line printed at the end gives the error over the hidden coordinates beside that of predicting zero.
