@@ -1,7 +1,7 @@
 """Videos to a data set: `python -m data_gen.from_video my_videos --name mine` (mp4, avi, mov, mkv, webm, ...).
 
 MediaPipe finds one person a frame; its 33 world landmarks are kept in a file for each video, which `data_gen.from_poses` (and
-`tools.extract_features --input`) read like any other poses. Its flags are taken here, too: labels are the folders' names, and so on.
+`tools.extract_features --input`) read like any other poses. Its flags are taken here, too: labels are the folders' names etc.
 
 World landmarks are metres, upright in the camera's frame, with the origin between the hips: how a body moves is kept, where it
 walks in the room is lost. MediaPipe sees one person; for several take another estimator, and data_gen.from_poses.
