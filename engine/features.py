@@ -297,7 +297,7 @@ class FeatureStream:
     """Features of a stream that never needs to end: `step` takes a frame and gives its feature, at the cost of one frame.
 
     The features are those of `frame_features` of all frames so far. The motion of a frame is known with the next frame: on
-    the motion and joint_motion streams `step` gives the feature of the frame before, None for the first, and `finish` that of
+    the streams with motion `step` gives the feature of the frame before, None for the first, and `finish` that of
     the last. `clip` is the clip feature (P,) of the frames that had their feature, as the encoder pools: a running maximum,
     running moments, or the last frame's; None before the first.
 
@@ -346,7 +346,7 @@ class FeatureStream:
                 self._look(name)
         turned, self._rotation = self.owner._turned(torch.from_numpy(clip).permute(1, 0, 2, 3), self._rotation)
         turned, self._length = self.owner._scaled(turned, self._length)
-        if self.owner.stream not in ("motion", "joint_motion"):
+        if not self.owner.stream.endswith("motion"):
             return self._encode(turned)
         before, self._before = self._before, turned
         return None if before is None else self._encode(torch.cat([before, turned]))

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-STREAMS = ("joint", "bone", "motion", "joint_motion")
+STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
+SIDE_BY_SIDE = ("joint_motion", "bone_motion")  # of each joint both
 CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers; benchmarks/LOG.md has other sizes
 
 
 def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
     """The stream of clips x (..., T, V, C, M): joint as is; bone: joint minus its parent; motion: x[t+1] - x[t], last 0;
-    joint_motion: of each joint both, (..., T, V, 2C, M)."""
-    if stream == "joint_motion":
+    joint_motion, bone_motion: of each joint both, (..., T, V, 2C, M), the motion that of the joint or of the bone."""
+    if stream in SIDE_BY_SIDE:
+        x = take_stream(x, stream.removesuffix("_motion"), parents)
         return torch.cat([x, take_stream(x, "motion", parents)], dim=-2)
     if stream == "bone":
         return x - x.index_select(-3, parents)
@@ -36,7 +38,7 @@ def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
 
 def channels_of(stream: str) -> int:
     """Numbers of a joint in a stream."""
-    return 6 if stream == "joint_motion" else 3
+    return 6 if stream in SIDE_BY_SIDE else 3
 
 
 def resize_positions(lengths: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,10 +159,10 @@ def render(
         if noise is not None and low < len(noise):
             view = out[low : min(part.stop, len(noise))]
             view.add_(noise[part].flatten(2) * (view != 0))
-        if stream not in ("joint", "joint_motion"):
+        if stream not in ("joint", *SIDE_BY_SIDE):
             view = out[part].view(-1, size, joints, channels, persons)
             view.copy_(take_stream(view, stream, parents))
-    if stream == "joint_motion":
+    if stream in SIDE_BY_SIDE:
         return take_stream(out.view(n, size, joints, channels, persons), stream, parents).flatten(2)
     return out
 

@@ -5,7 +5,7 @@ import argparse
 from options.datasets import PROTOCOLS
 
 REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
-STREAMS = ("joint", "bone", "motion", "joint_motion")
+STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
 POOLS = ("last", "mean", "max", "min", "std")  # parts of a pooling; a test holds that models.pooling has the same
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
 

@@ -220,7 +220,7 @@ def _add_model_group(p) -> None:
         "--stream",
         choices=common.STREAMS,
         default="joint",
-        help="coordinates, bones, motion, or coordinates and motion of each joint side by side, which helps on small sets",
+        help="coordinates, bones, motion, or coordinates or bones and their motion side by side, which helps on small sets",
     )
     g.add_argument(
         "--use-motion-feeder", action="store_true", help="with --stream motion: take it before crop and transform"

@@ -45,7 +45,8 @@ def slow_view(clips, clip, start, length, matrices, frames, stream):
                 out[t, v, :, m] = matrices[v] @ frame[v, :, m]
     if stream == "bone":
         return out - out[:, list(KINECT_V2.parents)]
-    if stream == "joint_motion":
+    if stream in ("joint_motion", "bone_motion"):
+        out = out - out[:, list(KINECT_V2.parents)] if stream == "bone_motion" else out
         return np.concatenate([out, np.concatenate([out[1:] - out[:-1], np.zeros_like(out[:1])])], axis=2)
     if stream == "motion":
         return np.concatenate([out[1:] - out[:-1], np.zeros_like(out[:1])])
