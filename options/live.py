@@ -83,6 +83,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="end where the first second of a sequence does not move, is no person in metres, or stands upside down; without "
         "it, that is a warning",
     )
+    g = p.add_argument_group("picture (needs matplotlib)")
+    g.add_argument(
+        "--film",
+        default="",
+        metavar="FILE",
+        help="a .gif (or .mp4) of the moving skeleton with the class so far, 'none of them', and the start and end of each action: "
+        "ten pictures a second, the last minute of the stream; needs no screen",
+    )
+    g.add_argument("--window", action="store_true", help="the same in a window while the stream runs; needs a screen")
+    g = p.add_argument_group("machine")
     g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
     g.add_argument(
         "--threads",
@@ -91,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="CPU threads; default: as torch chooses; 1 is often quickest for a small encoder",
     )
     p.first = tuple(
-        "--dataset --stdin --data-root --protocol --clips --rate --normalise --device --threads --seed".split()
+        "--dataset --stdin --data-root --clips --rate --segments --film --window --device --threads".split()
     )
     return p
 

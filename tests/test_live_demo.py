@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -10,11 +11,18 @@ import pytest
 import torch
 from make_checkpoint import CAUSAL, write_classifier
 from make_tiny import write_tiny_dataset
+from PIL import Image
 from programs import call, refused
 
+from engine import live_picture
 from engine.features import load_classifier
+from engine.live_picture import Drawing, Recorder
+from engine.novelty import NONE
 from engine.setup import find_dataset
 from tools import live_demo
+from utils.errors import UserError
+from utils.plots import new_figure
+from utils.skeleton import get_layout
 
 RNG = np.random.default_rng(5)
 
@@ -173,3 +181,114 @@ def test_an_answer_is_none_of_them_beyond_the_threshold(classifier):
     far = feature * np.where(np.arange(len(feature)) % 2, 1, -1).astype(np.float32)
     assert live_demo.answer_of(found, feature, 0.5)[0] in found.classes
     assert live_demo.answer_of(found, far, 0.5)[0] == NONE and live_demo.answer_of(found, far, np.inf)[0] != NONE
+
+
+def recorder(**given):
+    return Recorder(get_layout("kinect_v2_25"), 2, 10.0, **given)
+
+
+def test_what_a_picture_shows_of_a_moment():
+    """Two seconds of rest, an action of twelve whose class changes once: the band holds the last ten seconds."""
+    told, frame = recorder(idle="at rest"), np.ones((25, 3))
+    told.sequence("s")
+    for _ in range(20):
+        first = told.moment(frame)
+    assert (first.text, first.answer, first.idle, first.at) == ("s", "", "at rest", 2.0) and not first.marks
+    told.mark(True)
+    for i in range(120):
+        told.answer("sit" if i < 60 else NONE, 0.5)
+        last = told.moment(np.ones((2, 25, 3)) if i % 2 else np.ones((25, 3, 2)))  # persons first, persons last
+    assert last.clip.shape == (3, 1, 25, 2) and (last.answer, last.probability, last.at) == (NONE, 0.5, 14.0)
+    assert last.band == ((2.0, 8.0, "sit"), (8.0, 14.0, NONE)) and last.marks == ()  # the start is 12 s ago
+    told.mark(False)
+    assert told.end().marks == ((14.0, False),) and told.moment(frame).answer == ""
+    with pytest.raises(UserError, match="expected"):
+        told.moment(np.ones((20, 3)))
+
+
+def test_a_body_at_zero_is_not_there_but_the_centre_of_a_normalised_one_is():
+    layout = get_layout("kinect_v2_25")
+    drawing = Drawing(new_figure(*live_picture.SIZE), layout, ("sit",))
+    clip = np.zeros((3, 1, 25, 2), np.float32)
+    clip[:, 0, :, 0] = RNG.normal(size=(3, 25))
+    clip[:, :, [layout.centre, 7], 0] = 0
+    seen = drawing._seen(clip)
+    assert not seen[..., 1].any() and seen[0, layout.centre, 0] and not seen[0, 7, 0]
+    clip[:, 0, :, 0] += 10 * (clip[:, 0, :, 0] != 0)  # far from zero, as a sensor has it
+    assert not drawing._seen(clip)[0, layout.centre, 0]
+
+
+def test_a_film_of_the_stream(tmp_path, classifier):
+    """Every third frame of 30 a second, and the end of the last action; what is drawn changes with the body and the class."""
+    write_tiny_dataset(tmp_path, frames=30)
+    command = f"{classifier} --dataset tiny --data-root {tmp_path} --clips 2 --rate 0 --device cpu"
+    ran = call(live_demo.main, f"{command} --film {tmp_path}/out/live.gif")
+    assert ran.status == 0, ran.err
+    frames = int(re.search(r"^(\d+) frames,", ran.out, re.M)[1])
+    with Image.open(tmp_path / "out/live.gif") as film:
+        assert film.size == (640, 480)
+        pictures = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            pictures.append(np.asarray(film.convert("RGB"), dtype=int))
+        assert len(pictures) <= -(-frames // 3) + 1  # equal neighbours become one that is shown for longer
+    body, band = np.s_[90:380, :], np.s_[400:440, :]
+    assert (pictures[0][body] != pictures[5][body]).any() and (pictures[0][band] != pictures[-1][band]).any()
+    assert "live.gif: " in ran.out and "10 pictures a second" in ran.out
+    assert call(live_demo.main, command).out.count("%") == ran.out.count("%")  # nothing else is said
+    refused(call(live_demo.main, f"{command} --film {tmp_path}/live.png"), ".gif or .mp4")
+    refused(call(live_demo.main, f"{command} --film {tmp_path}/live.txt"), ".gif")
+
+
+def test_a_film_without_matplotlib_is_one_sentence(tmp_path, classifier, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write_tiny_dataset(tmp_path, frames=30)
+    command = f"{classifier} --dataset tiny --data-root {tmp_path} --rate 0"
+    refused(call(live_demo.main, f"{command} --film {tmp_path}/a.gif"), "pip install matplotlib")
+    refused(call(live_demo.main, f"{command} --window"), "pip install matplotlib")
+    assert call(live_demo.main, command).status == 0
+
+
+def test_a_window_that_cannot_be_opened_is_one_sentence(tmp_path, classifier, monkeypatch):
+    def no_screen(name):
+        raise ImportError(f"cannot load backend {name}")
+
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "switch_backend", no_screen)
+    write_tiny_dataset(tmp_path, frames=30)
+    command = f"{classifier} --dataset tiny --data-root {tmp_path} --rate 0 --window"
+    refused(call(live_demo.main, command), "no window", "--film FILE.gif")
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg")
+def test_a_window_shows_what_it_has_time_for(monkeypatch):
+    """On the Agg canvas, which has no screen; a closed window draws no more."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(live_picture, "TOOLKITS", ("Agg",))
+    window, told, shown = live_picture.Window(get_layout("kinect_v2_25"), ("sit",)), recorder(), []
+    monkeypatch.setattr(window._drawing, "show", shown.append)
+    window.add(told.moment(np.ones((25, 3))))
+    window._free_at = np.inf  # it has drawn for long
+    window.add(told.moment(np.ones((25, 3))))
+    assert [moment.at for moment in shown] == [0.1]
+    window._free_at = 0
+    pyplot.close(window._drawing.figure)
+    window.add(told.moment(np.ones((25, 3))))
+    assert len(shown) == 1
+
+
+def test_starts_and_ends_reach_the_picture(monkeypatch, tmp_path, classifier):
+    """Rest, a movement, rest, by --segments: a start and an end, with nothing judged outside of them."""
+    kept = []
+    monkeypatch.setattr(live_picture.Film, "add", lambda self, moment: kept.append(moment))
+    monkeypatch.setattr(live_picture.Film, "close", lambda self, last: kept.append(last))
+    still = RNG.normal(size=(25, 3))
+    moving = [still + 0.05 * i for i in range(30)]
+    frames = [still] * 20 + moving + [moving[-1]] * 30
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(json.dumps(f.tolist()) for f in frames)))
+    ran = call(live_demo.main, f"{classifier} --stdin json --segments --film {tmp_path}/a.gif")
+    assert ran.status == 0, ran.err
+    (start, first), (end, second) = kept[-1].marks
+    assert first and not second and start == pytest.approx(21 / 30, abs=0.11) and 50 / 30 < end < 78 / 30
+    judged = [moment.at for moment in kept if moment.answer]
+    assert start < judged[0] and judged[-1] <= end + 0.05 and kept[0].idle == "at rest"

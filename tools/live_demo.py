@@ -11,6 +11,8 @@ many frames a second were possible, and which share of the time between two fram
 A classifier is trained on clips of 64 frames, made from whatever length a clip had; a stream comes at the sensor's rate, and
 its first frames say little. So the class of a sequence is that of its end. With --segments a sequence is cut where the body
 rests, and each movement is one action, told with its start and end; what is unlike all training clips is "none of them".
+
+--film FILE.gif keeps the moving skeleton with what was said of it when, --window shows it as it comes (engine.live_picture).
 """
 
 import sys
@@ -24,16 +26,20 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 
 from data_gen.poses.stream import FrameDoor
 from engine.features import Classifier, load_classifier
+from engine.live_picture import Film, Picture, Recorder, Window
 from engine.novelty import NONE
 from engine.setup import find_dataset, prepare_process
 from feeder.draws import epoch_order
 from utils.clip_check import OddClips
 from utils.errors import EXIT_INTERRUPTED, UserError, run
+
+USUAL_RATE = 30.0  # frames a second, of a Kinect
 
 
 def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
@@ -131,13 +137,17 @@ class Movement:
         return self.moves
 
 
-def actions(sequences, rate: float, rest_speed: float, say) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
-    """Each movement between two rests as a sequence of its own; say: told where one starts and ends."""
+def actions(
+    sequences, rate: float, rest_speed: float, say, mark=lambda start: None
+) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
+    """Each movement between two rests as a sequence of its own; say: told where one starts and ends, in words; mark: told
+    whether it is a start."""
     for name, true, frames in sequences:
         numbered, movement, number = iter(enumerate(frames, 1)), Movement(rate, rest_speed), 0
 
         def until_rest(title, start, first, numbered=numbered, movement=movement):
             say(f"{title} starts at frame {start}")
+            mark(True)
             yield first
             end = start
             for number, frame in numbered:
@@ -146,6 +156,7 @@ def actions(sequences, rate: float, rest_speed: float, say) -> Iterator[tuple[st
                 if not movement(frame):
                     break
             say(f"{title} ends at frame {end}")
+            mark(False)
 
         for start, frame in numbered:
             if movement(frame):
@@ -155,12 +166,14 @@ def actions(sequences, rate: float, rest_speed: float, say) -> Iterator[tuple[st
 
 
 class Display:
-    """One line that is rewritten on a terminal; elsewhere a line for each new class."""
+    """One line that is rewritten on a terminal; elsewhere a line for each new class. answer: told of the class and its
+    probability as well."""
 
-    def __init__(self, out):
-        self.out, self.rewrite, self.shown = out, out.isatty(), None
+    def __init__(self, out, answer=lambda name, probability: None):
+        self.out, self.rewrite, self.shown, self.answer = out, out.isatty(), None, answer
 
     def show(self, frame: int, name: str, share: float, seconds: float) -> None:
+        self.answer(name, share)
         text = f"  frame {frame:4d}  {name:<30.30}  {100 * share:3.0f} %  {1e3 * seconds:5.1f} ms"
         if self.rewrite:
             self.out.write(f"\r{text}")
@@ -222,11 +235,22 @@ def follow_all(
 def cost_in_words(costs: list[float], rate: float) -> str:
     """Frames per second, and the share of the time between two frames of the sensor."""
     mean, slow = float(np.mean(costs)), float(np.quantile(costs, 0.99))
-    between = 1 / (rate or 30.0)
+    between = 1 / (rate or USUAL_RATE)
     return (
         f"{len(costs)} frames, {1 / mean:.0f} a second possible: {1e3 * mean:.2f} ms each (99 % below {1e3 * slow:.2f} ms), "
         f"{100 * mean / between:.0f} % of the {1e3 * between:.0f} ms between two frames"
     )
+
+
+def open_picture(args, found: Classifier) -> Picture:
+    """The picture with the outlets that were asked for; UserError where one cannot be had."""
+    layout, rate, outlets = found.encoder.input_layout, args.rate or USUAL_RATE, []
+    if args.film:
+        outlets.append(Film(args.film, layout, found.classes, rate))
+    if args.window:
+        outlets.append(Window(layout, found.classes))
+    recorder = Recorder(layout, found.encoder.persons, rate, "at rest" if args.segments else "...")
+    return Picture(recorder, outlets, whole=not args.segments)
 
 
 def main(argv=None) -> int:
@@ -242,12 +266,15 @@ def main(argv=None) -> int:
         print(found.encoder.converted)
     door = FrameDoor(found.encoder.input_layout, args.input_layout)
     sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, door)
-    display, costs = Display(sys.stdout), []
+    picture = open_picture(args, found)
+    sequences = picture.watched(sequences)
+    display, costs = Display(sys.stdout, picture.recorder.answer), []
     if args.segments:
-        sequences = actions(sequences, args.rate, args.rest_speed, display.end)
+        sequences = actions(sequences, args.rate, args.rest_speed, display.end, picture.recorder.mark)
     threshold = np.inf if found.novelty is None else found.novelty.threshold(args.none)
     try:
-        right, judged = follow_all(found, stream, sequences, display, costs, threshold)
+        with closing(picture):
+            right, judged = follow_all(found, stream, sequences, display, costs, threshold)
     except KeyboardInterrupt:  # how a sensor's stream usually ends
         if not costs:
             raise

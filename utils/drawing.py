@@ -340,10 +340,17 @@ def draw_animation(
     """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
 
     Raises UserError for another ending or without ffmpeg, ValueError as `set_stage` and for clips without a frame."""
+    frames = list(animation_frames(clips, layout, titles, paints, turn, columns, legend, up))
+    save_animation(path, frames, fps)
+    return len(frames)
+
+
+def save_animation(path, frames, fps: float) -> None:
+    """Writes pictures (PIL images, RGB, of one even size) at `fps` a second to path (.gif or .mp4), whole or not at all; makes
+    the folder. Raises as `draw_animation`."""
     path = check_drawing_path(path)
     if path.suffix.lower() not in ANIMATIONS:
         raise ValueError(f"{path}: an animation ends in {', '.join(ANIMATIONS)}")
-    frames = list(animation_frames(clips, layout, titles, paints, turn, columns, legend, up))
     if not frames:
         raise ValueError("clips without a frame cannot be animated")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -351,7 +358,6 @@ def draw_animation(
         _write_gif(path, frames, fps)
     else:
         _write_mp4(path, frames, fps)
-    return len(frames)
 
 
 def _write_gif(path: Path, frames, fps: float) -> None:
