@@ -144,6 +144,13 @@ def test_nothing_is_tied_to_one_machine():
                 assert "weights_only=True" in call.group(), f"{where}: {call.group()}"
 
 
+def test_what_pip_installs_is_every_package():
+    """`pip install -e .`, so that engine.features can be imported from any folder."""
+    packages = re.search(r"^packages = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), re.M)
+    folders = {p.parent.relative_to(ROOT) for top in {*ALLOWED, "tools"} for p in (ROOT / top).rglob("__init__.py")}
+    assert sorted(ast.literal_eval(packages[1])) == sorted(".".join(folder.parts) for folder in folders)
+
+
 def test_no_file_is_large():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     for name in tracked:
