@@ -150,7 +150,7 @@ def run_seed(
         f"{time.monotonic() - start:.0f} s"
     )
     curves = world.on_main(lambda: further_tests(args, dataset, train, test, seed, encoder, outcome, folder)) or {}
-    kept = {name: getattr(outcome, name) for name in ("last", "best", "scores", "history")}
+    kept = {name: getattr(outcome, name) for name in ("last", "best", "scores")}
     progress.finish(seed, {**kept, "fc": snapshot(outcome.fc), "curves": curves})
     return outcome, curves
 
@@ -159,7 +159,7 @@ def finished_outcome(kept: dict) -> tuple[Outcome, dict[str, list[float]]]:
     """The outcome and the curves of a seed that an earlier start has finished."""
     fc = nn.Linear(*reversed(kept["fc"]["weight"].shape))
     fc.load_state_dict(kept["fc"])
-    return Outcome(kept["last"], kept["best"], kept["scores"], fc, kept["history"]), kept["curves"]
+    return Outcome(kept["last"], kept["best"], kept["scores"], fc), kept["curves"]
 
 
 def watching(progress: Progress, seed: int, recipe: Recipe, clips: int, state: dict | None, folder):

@@ -273,11 +273,6 @@ def coordinates_checksum(clip_checksums) -> str:
     return hashlib.sha256(np.asarray(clip_checksums, dtype="<u4").tobytes()).hexdigest()[:16]
 
 
-def checksum_of(data: np.ndarray) -> str:
-    """The checksum of a split's coordinates (N, 3, T, V, M), as the sidecar's `coordinates` holds it."""
-    return coordinates_checksum([zlib.crc32(np.ascontiguousarray(clip, dtype="<f4").tobytes()) for clip in data])
-
-
 def splits_of(splits: dict) -> tuple[str, ...]:
     """The splits that a protocol is to have: train and val, or train alone where no `val` is named at all."""
     return SPLITS if "val" in splits else SPLITS[:1]

@@ -8,7 +8,7 @@ Several processes share the encoding of a frozen encoder's clips, which is nearl
 all get all features, and each trains the same classifier by itself. The numbers are those of one process.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -24,7 +24,7 @@ from utils.distributed import World
 from utils.errors import UserError
 from utils.metrics import topk_accuracy
 
-EMPTY = {"position": 0, "total": 0.0, "count": 0, "history": (), "best": None, "last": None, "scores": None}
+EMPTY = {"position": 0, "total": 0.0, "count": 0, "best": None, "last": None, "scores": None}
 FEATURE_BATCH = 256  # clips per encoder call where no gradient is kept
 
 
@@ -56,7 +56,6 @@ class Outcome:
     best: dict[str, float]
     scores: Tensor
     fc: nn.Linear
-    history: list[dict] = field(default_factory=list)
 
 
 def new_classifier(features: int, classes: int, seed: int) -> nn.Linear:
@@ -109,11 +108,11 @@ def train_classifier(
         if not recipe.frozen:
             encoder.load_state_dict(state["encoder"])
     place = dict(EMPTY if state is None else state["place"])
-    history, best, scores, last = list(place["history"]), place["best"], place["scores"], place["last"]
+    best, scores, last = place["best"], place["scores"], place["last"]
 
     def make_state(epoch: int, position: int, total: float, count: int) -> dict:
         now = {"position": position, "total": total, "count": count}
-        now |= {"history": history, "best": best, "last": last, "scores": scores}
+        now |= {"best": best, "last": last, "scores": scores}
         trained = {"encoder": snapshot(encoder)} if not recipe.frozen else {}
         return {"epoch": epoch, "place": now, "fc": snapshot(fc), "optimizer": optimizer.state_dict(), **trained}
 
@@ -138,12 +137,11 @@ def train_classifier(
             values |= {"top1": last["top1"], "top5": last["top5"]}
             best = last if best is None or last["top1"] > best["top1"] else best
             bar.set_postfix(loss=f"{loss:.3f}", top1=f"{100 * last['top1']:.1f}", best=f"{100 * best['top1']:.1f}")
-        history.append({"epoch": epoch + 1, **values})
         if log is not None:
             log(epoch + 1, values)
     if recipe.frozen:
         check_frozen(encoder, fc, before)
-    return Outcome(last, best, scores, fc, history)
+    return Outcome(last, best, scores, fc)
 
 
 def _watch(after_step, make_state, epoch: int, *where) -> None:

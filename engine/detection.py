@@ -13,7 +13,7 @@ Class 0 is background. Windows of a test video go through the encoder in batches
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -85,7 +85,6 @@ class DetectionOutcome:
     best: dict[str, float]
     found: Detections
     fc: nn.Linear
-    history: list[dict] = field(default_factory=list)
 
 
 def check_causal(encoder: Encoder) -> None:
@@ -236,7 +235,7 @@ def train_detector(
     optimizer = torch.optim.SGD(
         parameters, recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
     )
-    history, best, last, found = [], None, None, None
+    best, last, found = None, None, None
     bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
     for epoch in bar:
         for group in optimizer.param_groups:
@@ -251,7 +250,6 @@ def train_detector(
             best = last if best is None or last[key] > best[key] else best
             values |= found.figures
         bar.set_postfix(loss=f"{values['loss']:.3f}")
-        history.append({"epoch": epoch + 1, **values})
         if log is not None:
             log(epoch + 1, values)
-    return DetectionOutcome(last, best, found, fc, history)
+    return DetectionOutcome(last, best, found, fc)

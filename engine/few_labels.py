@@ -18,7 +18,6 @@ from feeder.draws import epoch_order
 from utils.errors import UserError
 
 PENALTY = 0.01  # of the squared weights on standardised features
-FOLDS = 5
 
 
 def solve(features: Tensor, labels: Tensor, classes: int, penalty: float = PENALTY) -> nn.Linear:

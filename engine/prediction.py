@@ -13,7 +13,7 @@ frame in which the person was not seen counts for nothing. Beside it stands the 
 last observed pose.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,6 @@ class PredictionOutcome:
 
     errors: Tensor
     decoder: FutureDecoder
-    history: list[dict] = field(default_factory=list)
 
 
 def joint_distance(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,7 +170,6 @@ def train_predictor(
     if not frozen:
         groups.append({"params": list(encoder.parameters()), "base": recipe.encoder_lr})
     optimizer = torch.optim.Adam(groups, recipe.lr)
-    history = []
     bar = tqdm(
         range(recipe.epochs),
         unit="epoch",
@@ -187,7 +185,6 @@ def train_predictor(
         if frozen and epoch in (0, recipe.epochs - 1):
             check_still(encoder, before)
         bar.set_postfix(mm=f"{values['train_mpjpe_mm']:.1f}")
-        history.append({"epoch": epoch + 1, **values})
         if log is not None:
             log(epoch + 1, values)
-    return PredictionOutcome(test_errors(encoder, decoder, test), decoder, history)
+    return PredictionOutcome(test_errors(encoder, decoder, test), decoder)

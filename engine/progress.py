@@ -1,7 +1,7 @@
 """Evaluations that are stopped go on: what of a training over several seeds is done is kept in the run folder.
 
 `progress.pth` holds the outcome of every finished seed and, of the one that is trained, everything between two steps: the
-classifier, the encoder where that is trained too, optimizer, place in the epoch, history. It is written when a signal asks for a
+classifier, the encoder where that is trained too, optimizer, place in the epoch. It is written when a signal asks for a
 stop and every few minutes, whole or not at all; a run that goes on computes the steps that the stopped one would have.
 """
 

@@ -25,8 +25,6 @@ from utils.fingerprint import of_clips
 from utils.machine import free_memory
 from utils.skeleton import Layout
 
-PLACEMENTS = ("auto", "device", "memory", "mapped")
-
 
 @dataclass(frozen=True)
 class PackedClips:

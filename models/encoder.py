@@ -37,6 +37,12 @@ CHANNELS = (3, 6)
 LARGEST = {"num_layers": 256, "depth": 256}  # of numbers that a file or a user may give; 65536 where nothing is said
 
 
+def check_prompt_place(place: str) -> None:
+    """ValueError unless domain prompts can be added there."""
+    if place not in PROMPT_PLACES:
+        raise ValueError(f"expected prompt_place {' or '.join(PROMPT_PLACES)}, got {place!r}")
+
+
 def check_size(name: str, value, default) -> None:
     """ValueError unless a size has the type of its default and, if a number, is above 0 and not absurd."""
     kind, largest = type(default), LARGEST.get(name, 65536)
@@ -231,7 +237,9 @@ class Encoder(nn.Module):
         """Frame features. x (views * N, T, F) -> (views * N, T, D).
 
         prompt: None or a domain prompt per view, broadcastable to (views * N, T, F); place: where it is added. Before
-        the norm (as released) the norm's batch statistics cancel it while training; after the norm it acts."""
+        the norm (as released) the norm's batch statistics cancel it while training; after the norm it acts. ValueError
+        for another place."""
+        check_prompt_place(place)
         if prompt is not None and place == "before_norm":
             x = x + prompt
         x = self.input_norm(x, views, updates)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from models import losses, moco
 from models.decoder import FrameDecoder, frame_projection, project_frames
-from models.encoder import Encoder, EncoderConfig
+from models.encoder import Encoder, EncoderConfig, check_prompt_place
 from models.norm import RunningUpdates, ViewNorm
 from models.prompts import DOMAIN_PROMPTS, domain_prompt, place_offset, place_task_prompt, task_prompt
 from utils.distributed import World
@@ -102,6 +102,7 @@ class PCM3Config:
                 f"expected negatives of {', '.join(NEGATIVES)} and a key encoder of {', '.join(KEY_ENCODERS)}, got "
                 f"{self.negatives!r} and {self.key_encoder!r}"
             )
+        check_prompt_place(self.prompt_place)
         if self.key_encoder == "same" and self.negatives != "batch":
             raise ValueError("keys of the encoder itself have a gradient and cannot be old: negatives must be batch")
 

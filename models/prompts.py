@@ -6,14 +6,14 @@ p_cl (before the projection head), p_mp (before the decoder). A task prompt is s
 is drawn for each use, and one half is added there in each half of the feature. That is so for every backbone: the halves
 are those of the channels (of the GRUs: the two of its last layer), and D must be a multiple of 16.
 
-Names of the parameters are the released ones; the paper's names stand in DOMAIN_PROMPTS and TASK_PROMPTS.
+Names of the parameters are the released ones; the paper's names of the domain prompts stand in DOMAIN_PROMPTS; the task
+prompts are cl_prompt (p_cl) and mp_prompt (p_mp).
 """
 
 import torch
 from torch import Tensor, nn
 
 DOMAIN_PROMPTS = {"intra": "base_prompt", "inter": "mix_prompt", "mask": "mask_prompt", "predict": "recons_prompt"}
-TASK_PROMPTS = {"contrast": "cl_prompt", "prediction": "mp_prompt"}
 
 
 def domain_prompt(input_size: int) -> nn.Parameter:

@@ -122,9 +122,11 @@ def protocol_help(default) -> str:
     return f"split of the data set: {', '.join(PROTOCOLS)}, as the data set has them{of_checkpoint}"
 
 
-def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str, protocol: str | None = "cross_subject"):
+def add_data_group(
+    p: argparse.ArgumentParser, flag: str, default, what: str, protocol: str | None = "cross_subject", renders=False
+):
     """--data-root, the data set's flag, --protocol, --cache-dir, --clips and -j. protocol: default, None for that of a
-    checkpoint."""
+    checkpoint; renders: whether threads of the program render batches, else -j is accepted and has nothing to do."""
     g = p.add_argument_group("data")
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument(
@@ -150,7 +152,9 @@ def add_data_group(p: argparse.ArgumentParser, flag: str, default, what: str, pr
         default=1,
         metavar="N",
         help="threads that render coming batches; 1 is usually enough (the log shows the data time of a step); 0 renders in the "
-        "training loop; not used when the clips are on the device; never changes a result",
+        "training loop; not used when the clips are on the device; never changes a result"
+        if renders
+        else "accepted as in older commands; evaluations render their batches where they use them",
     )
 
 

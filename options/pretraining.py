@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
         "256; for a set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr "
         "0.001 --wd 0.05 --warmup-epochs 2 --cos --epochs 24.",
     )
-    common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on")
+    common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on", renders=True)
     _add_run_group(p)
     _add_optimizer_group(p)
     _add_model_group(p)

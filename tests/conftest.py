@@ -5,12 +5,20 @@ so that without it they would hold something else on each. tests/test_precision.
 
 import os
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+
+def checksum_of(data) -> str:
+    """What the sidecar's `coordinates` must hold of a split's coordinates (N, 3, T, V, M)."""
+    from data_gen.build import coordinates_checksum
+
+    return coordinates_checksum([zlib.crc32(clip.astype("<f4").tobytes()) for clip in data])
 
 
 @pytest.fixture(scope="session")

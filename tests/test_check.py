@@ -5,10 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import checksum_of
 from make_tiny import write_tiny_dataset
 
 from data_gen import check
-from data_gen.build import checksum_of
 from data_gen.check import check_protocol, expect, find_folders, measure_clip, mirror_pairs
 from data_gen.normalise import STEPS, normalise
 from options.class_names import NTU120, PKU

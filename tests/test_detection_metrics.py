@@ -15,7 +15,7 @@ from utils.detection import (
     threshold_segments,
 )
 from utils.errors import UserError
-from utils.pku_text import read_predictions, read_video, write_predictions, write_video
+from utils.pku_text import write_predictions, write_video
 
 
 @pytest.fixture(scope="module")
@@ -289,57 +289,20 @@ def segment_rows(draw):
 
 @given(st.dictionaries(st.from_regex(r"[0-9]{4}-[LMR]", fullmatch=True), segment_rows(), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
-def test_text_round_trip(tmp_path_factory, videos):
+def test_text_holds_every_number(tmp_path_factory, videos):
     folder = tmp_path_factory.mktemp("text") / "predictions"
     write_predictions(folder, videos)
-    back = read_predictions(folder)
-    assert {name: [tuple(row) for row in rows] for name, rows in back.items()} == videos
+    lines = {file.stem: file.read_text().splitlines() for file in folder.glob("*.txt")}
+    read = {name: [tuple(float(cell) for cell in line.split(",")) for line in rows] for name, rows in lines.items()}
+    assert read == videos
 
 
 def test_text_is_the_published_format(tmp_path):
     write_predictions(tmp_path, {"0007-M": np.array([[3, 10, 200, 0.57372], [51, 300, 301, 1]])})
     assert (tmp_path / "0007-M.txt").read_text() == "3,10,200,0.57372\n51,300,301,1.0\n"
-    (tmp_path / "0007-M.txt").write_text("3, 10 ,200,1\r\n\r\n4,5,6,0.25")  # as other programs write it
-    assert read_video(tmp_path / "0007-M.txt").tolist() == [[3, 10, 200, 1], [4, 5, 6, 0.25]]
-
-
-@pytest.mark.parametrize(
-    "line, says",
-    [
-        ("1,2,3", "expected class,start,end,confidence"),
-        ("1,2,3,4,5", "expected class,start,end,confidence"),
-        ("a,2,3,0.5", "expected class,start,end,confidence"),
-        ("1,2,3,nan", "not finite"),
-        ("0,2,3,0.5", "count from 1"),
-        ("1,9,3,0.5", "ends before"),
-        ("1,-2,3,0.5", "count from 0"),
-        ("1,2.5,3,0.5", "whole numbers"),
-    ],
-)
-def test_wrong_lines_are_named(tmp_path, line, says):
-    (tmp_path / "v.txt").write_text(f"1,2,3,0.5\n{line}\n")
-    with pytest.raises(UserError, match=f"v.txt, line 2: .*{says}"):
-        read_predictions(tmp_path)
-
-
-@given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
-def test_any_bytes_give_rows_or_a_sentence(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "fuzz.txt"
-    path.write_bytes(content)
-    try:
-        assert read_video(path).shape[1] == 4
-    except UserError as error:
-        assert "fuzz.txt" in str(error)
 
 
 def test_text_problems_are_sentences(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        read_predictions(tmp_path / "none")
-    with pytest.raises(UserError, match="holds no .txt"):
-        read_predictions(tmp_path)
-    with pytest.raises(UserError, match="no such file"):
-        read_video(tmp_path / "none.txt")
     with pytest.raises(UserError, match="cannot be a file name"):
         write_predictions(tmp_path / "out", {"../outside": []})
     assert not (tmp_path / "out").exists()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import checksum_of
 
 from data_gen import prepare_ntu, prepare_pku, protocols
-from data_gen.build import BadClip, build_dataset, building_folder, checksum_of
+from data_gen.build import BadClip, build_dataset, building_folder
 from data_gen.normalise import normalise
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import read_clip

@@ -43,6 +43,7 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # `from engine import setup`
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
@@ -90,26 +91,38 @@ def test_options_import_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def module_file(name):
+    """The file of one of our modules, None for others' and for folders."""
+    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def imported_by_programs_of(parser):
+    """Files of the programs that import a module of options, and of what they import; of options `backbones` alone, whose
+    encoder_flags reads the flags of the group that it adds."""
+    programs = [path for path in sources() if path.parent.name not in ("options", "tests")]
+    programs = [path for path in programs if re.search(rf"^from {parser} import .*parse", path.read_text(), re.M)]
+    assert programs, f"no program reads {parser}"
+    seen, todo = set(), programs
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        todo += {file for name in imports(path) if (file := module_file(name))} - seen
+    return [path for path in seen if path.parent.name != "options" or path.stem == "backbones"]
+
+
 PARSERS = sorted(p.stem for p in (ROOT / "options").glob("*.py") if "def build_parser" in p.read_text())
 
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_every_flag_is_read(name):
-    """A flag that nothing reads is a lie: its name must be used as `args.NAME` or by name somewhere outside its parser."""
+    """A flag that nothing reads is a lie: its name must be used as `args.NAME` or by name in a program of this parser or in
+    what that imports. Flags that are only kept from older commands say so: their help begins with "accepted"."""
     parser = importlib.import_module(f"options.{name}").build_parser()
-    shared = ROOT / "options" / "backbones.py"  # its encoder_flags reads the flags of the group that it adds
-    text = "\n".join(
-        p.read_text()
-        for p in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "engine").glob("*.py"), shared]
-    )
+    text = "\n".join(path.read_text() for path in imported_by_programs_of(f"options.{name}"))
     own = (ROOT / "options" / f"{name}.py").read_text()
-    accepted = {
-        "skeleton_representation",
-        "finetune_skeleton_representation",
-        "local_rank",
-    }  # kept from the original commands
     for action in parser._actions:
-        if action.dest in ("help", *accepted):
+        if action.dest == "help" or (action.help or "").startswith("accepted"):
             continue
         used = re.search(rf"\bargs\.{action.dest}\b", text + own) or re.search(rf'"{action.dest}"', text + own)
         view = action.dest.endswith("_view") and '_view")' in own
@@ -158,3 +171,37 @@ def test_no_file_is_large():
         large = {"data_gen/ui_prmd.xz": 5_000_000, "checkpoints/ui_prmd.pth": 4_500_000}
         limit = large.get(name, 1_000_000)
         assert not path.exists() or path.stat().st_size < limit, name
+
+
+BY_OTHERS = {"extra_repr", "find_class", "dependencies", "allow_tf32"}  # torch prints, pickle looks up, torch reads
+FOR_GOLDEN = {"apply_matrices"}  # shear as the released code computes it; what trains does the same on bands of rows
+
+
+def public_names(tree):
+    """Module-level functions, classes and constants, and the methods, fields and attributes of classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            yield from (part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name))
+
+
+def test_every_name_is_read_outside_of_tests():
+    """What only a test uses, or nothing, goes: a name counts as read where it is loaded, or given as a string (getattr)."""
+    trees = [ast.parse(path.read_text()) for path in sources() if path.relative_to(ROOT).parts[0] != "tests"]
+    read = {*BY_OTHERS, *FOR_GOLDEN}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
+            read.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            read.add(node.value)
+    entries = {
+        node.name for node in ast.parse((ROOT / "hubconf.py").read_text()).body if isinstance(node, ast.FunctionDef)
+    }
+    names = {name for tree in trees for name in public_names(tree) if not name.startswith("__")}
+    assert names - read - entries == set()

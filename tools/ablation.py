@@ -96,7 +96,7 @@ class Task:
 def machine_flags(args, dataset_flag: str) -> list[str]:
     """Flags that all programs take alike."""
     flags = ["--data-root", args.data_root, dataset_flag, args.dataset, "--protocol", args.protocol]
-    flags += ["--clips", args.clips, "--workers", str(args.workers), "--device", args.device]
+    flags += ["--clips", args.clips, "--device", args.device]
     flags += ["--precision", args.precision]
     flags += ["--cache-dir", args.cache_dir] if args.cache_dir else []
     return flags + (["--threads", str(args.threads)] if args.threads else [])
@@ -118,7 +118,15 @@ def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
     elif row == COORDINATES:
         given = ["--raw-joints"]
     else:
-        flags = [*machine_flags(args, "--pre-dataset"), *args.pretrain_flags, *row.flags, "--seed", str(seed)]
+        flags = [
+            *machine_flags(args, "--pre-dataset"),
+            "--workers",
+            str(args.workers),
+            *args.pretrain_flags,
+            *row.flags,
+            "--seed",
+            str(seed),
+        ]
         encoder_words(flags)  # refuses wrong flags before anything runs
         add("pretrain", "pretrain_moco_mask.py", *flags, "--resume", "auto")
     shared = machine_flags(args, "--finetune-dataset")

@@ -44,7 +44,7 @@ def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, num_classes:
 
 
 class Accuracy:
-    """Streamed accuracy: `update` with each batch, then read `topk()`, `per_class()`, `mean_class()`, `confusion`.
+    """Streamed accuracy: `update` with each batch, then read `topk()`, `per_class()`, `confusion`.
 
     confusion: counts (K, K), row = true class, column = predicted class."""
 
@@ -78,13 +78,6 @@ class Accuracy:
     def per_class(self) -> list[float]:
         """Share of right samples of each class (K,); NaN for a class without samples."""
         return per_class_accuracy(self.confusion)
-
-    def mean_class(self) -> float:
-        """Mean of the classes' accuracies over the classes that have samples."""
-        present = [share for share in self.per_class() if not math.isnan(share)]
-        if not present:
-            raise ValueError("no sample has been counted")
-        return sum(present) / len(present)
 
 
 def per_class_accuracy(confusion: torch.Tensor) -> list[float]:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write, read_text
+from utils.files import atomic_write
 
 SUFFIX = ".txt"
-MAX_BYTES = 64 * 2**20
 
 
 def write_video(path, segments) -> None:
@@ -56,39 +55,3 @@ def _problem(label: float, start: float, end: float, confidence: float) -> str |
     if end < start:
         return "the segment ends before it starts"
     return None
-
-
-def read_video(path) -> np.ndarray:
-    """Rows (class, start, end, confidence) of a text file, float64 (S, 4); empty lines are passed over.
-
-    Raises UserError with file and line when a line does not hold four numbers that make a segment."""
-    path = Path(path)
-    text = read_text(path, MAX_BYTES)
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = tuple(float(cell) for cell in line.split(","))
-        except ValueError:
-            row = ()
-        if len(row) != 4:
-            raise UserError(f"{path}, line {number}: expected class,start,end,confidence, found {line.strip()[:60]!r}")
-        problem = _problem(*row)
-        if problem:
-            raise UserError(f"{path}, line {number}: {problem}, found {line.strip()[:60]!r}")
-        rows.append(row)
-    return np.array(rows, dtype=np.float64).reshape(-1, 4)
-
-
-def read_predictions(folder) -> dict[str, np.ndarray]:
-    """{video: rows (class, start, end, confidence)} of a folder's text files, by name.
-
-    Raises UserError when there is no such folder, it holds no text file, or a line is wrong."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder of text files")
-    files = sorted(file for file in folder.glob(f"*{SUFFIX}") if file.is_file())
-    if not files:
-        raise UserError(f"{folder}: it holds no {SUFFIX} file of class,start,end,confidence lines")
-    return {file.stem: read_video(file) for file in files}

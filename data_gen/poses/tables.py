@@ -18,7 +18,6 @@ from data_gen.poses.record import MAX_TEXT_BYTES, BadPoses, Poses, decode, read_
 from utils.skeleton import LAYOUTS
 
 _AXIS = r"x|y|z|v|vis|visibility|score|conf|confidence|likelihood|presence|p|c"
-_AXIS_LAST = re.compile(rf"(?P<joint>.*?[^a-z]|.*?\d|.*?)[\s_.\-:/]*(?P<axis>{_AXIS})", re.I)
 _AXIS_FIRST = re.compile(rf"(?P<axis>{_AXIS})[\s_.\-:/]*(?P<joint>\d+|[\s_.\-:/].+)", re.I)
 _CAMEL = re.compile(r"(?P<joint>.*[a-z0-9])(?P<axis>[XYZVCP]|Visibility|Score|Confidence)")
 _SCORE_RANK = ("v", "vis", "visibility", "score", "conf", "confidence", "likelihood", "c", "p", "presence")
