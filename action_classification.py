@@ -1,6 +1,6 @@
 """Evaluates an encoder by a classifier on top: linear evaluation, fine-tuning, or few labels.
 
-    python action_classification.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ntu60 --protocol cross_view
+    python action_classification.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ntu60 --protocol cross_view
 
 The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, predictions.csv
 (which clips went wrong), scores.npz (for tools/ensemble.py) and classifier.pth of the last seed (for predict.py); with --occlusion

@@ -1,6 +1,6 @@
 """Finds actions in untrimmed videos: trains a frame classifier on an encoder, and measures mAP_a and mAP_v.
 
-    python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset pku_v1
+    python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset pku_v1
 
 Reads <data root>/<data set>/untrimmed (see utils.untrimmed). The run folder gets result.json (last and best figures of every
 seed, per class), predictions/seed<seed>/<video>.txt in PKU-MMD's text format, timelines/<video>.png (truth above

@@ -1,6 +1,6 @@
 """Evaluates features by retrieval: k-nearest neighbours, recall@k and mean average precision; nothing is trained.
 
-    python action_retrieval.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ntu60 --protocol cross_view
+    python action_retrieval.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ntu60 --protocol cross_view
 
 The train split is the gallery, the val split asks; features are the clip features of the centre crop, compared by their
 cosine. The run folder gets result.json, predictions.csv and, with --save-features, the features. `utils.retrieval` holds the
@@ -55,7 +55,7 @@ def saved_features(args) -> Features:
     """The features of --features; UserError when they are of another data set or protocol than asked for."""
     content = read_features(args.features)
     for flag, asked, found in (
-        ("--finetune-dataset", args.finetune_dataset, content.dataset),
+        ("--dataset", args.finetune_dataset, content.dataset),
         ("--protocol", args.protocol, content.protocol),
     ):
         if asked is not None and asked != found:

@@ -1,6 +1,6 @@
 """Predicts future poses with a decoder on an encoder: frozen, tuned, or trained from scratch, beside zero velocity.
 
-    python motion_prediction.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ui_prmd \\
+    python motion_prediction.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ui_prmd \\
         --encoder-mode frozen tuned scratch
 
 The run folder gets result.json (MPJPE in mm at every horizon, of every mode and seed), curve.png, and poses/*.png with true

@@ -1,6 +1,6 @@
 """Pretrains a skeleton encoder with PCM3: prompted contrast with masked motion modeling.
 
-    python pretrain_moco_mask.py --pre-dataset ntu60 --protocol cross_view --checkpoint-path runs/joint
+    python pretrain_moco_mask.py --dataset ntu60 --protocol cross_view --output runs/joint
 
 `train` is the loop: batch, rate, step (engine.step is the algorithm), log, save. Everything sampled is a function of (seed, step),
 so that a run resumed anywhere is the run that never stopped.

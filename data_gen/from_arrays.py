@@ -312,8 +312,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--name",
         required=True,
-        help="the data set's name, which the programs take as --pre-dataset and --finetune-dataset; "
-        "not one of the registry",
+        help="the data set's name, which the programs take as --dataset; not one of the registry",
     )
     parser.add_argument("--list", metavar="FILE", help="the .csv or .json list; default: clips.csv in the folder")
     add_layout_flag(parser)

@@ -265,7 +265,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--name",
         required=True,
-        help="the data set's name, which the programs take as --pre-dataset and --finetune-dataset: "
+        help="the data set's name, which the programs take as --dataset: "
         "ntu60 or ntu120, or a name of your own for "
         "other clips in this format (then a dataset.json is written)",
     )

@@ -233,7 +233,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--name",
         required=True,
-        help="the data set's name, which the programs take as --pre-dataset and --finetune-dataset: "
+        help="the data set's name, which the programs take as --dataset: "
         "ntu60 and ntu120 bring their class names; any "
         "other name is a data set of your own and gets a dataset.json",
     )

@@ -1,6 +1,6 @@
 """Honest baselines: what a data set gives without pretraining, beside pretrained encoders, all read by the same classifier.
 
-    python -m engine.baselines --finetune-dataset ui_prmd_quality --pretrained runs/joint/checkpoint_last.pth.tar
+    python -m engine.baselines --dataset ui_prmd_quality --pretrained runs/joint/checkpoint_last.pth.tar
 
 Rows, each by logistic regression (`engine.probes`: strength chosen inside of the training split) and by 1-NN:
 

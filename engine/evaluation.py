@@ -95,7 +95,7 @@ def pretraining_of(place: Place, data_root, test_names, other=()) -> dict | None
         about |= {"warning": f"evaluated on other data than the pretraining's of the same name: {'; '.join(other)}"}
     if place.trained == (place.dataset, place.protocol):
         return about
-    remedy = f"for figures of unseen ones: --finetune-dataset {dataset} --protocol {protocol}"
+    remedy = f"for figures of unseen ones: --dataset {dataset} --protocol {protocol}"
     if test_names is None:
         same = dataset == place.dataset
         text = f"pretrained on another split of the same data set ({protocol}): test videos may hold pretraining clips"

@@ -1,6 +1,6 @@
 """Starts several processes of a program on this machine, passes signals on, and ends as they end.
 
-    python -m engine.launch --processes 4 pretrain_moco_mask.py --pre-dataset ntu60 --checkpoint-path runs/joint
+    python -m engine.launch --processes 4 pretrain_moco_mask.py --dataset ntu60 --output runs/joint
 
 torchrun starts processes as well, also on several machines. What it does with a signal is not what a run needs that is to
 be stopped and gone on with: SIGUSR1 ends it at once, and SIGTERM, which it passes on, ends it with status 1 although its

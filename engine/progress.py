@@ -46,7 +46,7 @@ class Progress:
         content = files.load(self.path)
         told = content.get("arguments")
         if not isinstance(told, dict) or not isinstance(content.get("finished"), dict):
-            raise UserError(f"{self.path}: not what an evaluation keeps; give another --checkpoint-path")
+            raise UserError(f"{self.path}: not what an evaluation keeps; give another --output")
         for name, old in told.items():
             new = self.arguments.get(name, old)
             if name not in MAY_CHANGE and _plain(new) != _plain(old):

@@ -183,7 +183,7 @@ def without_baselines(results: list[dict]) -> list[str]:
         if task in ("classification", "retrieval") and not str(content.get("encoder", "")).startswith(("random", "no "))
     )
     return [
-        f"baselines of {dataset} {protocol} are not shown; they are made by: python -m engine.baselines --finetune-dataset "
+        f"baselines of {dataset} {protocol} are not shown; they are made by: python -m engine.baselines --dataset "
         f"{dataset} --protocol {protocol}"
         for dataset, protocol in shown
         if (dataset, protocol) not in there

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         'the paper\'s run: --pretrain-flags "" --linear-flags "".',
         program="tools.ablation",
     )
-    common.add_data_group(p, "--dataset", "ui_prmd_quality", "to pretrain and to evaluate on", renders=True)
+    common.add_data_group(p, "", "ui_prmd_quality", "to pretrain and to evaluate on", renders=True)
     g = p.add_argument_group("ablation")
     g.add_argument(
         "--groups",

@@ -82,12 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of --few-labels: for how many of these encoders are trained, which takes minutes for every point",
     )
-    g.add_argument(
-        "--checkpoint-path",
-        default=None,
-        metavar="FOLDER",
-        help="run folder: log, table.md and result.json; default: runs/baselines_DATASET_PROTOCOL",
-    )
+    common.add_output(g, "run folder: log, table.md and result.json; default: runs/baselines_DATASET_PROTOCOL")
     backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
     g.add_argument(
@@ -99,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of random and supervised encoders; several give mean and standard deviation",
     )
     p.first = tuple(
-        "--pretrained --finetune-dataset --protocol --data-root --checkpoint-path "
+        "--pretrained --dataset --protocol --data-root --output "
         "--supervised --few-labels --trained-seeds --device --seed".split()
     )
     return p

@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Trains a classifier on a pretrained encoder: linear evaluation, fine-tuning, or few labels.",
         "Prints last and best test accuracy and says which; the field mostly reports the best test epoch. Transfer to another "
-        "data set: give its name to --finetune-dataset. Linear evaluation may run on several GPUs: torchrun --nproc_per_node=K "
+        "data set: give its name to --dataset. Linear evaluation may run on several GPUs: torchrun --nproc_per_node=K "
         "action_classification.py with the same flags gives the same numbers; the processes share the encoding.",
     )
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
@@ -66,12 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="with linear: encode the centre crop of each training clip once instead of a fresh crop an epoch; many times "
         "faster, not the exact protocol; the result says so",
     )
-    g.add_argument(
-        "--checkpoint-path",
-        default=None,
-        metavar="FOLDER",
-        help="run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL",
-    )
+    common.add_output(g, "run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL")
     g.add_argument(
         "--resume",
         choices=("auto",),
@@ -131,8 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="one or several; several give mean and standard deviation",
     )
     p.first = tuple(
-        "--pretrained --mode --finetune-dataset --protocol --data-root "
-        "--checkpoint-path --label-fraction --epochs --device --seed".split()
+        "--pretrained --mode --dataset --protocol --data-root "
+        "--output --label-fraction --epochs --device --seed".split()
     )
     return p
 

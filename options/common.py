@@ -1,6 +1,7 @@
 """Flags that several programs share, and the checks that need no data."""
 
 import argparse
+import sys
 
 from options.datasets import PROTOCOLS
 
@@ -8,6 +9,9 @@ REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
 STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
 POOLS = ("last", "mean", "max", "min", "std")  # parts of a pooling; a test holds that models.pooling has the same
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
+
+
+PRETRAINED = "--pretrained"
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -25,11 +29,19 @@ class Parser(argparse.ArgumentParser):
 
     first: tuple[str, ...] = ()
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As usual; where a checkpoint is the first word (`add_pretrained`), --pretrained PATH becomes that word."""
+        words = [part for word in (sys.argv[1:] if args is None else args) for part in _without_equals(word)]
+        if any(action.metavar == PRETRAINED for action in self._get_positional_actions()) and PRETRAINED in words[:-1]:
+            at = words.index(PRETRAINED)
+            words = [words[at + 1], *words[:at], *words[at + 2 :]]
+        return super().parse_known_args(words, namespace)
+
     def format_help(self) -> str:
         chosen = [self._option_string_actions[flag] for flag in self.first]
         if not chosen:
             return super().format_help()
-        named = self._positionals._group_actions
+        named = [action for action in self._positionals._group_actions if action.help != argparse.SUPPRESS]
         words = " ".join(action.metavar or action.dest for action in named)
         page = self._get_formatter()
         page.add_usage(f"{self.prog}{' ' * bool(words)}{words} [flags]", [], [])
@@ -54,6 +66,22 @@ def parser(description: str, epilog: str = "", program: str | None = None) -> ar
     the name of one that is started as `python -m NAME`."""
     prog = program and f"python -m {program}"
     return Parser(prog=prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
+
+
+def _without_equals(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith(f"{PRETRAINED}=") else [word]
+
+
+def add_pretrained(g, dest: str, what: str) -> None:
+    """--pretrained of a program that needs it; older commands have the path as a word by itself, which stays accepted."""
+    g.add_argument(dest, metavar=PRETRAINED, help=argparse.SUPPRESS)
+    g.add_argument(PRETRAINED, dest=dest, default=argparse.SUPPRESS, metavar="PATH", help=f"{what} (needed)")
+
+
+def add_output(g, what: str, default: str | None = None) -> None:
+    """--output, a run folder, which the original commands call --checkpoint-path."""
+    flags, dest = ("--output", "--checkpoint-path"), "checkpoint_path"
+    g.add_argument(*flags, dest=dest, type=place, default=default, metavar="FOLDER", help=what)
 
 
 def number(kind, low=None, high=None, above=None):
@@ -123,14 +151,17 @@ def protocol_help(default) -> str:
 
 
 def add_data_group(
-    p: argparse.ArgumentParser, flag: str, default, what: str, protocol: str | None = "cross_subject", renders=False
+    p: argparse.ArgumentParser, seed: str, default, what: str, protocol: str | None = "cross_subject", renders=False
 ):
-    """--data-root, the data set's flag, --protocol, --cache-dir, --clips and -j. protocol: default, None for that of a
-    checkpoint; renders: whether threads of the program render batches, else -j is accepted and has nothing to do."""
+    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. seed: what the original commands call --dataset, or
+    ''; protocol: default, None for that of a checkpoint; renders: whether threads of the program render batches, else -j is
+    accepted and has nothing to do."""
     g = p.add_argument_group("data")
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument(
-        flag,
+        "--dataset",
+        *([seed] if seed else []),
+        dest=(seed or "--dataset").removeprefix("--").replace("-", "_"),
         default=default,
         metavar="NAME",
         help=f"data set {what}. One of ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the "

@@ -15,8 +15,10 @@ def build_parser() -> argparse.ArgumentParser:
         "Every tensor that is kept stays bit for bit as it is (but for --half).",
         program="tools.convert_checkpoint",
     )
-    p.add_argument(
-        "checkpoint", help="ours, a released one, a relative's (CMD, HaLP, skeleton-contrast), or a bare encoder"
+    common.add_pretrained(
+        p,
+        "checkpoint",
+        "checkpoint: ours, a released one, a relative's (CMD, HaLP, skeleton-contrast), or a bare encoder",
     )
     p.add_argument(
         "--to",

@@ -46,12 +46,14 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Finds actions in untrimmed videos: a class for every frame, then segments, then mAP over actions (mAP_a) and over "
         "videos (mAP_v, PKU-MMD's official measure).",
-        "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --finetune-dataset ui_prmd",
+        "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ui_prmd",
     )
     g = p.add_argument_group("data")
     g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
     g.add_argument(
+        "--dataset",
         "--finetune-dataset",
+        dest="finetune_dataset",
         default=None,
         metavar="NAME",
         help=f"data set {common.evaluated_on(DEFAULT_DATASET)}. Its folder holds "
@@ -109,11 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --mode sequence: how long after a frame its class is read off; 16 sees as much of the future as a window "
         "of 32 frames; 0 is fully online, and less accurate at the starts of actions",
     )
-    g.add_argument(
-        "--checkpoint-path",
-        default=None,
-        metavar="FOLDER",
-        help="run folder: result.json, predictions as PKU-MMD text files, timelines; default: "
+    common.add_output(
+        g,
+        "run folder: result.json, predictions as PKU-MMD text files, timelines; default: "
         "runs/detection_MODE_DATASET_PROTOCOL",
     )
     g.add_argument(
@@ -183,8 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="one or several; several give mean and standard deviation",
     )
     p.first = tuple(
-        "--pretrained --mode --finetune-dataset --protocol --data-root "
-        "--checkpoint-path --lr --epochs --device --seed".split()
+        "--pretrained --mode --dataset --protocol --data-root --output --lr --epochs --device --seed".split()
     )
     return p
 

@@ -15,7 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
         "coordinates, F = V * C * M numbers a frame: joint by joint, then coordinate, then person.",
         program="tools.export",
     )
-    p.add_argument("checkpoint", help="ours, a released one, a relative's, or a bare encoder")
+    common.add_pretrained(p, "checkpoint", "checkpoint: ours, a released one, a relative's, or a bare encoder")
     p.add_argument(
         "--output",
         required=True,

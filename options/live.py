@@ -16,10 +16,8 @@ def build_parser() -> argparse.ArgumentParser:
         program="tools.live_demo",
     )
     g = p.add_argument_group("classifier")
-    g.add_argument(
-        "classifier",
-        help="classifier.pth of a run folder of action_classification.py (linear evaluation or fine-tuning)",
-    )
+    what = "classifier.pth of a run folder of action_classification.py (linear evaluation or fine-tuning)"
+    common.add_pretrained(g, "classifier", what)
     g.add_argument(
         "--normalise",
         default="all",
@@ -101,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="CPU threads; default: as torch chooses; 1 is often quickest for a small encoder",
     )
     p.first = tuple(
-        "--dataset --stdin --data-root --clips --rate --segments --film --window --device --threads".split()
+        "--pretrained --dataset --stdin --data-root --clips --rate --segments --film --window --device".split()
     )
     return p
 

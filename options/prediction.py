@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Predicts the next frames of a person from the observed ones, and prints the error in mm at each horizon beside that "
         "of zero velocity (the last pose repeated).",
         "There is no published protocol; this one is this repository's: raw frame rate, person 1, shorter clips skipped and "
-        "counted. Example: python motion_prediction.py --pretrained P --finetune-dataset ui_prmd --encoder-mode frozen scratch",
+        "counted. Example: python motion_prediction.py --pretrained P --dataset ui_prmd --encoder-mode frozen scratch",
     )
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("prediction")
@@ -60,12 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--stream", choices=common.STREAMS, default=None, help="of the encoder; default: that of the checkpoint"
     )
     common.add_representation(g, "--finetune-skeleton-representation")
-    g.add_argument(
-        "--checkpoint-path",
-        default=None,
-        metavar="FOLDER",
-        help="run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL",
-    )
+    common.add_output(g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL")
     g.add_argument("--pictures", type=natural, default=3, metavar="N", help="test clips to draw; 0 draws none")
     g = p.add_argument_group("training")
     g.add_argument(
@@ -89,8 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="one or several; several give mean and standard deviation",
     )
     p.first = tuple(
-        "--pretrained --encoder-mode --finetune-dataset --protocol --data-root "
-        "--checkpoint-path --observe --predict --device --seed".split()
+        "--pretrained --encoder-mode --dataset --protocol --data-root "
+        "--output --observe --predict --device --seed".split()
     )
     return p
 

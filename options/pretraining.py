@@ -35,8 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_memory_flags(g)
     common.add_processes(g)
     p.first = tuple(
-        "--pre-dataset --protocol --data-root --checkpoint-path --resume "
-        "--epochs --batch-size --stream --recipe --seed".split()
+        "--dataset --protocol --data-root --output --resume --epochs --batch-size --stream --recipe --seed".split()
     )
     return p
 
@@ -91,13 +90,7 @@ def _add_memory_flags(g) -> None:
 
 def _add_run_group(p) -> None:
     g = p.add_argument_group("run")
-    g.add_argument(
-        "--checkpoint-path",
-        type=common.place,
-        default="runs/pretrain",
-        metavar="FOLDER",
-        help="run folder: log, metrics, checkpoints",
-    )
+    common.add_output(g, "run folder: log, metrics, checkpoints", "runs/pretrain")
     g.add_argument(
         "--exp-descri",
         choices=EXPERIMENTS,

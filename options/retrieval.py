@@ -77,12 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MB",
         help="working memory beside the features; test clips are compared in chunks that fit; more is seldom faster",
     )
-    g.add_argument(
-        "--checkpoint-path",
-        default=None,
-        metavar="FOLDER",
-        help="run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL",
-    )
+    common.add_output(g, "run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL")
     backbones.add_random_encoder_group(p, every_pooling=True)
     g = common.add_machine_group(p)
     g.add_argument(
@@ -95,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         "here is left to chance",
     )
     p.first = tuple(
-        "--pretrained --finetune-dataset --protocol --data-root --checkpoint-path "
+        "--pretrained --dataset --protocol --data-root --output "
         "--knn --raw-joints --save-features --device --seed".split()
     )
     return p

@@ -1,8 +1,8 @@
 """Says what a checkpoint holds, and writes it in another format.
 
-    python -m tools.convert_checkpoint checkpoint.pth.tar                                          # what is it?
-    python -m tools.convert_checkpoint checkpoint_0450.pth.tar --to ours --output ours.pth.tar     # a released one
-    python -m tools.convert_checkpoint runs/joint/checkpoint_last.pth.tar --to encoder --output encoder.pth
+    python -m tools.convert_checkpoint --pretrained checkpoint.pth.tar                                          # what is it?
+    python -m tools.convert_checkpoint --pretrained checkpoint_0450.pth.tar --to ours --output ours.pth.tar     # a released one
+    python -m tools.convert_checkpoint --pretrained runs/joint/checkpoint_last.pth.tar --to encoder --output encoder.pth
 
 `engine.convert` says what each format holds.
 """

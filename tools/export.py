@@ -1,7 +1,7 @@
 """Writes an encoder as a program by itself: torch.export (.pt2) or ONNX.
 
-    python -m tools.export checkpoint_last.pth.tar --output encoder.pt2                # (N, 64, F) -> (N, D)
-    python -m tools.export checkpoint_last.pth.tar --output step.onnx --what step      # frame and state -> feature and state
+    python -m tools.export --pretrained checkpoint_last.pth.tar --output encoder.pt2             # (N, 64, F) -> (N, D)
+    python -m tools.export --pretrained checkpoint_last.pth.tar --output step.onnx --what step   # frame and state -> feature, state
 
 The feature of a step is the clip feature of all frames so far, as the encoder pools it: the last frame's, a running maximum, ...
 

@@ -1,7 +1,7 @@
 """Classifies a stream of skeletons frame by frame, as a sensor sends them.
 
-    python -m tools.live_demo RUN/classifier.pth --dataset ui_prmd    # test clips play the sensor, 30 a second
-    my_sensor | python -m tools.live_demo RUN/classifier.pth --stdin json
+    python -m tools.live_demo --pretrained RUN/classifier.pth --dataset ui_prmd    # test clips play the sensor, 30 a second
+    my_sensor | python -m tools.live_demo --pretrained RUN/classifier.pth --stdin json
 
 Each frame is one step of the encoder: frame in, the clip feature of all frames so far out (of the last frame, or pooled over
 them, as the encoder does it), and the trained classifier on that feature. On a terminal a line
