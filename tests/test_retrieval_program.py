@@ -113,7 +113,7 @@ def test_mistakes_are_one_sentence(data, tmp_path, flags, words):
 def test_features_of_another_data_set_are_refused(data, tmp_path):
     assert retrieval(data, tmp_path / "a", f"{RANDOM} --save-features").status == 0
     given = f"--features {tmp_path / 'a/features.npz'} --checkpoint-path {tmp_path / 'b'}"
-    refused(call(action_retrieval.main, f"{given} --finetune-dataset ntu60"), "tiny", "ntu60", "--finetune-dataset")
+    refused(call(action_retrieval.main, f"{given} --finetune-dataset ntu60"), "tiny", "ntu60", "--dataset")
     refused(call(action_retrieval.main, f"{given} --protocol cross_view"), "cross_subject", "--protocol")
 
 
