@@ -215,3 +215,12 @@ def test_prepared_labels_are_no_class_numbers(tmp_path):
     (folder / "xsub" / "train_label.pkl").write_bytes(dump_pickle((names, [10**9, *labels[1:]])))
     ran = call(check.main, f"{folder} --layout kinect_v2_25")
     assert ran.status == 2 and "label 1000000000" in ran.out and "0..99999" in ran.out, (ran.out, ran.err)
+
+
+def test_text_of_python_2_in_a_pickle(tmp_path):
+    """Protocol 0 escapes what is not ASCII; a memory bomb behind such a text is still found."""
+    (tmp_path / "old.pkl").write_bytes(b"(S'a\\xe9b'\nI3\nt.")
+    assert load_pickle(tmp_path / "old.pkl") == ("a\xe9b", 3)
+    (tmp_path / "bomb.pkl").write_bytes(b"(S'a\\xe9b'\np+99999999\nI3\nt.")
+    with pytest.raises(UserError, match="stores things under numbers"):
+        load_pickle(tmp_path / "bomb.pkl")

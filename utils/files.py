@@ -162,53 +162,34 @@ class _SafeUnpickler(pickle.Unpickler):
         return _SAFE_GLOBALS[module, name]
 
 
-_ARGUMENT_BYTES = {ord(op.code): 0 if op.arg is None else op.arg.n for op in pickletools.opcodes}
-_LENGTH_BYTES = {  # arguments that begin with their own length
-    pickletools.TAKEN_FROM_ARGUMENT1: 1,
-    pickletools.TAKEN_FROM_ARGUMENT4: 4,
-    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
-    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
-}
-_LINES = {ord("c"): 2, ord("i"): 2}  # GLOBAL and INST are followed by two lines, other line arguments by one
-_PUT, _LONG_PUT, _STOP = ord("p"), ord("r"), ord(".")
-_BYTES_MADE = {ord("\x8f"): 216, ord("\x91"): 216} | dict.fromkeys(
-    b"]})tlduGIKMJLFUVTXBC\x85\x86\x87\x8a\x8b\x8c\x8d\x8e", 64
-)
+_BYTES_MADE = dict.fromkeys("]})tlduGIKMJLFUVTXBC\x85\x86\x87\x8a\x8b\x8c\x8d\x8e", 64) | {"\x8f": 216, "\x91": 216}
+
+
+def _opcodes(data):
+    """(opcode, argument) of each step of a pickle; a text that Python 2 wrote and that is not ASCII is passed over."""
+    while True:
+        try:
+            yield from ((opcode, argument) for opcode, argument, _ in pickletools.genops(data))
+            return
+        except UnicodeDecodeError:  # raised after the text was read: the next opcode follows
+            continue
 
 
 def _refuse_memory_bombs(file, size: int, limit: int) -> None:
     """UserError when the pickle would need more memory than `check_unpacked` allows: by a number under which it stores,
     since Python's unpickler keeps what is stored in a table as long as the largest number, so that six bytes can ask for
-    many gigabytes; or by the objects that it makes, of which one byte can make one of 216 bytes."""
+    many gigabytes; or by the objects that it makes, of which one byte can make one of 216 bytes. ValueError where it is
+    no pickle."""
     if not size:
         return
     made, most = size, max(limit, MAX_EXPANSION * size)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = 0
-        while at < size and made <= most:
-            code = data[at]
-            at += 1
-            made += _BYTES_MADE.get(code, 0)
-            length = _ARGUMENT_BYTES.get(code)
-            if length is None or code == _STOP:
-                break  # the end, or no opcode: the unpickler says so
-            number = 0
-            if length >= 0:
-                number = int.from_bytes(data[at : at + 4], "little") if code == _LONG_PUT else 0
-                at += length
-            elif length in _LENGTH_BYTES:
-                at += _LENGTH_BYTES[length] + int.from_bytes(data[at : at + _LENGTH_BYTES[length]], "little")
-            else:
-                for _ in range(_LINES.get(code, 1)):
-                    end = data.find(b"\n", at)
-                    if end < 0:
-                        return
-                    line, at = data[at : min(end, at + 20)].strip(), end + 1
-                number = int(line) if code == _PUT and line.isdigit() else 0
-            if number > size:
+        for opcode, argument in _opcodes(data):
+            made += _BYTES_MADE.get(opcode.code, 0)
+            if opcode.name in ("PUT", "LONG_BINPUT") and argument > size:
                 raise UserError("it stores things under numbers that only a damaged or malicious file holds")
-    if made > most:
-        check_unpacked("the pickle", made, size, limit)
+            if made > most:
+                check_unpacked("the pickle", made, size, limit)
 
 
 def load_pickle(path, limit: int = MAX_UNPACKED) -> object:
