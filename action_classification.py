@@ -320,19 +320,19 @@ def evaluate(args, below: str, world: World) -> tuple[int, str]:
         )
     device = resolve_device(args.device)
     place = settle_place(args)
-    dataset = world.first_once(
+    dataset = world.main_first(
         lambda: find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
     )
     dataset = encoder_source(args).fit(dataset)
     first = encoder_source(args).load(dataset, args.seed[0])  # refuses a wrong file before anything is read or written
     backbone = first.encoder.config.backbone
     chosen = world.on_main(lambda: choose_precision(args.precision, device, backbone))
-    args.precision, precision = world.tell(chosen)
+    args.precision, precision = world.broadcast(chosen)
     dtype, _ = resolve_precision(args.precision)
     if args.early:
         check_causal(first.encoder)
     placement = "mapped" if args.clips == "auto" and world.size > 1 and device.type == "cpu" else args.clips
-    train, test = world.first_once(
+    train, test = world.main_first(
         lambda: [
             open_views(
                 dataset, split, first.stream, device, dtype, placement, args.cache_dir, first.encoder.config.scale_by

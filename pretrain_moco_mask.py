@@ -46,9 +46,9 @@ from engine.signals import EXIT_STOPPED, StopRequest
 from engine.step import compute_gradients, train_step
 from feeder.batches import Batches
 from feeder.clips import PackedClips
-from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
+from feeder.sampling import ViewSettings
 from feeder.views import own_views
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -83,7 +83,7 @@ def model_config(args, dataset: Dataset) -> PCM3Config:
         view_weights=args.view_weights,
         own_views=own_views(args.contrasts),
         distillation=args.distillation,
-        cmd_weight=args.cmd_weight,
+        distillation_weight=args.distillation_weight,
         prediction_weight=args.prediction_weight,
         prediction_energy=args.prediction_energy,
         latent_weight=args.latent_weight,
@@ -95,7 +95,7 @@ def model_config(args, dataset: Dataset) -> PCM3Config:
 
 
 def view_settings(args, dimensions: int) -> ViewSettings:
-    """How views of clips of so many dimensions are drawn."""
+    """How views of clips of so many dimensions are sampled."""
     return ViewSettings(
         crop=tuple(args.crop),
         corruption=args.corruption,
@@ -119,7 +119,7 @@ def view_settings(args, dimensions: int) -> ViewSettings:
 def settle(args, clips: int, world: World, start: Start | None) -> str:
     """Makes the arguments whole for a set of so many training clips; returns what to log of it. start: the checkpoint that the run
     begins with, for the main process."""
-    before = world.tell(start and start.recipe)
+    before = world.broadcast(start and start.recipe)
     try:
         said = settled(args, clips, before)
     except ValueError as error:
@@ -180,7 +180,7 @@ def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> Neig
     """1-NN on held-out clips as --knn-every asks for, or None."""
     if not args.knn_every:
         return None
-    held_out = world.first_once(lambda: dataset.clips("val", args.cache_dir, quiet=not world.is_main))
+    held_out = world.main_first(lambda: dataset.clips("val", args.cache_dir, quiet=not world.is_main))
     held_out = held_out.scaled(args.scale_by or "none", dataset.layout)
     if batches.stream_name != args.stream:  # taken before crop and transform, see make_batches
         held_out = held_out.with_stream(args.stream, torch.tensor(dataset.layout.parents))
@@ -243,7 +243,7 @@ class Resumed:
     progress: dict
 
 
-class Course:
+class TrainingRun:
     """Clock, log and files of the run around its steps.
 
     Means since the last line of the log are added up on the device, so that a step need not wait for them. They are saved
@@ -276,7 +276,7 @@ class Course:
         """Whether this process is to stop, and to save, after the step."""
         return [stop.received is not None, time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes]
 
-    def see(self, output, gradient_norm) -> None:
+    def record(self, output, gradient_norm) -> None:
         """Adds a step's losses to the means of the next line."""
         top1 = {f"top1_{name}": value for name, value in output.top1.items()}
         for name, value in {**output.losses, **top1, "gradient_norm": gradient_norm}.items():
@@ -347,22 +347,22 @@ class Course:
         return EXIT_STOPPED
 
 
-def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, course: Course) -> None:
+def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, training: TrainingRun) -> None:
     """Says which step, term and clips gave a number that is not finite; raises unless it may be skipped."""
     bad = [name for name, value in output.losses.items() if not torch.isfinite(value)]
     what = f"loss {', '.join(bad)}" if bad else f"gradient (norm {float(gradient_norm):g})"
-    names = [batches.clips.names[i] for i in batches.draws(step).clips]
+    names = [batches.clips.names[i] for i in batches.samples(step).clips]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     message = f"step {step}: {what} is not finite; clips of the batch: {shown}"
-    if args.on_nonfinite == "stop" or course.skipped > args.nonfinite_limit:
+    if args.on_nonfinite == "stop" or training.skipped > args.nonfinite_limit:
         saved = f"no checkpoint of this run is in {args.checkpoint_path}"
-        if course.saved_step is not None:
-            saved = f"{files.LAST} in {args.checkpoint_path} is from before it, after step {course.saved_step}"
+        if training.saved_step is not None:
+            saved = f"{files.LAST} in {args.checkpoint_path} is from before it, after step {training.saved_step}"
         raise UserError(
             f"{message}. {saved[0].upper()}{saved[1:]}; "
             "a smaller --lr or --precision fp32 may help, --on-nonfinite skip leaves such steps out"
         )
-    course.folder.say(f"{message}; left out ({course.skipped} of at most {args.nonfinite_limit})")
+    training.folder.say(f"{message}; left out ({training.skipped} of at most {args.nonfinite_limit})")
 
 
 def train(
@@ -376,7 +376,7 @@ def train(
     resumed: Resumed,
 ) -> int:
     """The loop from the step on that is `resumed`; returns the exit status."""
-    course, step = Course(args, model, optimizer, batches, monitor, folder, world, resumed), resumed.step
+    training, step = TrainingRun(args, model, optimizer, batches, monitor, folder, world, resumed), resumed.step
     compute, meanwhile = partial(compute_gradients, model, parts=args.grad_accum), None
     if args.cuda_graph != "off":
         compute = CapturedPass(compute, None if args.cuda_graph == "on" else folder.say)
@@ -385,41 +385,41 @@ def train(
     world.traffic.clear()
     with (
         StopRequest(launched=world.size > 1) as stop,
-        tqdm(total=course.last_step, initial=step, unit="step", dynamic_ncols=True, disable=quiet) as bar,
+        tqdm(total=training.last_step, initial=step, unit="step", dynamic_ncols=True, disable=quiet) as bar,
     ):
-        stream = batches.stream(step, course.last_step, args.workers)
+        stream = batches.stream(step, training.last_step, args.workers)
         if batches.device.type == "cuda":
             stream = Ahead(stream, batches.device)
             meanwhile = stream.prepare
-        for batch in course.timed(iter(stream)):
-            epoch, position = divmod(step, course.per_epoch)
+        for batch in training.timed(iter(stream)):
+            epoch, position = divmod(step, training.per_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, epoch, position, course.per_epoch)
-            flags = partial(course.stop_flags, stop)
+                group["lr"] = learning_rate(args, epoch, position, training.per_epoch)
+            flags = partial(training.stop_flags, stop)
             output, norm, finite, (stopping, saving) = train_step(
                 compute, model, optimizer, batch, world, flags, meanwhile
             )
             if finite:
-                course.see(output, norm)
+                training.record(output, norm)
             else:
-                course.skipped += 1
-                refuse_nonfinite(args, batches, step, output, norm, course)
+                training.skipped += 1
+                refuse_nonfinite(args, batches, step, output, norm, training)
             step += 1
             bar.update()
-            course.pace.after(step, f"epoch {epoch}")
+            training.pace.after(step, f"epoch {epoch}")
             if world.size > 1 and step == resumed.step + 1:
                 folder.say(traffic_of(world))
-            ends_epoch = position == course.per_epoch - 1
-            if step % args.print_freq == 0 or step == course.last_step or ends_epoch:
-                course.log(step, bar)
+            ends_epoch = position == training.per_epoch - 1
+            if step % args.print_freq == 0 or step == training.last_step or ends_epoch:
+                training.log(step, bar)
             if ends_epoch:
-                course.end_epoch(epoch, step)
-            if stopping or (saving and step < course.last_step):
-                course.save(step)
+                training.end_epoch(epoch, step)
+            if stopping or (saving and step < training.last_step):
+                training.save(step)
             if stopping:
-                return course.stopped(step, stop)
-        if step > resumed.step or course.saved_step is None:
-            course.save(step)
+                return training.stopped(step, stop)
+        if step > resumed.step or training.saved_step is None:
+            training.save(step)
     return 0
 
 
@@ -464,16 +464,16 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     notes: list[str] = []
     start = world.on_main(lambda: open_start(args.init_from, args.resume, args.checkpoint_path, notes.append))
     splits = ("train", "val") if args.knn_every else ("train",)
-    dataset = world.first_once(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
-    clips = world.first_once(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
+    dataset = world.main_first(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
+    clips = world.main_first(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
     notes.append(settle(args, len(clips), world, start))
     way = world.on_main(lambda: choose_way(args, device, world, start, notes.append))
-    args.precision, args.cuda_graph, way = world.tell(way)
+    args.precision, args.cuda_graph, way = world.broadcast(way)
     dtype, compute_dtype = resolve_precision(args.precision)
     batches = make_batches(args, dataset, clips, device, dtype, world)
     monitor = make_monitor(args, dataset, batches, world)
 
-    torch.manual_seed(args.seed)  # of the initial weights only; see feeder.draws for everything later
+    torch.manual_seed(args.seed)  # of the initial weights only; see feeder.sampling for everything later
     config = model_config(args, dataset)
     with sizes_refused(config.encoder.backbone):
         model = PCM3(config).to(device, dtype)
@@ -486,7 +486,9 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
         notes.append(f"recurrent layers: {recurrent} (auto; --recurrent cudnn for one layer after the other)")
     optimizer = make_optimizer(args, model)
     data = data_of(batches, monitor)
-    done, progress = world.tell(world.on_main(lambda: restore(start, model, optimizer, vars(args), data, notes.append)))
+    done, progress = world.broadcast(
+        world.on_main(lambda: restore(start, model, optimizer, vars(args), data, notes.append))
+    )
     start = None  # its memory is the model's now
     copy_state(world, model, optimizer)
     resumed = Resumed(done + args.start_epoch * batches.steps_per_epoch, progress)

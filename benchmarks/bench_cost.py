@@ -24,7 +24,7 @@ from benchmarks.bench_epoch import synthetic_clips
 from benchmarks.bench_step import CLOCKS, random_batch
 from engine.step import compute_gradients
 from feeder.batches import Batches
-from feeder.draws import ViewSettings
+from feeder.sampling import ViewSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from options.common import number, positive_int

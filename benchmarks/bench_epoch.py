@@ -25,7 +25,7 @@ from engine.setup import choose_precision, resolve_precision
 from engine.step import compute_gradients, train_step
 from feeder.batches import Batches
 from feeder.clips import PackedClips
-from feeder.draws import ViewSettings
+from feeder.sampling import ViewSettings
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from options.common import PRECISIONS, number, positive_int

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_feeder.py --batch 128 --threads 1
 
-prints one JSON line. `views`: draws and three views, which is what the twin makes; `batch`: the whole batch with mask and
+prints one JSON line. `views`: random choices and three views, which is what the twin makes; `batch`: the whole batch with mask and
 mixing; each with seconds a batch, clips/s and ms a clip, how many times faster than the twin of the same rounds, and
 how many times faster than 1.9 ms a clip, which is what the released feeder took on a machine of this kind. The clips are
 random, with NTU's shape: 25 joints, 82 % with one person (the second stored as zeros), 30 to 299 frames, 85 in the mean.
@@ -22,8 +22,8 @@ from benchmarks import common
 from benchmarks.twins import PlainFeeder
 from feeder.batches import Batches
 from feeder.clips import PackedClips
-from feeder.draws import ViewSettings
 from feeder.render import render
+from feeder.sampling import ViewSettings
 from utils.errors import UserError, run
 from utils.memory import keep_freed_memory
 from utils.skeleton import KINECT_V2
@@ -67,7 +67,7 @@ def random_clips(count: int) -> tuple[np.ndarray, PackedClips]:
 
 
 def check_same(twin: PlainFeeder, packed: PackedClips, index: int) -> None:
-    """AssertionError unless both make the same views of a clip from the same draws."""
+    """AssertionError unless both make the same views of a clip from the same choices."""
     for x, start, length, matrices in twin.sample(index):
         first, lengths = packed.offsets[[index]] + start, torch.tensor([length])
         ours = render(packed.frames, first, lengths, torch.from_numpy(matrices)[None].float(), 64)
@@ -84,10 +84,10 @@ def main(argv=None) -> None:
     twin = PlainFeeder(stored, packed.num_frame.numpy(), 0)
     for index in range(10):
         check_same(twin, packed, index)
-    chosen = [batches.draws(step).clips for step in range(batches.steps_per_epoch)]
+    chosen = [batches.samples(step).clips for step in range(batches.steps_per_epoch)]
     turn = iter(range(10**9))
     candidates = {  # every call another step
-        "views": lambda: batches.views(batches.draws(next(turn))),
+        "views": lambda: batches.views(batches.samples(next(turn))),
         "batch": lambda: batches[next(turn)],
         "twin": lambda: twin.batch(chosen[next(turn) % len(chosen)]),
     }

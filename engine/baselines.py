@@ -49,8 +49,8 @@ from engine.probes import Probed, folds_of, probe, share
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.supervised import PLAIN, settings_of, train_supervised
 from feeder.batches import Batches
-from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews, in_order
+from feeder.sampling import ViewSettings
 from models.encoder import Encoder, EncoderConfig
 from options.backbones import encoder_flags
 from utils import checkpoint as files

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from engine.encoders import ALONE, clip_features, encode_turn, in_turns, moved, snapshot
-from feeder.draws import epoch_order
 from feeder.evaluation import ClipViews, shuffled
+from feeder.sampling import epoch_order
 from models.encoder import Encoder
 from utils.distributed import World
 from utils.errors import UserError

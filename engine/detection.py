@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from engine.classify import check_frozen, new_classifier
 from engine.encoders import fit_norm, snapshot
-from feeder.draws import epoch_order
 from feeder.evaluation import shuffled
+from feeder.sampling import epoch_order
 from feeder.windows import VideoWindows
 from models.encoder import Encoder
 from utils.detection import detection_table, map_by_action, released_segments, stack_videos, threshold_segments

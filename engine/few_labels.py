@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.novelty import Novelty, nearest_distance
-from feeder.draws import epoch_order
+from feeder.sampling import epoch_order
 from utils.errors import UserError
 
 PENALTY = 0.01  # of the squared weights on standardised features

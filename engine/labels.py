@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from feeder.draws import ORDER, epoch_order
+from feeder.sampling import ORDER, epoch_order
 
 _SAMPLING_EPOCH = 2**40  # its own place in the stream of orders, far from any epoch
 

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from engine.classify import FEATURE_BATCH
 from engine.encoders import clip_features
-from feeder.draws import CROP_ONCE, epoch_order
 from feeder.evaluation import ClipViews
+from feeder.sampling import CROP_ONCE, epoch_order
 from models.encoder import Encoder
 from utils.distributed import World
 from utils.retrieval import retrieve

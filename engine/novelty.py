@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feeder.draws import epoch_order
+from feeder.sampling import epoch_order
 from utils.errors import UserError
 
 NONE = "none of them"

@@ -23,10 +23,10 @@ from engine.monitor import evaluating, limited
 from engine.setup import Dataset
 from engine.transfer import FrameForm
 from feeder.batches import Batches
-from feeder.draws import MASK, ViewSettings, epoch_order, uniforms
 from feeder.evaluation import ClipViews
 from feeder.masks import expand_hidden, hidden_map, mask_view
 from feeder.render import channels_of, render
+from feeder.sampling import MASK, ViewSettings, epoch_order, uniforms
 from models.norm import ViewNorm
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
@@ -36,8 +36,8 @@ from utils.errors import UserError
 from utils.skeleton import Layout, get_layout
 
 SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
-PAPER = ViewSettings()  # how the paper's run draws its views
-CORRUPTIBLE = ("query", "key")  # views whose draw may be joint corruption, in the order of the draws
+PAPER = ViewSettings()  # how the paper's run samples its views
+CORRUPTIBLE = ("query", "key")  # views that may have corrupted joints, in the order of their matrices
 DRAWABLE = ("joint", "joint_motion")  # streams that hold joints
 STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
 BOARD_CLIPS = 300  # whose features TensorBoard gets
@@ -160,7 +160,7 @@ def settings_of(trained: dict, path) -> ViewSettings:
             raise ValueError(f"mask of {settings.mask_segments} segments, ratio {settings.mask_ratio}")
         return settings
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: it does not say how its views were drawn ({error})") from None
+        raise UserError(f"checkpoint {path}: it does not say how its views were made ({error})") from None
 
 
 def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndarray:
@@ -172,14 +172,14 @@ def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndar
 def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes) -> tuple[list[Panel], str]:
     """The views of `count` clips of a training step, as many panels each (the key after the query), and the step's mixing in
     words. In the mixed view every joint has the colour of the clip that it comes from."""
-    batch, draws = batches[step], batches.draws(step)
-    mix = draws.mix
+    batch, samples = batches[step], batches.samples(step)
+    mix = samples.mix
     persons, labels = batches.clips.persons, batches.clips.labels
     panels = []
     for i in range(min(count, batches.batch_size)):
         clip, partner = (classes[int(labels[int(batch.clips[j])])] for j in (i, int(batch.partner[i])))
         # a shear is the same matrix for all joints of a view, joint corruption is not
-        corrupted = {name: (x[i] != x[i, :1]).any() for name, x in zip(CORRUPTIBLE, draws.matrices, strict=False)}
+        corrupted = {name: (x[i] != x[i, :1]).any() for name, x in zip(CORRUPTIBLE, samples.matrices, strict=False)}
         hidden = batch.hidden if batch.hidden.ndim == 2 else batch.hidden[i]
         hidden = as_clip(hidden, layout.joints, persons).any(axis=0)
         for name, view in {"query": batch.views["query"], "key": batch.key, **batch.views}.items():

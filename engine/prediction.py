@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from engine.encoders import fit_norm, moved, snapshot
-from feeder.draws import epoch_order
 from feeder.evaluation import in_order, shuffled
+from feeder.sampling import epoch_order
 from feeder.windows import FutureViews
 from models.encoder import Encoder
 from models.future import FutureDecoder

@@ -20,7 +20,7 @@ def copy_state(world: World, model: nn.Module, optimizer: torch.optim.Optimizer)
     def outline(value):
         return (value.shape, value.dtype, value.device.type) if isinstance(value, Tensor) else value
 
-    outlines = world.tell([{k: outline(v) for k, v in optimizer.state.get(p, {}).items()} for p in parameters])
+    outlines = world.broadcast([{k: outline(v) for k, v in optimizer.state.get(p, {}).items()} for p in parameters])
     for p, entries in zip(parameters, outlines, strict=True):
         for key, entry in entries.items():
             if not isinstance(entry, tuple):

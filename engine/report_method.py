@@ -98,8 +98,8 @@ def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
     check_drawable(model, trained, dataset, path)
     settings, layout = settings_of(trained, path), dataset.layout
     batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout)
-    batch, draws = batches[0], batches.draws(0)
-    altered = (draws.matrices[0] != draws.matrices[0][:, :1]).any(axis=(1, 2, 3))  # joint corruption of the query
+    batch, samples = batches[0], batches.samples(0)
+    altered = (samples.matrices[0] != samples.matrices[0][:, :1]).any(axis=(1, 2, 3))  # joint corruption of the query
     row = int(np.flatnonzero(altered)[0]) if altered.any() else 0
     chosen = batch.clips[row : row + 1].cpu()
     found = predict_clips(model, views, chosen, layout, seed, settings)
@@ -109,7 +109,7 @@ def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
         return as_clip(x, layout.joints, persons)[..., 0]
 
     hidden = as_clip(found.hidden[0], layout.joints, persons).any(axis=0)[..., 0]
-    corrupted = [(draws.matrices[v][row] != draws.matrices[v][row][:1]).any(axis=(1, 2)) for v in (0, 1)]
+    corrupted = [(samples.matrices[v][row] != samples.matrices[v][row][:1]).any(axis=(1, 2)) for v in (0, 1)]
     partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
     panels = [
         ("as recorded", person(found.true[0]), {}),
@@ -125,7 +125,7 @@ def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
         ),
         ("masked: parts hidden", person(found.true[0]), {HIDDEN: hidden}),
         ("predicted", person(found.predicted[0]), {PREDICTED: hidden}),
-        (f"mixed with: {partner}", person(batch.views["mixed"][row]), {PARTNER: draws.mix.weight > 0.5}),
+        (f"mixed with: {partner}", person(batch.views["mixed"][row]), {PARTNER: samples.mix.weight > 0.5}),
     ]
     title = f"{dataset.row.classes[int(views.clips.labels[int(chosen)])]} ({views.clips.names[int(chosen)]})"
     return base64.b64encode(_picture(title, panels, layout)).decode()

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch.optim import Optimizer
 
 from engine.encoders import check_same_backbone
-from models.pcm3 import PCM3
+from models.pcm3 import PCM3, RENAMED
 from options.backbones import SIZES
 from utils import checkpoint as files
 from utils.errors import UserError
@@ -93,6 +93,7 @@ def check_same_encoder(model: PCM3, start: Start) -> None:
 def check_same_run(arguments: dict, start: Start) -> None:
     """Refuses to resume with arguments that would make it another run, naming the first that differs."""
     for name, old in start.content.get("arguments", {}).items():
+        name = RENAMED.get(name, name)
         new = arguments.get(name, old)
         new = list(new) if isinstance(new, tuple) else new
         if name not in MAY_CHANGE and new != old:

@@ -1,7 +1,7 @@
 """An encoder trained with labels from random weights: what pretraining on the same clips has to be compared with.
 
 So that the comparison is of labels and not of care, it has what the pretrained one has: the same encoder with the same
-pooling, and the same views (crops, rotations, bone lengths, noise: `feeder.batches` draws them, query and key are both
+pooling, and the same views (crops, rotations, bone lengths, noise: `feeder.batches` makes them, query and key are both
 used), and a modern optimizer: AdamW with a rate that falls as a cosine. The loss is the cross entropy of one linear layer
 on the clip feature.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from engine.classify import new_classifier
 from feeder.batches import Batches
-from feeder.draws import ViewSettings
+from feeder.sampling import ViewSettings
 from models.encoder import Encoder
 from utils.errors import UserError
 
@@ -48,10 +48,10 @@ def train_supervised(
     encoder.requires_grad_(True).train()
     n = batches.batch_size
     for step in range(steps):
-        draws = batches.draws(step)
-        query, key, _ = batches.views(draws)
+        samples = batches.samples(step)
+        query, key, _ = batches.views(samples)
         x = torch.cat([query[:n], key]).to(device, batches.dtype)
-        expected = labels[torch.as_tensor(draws.clips).to(labels.device)].to(device).repeat(2)
+        expected = labels[torch.as_tensor(samples.clips).to(labels.device)].to(device).repeat(2)
         loss = F.cross_entropy(fc(encoder(x)), expected)
         if not torch.isfinite(loss):
             raise UserError(

@@ -1,1 +1,1 @@
-"""From prepared arrays to the views of a training step: clips, draws, views, masks, mixing. Imports only utils."""
+"""From prepared arrays to the views of a training step: clips, random choices, views, masks, mixing. Imports only utils."""

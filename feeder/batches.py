@@ -1,8 +1,8 @@
-"""The batch of a training step: draws for (seed, step), rendered into views on the device, a few steps ahead.
+"""The batch of a training step: random choices for (seed, step), rendered into views on the device, a few steps ahead.
 
 `Batches(...)[step]` is a pure function of its arguments and the step. `stream(start, stop)` yields the same batches in
 order, rendered ahead by background threads (rendering is torch code, which releases Python's lock), or, with the clips on
-a GPU, rendered there in place. A process among several gives its `rows`: draws are made for the whole batch, views only
+a GPU, rendered there in place. A process among several gives its `rows`: choices are made for the whole batch, views only
 for these rows, and the mixing partners, which other processes hold, are rendered here from the packed clips.
 """
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from feeder.clips import PackedClips
-from feeder.draws import OWN_VIEW, PROMPT_USES, StepDraws, ViewSettings, draw_step, uniforms
 from feeder.masks import expand_hidden
 from feeder.render import channels_of, render
+from feeder.sampling import OWN_VIEW, PROMPT_USES, StepSamples, ViewSettings, sample_step, uniforms
 from feeder.views import PAPER_VIEWS, VIEWS, Sources
 from utils.skeleton import Layout
 
@@ -34,11 +34,10 @@ class Batch:
     """What the model sees in a step; n rows of this process, N of all processes, F = V * C * M.
 
     views: by name (feeder.views), each (n, T, F), those that are contrasted with the clip's key; key (n, T, F): what the keys are
-    made of; target (n, T, F): the masked view before masking; hidden: (T, F) or
-    (n, T, F) bool, True = hidden; partner (n,): index of the mixing partner within the whole batch; mix_lambda (): its part of
-    the mixed key; offsets (6 or more,): uniforms for the places of the task prompts, in the order PROMPT_USES and then of the views
-    that the paper does not have; clips (n,): which clips; all_clips (N,): those of
-    the whole batch."""
+    made of; target (n, T, F): the masked view before masking; hidden: (T, F) or (n, T, F) bool, True = hidden; partner (n,):
+    index of the mixing partner within the whole batch; mix_lambda (): its part of the mixed key; offsets (6 or more,): uniforms
+    for the places of the task prompts, in the order PROMPT_USES and then of the views that the paper does not have; clips (n,):
+    which clips; all_clips (N,): those of the whole batch."""
 
     views: dict[str, Tensor]
     key: Tensor
@@ -131,10 +130,10 @@ class Batches:
     def steps_per_epoch(self) -> int:
         return len(self.clips) // self.batch_size
 
-    def draws(self, step: int) -> StepDraws:
-        """The draws of a step for the whole batch."""
+    def samples(self, step: int) -> StepSamples:
+        """What is chosen at random for a step, for the whole batch."""
         settings, places = self.settings, len(PROMPT_USES) + len(self.own_views)
-        return draw_step(
+        return sample_step(
             self.seed, step, self.batch_size, self.num_frame, self.layout, settings, self.clips.persons, places
         )
 
@@ -142,12 +141,12 @@ class Batches:
         """An uninitialised tensor like the clips' frames."""
         return self.buffers.empty(*shape) if self.buffers is not None else self.clips.frames.new_empty(shape)
 
-    def views(self, draws: StepDraws) -> tuple[Tensor, Tensor, Tensor]:
+    def views(self, samples: StepSamples) -> tuple[Tensor, Tensor, Tensor]:
         """The query views of this process's rows, and after them of mixing partners that other processes hold; the key
         and the target views of the rows. Rendered in one call, because the small operations of a call cost as much for
         one view as for three."""
-        samples = np.arange(self.batch_size)[self.rows]
-        of_view = [np.concatenate([samples, np.setdiff1d(draws.mix.partner[samples], samples)]), samples, samples]
+        rows = np.arange(self.batch_size)[self.rows]
+        of_view = [np.concatenate([rows, np.setdiff1d(samples.mix.partner[rows], rows)]), rows, rows]
         sizes = [len(of_one) for of_one in of_view]
         which = np.repeat(np.arange(len(of_view)), sizes), np.concatenate(of_view)
         noisy = slice(0, sum(sizes[:2]))  # query and key
@@ -155,48 +154,48 @@ class Batches:
         def put(a) -> Tensor | None:
             return None if a is None else torch.as_tensor(a, device=self.clips.frames.device)
 
-        clips = torch.as_tensor(draws.clips[which[1]], device=self.clips.offsets.device)
+        clips = torch.as_tensor(samples.clips[which[1]], device=self.clips.offsets.device)
         factors = self.clips.factors
         rendered = render(
             self.clips.frames,
-            put(self.clips.offsets[clips]) + put(draws.starts[which]),
-            put(draws.lengths[which]),
-            put(draws.matrices[which]),
+            put(self.clips.offsets[clips]) + put(samples.starts[which]),
+            put(samples.lengths[which]),
+            put(samples.matrices[which]),
             self.settings.frames,
             self.stream_name,
             self.parents,
             self._empty,
             None if factors is None else put(factors[clips]),
-            None if draws.bodies is None else put(draws.bodies[which]),
-            None if draws.noise is None else put(draws.noise[which[0][noisy], which[1][noisy]]),
+            None if samples.bodies is None else put(samples.bodies[which]),
+            None if samples.noise is None else put(samples.noise[which[0][noisy], which[1][noisy]]),
         )
         return rendered.split(sizes)
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, where the clips are (not yet moved to the training device)."""
-        draws = self.draws(step)
-        samples = np.arange(self.batch_size)[self.rows]
-        query, key, target = self.views(draws)
+        samples = self.samples(step)
+        rows = np.arange(self.batch_size)[self.rows]
+        query, key, target = self.views(samples)
         device = key.device
 
         def put(a, dtype=None) -> Tensor:
             return torch.as_tensor(a, dtype=dtype).to(device, non_blocking=True)
 
-        hidden = draws.hidden[self.rows] if draws.hidden.ndim == 3 else draws.hidden
+        hidden = samples.hidden[self.rows] if samples.hidden.ndim == 3 else samples.hidden
         hidden = expand_hidden(put(hidden), self.clips.persons, channels_of(self.stream_name))
-        mix = draws.mix
-        partner = mix.partner[samples]
+        mix = samples.mix
+        partner = mix.partner[rows]
         places = np.full(self.batch_size, -1)  # where the query view of a sample lies
-        places[samples] = np.arange(len(samples))
-        others = np.setdiff1d(partner, samples)
-        places[others] = len(samples) + np.arange(len(others))
+        places[rows] = np.arange(len(rows))
+        others = np.setdiff1d(partner, rows)
+        places[others] = len(rows) + np.arange(len(others))
 
         def chance(name: str, *shape: int) -> Tensor:
             whole = uniforms(self.seed + (zlib.crc32(name.encode()) << 32), OWN_VIEW, step, (self.batch_size, *shape))
-            return put(whole[samples], key.dtype)
+            return put(whole[rows], key.dtype)
 
         sources = Sources(
-            query=query[: len(samples)],
+            query=query[: len(rows)],
             key=key,
             target=target,
             queries=query,
@@ -215,9 +214,9 @@ class Batches:
             hidden=hidden,
             partner=put(partner),
             mix_lambda=put(mix.share, key.dtype),
-            offsets=put(draws.offsets, key.dtype),
-            clips=put(draws.clips[samples]),
-            all_clips=put(draws.clips),
+            offsets=put(samples.offsets, key.dtype),
+            clips=put(samples.clips[rows]),
+            all_clips=put(samples.clips),
         )
 
     def stream(self, start: int, stop: int, workers: int = 1):

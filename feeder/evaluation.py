@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from feeder.clips import PackedClips
-from feeder.draws import CROP_ONCE, draw_crop, uniforms
 from feeder.render import centre_crop, render, take_stream
+from feeder.sampling import CROP_ONCE, sample_crop, uniforms
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ClipViews:
         """A crop of U(0.5, 1) of each clip, at least T frames: a function of (seed, epoch, clip)."""
         u = uniforms(seed, CROP_ONCE, epoch, (len(self), 2))[index.cpu().numpy()]
         num_frame = self.clips.num_frame.cpu().numpy()[index.cpu().numpy()]
-        start, length = draw_crop(u[:, 0], u[:, 1], num_frame, crop, self.frames)
+        start, length = sample_crop(u[:, 0], u[:, 1], num_frame, crop, self.frames)
         return self._render(index, torch.from_numpy(start), torch.from_numpy(length))
 
     def labels(self, index: Tensor) -> Tensor:

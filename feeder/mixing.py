@@ -2,7 +2,7 @@
 
     mixed = x (1 - w) + partner[index] w        w (T, V) in [0, 1], index (T,) frames of the partner
 
-One draw serves the whole batch, as released: the partner of sample i is (i + r) mod N. Static shapes and no branches on
+One choice serves the whole batch, as released: the partner of sample i is (i + r) mod N. Static shapes and no branches on
 the device: the mode lives in the maps only, so the step can be captured in a graph.
 """
 
@@ -31,7 +31,7 @@ class MixSettings:
 
 
 @dataclass
-class MixDraw:
+class MixSample:
     """partner (N,): index within the batch; weight (T, V) float32; index (T,) int64; share: lambda, the partner's part of
     the mixed key."""
 
@@ -61,7 +61,7 @@ def mix_maps(mode: str, parts, chosen, start: int, length: int, alpha: float, jo
     return weight, index, float(share)
 
 
-def draw_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, settings: MixSettings) -> MixDraw:
+def sample_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, settings: MixSettings) -> MixSample:
     """The mixing of a batch from 16 uniforms: partner shift 1..N-2, parts, window, mode, share of Mixup."""
     low, high = settings.parts
     shift = 1 + int(u[0] * max(batch_size - 2, 1))
@@ -74,7 +74,7 @@ def draw_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, se
     alpha = settings.alpha[0] + (settings.alpha[1] - settings.alpha[0]) * u[5]
     weight, index, share = mix_maps(mode, parts, chosen, start, length, alpha, joints, frames, settings.unit)
     partner = (np.arange(batch_size) + shift) % batch_size
-    return MixDraw(mode, partner, weight, index, share)
+    return MixSample(mode, partner, weight, index, share)
 
 
 def mix_views(

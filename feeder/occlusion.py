@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from feeder.draws import OCCLUSION, uniforms
+from feeder.sampling import OCCLUSION, uniforms
 
-_NUMBERS = 16  # drawn a clip: the first five order the parts, the last places the block
+_NUMBERS = 16  # sampled for each clip: the first five order the parts, the last places the block
 
 
 def clip_uniforms(seed: int, names: Sequence[str]) -> np.ndarray:

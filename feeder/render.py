@@ -1,4 +1,4 @@
-"""Rendering views: packed frames + draws -> `(N, T, V * C * M)`, batched, on any device, without per-sample Python.
+"""Rendering views: packed frames + random choices -> `(N, T, V * C * M)`, batched, on any device, without per-sample Python.
 
 A view is a crop of the clip, resized linearly to T frames (half-pixel centres, ends not aligned), where asked for another
 body (a matrix over the joints), one 3x3 matrix per joint, where asked for noise, and last the stream. Frames are packed in

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from feeder import scale
 from feeder.clips import PackedClips
-from feeder.draws import CHUNKS, FUTURES, WINDOWS, integers, uniforms
 from feeder.render import take_stream
+from feeder.sampling import CHUNKS, FUTURES, WINDOWS, integers, uniforms
 from utils.convert_layout import trunk_length
 from utils.errors import UserError
 from utils.skeleton import Layout, at

@@ -66,7 +66,7 @@ def check_width(width: int, *divisors: int) -> None:
             raise ValueError(f"the width must be a multiple of {divisor}, got {width}")
 
 
-def apart(x: Tensor, joints: int, persons: int) -> Tensor:
+def split_persons(x: Tensor, joints: int, persons: int) -> Tensor:
     """Frames (N, T, V * C * M) -> each person by itself (N * M, T, V, C)."""
     n, frames, _ = x.shape
     x = x.reshape(n, frames, joints, -1, persons).permute(0, 4, 1, 2, 3)

@@ -45,6 +45,7 @@ CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which
 DOMAIN_OF_VIEW = {"query": "intra", "key": "intra", "mixed": "inter", "masked": "mask", "predicted": "predict"}
 KEY_ENCODERS = ("slow", "same")
 NEGATIVES = ("queue", "others", "batch")
+RENAMED = {"cmd_weight": "distillation_weight"}  # settings, and arguments of runs, of older files
 PROMPT_SLOT = ("query", "decoder", "masked", "predicted", "mixed", "key")  # of Batch.offsets, before own views
 
 
@@ -57,9 +58,9 @@ class PCM3Config:
     released; "same", with "batch" only: the encoder itself makes the keys, with gradient, and key and view are each told
     from all other clips' keys and views (SimCLR, Chen et al. 2020, for each of the views). contrasts: views whose
     contrast and distillation count; view_weights: factors of both, 1 where a view is not named; own_views: of contrasts that the
-    paper does not have, the domain prompt (a value of DOMAIN_OF_VIEW); distillation, prediction_weight, cmd_weight: loss terms
-    (0 or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the decoder (as
-    released for PCM3_woprompt); topk: negatives in the distillation (at least their number = all).
+    paper does not have, the domain prompt (a value of DOMAIN_OF_VIEW); distillation, prediction_weight, distillation_weight:
+    loss terms (0 or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the
+    decoder (as released for PCM3_woprompt); topk: negatives in the distillation (at least their number = all).
 
     Two additions to the prediction that are not the paper's: prediction_energy (0..1): by how much coordinates that move count
     more (losses.energy_weights); latent_weight: of the error of the slow encoder's features of the whole clip, as a small
@@ -77,7 +78,7 @@ class PCM3Config:
     decoder_hidden_size: int = 512
     contrasts: tuple[str, ...] = CONTRASTS
     distillation: bool = True
-    cmd_weight: float = 1.0
+    distillation_weight: float = 1.0
     prediction_weight: float = 40.0
     prediction_energy: float = 0.0
     latent_weight: float = 0.0
@@ -111,9 +112,9 @@ class PCM3Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> "PCM3Config":
-        """The configuration that `to_dict` wrote; TypeError or ValueError for fields
-        that are not known."""
-        values = dict(values)
+        """The configuration that `to_dict` wrote, of this version or an older one; TypeError or ValueError for fields that are
+        not known."""
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         encoder = EncoderConfig.from_dict(values.pop("encoder"))
         return cls(encoder=encoder, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
@@ -214,7 +215,7 @@ class PCM3(nn.Module):
             self.latent = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, features))
         self.register_buffer("queue", moco.new_queue(config.encoder.dim, config.queue_size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
-        if config.negatives == "others":  # whose key each is; -1: of nobody, as the first ones, which are drawn
+        if config.negatives == "others":  # whose key each is; -1: of nobody, as the first ones, which are random
             self.register_buffer("queue_clips", torch.full((config.queue_size,), -1))
         self.compute_dtype: torch.dtype | None = None
         self.world = World()
@@ -366,7 +367,7 @@ class PCM3(nn.Module):
         terms = {**contrast_terms, **terms}
         total = sum(self._weight(name) * terms[f"contrast_{name}"] for name in contrasts)
         if self.config.distillation and contrasts:
-            total = total + self.config.cmd_weight * terms["distillation"]
+            total = total + self.config.distillation_weight * terms["distillation"]
         if self.config.prediction_weight > 0:
             total = total + self.config.prediction_weight * terms["prediction"]
         if targets.latent is not None:

@@ -3,7 +3,7 @@
 Domain prompts are learned offsets of the encoder's input that tell it which kind of view it reads: p_intra (query and
 key), p_inter (mixed), p_mask, p_predict. Task prompts are learned offsets of features that tell the two tasks apart:
 p_cl (before the projection head), p_mp (before the decoder). A task prompt is short: two halves of D/16 numbers; a place
-is drawn for each use, and one half is added there in each half of the feature. That is so for every backbone: the halves
+is sampled for each use, and one half is added there in each half of the feature. That is so for every backbone: the halves
 are those of the channels (of the GRUs: the two of its last layer), and D must be a multiple of 16.
 
 Names of the parameters are the released ones; the paper's names of the domain prompts stand in DOMAIN_PROMPTS; the task

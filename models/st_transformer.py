@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import STEPS, Attention, Block, FeedForward, TimePositions, initialise
-from models.backbone import Backbone, apart, check_width
+from models.backbone import Backbone, check_width, split_persons
 from utils.skeleton import Layout
 
 TOKENS = ("joints", "parts")
@@ -120,7 +120,7 @@ class SpaceTimeTransformer(Backbone):
         if self.causal and frames < self.patch:
             return self.start.expand(n, frames, -1).to(x.dtype)
         with self.low_precision(x):
-            tokens = self._tokens(self._grouped(apart(x, self.joints, self.persons))).to(x.dtype) + self.place
+            tokens = self._tokens(self._grouped(split_persons(x, self.joints, self.persons))).to(x.dtype) + self.place
             if self.time is not None:
                 tokens = tokens + self.time(tokens.shape[1])[:, None]
             for block in self.blocks:

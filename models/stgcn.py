@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbone import Backbone, apart, check_width
+from models.backbone import Backbone, check_width, split_persons
 from models.norm import ViewNorm
 from utils.skeleton import Layout
 
@@ -98,7 +98,7 @@ class GraphNetwork(Backbone):
 
     def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
         n, frames, _ = x.shape
-        y = apart(x, self.joints, self.persons) + self.place  # the views stay outermost
+        y = split_persons(x, self.joints, self.persons) + self.place  # the views stay outermost
         with self.low_precision(x):
             for block in self.blocks:
                 y = block(y, views, updates)

@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_view_group(p)
     _add_ablation_group(p)
     g = common.add_machine_group(p)
-    g.add_argument("--seed", type=natural, default=42, help="every number drawn is a function of it and of the step")
+    g.add_argument("--seed", type=natural, default=42, help="every random number is a function of it and of the step")
     _add_memory_flags(g)
     common.add_processes(g)
     p.first = tuple(
@@ -271,7 +271,9 @@ def _add_contrast_group(p) -> None:
         help="of the queue, how many entries nearest to the teacher's key are distilled; the queue size or more takes "
         "all, as released",
     )
-    g.add_argument("--cmd-weight", type=non_negative, default=1.0, help="weight of the distillation")
+    g.add_argument(
+        "--distillation-weight", "--cmd-weight", type=non_negative, default=1.0, help="weight of the distillation"
+    )
     g.add_argument(
         "--prediction-weight", type=non_negative, default=40.0, help="weight of the prediction error; 0 = off"
     )
@@ -362,7 +364,7 @@ def _add_view_group(p) -> None:
         nargs=3,
         default=[0.5, 0.25, 0.25],
         metavar=("CUTMIX", "RESIZEMIX", "MIXUP"),
-        help="how often each mixing is drawn; they add up to 1",
+        help="how often each way of mixing is chosen; they add up to 1",
     )
 
 

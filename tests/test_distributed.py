@@ -333,7 +333,7 @@ def test_two_cards_compute_what_one_does(data, tmp_path):
 def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path, monkeypatch):
     world = World(0, 3)
     monkeypatch.setattr(pretrain_moco_mask, "connect", lambda *_: world)
-    for name in ("first_once", "on_main"):
+    for name in ("main_first", "on_main"):
         monkeypatch.setattr(world, name, lambda work: work())
     monkeypatch.setattr(world, "tell", lambda value: value)
     refused(call(pretrain_moco_mask.main, command(data, tmp_path / "run")), "--batch-size 4", "by 3")

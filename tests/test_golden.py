@@ -15,10 +15,10 @@ import torch
 
 from engine.step import compute_gradients, train_step
 from feeder.batches import Batch
-from feeder.draws import PROMPT_USES
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import CUTMIX, MIXUP, RESIZEMIX, mix_maps, mix_views
 from feeder.render import apply_matrices, centre_crop, render, take_stream
+from feeder.sampling import PROMPT_USES
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from utils.skeleton import KINECT_V2

@@ -14,7 +14,7 @@ from test_views import random_clips
 
 from engine.pictures import view_panels
 from feeder.batches import Batches
-from feeder.draws import ViewSettings
+from feeder.sampling import ViewSettings
 from feeder.views import PAPER_VIEWS, VIEWS
 from models.encoder import EncoderConfig
 from models.pcm3 import CONTRASTS, PCM3Config

@@ -15,6 +15,7 @@ from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import pretrain_moco_mask
+from models.pcm3 import PCM3Config
 from utils import checkpoint as files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +110,19 @@ def test_seeds_differ_and_repeat(data, tmp_path):
         assert pretrain(data, tmp_path / name, f"--seed {seed} --max-steps 2").status == 0
     a, b, c = (weights(tmp_path / n / files.LAST) for n in "abc")
     assert same(a, b) and not same(a, c)
+
+
+def test_a_checkpoint_with_an_old_name_of_a_setting_goes_on(data, tmp_path):
+    """The weight of the distillation was called cmd_weight, in the model's settings and in the arguments."""
+    assert pretrain(data, tmp_path / "run", "--max-steps 1 --cmd-weight 0.5").status == 0
+    path = tmp_path / "run" / files.LAST
+    content = files.load(path)
+    for holder in (content["config"], content["arguments"]):
+        holder["cmd_weight"] = holder.pop("distillation_weight")
+    assert PCM3Config.from_dict(content["config"]).distillation_weight == 0.5
+    files.save(path, content)
+    refused(pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto"), "--distillation-weight 0.5, now it is 1.0")
+    assert pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto --distillation-weight 0.5").status == 0
 
 
 def test_resume_auto_in_an_empty_folder_starts(data, tmp_path):

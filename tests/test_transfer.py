@@ -23,7 +23,7 @@ from engine.features import load
 from engine.setup import find_dataset
 from engine.transfer import FrameForm, adapt, flatten, say_transfer, stand_up
 from feeder.batches import Batches
-from feeder.draws import ViewSettings, draw_matrices, uniforms
+from feeder.sampling import ViewSettings, sample_matrices, uniforms
 from feeder.windows import normalise_windows
 from tools import extract_features, live_demo, visualize
 from utils import checkpoint as files
@@ -225,7 +225,7 @@ def test_views_of_flat_clips_stay_in_the_plane(root):
             assert not x[:, :, :, 2].any() and x[:, :, :, :2].any()
     u = uniforms(0, 1, 2, (50, 17 + 17))
     corrupted = np.arange(50) % 2 == 0
-    flat, space = (draw_matrices(u, 17, s, corrupted) for s in (settings, ViewSettings()))
+    flat, space = (sample_matrices(u, 17, s, corrupted) for s in (settings, ViewSettings()))
     np.testing.assert_array_equal(flat[..., :2, :2], space[..., :2, :2])  # the same draws, but for what leads out
     assert space[..., 2, :2].any() and not flat[..., 2, :2].any() and not flat[..., :2, 2].any()
 

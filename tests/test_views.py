@@ -8,10 +8,10 @@ import torch
 
 from feeder.batches import Batches, Buffers
 from feeder.clips import PackedClips
-from feeder.draws import ViewSettings, draw_bodies, turn_and_scale, uniforms
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
 from feeder.render import STREAMS, centre_crop, channels_of
+from feeder.sampling import ViewSettings, sample_bodies, turn_and_scale, uniforms
 from utils.skeleton import KINECT_V2, LAYOUTS, at
 
 
@@ -59,12 +59,12 @@ def test_batch_equals_the_slow_twin(stream, persons):
     clips = random_clips(persons=persons)
     settings = ViewSettings(frames=64, mask_per_sample=stream == "bone")
     batches = Batches(clips, 6, 3, settings, KINECT_V2, stream)
-    draws, batch = batches.draws(2), batches[2]
+    samples, batch = batches.samples(2), batches[2]
     views = np.stack(
         [
             [
-                slow_view(clips, c, draws.starts[v, i], draws.lengths[v, i], draws.matrices[v, i], 64, stream)
-                for i, c in enumerate(draws.clips)
+                slow_view(clips, c, samples.starts[v, i], samples.lengths[v, i], samples.matrices[v, i], 64, stream)
+                for i, c in enumerate(samples.clips)
             ]
             for v in range(3)
         ]
@@ -72,12 +72,12 @@ def test_batch_equals_the_slow_twin(stream, persons):
     shape = (6, 64, 25, channels_of(stream), persons)
     for view, expected in zip(("query", "key", "target"), views, strict=True):
         np.testing.assert_allclose(batch.tensors()[view].reshape(shape), expected, atol=2e-5)
-    hidden = np.broadcast_to(draws.hidden, (6, 64, 25))
+    hidden = np.broadcast_to(samples.hidden, (6, 64, 25))
     masked = views[2].copy()
     masked[..., 0] *= ~hidden[..., None]
     np.testing.assert_allclose(batch.views["masked"].reshape(shape), masked, atol=2e-5)
-    w = draws.mix.weight[None, :, :, None, None]
-    mixed = views[0] * (1 - w) + views[0][draws.mix.partner][:, draws.mix.index] * w
+    w = samples.mix.weight[None, :, :, None, None]
+    mixed = views[0] * (1 - w) + views[0][samples.mix.partner][:, samples.mix.index] * w
     np.testing.assert_allclose(batch.views["mixed"].reshape(shape), mixed, atol=3e-5)
 
 
@@ -160,7 +160,7 @@ def slow_body(factors, layout, x):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 def test_bodies_are_put_together_bone_by_bone(layout):
     u = uniforms(1, 2, 3, (5, layout.joints))
-    bodies = draw_bodies(u, layout, 0.25)
+    bodies = sample_bodies(u, layout, 0.25)
     left = [min(i, j) for i, j in enumerate(layout.mirrored)]
     for body, own in zip(bodies, u, strict=True):
         factor = np.exp(0.25 * (2 * own - 1))
@@ -169,7 +169,7 @@ def test_bodies_are_put_together_bone_by_bone(layout):
     pairs = [(i, j) for i, j in enumerate(layout.mirrored) if i < j]
     sides = sum("left" in name for name in layout.names)
     assert len(pairs) == sides >= 6 and all(layout.mirrored[j] == i for i, j in pairs)
-    np.testing.assert_allclose(draw_bodies(u, layout, 0.0), np.eye(layout.joints)[None].repeat(5, 0), atol=1e-6)
+    np.testing.assert_allclose(sample_bodies(u, layout, 0.0), np.eye(layout.joints)[None].repeat(5, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize("stream", ["joint", "joint_motion"])
@@ -178,17 +178,17 @@ def test_bodies_turns_and_noise_of_a_batch(stream):
     clips = random_clips(9, persons=2).scaled("trunk", KINECT_V2)
     settings = ViewSettings(rotation=30, scale=(0.5, 2.0), bones=0.3, noise=0.1, shear_probability=0.3, corruption=0.3)
     batches = Batches(clips, 6, 3, settings, KINECT_V2, stream)
-    draws, batch = batches.draws(1), batches[1]
-    assert np.std(draws.noise) == pytest.approx(0.1, rel=0.02) and abs(draws.noise.mean()) < 2e-3
+    samples, batch = batches.samples(1), batches[1]
+    assert np.std(samples.noise) == pytest.approx(0.1, rel=0.02) and abs(samples.noise.mean()) < 2e-3
     plain = replace(clips, factors=None)
     for v, name in enumerate(("query", "key", "target")):
-        for i, c in enumerate(draws.clips):
-            crop = (plain, c, draws.starts[v, i], draws.lengths[v, i])
+        for i, c in enumerate(samples.clips):
+            crop = (plain, c, samples.starts[v, i], samples.lengths[v, i])
             x = slow_view(*crop, np.eye(3)[None].repeat(25, 0), 64, "joint") * float(clips.factors[c])
-            x = np.einsum("vw,twcm->tvcm", draws.bodies[v, i], x)
-            x = np.einsum("vcd,tvdm->tvcm", draws.matrices[v, i], x)
+            x = np.einsum("vw,twcm->tvcm", samples.bodies[v, i], x)
+            x = np.einsum("vcd,tvdm->tvcm", samples.matrices[v, i], x)
             if v < 2:
-                x = x + draws.noise[v, i] * (x != 0)
+                x = x + samples.noise[v, i] * (x != 0)
             if stream == "joint_motion":
                 x = np.concatenate([x, np.concatenate([x[1:] - x[:-1], np.zeros_like(x[:1])])], axis=2)
             np.testing.assert_allclose(batch.tensors()[name][i].reshape(x.shape), x, atol=1e-4)
@@ -211,7 +211,7 @@ def test_turns_are_rotations_and_scales_of_the_asked_size():
 def test_new_views_leave_the_draws_of_the_old_ones_alone():
     clips = random_clips(20)
     old, new = (
-        Batches(clips, 8, 5, settings, KINECT_V2).draws(3)
+        Batches(clips, 8, 5, settings, KINECT_V2).samples(3)
         for settings in (ViewSettings(), ViewSettings(bones=0.2, noise=0.1))
     )
     assert old.bodies is None and old.noise is None

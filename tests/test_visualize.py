@@ -14,9 +14,9 @@ from engine import pictures
 from engine.pictures import batch_statistics, one_of_each_class, predict_clips, principal_components, view_panels
 from engine.setup import find_dataset
 from feeder.batches import Batches
-from feeder.draws import ViewSettings
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
+from feeder.sampling import ViewSettings
 from models.pcm3 import PCM3, PCM3Config
 from tools import visualize
 from utils import checkpoint as files
@@ -210,7 +210,7 @@ def test_the_mixed_view_has_the_colour_of_the_source_of_each_joint(root):
     cut = ViewSettings(mix=MixSettings(probabilities=(1.0, 0.0, 0.0)))
     batches = Batches(clips, 8, 0, cut, layout)
     panels, said = view_panels(batches, 0, 2, layout, dataset.row.classes)
-    batch, mix = batches[0], batches.draws(0).mix
+    batch, mix = batches[0], batches.samples(0).mix
     assert [p.title.partition(": ")[2].split(" ")[0].strip(",") for p in panels] == [
         "query",
         "key",

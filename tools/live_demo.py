@@ -35,7 +35,7 @@ from engine.features import Classifier, load_classifier
 from engine.live_picture import Film, Picture, Recorder, Window
 from engine.novelty import NONE
 from engine.setup import find_dataset, prepare_process
-from feeder.draws import epoch_order
+from feeder.sampling import epoch_order
 from utils.clip_check import OddClips
 from utils.errors import EXIT_INTERRUPTED, UserError, run
 

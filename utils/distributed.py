@@ -1,13 +1,13 @@
-"""Several processes that compute one batch: who am I, how many are we, and the little that we tell each other.
+"""Several processes that compute one batch: who am I, how many are we, and the little that they exchange.
 
 torchrun (or any launcher that sets its variables) starts K equal processes; `connect` joins them and returns a `World`.
 A run of K processes computes what one process computes, but for the order of sums (float32 weights differ by some 5e-3 after
-20 steps, float64's by 1e-13, benchmarks/bench_rounding.py): a step's draws are those of the whole batch, and each process
-renders and encodes its slice of the rows. Only this is communicated:
+20 steps, float64's by 1e-13, benchmarks/bench_rounding.py): each samples a step for the whole batch, and renders and encodes its
+slice of the rows. Only this is communicated:
 
 * statistics of every batch norm, forward and backward (models.norm), because they are those of the whole batch;
 * keys (models.pcm3), because queue and mixing partners are those of the whole batch;
-* gradients, with losses and wishes (to stop, to save) in the same buckets, so that all processes decide alike.
+* gradients, with losses and flags (to stop, to save) in the same buckets, so that all processes decide alike.
 
 Gradients are summed here, in flat buckets after the backward pass, and not by DistributedDataParallel: the sum, not the
 mean, is what one process computes; parameters that a setting leaves without gradient must stay without (a zero gradient
@@ -88,12 +88,12 @@ class World:
             dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    def any(self, wish: bool) -> bool:
-        """Whether any of the processes wishes it; all get the same answer."""
+    def any(self, flag: bool) -> bool:
+        """Whether any of the processes has set it; all get the same answer."""
         if self.size == 1:
-            return wish
+            return flag
         where = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        return bool(self.gather(torch.tensor([[float(wish)]], device=where), "wishes").any())
+        return bool(self.gather(torch.tensor([[float(flag)]], device=where), "flags").any())
 
     @torch.no_grad()
     def sum_(self, tensors: list[Tensor], kind: str) -> None:
@@ -130,7 +130,7 @@ class World:
 
     # -- agreement -----------------------------------------------------------------------------------------------------
 
-    def tell(self, value=None):
+    def broadcast(self, value=None):
         """The main process's value, on every process. Small plain values only."""
         if self.size == 1:
             return value
@@ -144,7 +144,7 @@ class World:
         OSError of it is raised on every process."""
         return self._in_turns(work, 0 if self.is_main else None, turns=1)
 
-    def first_once(self, work):
+    def main_first(self, work):
         """work() on every process, but first on the main one, then on the first one of every other machine, then on the
         rest, who find what the first have cached. An error of any is raised on every process."""
         return self._in_turns(work, 0 if self.is_main else 1 if self.local_rank == 0 else 2, turns=3)

@@ -1,13 +1,13 @@
 """All chance of a training step, in one place, as a function of (seed, step).
 
 Random numbers come from Philox, a counter-based generator: the key is (seed, purpose and step), so that step 70,000 can
-be drawn without drawing the steps before it. Resuming, another number of workers or of processes therefore gives the
-same run, and switching one part of the method off does not shift the draws of the others. Only the raw 64-bit words of
+be sampled without the steps before it. Resuming, another number of workers or of processes therefore gives the
+same run, and switching one part of the method off does not shift the choices of the others. Only the raw 64-bit words of
 the generator are used and mapped to numbers by the few lines below, so that no library version changes a run.
 
-A step's draws are small arrays for the whole batch, made on the CPU: which clips, where each view is cropped, one 3x3
+A step's samples are small arrays for the whole batch, made on the CPU: which clips, where each view is cropped, one 3x3
 matrix per joint, what is hidden, how clips are mixed, where the task prompts are placed. Views, masks and mixing are pure
-functions of (frames, draws); see render.py, masks.py and mixing.py.
+functions of (frames, samples); see render.py, masks.py and mixing.py.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from feeder.masks import hidden_map
-from feeder.mixing import MixDraw, MixSettings, draw_mix
+from feeder.mixing import MixSample, MixSettings, sample_mix
 from utils.skeleton import Layout
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
@@ -43,7 +43,7 @@ def epoch_order(seed: int, epoch: int, num_clips: int, purpose: int = ORDER) -> 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How views are drawn; the defaults are the paper's run (sections 3 and 4.1, and literals of the released code).
+    """How views are sampled; the defaults are the paper's run (sections 3 and 4.1, and literals of the released code).
 
     frames: T; crop: range of the cropped share of a clip; corruption: probability of joint corruption instead of shear
     for query and key; corrupt_zero: probability that corruption zeroes joints instead of jittering them;
@@ -75,7 +75,7 @@ class ViewSettings:
 
 
 @dataclass
-class StepDraws:
+class StepSamples:
     """Draws of one step for the whole batch of N clips.
 
     clips (N,): which clips; starts, lengths (3, N): the crop of query, key and target in frames; matrices
@@ -91,18 +91,18 @@ class StepDraws:
     bodies: np.ndarray | None
     noise: np.ndarray | None
     hidden: np.ndarray
-    mix: MixDraw
+    mix: MixSample
     offsets: np.ndarray
 
 
-def draw_crop(u_share, u_start, num_frame, crop, least) -> tuple[np.ndarray, np.ndarray]:
+def sample_crop(u_share, u_start, num_frame, crop, least) -> tuple[np.ndarray, np.ndarray]:
     """Crop starts and lengths: a share of the clip's n frames, at least `least` frames unless the clip is shorter."""
     share = crop[0] + (crop[1] - crop[0]) * u_share
     lengths = np.minimum(np.maximum(np.floor(num_frame * share).astype(np.int64), least), num_frame)
     return integers(u_start, 0, num_frame - lengths), lengths
 
 
-def draw_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corruptible: np.ndarray) -> np.ndarray:
+def sample_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corruptible: np.ndarray) -> np.ndarray:
     """One 3x3 matrix per joint from uniforms u (..., 17 + V): a shear, or joint corruption where `corruptible`.
 
     Shear: ones on the diagonal, U(-1, 1) elsewhere, the same for all joints. Corruption: round(0.6 V) joints (15 of 25)
@@ -148,7 +148,7 @@ def turn_and_scale(matrices: np.ndarray, u: np.ndarray, settings: ViewSettings) 
 
 @lru_cache(maxsize=8)
 def _bones(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What `draw_bodies` needs of a skeleton: way (V, V), bone (V, V), centre (V,) and pair (V,). Joint v is the centre plus the
+    """What `sample_bodies` needs of a skeleton: way (V, V), bone (V, V), centre (V,) and pair (V,). Joint v is the centre plus the
     sum over j of way[v, j] times the bone from j's parent to j, which is bone[j] of the joints; centre: the joints' weights in
     the layout's centre; pair: the joint whose bone has the same factor, on the other side of the body."""
     joints = layout.joints
@@ -161,7 +161,7 @@ def _bones(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return way - centre @ way, bone, centre, np.minimum(np.arange(joints), layout.mirrored)
 
 
-def draw_bodies(u: np.ndarray, layout: Layout, amplitude: float) -> np.ndarray:
+def sample_bodies(u: np.ndarray, layout: Layout, amplitude: float) -> np.ndarray:
     """Another body for each view: every bone with a length of its own, left and right alike, joints put together from the
     root outwards, then moved so that the layout's centre stays where it is. u (..., V) -> (..., V, V) float32: x'_v = sum
     over w of B[v, w] x_w."""
@@ -171,9 +171,9 @@ def draw_bodies(u: np.ndarray, layout: Layout, amplitude: float) -> np.ndarray:
     return bodies.astype(np.float32)
 
 
-def draw_noise(seed: int, step: int, shape, deviation: float) -> np.ndarray:
+def sample_noise(seed: int, step: int, shape, deviation: float) -> np.ndarray:
     """Close to normal numbers, float32: of each 64-bit word the sum of its four 16-bit parts, shifted and scaled. (The sum of
-    four is within 4 standard deviations, and quick to draw.)"""
+    four is within 4 standard deviations, and quick to make.)"""
     key = np.array([seed % 2**64, (NOISE << 56) | step], dtype=np.uint64)
     words = np.random.Philox(key=key).random_raw(int(np.prod(shape))).astype("<u8", copy=False)
     total = words.view("<u2").reshape(-1, 4).sum(axis=1, dtype=np.float32)
@@ -188,7 +188,7 @@ def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
     return order
 
 
-def draw_step(
+def sample_step(
     seed: int,
     step: int,
     batch_size: int,
@@ -197,8 +197,8 @@ def draw_step(
     settings: ViewSettings,
     persons: int = 1,
     places: int = len(PROMPT_USES),
-) -> StepDraws:
-    """All draws of a step. num_frame (clips,): valid frames of every clip; persons: of a clip, for the noise; places: how
+) -> StepSamples:
+    """All random choices of a step. num_frame (clips,): valid frames of every clip; persons: of a clip, for the noise; places: how
     many task prompts are placed, more where there are further views than the paper's.
 
     An epoch is floor(clips / batch_size) steps (the last, smaller batch is dropped, as released)."""
@@ -207,12 +207,12 @@ def draw_step(
     clips = _order(seed, epoch, len(num_frame))[position * batch_size : (position + 1) * batch_size].copy()
     parts, joints = layout.parts, layout.joints
     u = uniforms(seed, VIEWS, step, (3, batch_size, 19 + joints))
-    starts, lengths = draw_crop(u[..., 0], u[..., 1], num_frame[clips], settings.crop, settings.frames)
+    starts, lengths = sample_crop(u[..., 0], u[..., 1], num_frame[clips], settings.crop, settings.frames)
     corruptible = np.array([True, True, False])[:, None]  # the target view is always sheared
     samples = batch_size if settings.mask_per_sample else 1
     u_mask = uniforms(seed, MASK, step, (samples, settings.mask_segments, len(parts)))
     hidden = hidden_map(u_mask, parts, joints, settings.frames, settings.mask_ratio)
-    matrices, bodies, noise = draw_matrices(u[..., 2:], joints, settings, corruptible), None, None
+    matrices, bodies, noise = sample_matrices(u[..., 2:], joints, settings, corruptible), None, None
     u_body = uniforms(seed, BODIES, step, (3, batch_size, 7 + joints))
     if settings.shear_probability < 1:
         plain = (u_body[..., 6] >= settings.shear_probability) & ~(corruptible & (u[..., 2] < settings.corruption))
@@ -220,12 +220,12 @@ def draw_step(
     if settings.rotation or settings.scale != (1.0, 1.0):
         matrices = turn_and_scale(matrices, u_body, settings)
     if settings.bones:
-        bodies = draw_bodies(u_body[..., 7:], layout, settings.bones)
+        bodies = sample_bodies(u_body[..., 7:], layout, settings.bones)
     if settings.noise:
-        noise = draw_noise(seed, step, (2, batch_size, settings.frames, joints, 3, persons), settings.noise)
+        noise = sample_noise(seed, step, (2, batch_size, settings.frames, joints, 3, persons), settings.noise)
         if settings.planar:
             noise[..., 2, :] = 0.0
-    return StepDraws(
+    return StepSamples(
         clips=clips,
         starts=starts,
         lengths=lengths,
@@ -233,6 +233,6 @@ def draw_step(
         bodies=bodies,
         noise=noise,
         hidden=hidden if settings.mask_per_sample else hidden[0],
-        mix=draw_mix(uniforms(seed, MIX, step, (16,)), batch_size, parts, joints, settings.frames, settings.mix),
+        mix=sample_mix(uniforms(seed, MIX, step, (16,)), batch_size, parts, joints, settings.frames, settings.mix),
         offsets=uniforms(seed, PROMPTS, step, (places,)),
     )

@@ -1,10 +1,10 @@
-"""The draws of a step: a function of (seed, step), distributed as the method says."""
+"""What is sampled for a step: a function of (seed, step), distributed as the method says."""
 
 import numpy as np
 import pytest
 
-from feeder.draws import ViewSettings, draw_crop, draw_step, epoch_order, integers, uniforms
-from feeder.mixing import CUTMIX, MIXUP, RESIZEMIX, MixSettings, draw_mix, mix_maps
+from feeder.mixing import CUTMIX, MIXUP, RESIZEMIX, MixSettings, mix_maps, sample_mix
+from feeder.sampling import ViewSettings, epoch_order, integers, sample_crop, sample_step, uniforms
 from utils.skeleton import KINECT_V2, LAYOUTS
 
 PARTS = KINECT_V2.parts
@@ -12,7 +12,7 @@ PARTS = KINECT_V2.parts
 
 def step(number, seed=1, batch=8, settings=None, frames=None):
     frames = np.full(40, 150) if frames is None else frames
-    return draw_step(seed, number, batch, frames, KINECT_V2, settings or ViewSettings())
+    return sample_step(seed, number, batch, frames, KINECT_V2, settings or ViewSettings())
 
 
 def same(a, b):
@@ -50,10 +50,10 @@ def test_switching_a_part_off_leaves_other_draws_alone():
 def test_crops():
     u = uniforms(0, 9, 0, (2, 200_000))
     for n in (150, 300, 64, 40, 1):
-        start, length = draw_crop(u[0], u[1], np.full(200_000, n), (0.1, 1.0), 64)
+        start, length = sample_crop(u[0], u[1], np.full(200_000, n), (0.1, 1.0), 64)
         assert (start >= 0).all() and (start + length <= n).all()
         assert length.min() >= min(n, 64) and length.max() <= n
-    start, length = draw_crop(u[0], u[1], np.full(200_000, 200), (0.1, 1.0), 64)
+    start, length = sample_crop(u[0], u[1], np.full(200_000, 200), (0.1, 1.0), 64)
     # s uniform in 0.1..1: all crops below 64 frames become 64, so that P(64) = (0.325 - 0.1) / 0.9
     assert (length == 64).mean() == pytest.approx((65 / 200 - 0.1) / 0.9, abs=0.005)
     long = length == 150
@@ -97,7 +97,7 @@ def test_mask_hides_three_parts_in_each_segment():
 def test_mixing_follows_the_ranges():
     modes, lengths, shifts, numbers = [], [], [], []
     for s in range(6000):
-        mix = draw_mix(uniforms(4, 3, s, (16,)), 8, PARTS, 25, 64, MixSettings())
+        mix = sample_mix(uniforms(4, 3, s, (16,)), 8, PARTS, 25, 64, MixSettings())
         modes.append(mix.mode)
         shifts.append((mix.partner[0]) % 8)
         if mix.mode != MIXUP:
@@ -125,9 +125,9 @@ def test_resizemix_reads_the_start_of_the_partner():
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 def test_other_layouts(layout):
-    draws = draw_step(0, 0, 6, np.full(10, 80), layout, ViewSettings())
-    assert draws.matrices.shape == (3, 6, layout.joints, 3, 3) and draws.hidden.shape == (64, layout.joints)
-    untouched = (draws.matrices[:2] == np.eye(3)).all(axis=(-1, -2)).sum(-1)
+    samples = sample_step(0, 0, 6, np.full(10, 80), layout, ViewSettings())
+    assert samples.matrices.shape == (3, 6, layout.joints, 3, 3) and samples.hidden.shape == (64, layout.joints)
+    untouched = (samples.matrices[:2] == np.eye(3)).all(axis=(-1, -2)).sum(-1)
     assert set(np.unique(untouched)) <= {0, layout.joints - round(0.6 * layout.joints)}
 
 
