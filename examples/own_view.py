@@ -22,7 +22,7 @@ if str(ROOT) not in sys.path:
 from feeder.views import VIEWS, Sources, View
 from utils.errors import UserError, run
 
-PROGRAMS = ("pretrain_moco_mask", "visualize")
+PROGRAMS = {"pretrain_moco_mask": "pretrain_moco_mask", "visualize": "tools.visualize"}
 SHARE = 0.3  # of the joints that are missing, on average
 
 
@@ -40,7 +40,7 @@ VIEWS["dropped"] = View(dropped, prompt="mask")
 def main(argv) -> int:
     if not argv or argv[0] not in PROGRAMS:
         raise UserError(f"the first word is the program ({', '.join(PROGRAMS)}), got {argv[0] if argv else 'nothing'}")
-    return importlib.import_module(argv[0]).main(argv[1:])
+    return importlib.import_module(PROGRAMS[argv[0]]).main(argv[1:])
 
 
 if __name__ == "__main__":
