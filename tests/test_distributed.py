@@ -335,5 +335,5 @@ def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain_moco_mask, "connect", lambda *_: world)
     for name in ("main_first", "on_main"):
         monkeypatch.setattr(world, name, lambda work: work())
-    monkeypatch.setattr(world, "tell", lambda value: value)
+    monkeypatch.setattr(world, "broadcast", lambda value: value)
     refused(call(pretrain_moco_mask.main, command(data, tmp_path / "run")), "--batch-size 4", "by 3")
