@@ -6,7 +6,7 @@ import shlex
 
 from options import classification, common, pretraining
 from options.backbones import as_words, encoder_flags
-from options.common import natural
+from options.common import natural, positive_int
 
 GROUPS = ("views", "losses", "prompts", "mask_ratio")
 # Small, for the 1,000 training clips of UI-PRMD: 360 steps a run. Much shorter or slower runs stay below a random encoder.
@@ -80,10 +80,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="a folder for each run, and table.md and table.json, which are up to date after every run",
     )
+    g.add_argument(
+        "--jobs",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="runs at a time; on a card with room for several small encoders 4 to 16, on a processor its cores, with --threads 1",
+    )
     g.add_argument("--dry-run", action="store_true", help="print the command lines and stop")
     common.add_machine_group(p)
     p.first = tuple(
-        "--dataset --protocol --data-root --groups --row --seeds --pretrain-flags --output --dry-run --device".split()
+        "--dataset --protocol --data-root --groups --row --seeds --pretrain-flags --output --jobs --dry-run --device".split()
     )
     return p
 

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import time
+from pathlib import Path
 
 import pytest
 from make_tiny import write_tiny_dataset
@@ -9,6 +11,7 @@ from programs import call, refused
 
 from options import classification, pretraining, retrieval
 from tools import ablation
+from utils.errors import UserError
 
 SMALL = (
     "--pretrain-flags '--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 8 --contrast-k 16 --max-steps 2' "
@@ -65,7 +68,7 @@ def fake(monkeypatch, tmp_path):
     """Programs that only leave a result behind; returns the commands that were run."""
     ran = []
 
-    def perform(task):
+    def perform(task, asked_to_stop, note):
         if len(ran) == fake_stop["after"]:
             return "SIGTERM"
         ran.append(task.command)
@@ -103,6 +106,40 @@ def test_what_is_done_is_not_done_again(fake, tmp_path):
     markdown = (tmp_path / "out/table.md").read_text()
     assert "55.0 ± 7.1 | 75.0 ± 0.0 |" in markdown and "not run" not in markdown
     assert markdown in again.out
+
+
+def test_several_jobs_give_the_same_table_and_keep_the_order_of_a_row(fake, tmp_path):
+    ran, _ = fake
+    command = f"--groups losses --seeds 1 2 --output {tmp_path}"
+    one = call(ablation.main, f"{command}/one")
+    first = [(program, words) for program, *words in ran]
+    ran.clear()
+    several = call(ablation.main, f"{command}/several --jobs 4")
+    assert one.status == several.status == 0
+    assert sorted(map(str, first)) == sorted(str((p, [w.replace("/several", "/one") for w in ws])) for p, *ws in ran)
+    place = {words[words.index("--checkpoint-path") + 1]: i for i, words in enumerate(ran)}
+    needed = [(words[words.index("--pretrained") + 1], i) for i, words in enumerate(ran) if "--pretrained" in words]
+    assert len(needed) == 2 * 2 * 5 and all(place[str(Path(given).parent)] < i for given, i in needed)
+    tables = [json.loads((tmp_path / name / "table.json").read_text())["rows"] for name in ("one", "several")]
+    assert tables[0] == tables[1]
+
+
+def test_a_run_that_fails_stops_the_others(monkeypatch, tmp_path):
+    """The others are asked to stop, which pretraining takes as a reason to save; the failure is what is said."""
+    asked = []
+
+    def perform(task, asked_to_stop, note):
+        if task.folder.name.startswith("full"):
+            raise UserError("full ended with status 2")
+        while not asked_to_stop():
+            time.sleep(0.01)
+        asked.append(task.folder.name)
+        return asked_to_stop()
+
+    monkeypatch.setattr(ablation, "perform", perform)
+    monkeypatch.setattr(ablation, "trial_of", lambda args, task: None)
+    ran = call(ablation.main, f"--groups losses --seeds 1 --jobs 20 --output {tmp_path}")
+    assert ran.status == 2 and "full ended with status 2" in ran.err and asked
 
 
 def test_a_folder_of_another_command_is_refused(fake, tmp_path):

@@ -16,12 +16,17 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
 
+import functools
+import itertools
 import json
 import re
 import shlex
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -149,30 +154,31 @@ def is_done(task: Task) -> bool:
     return True
 
 
-def perform(task: Task) -> str | None:
-    """Runs the program; its messages go to output.txt. Returns the signal that stopped it, or None when it is done.
+def perform(task: Task, asked_to_stop: Callable[[], str | None], note: Callable[[str], None]) -> str | None:
+    """Runs the program; its messages go to output.txt. Returns what stopped it, or None when it is done.
 
-    The program gets a session of its own and is asked once to stop, so that it saves before it ends."""
+    asked_to_stop: what asks for a stop, or None. The program gets a session of its own and is asked once to stop, so that it
+    saves before it ends."""
     task.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / task.command[0]), *task.command[1:]]
     start = told = time.monotonic()
     asked, output = False, task.folder / "output.txt"
-    with StopRequest() as stop, open(output, "w", encoding="utf-8") as file:
+    with open(output, "w", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             while child.poll() is None:
-                if stop.received and not asked:
+                if asked_to_stop() and not asked:
                     child.terminate()
                     asked = True
                 if time.monotonic() - told > max(SILENCE, 0.05 * (time.monotonic() - start)):
                     told = time.monotonic()
-                    print(f"    {duration(told - start)}: {last_line(output)}", flush=True)
+                    note(f"    {duration(told - start)}: {last_line(output)}")
                 time.sleep(0.05)
         except BaseException:
             child.kill()
             raise
-    if stop.received or child.returncode == EXIT_STOPPED:
-        return stop.received or "a signal"
+    if asked_to_stop() or child.returncode == EXIT_STOPPED:
+        return asked_to_stop() or "a signal"
     if child.returncode:
         raise UserError(
             f"{task.shown()} ended with status {child.returncode}: {last_line(output)} (all of it: {output})"
@@ -181,6 +187,46 @@ def perform(task: Task) -> str | None:
         task.folder / "done.json", {"command": list(task.command), "seconds": round(time.monotonic() - start, 1)}
     )
     return None
+
+
+def perform_all(
+    chains: list[list[Task]], jobs: int, done: Callable[[Task], str], note: Callable[[str], None]
+) -> str | None:
+    """Runs chains of tasks, `jobs` of them at a time, the tasks of a chain one after the other. Returns what stopped them, or None
+    when all are done. done: called after each task, for a line that is noted. A task that fails stops all, by its UserError."""
+    number, count, lock, reasons = sum(map(len, chains)), itertools.count(1), threading.Lock(), []
+
+    def perform_chain(chain: list[Task]) -> None:
+        for task in chain:
+            if asked_to_stop():
+                return
+            with lock:
+                note(f"[{next(count)}/{number}] {task.shown()}")
+            try:
+                stopped = perform(task, asked_to_stop, note)
+            except BaseException:
+                reasons.append("a run that failed")
+                raise
+            if stopped:
+                reasons.append(stopped)
+                return
+            with lock:
+                note(done(task))
+
+    with StopRequest() as stop, ThreadPoolExecutor(jobs) as pool:
+
+        def asked_to_stop() -> str | None:
+            return stop.received or next(iter(reasons), None)
+
+        try:
+            running = [pool.submit(perform_chain, chain) for chain in chains]
+            wait(running)
+        except BaseException:  # a second Ctrl-C
+            reasons.append("Ctrl-C")
+            raise
+    for one in running:
+        one.result()  # raises what it raised
+    return asked_to_stop()
 
 
 def last_line(output: Path) -> str:
@@ -214,9 +260,11 @@ def trial_of(args, task: Task) -> Trial | None:
 
 
 class Costs:
-    """How long runs take: by those that are done, each kind (pretrain, linear, retrieval) by its mean."""
+    """How long runs take: by those that are done, each kind (pretrain, linear, retrieval) by its mean; jobs: how many run at a
+    time."""
 
-    def __init__(self, tasks: list[Task]):
+    def __init__(self, tasks: list[Task], jobs: int = 1):
+        self.jobs = jobs
         self.seconds: dict[str, list[float]] = {}
         for task in tasks:
             self._count(task)
@@ -233,7 +281,7 @@ class Costs:
         kinds = [task.folder.parent.name for task in waiting]
         if any(kind not in self.seconds for kind in kinds):
             return None
-        return sum(sum(self.seconds[kind]) / len(self.seconds[kind]) for kind in kinds)
+        return sum(sum(self.seconds[kind]) / len(self.seconds[kind]) for kind in kinds) / self.jobs
 
     def before(self, args, waiting: list[Task]) -> str:
         """What is known before the first run: by finished runs, else by a trial of a few steps."""
@@ -245,7 +293,7 @@ class Costs:
         trial = trial_of(args, pretrainings[0]) if pretrainings else None
         if trial is None:
             return f"{len(pretrainings)} pretrainings and {len(waiting) - len(pretrainings)} evaluations"
-        seconds = trial.seconds * trial.steps * len(pretrainings)
+        seconds = trial.seconds * trial.steps * len(pretrainings) / self.jobs
         return (
             f"about {duration(seconds)} for {len(pretrainings)} pretrainings of {trial.steps} steps ({trial.seconds:.3g} s "
             f"each, by a trial), until {clock(seconds)}, and {len(waiting) - len(pretrainings)} evaluations"
@@ -326,27 +374,33 @@ def main(argv=None) -> int:
     chosen += [Row(*row) for row in args.row] + [FULL] * (bool(args.row) and not args.groups)
     rows = [*chosen, RANDOM, COORDINATES]
     todo: dict[Path, Task] = {}
+    chains = []
     for seed in args.seeds:
         for row in rows:
             if row != COORDINATES or seed == args.seeds[0]:  # without chance
-                todo |= {task.folder: task for task in tasks_of(args, row, seed).values()}
+                new = {task.folder: task for task in tasks_of(args, row, seed).values() if task.folder not in todo}
+                todo |= new
+                chains.append(list(new.values()))
     if args.dry_run:
         print("\n".join(task.shown() for task in todo.values()))
         return 0
     command = shlex.join(["python", "-m", "tools.ablation", *(sys.argv[1:] if argv is None else argv)])
-    waiting = [task for task in todo.values() if not is_done(task)]
+    chains = [waiting for chain in chains if (waiting := [task for task in chain if not is_done(task)])]
+    waiting = [task for chain in chains for task in chain]
     print(f"{len(waiting)} of {len(todo)} runs to do", flush=True)
-    costs = Costs(list(todo.values()))
+    costs = Costs(list(todo.values()), args.jobs)
     if waiting:
         print(costs.before(args, waiting), flush=True)
-    for i, task in enumerate(waiting, 1):
-        print(f"[{i}/{len(waiting)}] {task.shown()}", flush=True)
-        stopped = perform(task)
-        if stopped:
-            print(f"stopped by {stopped}; the same command goes on from here")
-            return EXIT_STOPPED
+
+    def done(task: Task) -> str:
+        waiting.remove(task)
         write_table(args, rows, command)
-        print(costs.after(task, waiting[i:]), flush=True)
+        return costs.after(task, waiting)
+
+    stopped = perform_all(chains, args.jobs, done, functools.partial(print, flush=True))
+    if stopped:
+        print(f"stopped by {stopped}; the same command goes on from here")
+        return EXIT_STOPPED
     print(write_table(args, rows, command))
     return 0
 
