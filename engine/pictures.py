@@ -106,6 +106,20 @@ def check_drawable(model: PCM3, trained: dict, dataset: Dataset, path) -> None:
         raise UserError(f"checkpoint {path} was trained on {form_of(model)}, {dataset.row.name} has {dataset.form}")
 
 
+def predicts(model: PCM3) -> bool:
+    """Whether the decoder was taught to predict; of a run without it, as by the recipe for small sets, it is what it began as."""
+    return model.config.prediction_weight > 0
+
+
+def check_predicts(model: PCM3, path) -> None:
+    """UserError unless the decoder was taught to predict."""
+    if not predicts(model):
+        raise UserError(
+            f"checkpoint {path}: its run did not train the prediction (--prediction-weight 0, as the recipe for small sets has "
+            "it), so that there is none to show; --show views and --show features can be shown"
+        )
+
+
 def one_of_each_class(views: ClipViews, count: int, seed: int) -> Tensor:
     """Indices of `count` clips, of different classes as long as there are any."""
     order = epoch_order(seed, 0, len(views))
@@ -315,7 +329,8 @@ def show_at_the_end(
     count: int, stream: str, folder, model: PCM3, dataset: Dataset, batches: Batches, held_out: ClipViews | None
 ) -> None:
     """Gives TensorBoard pictures of a finished training, of held-out clips or, where there are none, of training clips: what
-    the model predicts of `count` clips (where the stream has joints), and clip features for the projector. Labels only name points.
+    the model predicts of `count` clips (where the stream has joints, and the run predicts), and clip features for the projector.
+    Labels only name points.
 
     folder: the RunFolder. What goes wrong is said and left out: the checkpoint is written already, and a picture is no
     reason to end a training with an error."""
@@ -326,16 +341,14 @@ def show_at_the_end(
         views = held_out or ClipViews(
             batches.clips, torch.tensor(layout.parents), batches.stream_name, device=batches.device, dtype=batches.dtype
         )
-        if stream in DRAWABLE:
+        if stream in DRAWABLE and predicts(model):
             found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0, batches.settings)
             panels = prediction_panels(found, views, layout, classes)
             clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
             figure = strip_figure(clips, layout, titles, 10, paints, 30.0, prediction_legend(panels), dataset.up)
             folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
         add_features(folder, model, limited(views, BOARD_CLIPS), classes)
-        folder.say(
-            f"pictures of the prediction and the features of {views.clips.source}: tensorboard --logdir {folder.path}"
-        )
+        folder.say(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")
     except Exception as error:
         what = " ".join(str(error).split())[:200]
         folder.say(f"note: the pictures for TensorBoard could not be made ({type(error).__name__}: {what})")

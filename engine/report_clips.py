@@ -19,6 +19,7 @@ from engine.pictures import (
     load_model,
     one_of_each_class,
     predict_clips,
+    predicts,
     raw_clip,
     settings_of,
 )
@@ -174,13 +175,16 @@ def is_pretraining(run: RunRecord) -> bool:
 
 
 def predicted_motion(run: RunRecord, store: ClipStore, number: int, seed: int) -> tuple[list[Shown], str]:
-    """Seen, predicted and true motion of test clips by the last checkpoint of a pretraining, and the error in words.
+    """Seen, predicted and true motion of test clips by the last checkpoint of a pretraining, and the error in words; nothing of
+    one that was not taught to predict.
 
     UserError when data or checkpoint cannot be used."""
     path = run.path / LAST
     model, trained = load_model(path)
     dataset, views = store.open_as_trained(run, trained)
     check_drawable(model, trained, dataset, path)
+    if not predicts(model):
+        return [], ""
     chosen, settings = one_of_each_class(views, number, seed), settings_of(trained, path)
     found = predict_clips(model, views, chosen, dataset.layout, seed, settings)
     shown = []

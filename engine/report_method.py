@@ -2,11 +2,12 @@
 
 The figure shows one test clip of the run's data set at two moments: as it was recorded, the two views that are contrasted
 (query and key), what the model sees of it (masked), a mixture with another clip, and what the model predicts of the hidden
-parts, all made as the run made them. Joints are dots; what is hidden is hollow, what a view corrupts is red.
+parts, all made as the run made them. Joints are dots; what is hidden is hollow, what a view corrupts is red. What a run does
+not train (the recipe for small sets neither hides nor predicts) is neither told nor shown.
 """
 
-import base64
 import io
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,23 +19,37 @@ from engine.pictures import (
     either_end,
     load_model,
     predict_clips,
+    predicts,
     settings_of,
 )
 from engine.report_clips import ClipStore
 from engine.report_runs import RunRecord, is_number
 from feeder.batches import Batches
+from feeder.sampling import ViewSettings
+from models.pcm3 import PCM3Config
 from utils.checkpoint import LAST
 from utils.plots import drawn_alike, literal, new_figure
 
-METHOD = (
-    "An encoder learns to describe recorded movements without being told what they are.",
+FIRST = "An encoder learns to describe recorded movements without being told what they are."
+VIEWS = (
     "It gets two altered versions of a recording (query and key) and must give them nearly the same description, unlike those of "
-    "other recordings.",
-    "It must do so when body parts are hidden, and when parts or moments of two recordings are mixed, in proportion.",
-    "A decoder predicts the hidden parts, and the predicted movement counts as one more version of the recording.",
+    "other recordings."
 )
+HIDES, MIXES = "when body parts are hidden", "when parts or moments of two recordings are mixed, in proportion"
+PREDICTS, PREDICTED_VIEW = (
+    "A decoder predicts the hidden parts",
+    ", and the predicted movement counts as one more version of the recording",
+)
+MARKS = {  # what a colour of the figure means
+    "corrupted": ("red", "joints that the query or key corrupts"),
+    "hidden": ("hollow", "hidden from the model"),
+    "predicted": ("orange", "predicted"),
+    "partner": ("violet", "of the other clip"),
+}
 MOMENTS = (0.3, 0.75)  # of the clip, drawn below each other
-CORRUPTED, PARTNER, HIDDEN = "#c0392b", "#7b3fb5", "#9aa1ad"
+HIDDEN = "#9aa1ad"
+COLOURS = {"corrupted": "#c0392b", "hidden": HIDDEN, "predicted": PREDICTED, "partner": "#7b3fb5"}
+WIDTH, LARGEST_CELL = 11.2, 2.2  # inches of 100 pixels: of the figure, and of a panel at most
 BATCH = 32
 TURN = np.radians(30.0)
 
@@ -90,59 +105,98 @@ def headline(runs: list[RunRecord]) -> str:
     return ""
 
 
-def method_figure(run: RunRecord, store: ClipStore, seed: int) -> str:
-    """The figure as base64 of a PNG, by the last checkpoint of a pretraining. UserError when data or checkpoint cannot be used."""
+@dataclass(frozen=True)
+class Method:
+    """sentences: of what the run trains; figure: a PNG; marks: the names of MARKS that it shows."""
+
+    sentences: tuple[str, ...]
+    figure: bytes
+    marks: tuple[str, ...]
+
+
+def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
+    """The method as this run trains it."""
+    masked = "masked" in config.contrasts
+    when = [words for words, does in ((HIDES, masked), (MIXES, "mixed" in config.contrasts)) if does]
+    said = [FIRST, VIEWS]
+    if when:
+        said.append(f"It must do so also {', and '.join(when)}.")
+    if config.prediction_weight > 0:
+        said.append(PREDICTS + PREDICTED_VIEW * ("predicted" in config.contrasts) + ".")
+    else:
+        ways = (
+            (settings.crop[0] < 1, "cut out of the recording elsewhere"),
+            (settings.shear > 0, "slanted"),
+            (settings.rotation > 0, "turned"),
+            (settings.bones > 0 or settings.scale != (1, 1), "given another body's proportions"),
+            (settings.corruption > 0, "robbed of joints"),
+            (settings.noise > 0, "shaken a little"),
+        )
+        *before, last = [words for does, words in ways if does] or ["the recording as it is"]
+        said.append(f"An altered version is {', '.join(before)}{' and ' * bool(before)}{last}.")
+    return tuple(said)
+
+
+def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
+    """Of a pretraining, its figure by its last checkpoint. UserError when data or checkpoint cannot be used."""
     path = run.path / LAST
     model, trained = load_model(path)
     dataset, views = store.open_as_trained(run, trained)
     check_drawable(model, trained, dataset, path)
-    settings, layout = settings_of(trained, path), dataset.layout
+    settings, layout, config = settings_of(trained, path), dataset.layout, model.config
     batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout)
     batch, samples = batches[0], batches.samples(0)
     altered = (samples.matrices[0] != samples.matrices[0][:, :1]).any(axis=(1, 2, 3))  # joint corruption of the query
     row = int(np.flatnonzero(altered)[0]) if altered.any() else 0
     chosen = batch.clips[row : row + 1].cpu()
-    found = predict_clips(model, views, chosen, layout, seed, settings)
     persons = views.clips.persons
 
     def person(x) -> np.ndarray:
         return as_clip(x, layout.joints, persons)[..., 0]
 
-    hidden = as_clip(found.hidden[0], layout.joints, persons).any(axis=0)[..., 0]
-    corrupted = [(samples.matrices[v][row] != samples.matrices[v][row][:1]).any(axis=(1, 2)) for v in (0, 1)]
-    partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
+    def corrupted(view: int) -> dict:
+        which = (samples.matrices[view][row] != samples.matrices[view][row][:1]).any(axis=(1, 2))
+        return {"corrupted": which} if 0 < which.mean() < 1 else {}  # a shear changes all joints alike
+
+    recorded = person(views.centre(chosen)[0])
     panels = [
-        ("as recorded", person(found.true[0]), {}),
-        (
-            "query: altered",
-            person(batch.views["query"][row]),
-            {CORRUPTED: corrupted[0] if corrupted[0].mean() < 1 else None},
-        ),
-        (
-            "key: altered otherwise",
-            person(batch.key[row]),
-            {CORRUPTED: corrupted[1] if corrupted[1].mean() < 1 else None},
-        ),
-        ("masked: parts hidden", person(found.true[0]), {HIDDEN: hidden}),
-        ("predicted", person(found.predicted[0]), {PREDICTED: hidden}),
-        (f"mixed with: {partner}", person(batch.views["mixed"][row]), {PARTNER: samples.mix.weight > 0.5}),
+        ("as recorded", recorded, {}),
+        ("query: altered", person(batch.views["query"][row]), corrupted(0)),
+        ("key: altered otherwise", person(batch.key[row]), corrupted(1)),
     ]
+    if "masked" in config.contrasts or predicts(model):
+        found = predict_clips(model, views, chosen, layout, seed, settings)
+        hidden = as_clip(found.hidden[0], layout.joints, persons).any(axis=0)[..., 0]
+        panels.append(("masked: parts hidden", recorded, {"hidden": hidden}))
+        if predicts(model):
+            panels.append(("predicted", person(found.predicted[0]), {"predicted": hidden}))
+    if "mixed" in config.contrasts:
+        partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
+        mixed = {"partner": samples.mix.weight > 0.5}
+        panels.append((f"mixed with: {partner}", person(batch.views["mixed"][row]), mixed))
     title = f"{dataset.row.classes[int(views.clips.labels[int(chosen)])]} ({views.clips.names[int(chosen)]})"
-    return base64.b64encode(_picture(title, panels, layout)).decode()
+    shown = {name for _, _, marks in panels for name in marks}
+    picture = _picture(title, panels, layout)
+    return Method(sentences_of(config, settings), picture, tuple(name for name in MARKS if name in shown))
 
 
 @drawn_alike
 def _picture(title: str, panels, layout) -> bytes:
-    figure = new_figure(11.2, 5.6)
+    """A row for each moment, a column for each panel (name, clip (3, T, V), joints (T, V) or (V,) by name of MARKS)."""
+    cell = min(WIDTH / len(panels), LARGEST_CELL)
+    figure = new_figure(cell * len(panels), cell * len(MOMENTS) + 0.75)
     grid = figure.subplots(len(MOMENTS), len(panels), squeeze=False)
     for column, (name, clip, marks) in enumerate(panels):
         frames = clip.shape[1]
         for row, share in enumerate(MOMENTS):
             axes, frame = grid[row][column], int(share * (frames - 1))
             body = np.stack([np.cos(TURN) * clip[0, frame] - np.sin(TURN) * clip[1, frame], clip[2, frame]])
-            _draw_body(axes, body, frame, marks, layout)
+            _draw_body(axes, body, frame, {COLOURS[mark]: which for mark, which in marks.items()}, layout)
             if row == 0:
                 axes.set_title(literal(name, 28), fontsize=11, color="#1f2430")
+            if column == 0:
+                words = f"after {100 * share:.0f} %"
+                axes.text(0, 0.02, words, fontsize=9, color="#4a505a", rotation=90, transform=axes.transAxes)
     figure.suptitle(literal(title, 100), fontsize=11, color="#1f2430")
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=100)
@@ -169,6 +223,6 @@ def _draw_body(axes, body: np.ndarray, frame: int, marks: dict, layout) -> None:
             *body[:, head], s=190, c=[face], edgecolors=[colours[head]], linewidths=1.4, zorder=3, clip_on=False
         )
     low, high = body.min(axis=1), body.max(axis=1)
-    middle, half = (low + high) / 2, 0.62 * max((high - low).max(), 1e-6)
+    middle, half = (low + high) / 2, 0.58 * max((high - low).max(), 1e-6)
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
     axes.axis("off")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.report_clips import Shown
-from engine.report_method import METHOD
+from engine.report_method import MARKS, Method
 from engine.report_runs import RunRecord, is_number
 from engine.results import COLUMNS, rows_of, without_baselines
 from utils.errors import UserError
@@ -290,18 +290,17 @@ def run_card(i: int, run: RunRecord, charts, confusion, hardest: list[Shown], pr
     )  # fmt: skip
 
 
-def opening(sentence: str, figure: str) -> str:
-    """The first screen: the result, the method in words, and its figure (base64 of a PNG, or '')."""
-    if not figure:
-        return f"<section><p class=lead>{text(sentence)}</p></section>" if sentence else ""
-    words = "".join(f"<li>{text(line)}</li>" for line in METHOD)
-    picture = f"<img class=method alt='the method on a clip' src='data:image/png;base64,{figure}'>"
-    marks = (
-        "<b class=corrupted>red</b>: joints that the query or key corrupts; <b class=hidden>hollow</b>: hidden from the model; "
-        "<b class=predicted>orange</b>: predicted; <b class=partner>violet</b>: of the other clip."
-    )
+def opening(sentence: str, method: Method | None) -> str:
+    """The first screen: the result, the method in words, and its figure."""
     lead = f"<p class=lead>{text(sentence)}</p>" if sentence else ""
-    return f"<section>{lead}<ol class=method>{words}</ol><figure>{picture}<figcaption>{marks}</figcaption></figure></section>"
+    if method is None:
+        return f"<section>{lead}</section>" if lead else ""
+    words = "".join(f"<li>{text(line)}</li>" for line in method.sentences)
+    source = base64.b64encode(method.figure).decode()
+    picture = f"<img class=method alt='the method on a clip' src='data:image/png;base64,{source}'>"
+    marks = "; ".join(f"<b class={name}>{MARKS[name][0]}</b>: {MARKS[name][1]}" for name in method.marks)
+    figure = f"<figure><div class=scroll>{picture}</div><figcaption>{marks}{'.' * bool(marks)}</figcaption></figure>"
+    return f"<section>{lead}<ol class=method>{words}</ol>{figure}</section>"
 
 
 BEST = (

@@ -21,7 +21,7 @@ import pretrain_moco_mask
 from engine.report_page import script_json, text, thinned
 from engine.report_runs import curve_panels, find_runs, read_metrics
 from engine.results import rows_of
-from tools import report
+from tools import report, visualize
 from utils.errors import UserError
 from utils.files import load_json, write_json
 from utils.skeleton import get_layout
@@ -351,7 +351,9 @@ def test_curves_are_grouped_and_gaps_stay(tmp_path):
 
 
 def test_the_first_screen_has_the_result_the_method_and_its_figure(runs, tmp_path):
-    from engine.report_method import METHOD
+    from engine.report_method import sentences_of
+    from feeder.sampling import ViewSettings
+    from models.pcm3 import PCM3Config
 
     ran = call(report.main, f"{runs} --output {tmp_path}/a.html --hardest 0 --data-root {runs.parent}")
     assert ran.status == 0, ran.err
@@ -361,10 +363,34 @@ def test_the_first_screen_has_the_result_the_method_and_its_figure(runs, tmp_pat
         f"A linear classifier on the pretrained encoder names {share:.1f} % of the test clips of tiny cross_subject"
         in first
     )
-    assert all(html.escape(line, quote=True) in first for line in METHOD)
+    said = sentences_of(PCM3Config(), ViewSettings())
+    assert len(said) == 4 and all(html.escape(line, quote=True) in first for line in said)
+    marks = re.search("<figcaption>(.*?)</figcaption>", first)[1]
+    assert all(f"<b class={name}>" in marks for name in ("hidden", "predicted"))
     picture = re.search(r"class=method alt='[^']*' src='data:image/png;base64,([^']+)'", first).group(1)
     assert base64.b64decode(picture).startswith(b"\x89PNG") and len(picture) > 20_000
     assert "best</b> is the highest of any test" in (tmp_path / "a.html").read_text()
+
+
+def test_what_a_run_does_not_train_is_neither_told_nor_shown(runs, tmp_path):
+    """The recipe for small sets neither hides nor predicts; its decoder is what it began as."""
+    ran = call(
+        pretrain_moco_mask.main,
+        f"--data-root {runs.parent} --threads 1 {SIZE} --pre-dataset tiny --recipe paper --decoder-hidden-size 8 --batch-size 4 "
+        "--contrast-k 8 --max-steps 1 --no-masked-view --no-predicted-view --prediction-weight 0 --rotation 10 --corruption 0 "
+        f"--checkpoint-path {tmp_path}/run",
+    )
+    assert ran.status == 0, ran.err
+    ran = call(report.main, f"{tmp_path}/run --output {tmp_path}/a.html")
+    assert ran.status == 0 and "0 moving figures" in ran.out and "note:" not in ran.out, ran.out + ran.err
+    first = (tmp_path / "a.html").read_text().split("<div id=summary>")[1].split("</section>")[0]
+    sentences = re.findall("<li>(.*?)</li>", first)
+    assert len(sentences) == 4 and "hidden" not in first and "turned" in sentences[3] and "mixed" in sentences[2]
+    assert re.search("<figcaption>(.*?)</figcaption>", first)[1] in (
+        "<b class=partner>violet</b>: of the other clip.",
+        "",
+    )
+    refused(call(visualize.main, f"{tmp_path}/run/checkpoint_last.pth.tar"), "did not train the prediction", "--show")
 
 
 def test_clips_are_shown_as_the_run_read_them(runs, tmp_path):

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from engine.report_clips import ClipStore, hardest_clips, is_pretraining, predicted_motion
-from engine.report_method import headline, method_figure
+from engine.report_method import Method, headline, method_of
 from engine.report_page import make_page, opening
 from engine.report_runs import RunRecord, find_runs, read_run
 from utils.errors import UserError, run
@@ -47,14 +47,14 @@ def moving_figures(args, one: RunRecord, store: ClipStore) -> tuple[list, tuple[
     return hardest, predicted
 
 
-def figure_of_the_method(args, runs: list[RunRecord], store: ClipStore) -> str:
-    """The figure of the first pretraining that can be drawn, '' where none can; why not becomes a note of the run."""
+def method_shown(args, runs: list[RunRecord], store: ClipStore) -> Method | None:
+    """Of the first pretraining that can be drawn, None where none can; why not becomes a note of the run."""
     for one in filter(is_pretraining, runs) if args.predictions else ():
         try:
-            return method_figure(one, store, args.seed)
+            return method_of(one, store, args.seed)
         except UserError as error:
             one.notes.append(f"no figure of the method: {error}")
-    return ""
+    return None
 
 
 def main(argv=None) -> int:
@@ -68,7 +68,7 @@ def main(argv=None) -> int:
         hardest[i], predicted[i] = moving_figures(args, one, store)
     title = args.title or ", ".join(Path(path).resolve().name for path in args.runs[:4])
     made = time.strftime("%Y-%m-%d %H:%M")
-    first = opening(headline(runs), figure_of_the_method(args, runs, store))
+    first = opening(headline(runs), method_shown(args, runs, store))
     page = make_page(title, made, runs, store.clips, store.layouts, hardest, predicted, first)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output, "w") as file:

@@ -120,6 +120,7 @@ def show_clips(args) -> str:
 def show_prediction(args) -> str:
     path = checkpoint_path(args)
     model, trained = load_model(path)
+    pictures.check_predicts(model, path)
     dataset, views = open_split(args, trained, "val", path, lambda dataset: pictures.form_of(model))
     pictures.check_drawable(model, trained, dataset, path)
     settings = pictures.settings_of(trained, path)
