@@ -91,7 +91,7 @@ def test_a_run_by_the_small_recipe(tmp_path):
     encoder = content["config"]["encoder"]
     assert (encoder["backbone"], encoder["pool"], encoder["channels"], encoder["scale_by"]) == (
         "bigru",
-        "max",
+        "mean_max_std",
         6,
         "trunk",
     )
