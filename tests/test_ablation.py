@@ -204,7 +204,7 @@ def test_rows_of_a_file(tmp_path):
     assert (asked.backbone, asked.hidden_size, asked.pool, asked.scale_by, asked.stream) == (
         "bigru",
         32,
-        "max",
+        "mean_max_std",
         "trunk",
         "joint_motion",
     )
