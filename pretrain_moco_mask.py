@@ -176,6 +176,23 @@ def set_recompute(model: PCM3, pieces: int) -> None:
         ) from None
 
 
+def build_model(args, dataset: Dataset, device, world: World, note) -> PCM3:
+    """The model that the arguments ask for, with initial weights by --seed, ready to compute as they say."""
+    dtype, compute_dtype = resolve_precision(args.precision)
+    config = model_config(args, dataset)
+    torch.manual_seed(args.seed)  # of the initial weights only; see feeder.sampling for everything later
+    with sizes_refused(config.encoder.backbone):
+        model = PCM3(config).to(device, dtype)
+    model.set_compute_dtype(compute_dtype)
+    model.set_world(world)
+    set_recompute(model, args.recompute)
+    recurrent = choose_recurrent(args.recurrent, device, args.precision, model)
+    choose_engine(model, recurrent)
+    if recurrent != args.recurrent:
+        note(f"recurrent layers: {recurrent} (auto; --recurrent cudnn for one layer after the other)")
+    return model
+
+
 def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> NeighbourMonitor | None:
     """1-NN on held-out clips as --knn-every asks for, or None."""
     if not args.knn_every:
@@ -218,7 +235,7 @@ def data_of(batches: Batches, monitor: NeighbourMonitor | None) -> dict:
     return found if monitor is None else found | {"val": monitor.queries.clips.fingerprint}
 
 
-def choose_way(args, device, world: World, start: Start | None, note) -> tuple[str, str, str]:
+def choose_computation(args, device, world: World, start: Start | None, note) -> tuple[str, str, str]:
     """--precision and --cuda-graph made definite (a capture that auto chose stays `auto`: it may fail), and both in words.
 
     A resumed run keeps its precision, unless another one is given by name."""
@@ -244,7 +261,7 @@ class Resumed:
 
 
 class TrainingRun:
-    """Clock, log and files of the run around its steps.
+    """What a run has beside its steps: model and optimizer, clock, log and files.
 
     Means since the last line of the log are added up on the device, so that a step need not wait for them. They are saved
     with the run (`progress`), so that the lines of a run that was killed are those of one that was not."""
@@ -252,6 +269,7 @@ class TrainingRun:
     def __init__(self, args, model: PCM3, optimizer, batches: Batches, monitor, folder, world: World, resumed: Resumed):
         self.args, self.model, self.optimizer, self.monitor = args, model, optimizer, monitor
         self.folder, self.world, self.per_epoch = folder, world, batches.steps_per_epoch
+        self.first_step = resumed.step
         self.last_step = min(args.epochs * self.per_epoch, args.max_steps or math.inf)
         self.data, progress = data_of(batches, monitor), resumed.progress
         self.sums = {name: value.to(batches.device) for name, value in progress.get("sums", {}).items()}
@@ -346,43 +364,34 @@ class TrainingRun:
             stop.ignore_from_now_on()
         return EXIT_STOPPED
 
+    def leave_out(self, step: int, output, gradient_norm, names: list[str]) -> None:
+        """Counts a step whose numbers are not finite and logs which, with the names of its clips; UserError unless such steps
+        may be left out."""
+        args, self.skipped = self.args, self.skipped + 1
+        bad = [name for name, value in output.losses.items() if not torch.isfinite(value)]
+        what = f"loss {', '.join(bad)}" if bad else f"gradient (norm {float(gradient_norm):g})"
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        message = f"step {step}: {what} is not finite; clips of the batch: {shown}"
+        if args.on_nonfinite == "stop" or self.skipped > args.nonfinite_limit:
+            saved = f"No checkpoint of this run is in {args.checkpoint_path}"
+            if self.saved_step is not None:
+                saved = f"{files.LAST} in {args.checkpoint_path} is from before it, after step {self.saved_step}"
+            raise UserError(
+                f"{message}. {saved[0].upper()}{saved[1:]}; "
+                "a smaller --lr or --precision fp32 may help, --on-nonfinite skip leaves such steps out"
+            )
+        self.folder.say(f"{message}; left out ({self.skipped} of at most {args.nonfinite_limit})")
 
-def refuse_nonfinite(args, batches: Batches, step: int, output, gradient_norm, training: TrainingRun) -> None:
-    """Says which step, term and clips gave a number that is not finite; raises unless it may be skipped."""
-    bad = [name for name, value in output.losses.items() if not torch.isfinite(value)]
-    what = f"loss {', '.join(bad)}" if bad else f"gradient (norm {float(gradient_norm):g})"
-    names = [batches.clips.names[i] for i in batches.samples(step).clips]
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    message = f"step {step}: {what} is not finite; clips of the batch: {shown}"
-    if args.on_nonfinite == "stop" or training.skipped > args.nonfinite_limit:
-        saved = f"no checkpoint of this run is in {args.checkpoint_path}"
-        if training.saved_step is not None:
-            saved = f"{files.LAST} in {args.checkpoint_path} is from before it, after step {training.saved_step}"
-        raise UserError(
-            f"{message}. {saved[0].upper()}{saved[1:]}; "
-            "a smaller --lr or --precision fp32 may help, --on-nonfinite skip leaves such steps out"
-        )
-    training.folder.say(f"{message}; left out ({training.skipped} of at most {args.nonfinite_limit})")
 
-
-def train(
-    args,
-    model: PCM3,
-    optimizer,
-    batches: Batches,
-    monitor,
-    folder: RunFolder | QuietFolder,
-    world: World,
-    resumed: Resumed,
-) -> int:
-    """The loop from the step on that is `resumed`; returns the exit status."""
-    training, step = TrainingRun(args, model, optimizer, batches, monitor, folder, world, resumed), resumed.step
+def train(args, training: TrainingRun, batches: Batches) -> int:
+    """The loop over the steps; returns the exit status."""
+    model, optimizer, world, step = training.model, training.optimizer, training.world, training.first_step
     compute, meanwhile = partial(compute_gradients, model, parts=args.grad_accum), None
     if args.cuda_graph != "off":
-        compute = CapturedPass(compute, None if args.cuda_graph == "on" else folder.say)
-    quiet = None if world.is_main else True
+        compute = CapturedPass(compute, None if args.cuda_graph == "on" else training.folder.say)
     model.train()
     world.traffic.clear()
+    quiet = None if world.is_main else True
     with (
         StopRequest(launched=world.size > 1) as stop,
         tqdm(total=training.last_step, initial=step, unit="step", dynamic_ncols=True, disable=quiet) as bar,
@@ -402,13 +411,12 @@ def train(
             if finite:
                 training.record(output, norm)
             else:
-                training.skipped += 1
-                refuse_nonfinite(args, batches, step, output, norm, training)
+                training.leave_out(step, output, norm, [batches.clips.names[i] for i in batch.all_clips.tolist()])
             step += 1
             bar.update()
             training.pace.after(step, f"epoch {epoch}")
-            if world.size > 1 and step == resumed.step + 1:
-                folder.say(traffic_of(world))
+            if world.size > 1 and step == training.first_step + 1:
+                training.folder.say(traffic_of(world))
             ends_epoch = position == training.per_epoch - 1
             if step % args.print_freq == 0 or step == training.last_step or ends_epoch:
                 training.log(step, bar)
@@ -418,7 +426,7 @@ def train(
                 training.save(step)
             if stopping:
                 return training.stopped(step, stop)
-        if step > resumed.step or training.saved_step is None:
+        if step > training.first_step or training.saved_step is None:
             training.save(step)
     return 0
 
@@ -437,7 +445,7 @@ def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict,
 
 
 def introduce(
-    args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batches, device, world: World, way: str
+    args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batches, device, world: World, computation: str
 ) -> None:
     """The first lines of the log, and config.json."""
     size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
@@ -445,7 +453,7 @@ def introduce(
     folder.say(
         f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
         f"{batches.steps_per_epoch} steps an epoch, {model.config.encoder.backbone} encoder {size:.1f} M parameters, "
-        f"{device}{several}, {way}, torch {torch.__version__}"
+        f"{device}{several}, {computation}, torch {torch.__version__}"
     )
     queue_share = args.contrast_k / len(batches.clips)
     if queue_share > 0.75:
@@ -467,23 +475,13 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     dataset = world.main_first(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
     clips = world.main_first(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
     notes.append(settle(args, len(clips), world, start))
-    way = world.on_main(lambda: choose_way(args, device, world, start, notes.append))
-    args.precision, args.cuda_graph, way = world.broadcast(way)
-    dtype, compute_dtype = resolve_precision(args.precision)
+    chosen = world.on_main(lambda: choose_computation(args, device, world, start, notes.append))
+    args.precision, args.cuda_graph, computation = world.broadcast(chosen)
+    dtype, _ = resolve_precision(args.precision)
     batches = make_batches(args, dataset, clips, device, dtype, world)
     monitor = make_monitor(args, dataset, batches, world)
 
-    torch.manual_seed(args.seed)  # of the initial weights only; see feeder.sampling for everything later
-    config = model_config(args, dataset)
-    with sizes_refused(config.encoder.backbone):
-        model = PCM3(config).to(device, dtype)
-    model.set_compute_dtype(compute_dtype)
-    model.set_world(world)
-    set_recompute(model, args.recompute)
-    recurrent = choose_recurrent(args.recurrent, device, args.precision, model)
-    choose_engine(model, recurrent)
-    if recurrent != args.recurrent:
-        notes.append(f"recurrent layers: {recurrent} (auto; --recurrent cudnn for one layer after the other)")
+    model = build_model(args, dataset, device, world, notes.append)
     optimizer = make_optimizer(args, model)
     data = data_of(batches, monitor)
     done, progress = world.broadcast(
@@ -498,8 +496,9 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     try:
         for note in notes:
             folder.say(note)
-        introduce(args, folder, model, batches, device, world, way)
-        status = train(args, model, optimizer, batches, monitor, folder, world, resumed)
+        introduce(args, folder, model, batches, device, world, computation)
+        training = TrainingRun(args, model, optimizer, batches, monitor, folder, world, resumed)
+        status = train(args, training, batches)
         if status == 0:
             if args.pictures and world.is_main:
                 held_out = monitor and monitor.queries

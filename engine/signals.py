@@ -45,8 +45,8 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def ignore_from_now_on(self) -> None:
-        """For a process whose work is saved: signals end no more than its exit status, so they are not heard, after the
-        block neither (a launcher ends all processes as soon as the first one has ended)."""
+        """Ignores further signals, also after the block: the work is saved, and a launcher sends them to all processes as soon as
+        the first one has ended."""
         for number in self._old:
             self._old[number] = signal.SIG_IGN
             signal.signal(number, signal.SIG_IGN)

@@ -327,37 +327,19 @@ class PCM3(nn.Module):
         keys, all_keys = targets.keys, targets.all_keys
         if keys is None and len(batch.key) < len(batch.all_clips):
             raise ValueError("keys of the encoder itself need the whole batch at once, in one process")
-        contrasts = self.config.contrasts
-        inputs = {**batch.views, "key": batch.key}
-
-        # 1. features of the views that are ready; the mixed one waits for company where a predicted one will come
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
-        predicts = "predicted" in contrasts or self.config.prediction_weight > 0
-        needed = {"masked"} if predicts or targets.latent is not None else set()
-        needed |= {"key"} if keys is None else set()
-        wanted = [name for name in ("query", "key", "masked", "mixed") if name in needed or name in contrasts]
-        wanted += [name for name in contrasts if name not in CONTRASTS]
-        later = ["mixed"] if "predicted" in contrasts and "mixed" in contrasts else []
-        ready = {name: inputs[name] for name in wanted if name not in later}
-        features = self._encode(self.encoder_q, ready, updates) if ready else {}
+        inputs, (first, second) = {**batch.views, "key": batch.key}, self._passes(targets)
 
-        # 2. prediction of the hidden motion, 3. the predicted view
-        predicted, terms = None, {}
-        if targets.latent is not None:
-            share = len(batch.key) / len(batch.all_clips)  # of the whole batch's mean
-            terms["latent"] = share * losses.latent(self.latent(features["masked"]), targets.latent)
-        if predicts:
-            decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
-            predicted, for_view = self._predict(decoder_input, decoder_updates)
-            terms["prediction"] = losses.prediction(
-                predicted, batch.target, batch.hidden, targets.hidden_number, self.config.prediction_energy
-            )
-        if "predicted" in contrasts:
-            view = torch.where(batch.hidden, for_view, inputs["masked"])
-            views = {"predicted": view, **{name: inputs[name] for name in later}}
-            features.update(self._encode(self.encoder_q, views, updates))
+        # 1. features of the views that are ready
+        features = self._encode(self.encoder_q, {name: inputs[name] for name in first}, updates) if first else {}
+
+        # 2. prediction of what is hidden, 3. the predicted view
+        predicted, for_view, terms = self._predictions(features, batch, targets, decoder_updates)
+        if second:
+            inputs["predicted"] = torch.where(batch.hidden, for_view, inputs["masked"])
+            features |= self._encode(self.encoder_q, {name: inputs[name] for name in second}, updates)
         seen = list(features)
-        order = [seen.index(name) for name in dict.fromkeys((*CONTRASTS, *contrasts)) if name in seen]
+        order = [seen.index(name) for name in dict.fromkeys((*CONTRASTS, *self.config.contrasts)) if name in seen]
 
         # 4. embeddings, 5. losses
         if keys is None:
@@ -365,13 +347,7 @@ class PCM3(nn.Module):
             keys = all_keys = self._project(self.encoder_q, clip, 1, decoder_updates)
         contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, decoder_updates)
         terms = {**contrast_terms, **terms}
-        total = sum(self._weight(name) * terms[f"contrast_{name}"] for name in contrasts)
-        if self.config.distillation and contrasts:
-            total = total + self.config.distillation_weight * terms["distillation"]
-        if self.config.prediction_weight > 0:
-            total = total + self.config.prediction_weight * terms["prediction"]
-        if targets.latent is not None:
-            total = total + self.config.latent_weight * terms["latent"]
+        total = self._total(terms)
         return StepOutput(
             loss=total,
             losses={name: value.detach() for name, value in {**terms, "total": total}.items()},
@@ -382,7 +358,52 @@ class PCM3(nn.Module):
             statistics=StatisticsUpdates(updates, decoder_updates, order),
         )
 
+    @property
+    def _predicts(self) -> bool:
+        """Whether the decoder is needed: for its loss, or to make the predicted view."""
+        return "predicted" in self.config.contrasts or self.config.prediction_weight > 0
+
+    def _passes(self, targets: Targets) -> tuple[list[str], list[str]]:
+        """Names of the views of the encoder's first pass, and of the second, which the predicted view waits for; the mixed one
+        then waits with it (see the module's text)."""
+        contrasts = self.config.contrasts
+        needed = {"masked"} if self._predicts or targets.latent is not None else set()
+        needed |= {"key"} if targets.keys is None else set()
+        first = [name for name in ("query", "key", "masked", "mixed") if name in needed or name in contrasts]
+        first += [name for name in contrasts if name not in CONTRASTS]
+        if "predicted" not in contrasts:
+            return first, []
+        return [name for name in first if name != "mixed"], ["predicted", *(name for name in first if name == "mixed")]
+
+    def _predictions(self, features: dict[str, Tensor], batch, targets: Targets, updates: RunningUpdates):
+        """The prediction (n, T, F) of the masked view, the same for the predicted view (see `_predict`; None where nothing is
+        predicted), and the losses of predictions by name."""
+        terms, predicted, for_view = {}, None, None
+        if targets.latent is not None:
+            share = len(batch.key) / len(batch.all_clips)  # of the whole batch's mean
+            terms["latent"] = share * losses.latent(self.latent(features["masked"]), targets.latent)
+        if self._predicts:
+            decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
+            predicted, for_view = self._predict(decoder_input, updates)
+            terms["prediction"] = losses.prediction(
+                predicted, batch.target, batch.hidden, targets.hidden_number, self.config.prediction_energy
+            )
+        return predicted, for_view, terms
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The loss: the terms that count, weighed."""
+        c = self.config
+        total = sum(self._weight(name) * terms[f"contrast_{name}"] for name in c.contrasts)
+        if c.distillation and c.contrasts:
+            total = total + c.distillation_weight * terms["distillation"]
+        if c.prediction_weight > 0:
+            total = total + c.prediction_weight * terms["prediction"]
+        if "latent" in terms:
+            total = total + c.latent_weight * terms["latent"]
+        return total
+
     def _weight(self, view: str) -> float:
+        """What the contrast and the distillation of a view count in the loss."""
         return self.config.view_weights.get(view, 1.0)
 
     def _similar(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
