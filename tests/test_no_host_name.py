@@ -29,9 +29,9 @@ able = able and not subprocess.run([*NAMELESS, "true"], capture_output=True).ret
 @pytest.mark.skipif(not able, reason="no right to give a process another host name")
 @pytest.mark.parametrize("launcher", ["torchrun --local-addr=127.0.0.1", "engine.launch"])
 def test_processes_find_each_other_without_a_host_name(tmp_path, launcher):
-    """Both launches of the README, of a short program."""
+    """Both launches of docs/pretraining.md, of a short program."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    assert launcher in (ROOT / "README.md").read_text()
+    assert launcher in (ROOT / "docs" / "pretraining.md").read_text()
     if launcher.startswith("torchrun"):
         launch = ["torch.distributed.run", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
     else:
