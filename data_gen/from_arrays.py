@@ -77,8 +77,12 @@ def find_list(source) -> Path:
     for place in places:
         if place.is_file():
             return place
+    folders = source.is_dir() and next(source.glob("*/*.npy"), None)
+    of_classes = (
+        f"; where its folders are the classes: python -m data_gen.from_poses {source} --name NAME" if folders else ""
+    )
     raise UserError(
-        f"{source}: no list of its clips: neither {places[0]} nor {places[1]} is there; write one or give --list"
+        f"{source}: no list of its clips: neither {places[0]} nor {places[1]} is there; write one or give --list{of_classes}"
     )
 
 

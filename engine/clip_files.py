@@ -17,7 +17,7 @@ from data_gen.from_arrays import ArrayClips
 from data_gen.from_files import PackedClips
 from data_gen.from_poses import gather
 from data_gen.poses.door import Wishes, survey
-from data_gen.poses.forms import LISTS, ending_is_known
+from data_gen.poses.forms import LISTS, VIDEOS, ending_is_known
 from data_gen.poses.mend import Mending
 from engine.features import SkeletonEncoder
 from utils.errors import UserError
@@ -118,12 +118,23 @@ class PoseFiles:
 def open_clips(source, encoder: SkeletonEncoder, limit: int = MAX_UNPACKED) -> ClipFiles | PoseFiles:
     """The clips of a folder or file for an encoder (module docstring). UserError when it holds none."""
     path, layout = Path(source), encoder.input_layout
+    _refuse_videos(path)
     if not path.exists() or _is_arrays(path):
         files = ClipFiles(path, limit)
         shape = files.shape()
         if not shape or any(part in ((layout.joints, 3), (layout.joints, 2)) for part in (shape[-2:], shape[1:3])):
             return files
     return PoseFiles(path, layout, encoder.persons, layout if layout != encoder.layout else None)
+
+
+def _refuse_videos(path: Path) -> None:
+    """UserError, with the way, where there are videos and nothing else that could be clips."""
+    kinds = {p.suffix.lower() for p in ([path] if path.is_file() else path.rglob("*"))}
+    if kinds & set(VIDEOS) and not kinds & {".npy", ".npz", ".json", ".csv", ".pkl"}:
+        raise UserError(
+            f"{path}: videos need poses first: python -m data_gen.from_video {path} --name NAME (in its own environment, "
+            "requirements-video.txt) keeps them in data/NAME_poses; give that folder"
+        )
 
 
 def _is_arrays(path: Path) -> bool:

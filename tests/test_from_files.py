@@ -501,6 +501,10 @@ def test_own_calls_with_mistakes(tmp_path):
     (tmp_path / "clips" / "clips.csv").unlink()
     with pytest.raises(UserError, match="no list of its clips"):
         run(from_arrays, *words, "--name", "mine")
+    (tmp_path / "clips" / "wave").mkdir()
+    np.save(tmp_path / "clips" / "wave" / "a.npy", np.zeros((9, 25, 3)))
+    with pytest.raises(UserError, match="its folders are the classes: python -m data_gen.from_poses"):
+        run(from_arrays, *words, "--name", "mine")
     for flags in (("--frames", "0"), ("--workers", "0"), ("--persons", "0"), ("--normalise", "twist")):
         with pytest.raises(UserError):
             run(from_arrays, tmp_path / "clips", "--name", "mine", "--data-root", tmp_path, *flags)

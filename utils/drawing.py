@@ -228,6 +228,7 @@ def animation_frames(
     across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
     scale = fine * PANEL / (2 * stage.half.max()) * max(1.0, min(WIDTH / (columns * across), HIGHEST_PANEL / high))
     width, height = (max(int(2 * h * scale / fine), PANEL // 2) for h in stage.half)
+    width = max(width, -(-WIDTH // columns))  # of few slender bodies too
     bar = 40  # of two lines of title
     rows = -(-len(titles) // columns)
     corners = [((i % columns) * width, (i // columns) * (height + bar)) for i in range(len(titles))]
