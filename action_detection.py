@@ -17,30 +17,19 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
+
+import numpy as np
+import torch
 
 from data_gen.normalise import PLANAR_STEPS
 from data_gen.normalise import STEPS as ALL_STEPS
-from engine.detection import (
-    DetectionOutcome,
-    DetectionRecipe,
-    check_causal,
-    check_videos,
-    fit_to_windows,
-    train_detector,
-)
-from engine.evaluation import EncoderSource, find_place, pretraining_of, result_head, say_place
-from engine.setup import (
-    Dataset,
-    choose_precision,
-    find_row,
-    make_if_packed,
-    prepare_process,
-    resolve_device,
-    resolve_precision,
-)
+from engine.detection import DetectionRecipe, check_causal, check_videos, fit_to_windows, train_detector
+from engine.evaluation import Evaluation
+from engine.features import classifier_content
+from engine.setup import Dataset, find_row, make_if_packed, prepare_process
 from engine.transfer import pad_persons
 from feeder.windows import STEPS, VideoWindows
-from options.backbones import encoder_flags
 from options.detection import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.convert_layout import convert
@@ -61,12 +50,18 @@ KINDS = {
 }
 
 
-def find_videos(args) -> tuple[Dataset, Untrimmed, dict[str, list[int]]]:
-    """The data set, its untrimmed videos, and the video numbers of both splits of the protocol."""
+def find_set(args) -> Dataset:
+    """The data set, made where it comes with the program; UserError unless it has the protocol."""
     row, folder = find_row(args.data_root, args.finetune_dataset)
     if args.protocol not in row.protocols:
         raise UserError(f"{row.name} has no protocol {args.protocol!r}; it has {', '.join(row.protocols)}")
     make_if_packed(args.data_root, args.finetune_dataset, ("untrimmed",))
+    return Dataset(row, get_layout(row.layout), args.protocol, folder / row.protocols[args.protocol][0])
+
+
+def find_videos(args) -> tuple[Untrimmed, dict[str, list[int]]]:
+    """The untrimmed videos, and the video numbers of both splits of the protocol."""
+    row, folder = find_row(args.data_root, args.finetune_dataset)
     layout = get_layout(row.layout)
     if not (folder / "untrimmed").is_dir():
         hint = f"; make it with: {row.prepare} --data-root {args.data_root}" if row.prepare.count("pku") else ""
@@ -84,7 +79,7 @@ def find_videos(args) -> tuple[Dataset, Untrimmed, dict[str, list[int]]]:
         raise UserError(
             f"{videos.folder}: no split for {args.protocol}; it has {', '.join(videos.protocols) or 'none'}"
         )
-    return Dataset(row, layout, args.protocol, folder / row.protocols[args.protocol][0]), videos, splits
+    return videos, splits
 
 
 def converted_videos(videos: Untrimmed, dataset: Dataset) -> Untrimmed:
@@ -99,10 +94,6 @@ def converted_videos(videos: Untrimmed, dataset: Dataset) -> Untrimmed:
         )
     frames = convert(pad_persons(videos.frames, wanted.persons), given.layout, wanted.layout, axis=2)
     return replace(videos, frames=frames, layout=wanted.layout.name)
-
-
-def encoder_source(args) -> EncoderSource:
-    return EncoderSource(args.pretrained, args.stream, encoder_flags(args))
 
 
 def recipe_of(args) -> DetectionRecipe:
@@ -135,83 +126,77 @@ def normalisation(args, dataset: Dataset) -> tuple[str, ...]:
     return tuple(step for step in STEPS if step in (said if isinstance(said, list) else usual))
 
 
-def run_seed(args, train: VideoWindows, test: VideoWindows, dataset: Dataset, seed: int, folder: RunFolder):
-    """One seed, from a fresh encoder to its outcome; writes the predictions and the detector."""
-    encoder = encoder_source(args).load(dataset, seed).encoder.to(train.device, train.dtype)
-    encoder.set_compute_dtype(resolve_precision(args.precision)[1])
+def open_windows(work: Evaluation) -> list[VideoWindows]:
+    """Both splits of the videos, as the encoder reads them."""
+    args, dataset = work.args, work.dataset
+    videos, splits = find_videos(args)
+    videos, steps = converted_videos(videos, dataset), normalisation(args, dataset)
+    how = (dataset.layout, work.stream, steps, work.device, work.dtype, work.scale_by)
+    train, test = (VideoWindows(videos, tuple(splits[split]), *how) for split in ("train", "val"))
+    check_videos(train, test)
+    return [train, test]
+
+
+def train_seed(work: Evaluation, train: VideoWindows, test: VideoWindows, seed: int, folder, **running) -> dict:
+    """One seed, from a fresh encoder to its figures and what the last test found; writes the predictions and the detector."""
+    args, dataset = work.args, work.dataset
+    encoder = work.source.load(dataset, seed).encoder.to(train.device, train.dtype)
+    encoder.set_compute_dtype(work.compute_dtype)
     recipe, start = recipe_of(args), time.monotonic()
     if not args.pretrained:
         fit_to_windows(encoder, train, recipe, seed)
-
-    def log(epoch: int, values: dict) -> None:
-        folder.metrics(epoch, {f"seed{seed}/{name}": value for name, value in values.items()})
-
-    outcome = train_detector(encoder, train, test, dataset.row.num_classes, recipe, seed, log)
-    write_predictions(
-        folder.path / "predictions" / f"seed{seed}", dict(zip(test.names, outcome.found.proposals, strict=True))
-    )
+    outcome = train_detector(encoder, train, test, dataset.row.num_classes, recipe, seed, **running)
+    found = outcome.found
+    write_predictions(folder.path / "predictions" / f"seed{seed}", dict(zip(test.names, found.proposals, strict=True)))
     top = f"{recipe.overlaps[-1]:g}"
     folder.say(
         f"seed {seed}: last mAP_a {100 * outcome.last[f'map_a@{top}']:.1f} mAP_v {100 * outcome.last[f'map_v@{top}']:.1f} "
         f"at overlap {top}, right frames {100 * outcome.last['frame_accuracy']:.1f}, best epoch {outcome.best['epoch']}, "
-        f"{time.monotonic() - start:.0f} s, test {outcome.found.frames_per_second:.0f} frames/s"
+        f"{time.monotonic() - start:.0f} s, test {found.frames_per_second:.0f} frames/s"
     )
-    state = {
-        "format": files.FORMAT,
-        "config": {"encoder": encoder.config.to_dict()},
-        "classes": ["background", *dataset.row.classes],
-        "state_dict": {f"encoder_q.{k}": v for k, v in encoder.state_dict().items()},
-        "fc": outcome.fc.state_dict(),
-        "arguments": {"stream": train.stream, "seed": seed, "dataset": dataset.row.name, "mode": args.mode},
-    }
-    files.save(folder.path / "detector.pth", state)
-    return outcome
+    about = {"stream": train.stream, "seed": seed, "dataset": dataset.row.name, "mode": args.mode}
+    content = classifier_content(encoder, outcome.fc, ["background", *dataset.row.classes], about, None)
+    files.save(folder.path / "detector.pth", content)
+    proposals = [torch.from_numpy(np.asarray(rows, dtype=np.float64)) for rows in found.proposals]
+    kept = {"per_class": found.per_class, "frames_per_second": found.frames_per_second, "proposals": proposals}
+    return {"last": outcome.last, "best": outcome.best, **kept}
 
 
-def draw_timelines(args, test: VideoWindows, dataset: Dataset, outcome: DetectionOutcome, folder: RunFolder) -> None:
+def draw_timelines(work: Evaluation, test: VideoWindows, outcome: dict, folder: RunFolder) -> None:
+    args, dataset = work.args, work.dataset
     for i, name in enumerate(test.names[: args.timelines]):
         title = f"{name}: {args.mode} detection on {dataset.row.name}, seed {args.seed[0]}"
         draw_timeline(
             folder.path / "timelines" / f"{name}.png",
             int(test.lengths[i]),
             test.ground_truth(i),
-            outcome.found.proposals[i],
+            outcome["proposals"][i].numpy(),
             dataset.row.classes,
             title,
         )
 
 
-def write_results(
-    args,
-    dataset: Dataset,
-    test,
-    source: str,
-    outcomes: dict[int, DetectionOutcome],
-    pretraining: dict | None,
-    data: dict,
-    folder: RunFolder,
-) -> None:
+def write_results(work: Evaluation, test: VideoWindows, outcomes: dict[int, dict], folder: RunFolder) -> None:
     """result.json: figures of all seeds; per class those of the last seed at the last overlap."""
-    summary = {}
+    args, dataset, summary = work.args, work.dataset, {}
     for which in ("last", "best"):
-        runs = [{k: v for k, v in getattr(o, which).items() if k != "epoch"} for o in outcomes.values()]
+        runs = [{k: v for k, v in o[which].items() if k != "epoch"} for o in outcomes.values()]
         summary[which] = {name: asdict(value) for name, value in summarise_runs(runs).items()}
-    found = list(outcomes.values())[-1].found
+    found = list(outcomes.values())[-1]
     features = "one pass over each video" if args.mode == "sequence" else "a window around each frame"
-    task, where = f"detection/{args.mode}", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
         {
-            **result_head(task, *where, source, test.stream, features, pretraining, data),
+            **work.result(f"detection/{args.mode}", features),
             "origin": "ours, not a published protocol" if args.mode == "sequence" else "published protocol",
             "coordinates": "normalised: " + " ".join(test.steps) if test.steps else "as in the videos' files",
             "recipe": asdict(recipe_of(args)),
             "test_videos": len(test),
             "summary": summary,
             "best_chosen_by": f"map_a@{args.overlaps[-1]:g} on the test videos",
-            "seeds": {str(s): {"last": o.last, "best": o.best} for s, o in outcomes.items()},
-            "test_frames_per_second": found.frames_per_second,
-            "per_class": {dataset.row.classes[c - 1]: ap for c, ap in found.per_class.items()},
+            "seeds": {str(s): {"last": o["last"], "best": o["best"]} for s, o in outcomes.items()},
+            "test_frames_per_second": found["frames_per_second"],
+            "per_class": {dataset.row.classes[c - 1]: ap for c, ap in found["per_class"].items()},
         },
     )
 
@@ -220,56 +205,36 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     refuse_several("action_detection.py")
     prepare_process(args.threads)
-    device = resolve_device(args.device)
-    place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
-    args.finetune_dataset, args.protocol = place.dataset, place.protocol
-    dataset, videos, splits = find_videos(args)
-    dataset = encoder_source(args).fit(dataset)
-    first = encoder_source(args).load(
-        dataset, args.seed[0]
-    )  # a wrong file is refused before anything is read or written
-    args.precision, precision = choose_precision(args.precision, device, first.encoder.config.backbone)
-    dtype, _ = resolve_precision(args.precision)
+    work = Evaluation(args, DEFAULT_DATASET, find=find_set)
     if args.mode == "sequence":
-        check_causal(first.encoder)
-    steps, scale_by = normalisation(args, dataset), first.encoder.config.scale_by
-    videos = converted_videos(videos, dataset)
-    train, test = (
-        VideoWindows(videos, tuple(splits[split]), dataset.layout, first.stream, steps, device, dtype, scale_by)
-        for split in ("train", "val")
-    )
-    check_videos(train, test)
-    args.checkpoint_path = args.checkpoint_path or place.default_folder(f"detection_{args.mode}", first.stream)
+        check_causal(work.first.encoder)
+    train, test = open_windows(work)
     data = {split: of_videos(views.videos, views.chosen) for split, views in (("train", train), ("val", test))}
-    folder = RunFolder(args.checkpoint_path, "action_detection", vars(args), data=data)
-    try:
+    with work.folder("action_detection", f"detection_{args.mode}", data, check=False) as folder:
         folder.say(
-            f"detection ({KINDS[args.mode]}) with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} stream, "
-            f"{args.coordinates} coordinates: {len(train)} training videos ({train.lengths.sum()} frames), {len(test)} test "
-            f"videos ({test.lengths.sum()} frames), {dataset.row.num_classes} classes and background, {device}, {precision}"
+            f"detection ({KINDS[args.mode]}) with {work.title} on {work.dataset.row.name} {args.protocol}, {work.stream} "
+            f"stream, {args.coordinates} coordinates: {len(train)} training videos ({train.lengths.sum()} frames), {len(test)} "
+            f"test videos ({test.lengths.sum()} frames), {work.dataset.row.num_classes} classes and background, "
+            f"{work.device}, {work.precision}"
         )
-        pretraining = pretraining_of(place, args.data_root, None)
-        say_place(place, pretraining, dataset.converted, folder.say)
-        outcomes = {seed: run_seed(args, train, test, dataset, seed, folder) for seed in args.seed}
-        write_results(args, dataset, test, first.source, outcomes, pretraining, data, folder)
+        work.say_place(folder, None)
+        outcomes = {
+            seed: work.trained(folder, f"seed{seed}", partial(train_seed, work, train, test, seed, folder))
+            for seed in args.seed
+        }
+        write_results(work, test, outcomes, folder)
         with beside_results("timelines", folder.say):
-            draw_timelines(args, test, dataset, outcomes[args.seed[0]], folder)
+            draw_timelines(work, test, outcomes[args.seed[0]], folder)
         folder.say(f"results, predictions and timelines: {folder.path}")
         top = f"{args.overlaps[-1]:g}"
-        figures = {
-            name: summarise([o.last[f"{name}@{top}"] for o in outcomes.values()]).percent()
-            for name in ("map_a", "map_v")
-        }
+        map_a, map_v = (
+            summarise([o["last"][f"{name}@{top}"] for o in outcomes.values()]).percent() for name in ("map_a", "map_v")
+        )
         folder.say(
-            f"mAP_a {figures['map_a']}, mAP_v {figures['map_v']} at overlap {top}, last epoch "
+            f"mAP_a {map_a}, mAP_v {map_v} at overlap {top}, last epoch "
             f"({len(outcomes)} seed{'s' * (len(outcomes) > 1)}; {KINDS[args.mode]})"
         )
-    except UserError as error:
-        folder.say(f"error: {error}", show=False)
-        raise
-    finally:
-        folder.close()
-    return 0
+    return work.status
 
 
 if __name__ == "__main__":

@@ -18,28 +18,15 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 import math
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from engine.answers import FILE, write_neighbours
-from engine.encoders import clip_features
-from engine.evaluation import (
-    EncoderSource,
-    Place,
-    check_own_data,
-    data_of,
-    find_place,
-    one_by_one,
-    open_views,
-    pretraining_of,
-    result_head,
-    say_place,
-)
-from engine.setup import choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
-from options.backbones import encoder_flags
+from engine.encoders import ALONE, clip_features
+from engine.evaluation import Evaluation, Place, data_of, one_by_one
+from engine.setup import prepare_process, resolve_device
 from options.retrieval import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
@@ -65,44 +52,45 @@ def saved_features(args) -> Features:
     return content
 
 
-class Encoding:
-    """Both splits as views, and `features(seed)` of the encoder that the arguments name."""
+class FromEncoder(Evaluation):
+    """Both splits as views, and `features(seed)` of the encoder that the arguments name, or of coordinates themselves."""
 
     def __init__(self, args):
-        device, backbone = resolve_device(args.device), ""
-        self.place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
-        self.data = find_dataset(args.data_root, self.place.dataset, self.place.protocol, ("train", "val"))
-        self.dataset, self.protocol = self.data.row.name, self.data.protocol
-        self.source = None if args.raw_joints else EncoderSource(args.pretrained, args.stream, encoder_flags(args))
-        self.encoder, self.stream, self.how = RAW, args.stream or "joint", ""
-        scale_by = args.scale_by or "none"
-        if self.source is not None:
-            self.data = self.source.fit(self.data)
-            loaded = self.source.load(self.data, args.seed[0])  # refuses a wrong file before anything is read
-            self.encoder, self.stream = loaded.source, loaded.stream
-            backbone, scale_by = loaded.encoder.config.backbone, loaded.encoder.config.scale_by
-        args.precision, words = choose_precision(args.precision, device, backbone)
-        dtype, self.compute_dtype = resolve_precision(args.precision)
-        if backbone:
-            self.how = f", encoded in {words}"
-        self.train, self.val = (
-            open_views(self.data, split, self.stream, device, dtype, args.clips, args.cache_dir, scale_by)
-            for split in ("train", "val")
-        )
-        self.fingerprints = data_of(self.train, self.val)
-        self.other = check_own_data(self.place, self.fingerprints, args.evaluate_on_other_data)
+        super().__init__(args, DEFAULT_DATASET, encoder=not args.raw_joints)
+        if args.raw_joints:
+            self.title, self.scale_by = RAW, args.scale_by or "none"
+        self.how = "" if args.raw_joints else f", encoded in {self.precision}"
+        self.train, self.val = self.views()
+        self.names, self.fingerprints = self.val.clips.names, data_of(self.train, self.val)
 
     def features(self, seed: int | None) -> Features:
         """Of a fresh encoder; seed: of a random one."""
         encoder = nn.Flatten()
         if self.source is not None:
-            encoder = self.source.ready(self.data, seed or 0, self.train, self.compute_dtype)
+            encoder = self.source.ready(self.dataset, seed or 0, self.train, self.compute_dtype)
         splits = [
             SplitFeatures(v.clips.names, v.clips.labels.cpu().numpy(), clip_features(encoder, v).float().numpy())
             for v in (self.train, self.val)
         ]
-        about = (self.encoder, self.stream, self.dataset, self.protocol, self.fingerprints)
-        return Features(*splits, self.data.row.classes, *about)
+        about = (self.title, self.stream, self.dataset.row.name, self.dataset.protocol, self.data)
+        return Features(*splits, self.dataset.row.classes, *about)
+
+
+class FromFile(Evaluation):
+    """The features of a file, of one encoder."""
+
+    def __init__(self, args):
+        self.args, self.world, self.status, self.converted, self.how = args, ALONE, 0, "", ""
+        content = saved_features(args)
+        self.train, self.val, self.names, self.fingerprints = (
+            content.train,
+            content.val,
+            content.val.names,
+            content.data,
+        )
+        self.place, self.stream, self.title = Place(content.dataset, content.protocol), content.stream, content.encoder
+        args.finetune_dataset, args.protocol = content.dataset, content.protocol
+        self.features = lambda seed: content
 
 
 def measure(args, content: Features) -> dict:
@@ -153,14 +141,14 @@ def sentence(args, figures: list[dict]) -> str:
     return ", ".join(parts)
 
 
-def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> str:
-    """Every seed (or the one encoder that needs none), result.json and the last line, which is returned. features(seed): of a
-    seed."""
+def evaluate(work: FromEncoder | FromFile, folder: RunFolder) -> str:
+    """Every seed (or the one encoder that needs none), result.json and the last line, which is returned."""
+    args = work.args
     seeds = [None] if args.features or args.pretrained or args.raw_joints else args.seed
     figures = {}
     for seed in seeds:
         start = time.monotonic()
-        content = features(seed)
+        content = work.features(seed)
         encoded = time.monotonic()
         if args.save_features:
             write_features(folder.path / "features.npz", content)
@@ -176,16 +164,7 @@ def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> str
     folder.write_json(
         "result.json",
         {
-            **result_head(
-                "retrieval",
-                content.dataset,
-                content.protocol,
-                content.encoder,
-                content.stream,
-                what,
-                pretraining,
-                content.data,
-            ),
+            **work.result("retrieval", what),
             "similarity": "cosine",
             "dimensions": content.train.features.shape[1],
             "features_file": args.features or None,
@@ -204,33 +183,17 @@ def evaluate(args, features, pretraining: dict | None, folder: RunFolder) -> str
 
 def retrieve_by(args, below: str) -> tuple[int, str]:
     """Everything from the data to the results; returns 0 and the last line. below: a folder in the run folder, or ''."""
-    source = saved_features(args) if args.features else Encoding(args)
+    work = FromFile(args) if args.features else FromEncoder(args)
     for flag, ks in (("--knn", args.knn), ("--recall", args.recall)):
-        if max(ks) > len(source.train):
-            raise UserError(f"{flag} {max(ks)}: the train split has {len(source.train)} clips; give at most that many")
-    place = source.place if isinstance(source, Encoding) else Place(source.dataset, source.protocol)
-    args.finetune_dataset, args.protocol = source.dataset, source.protocol
-    args.checkpoint_path = str(Path(args.checkpoint_path or place.default_folder("retrieval", source.stream), below))
-    data = source.fingerprints if isinstance(source, Encoding) else source.data
-    folder = RunFolder(args.checkpoint_path, "action_retrieval", vars(args), data=data)
-    try:
+        if max(ks) > len(work.train):
+            raise UserError(f"{flag} {max(ks)}: the train split has {len(work.train)} clips; give at most that many")
+    with work.folder("action_retrieval", "retrieval", work.fingerprints, below) as folder:
         folder.say(
-            f"retrieval with {source.encoder} on {source.dataset} {source.protocol}, {source.stream} stream: "
-            f"{len(source.val)} queries, gallery of {len(source.train)}, cosine"
-            f"{source.how if isinstance(source, Encoding) else ''}"
+            f"retrieval with {work.title} on {args.finetune_dataset} {args.protocol}, {work.stream} stream: "
+            f"{len(work.val)} queries, gallery of {len(work.train)}, cosine{work.how}"
         )
-        names = source.val.clips.names if isinstance(source, Encoding) else source.val.names
-        other = source.other if isinstance(source, Encoding) else ()
-        pretraining = pretraining_of(place, args.data_root, names, other)
-        converted = source.data.converted if isinstance(source, Encoding) else ""
-        say_place(place, pretraining, converted, folder.say)
-        features = source.features if isinstance(source, Encoding) else lambda seed: source
-        return 0, evaluate(args, features, pretraining, folder)
-    except UserError as error:
-        folder.say(f"error: {error}", show=False)
-        raise
-    finally:
-        folder.close()
+        work.say_place(folder, work.names)
+        return work.status, evaluate(work, folder)
 
 
 def main(argv=None) -> int:

@@ -17,26 +17,17 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from engine.encoders import LoadedEncoder, random_encoder
-from engine.evaluation import (
-    RANDOM,
-    EncoderSource,
-    check_own_data,
-    data_of,
-    find_place,
-    pretraining_of,
-    result_head,
-    say_place,
-)
+from engine.evaluation import RANDOM, Evaluation, data_of
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
-from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
+from engine.setup import prepare_process
 from engine.transfer import TRUNK
 from feeder.windows import FutureViews, long_enough
-from options.backbones import encoder_flags
 from options.prediction import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.drawing import draw_clips
@@ -48,19 +39,18 @@ from utils.run_folder import RunFolder
 POSES = 6  # drawn of each row: the last observed one and five of the future
 
 
-def make_encoder(args, dataset: Dataset, mode: str, seed: int) -> LoadedEncoder:
+def make_encoder(work: Evaluation, mode: str, seed: int) -> LoadedEncoder:
     """A fresh encoder for a mode and seed; `scratch` has the sizes of the checkpoint where there is one."""
-    source = EncoderSource(args.pretrained, args.stream, encoder_flags(args))
-    loaded = source.load(dataset, seed)
-    if args.pretrained and mode == "scratch":
+    loaded = work.source.load(work.dataset, seed)
+    if work.args.pretrained and mode == "scratch":
         return replace(loaded, encoder=random_encoder(loaded.encoder.config, seed), source=RANDOM)
     return loaded
 
 
-def split_views(args, dataset: Dataset, split: str, first: LoadedEncoder, device, dtype) -> tuple[FutureViews, int]:
+def split_views(work: Evaluation, split: str) -> tuple[FutureViews, int]:
     """The clips of a split that are long enough, and how many are not. UserError when none is."""
-    clips = dataset.clips(split, args.cache_dir).scaled(first.encoder.config.scale_by, dataset.layout)
-    clips = clips.to(device, args.clips)
+    args, dataset = work.args, work.dataset
+    clips = dataset.clips(split, args.cache_dir).scaled(work.scale_by, dataset.layout).to(work.device, args.clips)
     kept = long_enough(clips, args.observe + args.predict)
     if not len(kept):
         raise UserError(
@@ -69,15 +59,23 @@ def split_views(args, dataset: Dataset, split: str, first: LoadedEncoder, device
         )
     parents = torch.tensor(dataset.layout.parents)
     metres = 1.0 if dataset.row.dimensions == 3 else TRUNK  # lengths of flat clips are shares of the trunk
-    views = FutureViews(clips.select(kept), parents, args.observe, args.predict, first.stream, device, dtype, metres)
-    return views, len(clips) - len(kept)
+    how = (parents, args.observe, args.predict, work.stream, work.device, work.dtype, metres)
+    return FutureViews(clips.select(kept), *how), len(clips) - len(kept)
 
 
-def run_seed(args, dataset: Dataset, mode: str, seed: int, train: FutureViews, test: FutureViews, folder: RunFolder):
-    """One mode and seed: (encoder, outcome)."""
-    loaded = make_encoder(args, dataset, mode, seed)
+def drawn_clips(args, test: FutureViews) -> list[int]:
+    """The test clips that get a picture, spread over the split."""
+    number = min(args.pictures, len(test))
+    return np.linspace(0, len(test) - 1, number).round().astype(int).tolist() if number else []
+
+
+def train_seed(
+    work: Evaluation, mode: str, train: FutureViews, test: FutureViews, seed: int, folder, **running
+) -> dict:
+    """One mode and seed: errors (predict,) in mm, and the predicted poses of the clips that get a picture."""
+    args, loaded = work.args, make_encoder(work, mode, seed)
     encoder = loaded.encoder.to(train.device, train.dtype)
-    encoder.set_compute_dtype(resolve_precision(args.precision)[1])
+    encoder.set_compute_dtype(work.compute_dtype)
     if loaded.source == RANDOM:
         fit_to_observed(encoder, train)
     recipe = PredictionRecipe(
@@ -90,16 +88,13 @@ def run_seed(args, dataset: Dataset, mode: str, seed: int, train: FutureViews, t
         hidden_size=args.decoder_size,
     )
     start = time.monotonic()
-
-    def log(epoch: int, values: dict) -> None:
-        folder.metrics(epoch, {f"{mode}/seed{seed}/{name}": value for name, value in values.items()})
-
-    outcome = train_predictor(encoder, train, test, recipe, seed, log)
+    outcome = train_predictor(encoder, train, test, recipe, seed, **running)
     folder.say(
         f"{mode}, seed {seed}: mean {float(outcome.errors.mean()):.1f} mm over {test.predict} frames, "
         f"{time.monotonic() - start:.0f} s"
     )
-    return encoder, outcome
+    poses = [predict(encoder, outcome.decoder, test, torch.tensor([i]))[1].cpu() for i in drawn_clips(args, test)]
+    return {"errors": outcome.errors, "poses": poses}
 
 
 def table(horizons, rows: dict[str, list]) -> list[str]:
@@ -118,53 +113,38 @@ def figures(errors: torch.Tensor, horizons) -> dict[str, float]:
     return {f"mpjpe_mm@{h}": float(errors[h - 1]) for h in horizons} | {"mpjpe_mm": float(errors.mean())}
 
 
-def draw_poses(args, dataset: Dataset, test: FutureViews, trained: dict, folder: RunFolder) -> None:
-    """A picture for some test clips, spread over the split: true poses, and a row of predicted ones for each mode."""
-    number = min(args.pictures, len(test))
-    for i in np.linspace(0, len(test) - 1, number).round().astype(int) if number else ():
-        index = torch.tensor([int(i)])
-        rows, titles = [], []
-        for mode, (encoder, outcome) in trained.items():
-            pose, guess, future = predict(encoder, outcome.decoder, test, index)
-            rows.append(torch.cat([pose[:, None], guess], dim=1))
-            titles.append(f"predicted, {mode} encoder")
-        rows = [torch.cat([pose[:, None], future], dim=1), *rows]
-        titles = [f"{test.clips.names[i]}: true; frame 0 is the last observed one", *titles]
-        clips = [row[0].permute(2, 0, 1)[..., None].cpu().numpy() for row in rows]  # (3, t, V, 1)
-        draw_clips(
-            folder.path / "poses" / f"{test.clips.names[i]}.png", clips, dataset.layout, titles, POSES, up=dataset.up
-        )
+def draw_poses(work: Evaluation, test: FutureViews, poses: dict[str, list], folder: RunFolder) -> None:
+    """A picture for some test clips: true poses, and a row of predicted ones for each mode. poses: predicted, by mode."""
+    for number, i in enumerate(drawn_clips(work.args, test)):
+        _, pose, future = (x.cpu() for x in test.test(torch.tensor([i])))
+        rows = [torch.cat([pose[:, None], future], dim=1)]
+        rows += [torch.cat([pose[:, None], guesses[number]], dim=1) for guesses in poses.values()]
+        name = test.clips.names[i]
+        titles = [f"{name}: true; frame 0 is the last observed one"]
+        titles += [f"predicted, {mode} encoder" for mode in poses]
+        clips = [row[0].permute(2, 0, 1)[..., None].numpy() for row in rows]  # (3, t, V, 1)
+        path, layout = folder.path / "poses" / f"{name}.png", work.dataset.layout
+        draw_clips(path, clips, layout, titles, POSES, up=work.dataset.up)
 
 
-def write_results(
-    args,
-    dataset,
-    test,
-    source,
-    still,
-    outcomes: dict,
-    skipped: dict,
-    pretraining: dict | None,
-    data: dict,
-    folder: RunFolder,
-) -> dict:
-    """result.json and curve.png; returns the rows of the printed table."""
+def write_results(work: Evaluation, test, still, outcomes: dict, skipped: dict, folder: RunFolder) -> dict:
+    """result.json and curve.png; returns the rows of the printed table. outcomes: by mode and seed."""
+    args = work.args
     zero = figures(still, args.horizons)
     rows = {"zero velocity": [f"{v:.1f}" for v in zero.values()]}
     summary, curves = {}, {"zero velocity": (range(1, args.predict + 1), still.tolist())}
     for mode, by_seed in outcomes.items():
-        values = [figures(o.errors, args.horizons) for o in by_seed.values()]
+        values = [figures(o["errors"], args.horizons) for o in by_seed.values()]
         summary[mode] = {k: asdict(summarise([v[k] for v in values])) for k in values[0]}
         rows[mode] = [
             f"{s['mean']:.1f}" + ("" if s["std"] is None else f" ± {s['std']:.1f}") for s in summary[mode].values()
         ]
-        errors = torch.stack([o.errors for o in by_seed.values()]).mean(0)
+        errors = torch.stack([o["errors"] for o in by_seed.values()]).mean(0)
         curves[mode] = (range(1, args.predict + 1), errors.tolist())
-    features, where = "observed frames at the raw rate, not resized", (dataset.row.name, dataset.protocol)
     folder.write_json(
         "result.json",
         {
-            **result_head("motion_prediction", *where, source, test.stream, features, pretraining, data),
+            **work.result("motion_prediction", "observed frames at the raw rate, not resized"),
             "origin": "ours, no published protocol",
             "observe": args.observe,
             "predict": args.predict,
@@ -173,13 +153,13 @@ def write_results(
             "zero_velocity": zero,
             "summary": {"last": summary},
             "seeds": {
-                mode: {str(s): {"last": o.errors.tolist()} for s, o in by_seed.items()}
+                mode: {str(s): {"last": o["errors"].tolist()} for s, o in by_seed.items()}
                 for mode, by_seed in outcomes.items()
             },
         },
     )
     with beside_results("curve.png", folder.say):
-        title = f"motion prediction on {dataset.row.name}"
+        title = f"motion prediction on {work.dataset.row.name}"
         draw_curves(folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", title)
     return rows
 
@@ -188,51 +168,35 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     refuse_several("motion_prediction.py")
     prepare_process(args.threads)
-    device = resolve_device(args.device)
-    place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, DEFAULT_DATASET)
-    args.finetune_dataset, args.protocol = place.dataset, place.protocol
-    dataset = find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
-    dataset = EncoderSource(args.pretrained, args.stream, encoder_flags(args)).fit(dataset)
-    first = make_encoder(args, dataset, "frozen", args.seed[0])  # a wrong file is refused before anything is read
-    args.precision, precision = choose_precision(args.precision, device, first.encoder.config.backbone)
-    dtype, _ = resolve_precision(args.precision)
-    (train, short_train), (test, short_test) = (
-        split_views(args, dataset, split, first, device, dtype) for split in ("train", "val")
-    )
-    skipped = {"train": short_train, "val": short_test}
-    args.checkpoint_path = args.checkpoint_path or place.default_folder("prediction", first.stream)
-    data = data_of(train, test)
-    other = check_own_data(place, data, args.evaluate_on_other_data)
-    folder = RunFolder(args.checkpoint_path, "motion_prediction", vars(args), data=data)
-    try:
+    work = Evaluation(args, DEFAULT_DATASET)
+    (train, short_train), (test, short_test) = (split_views(work, split) for split in ("train", "val"))
+    with work.folder("motion_prediction", "prediction", data_of(train, test)) as folder:
         folder.say(
-            f"motion prediction with {first.source} on {dataset.row.name} {args.protocol}, {first.stream} "
-            f"stream: {len(train)} training and {len(test)} "
+            f"motion prediction with {work.title} on {work.dataset.row.name} {args.protocol}, {work.stream} stream: "
+            f"{len(train)} training and {len(test)} "
             f"test clips of at least {args.observe + args.predict} frames ({short_train} and {short_test} shorter ones skipped), "
-            f"{device}, {precision}"
+            f"{work.device}, {work.precision}"
         )
-        pretraining = pretraining_of(place, args.data_root, test.clips.names, other)
-        say_place(place, pretraining, dataset.converted, folder.say)
-        if dataset.row.dimensions == 2:
+        work.say_place(folder, test.clips.names)
+        if work.dataset.row.dimensions == 2:
             folder.say(f"clips of two dimensions: errors are those of a person whose trunk measures {TRUNK} m")
         still = zero_velocity(test)
-        trained = {
-            mode: {seed: run_seed(args, dataset, mode, seed, train, test, folder) for seed in args.seed}
+        outcomes = {
+            mode: {
+                seed: work.trained(
+                    folder, f"{mode}/seed{seed}", partial(train_seed, work, mode, train, test, seed, folder)
+                )
+                for seed in args.seed
+            }
             for mode in args.encoder_mode
         }
-        outcomes = {mode: {seed: outcome for seed, (_, outcome) in seeds.items()} for mode, seeds in trained.items()}
-        rows = write_results(args, dataset, test, first.source, still, outcomes, skipped, pretraining, data, folder)
+        rows = write_results(work, test, still, outcomes, {"train": short_train, "val": short_test}, folder)
         with beside_results("predicted poses", folder.say):
-            draw_poses(args, dataset, test, {mode: seeds[args.seed[0]] for mode, seeds in trained.items()}, folder)
+            draw_poses(work, test, {mode: o[args.seed[0]]["poses"] for mode, o in outcomes.items()}, folder)
         folder.say(f"results and pictures: {folder.path}")
         for line in table(args.horizons, rows):
             folder.say(line)
-    except UserError as error:
-        folder.say(f"error: {error}", show=False)
-        raise
-    finally:
-        folder.close()
-    return 0
+    return work.status
 
 
 if __name__ == "__main__":

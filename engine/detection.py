@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from engine.classify import check_frozen, new_classifier
-from engine.encoders import fit_norm, snapshot
+from engine.encoders import fit_norm
+from engine.fit import Training, fit, new_linear
+from engine.pace import counted
 from feeder.evaluation import shuffled
 from feeder.sampling import epoch_order
 from feeder.windows import VideoWindows
@@ -60,9 +60,6 @@ class DetectionRecipe:
     @property
     def frozen(self) -> bool:
         return self.mode == "frozen"
-
-    def rate(self, epoch: int) -> float:
-        return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.schedule)
 
 
 @dataclass
@@ -127,29 +124,6 @@ def sequence_loss(encoder, fc, train: VideoWindows, drawn: np.ndarray, recipe: D
     return F.cross_entropy(fc(features).flatten(0, 1), labels.flatten(), ignore_index=-1)
 
 
-def _train_epoch(encoder, fc, train: VideoWindows, optimizer, recipe: DetectionRecipe, seed: int, epoch: int) -> float:
-    """One pass over the windows of an epoch; returns the mean loss."""
-    sequences = recipe.mode == "sequence"
-    if sequences:
-        drawn = train.draw_chunks(seed, epoch, recipe.windows, recipe.length)
-    else:
-        drawn = train.draw(seed, epoch, recipe.windows, recipe.train_strides)
-    encoder.train(not recipe.frozen)
-    total = 0.0
-    for index in shuffled(len(drawn), recipe.batch_size, epoch_order(seed, epoch, len(drawn))):
-        loss = (sequence_loss if sequences else window_loss)(encoder, fc, train, drawn[index.numpy()], recipe)
-        if not float(loss.detach()) < DIVERGED:  # NaN too
-            raise UserError(
-                f"epoch {epoch + 1}: the loss is {float(loss.detach()):.3g}, the network diverged; give a smaller --lr than "
-                f"{recipe.lr:g}"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += float(loss.detach()) * len(index)
-    return total / len(drawn)
-
-
 @torch.no_grad()
 def frame_probabilities(encoder, fc, videos: VideoWindows, i: int, recipe: DetectionRecipe) -> np.ndarray:
     """Class probabilities (T, K) of every frame of a video: from a window for each frame, or from one pass."""
@@ -166,11 +140,11 @@ def frame_probabilities(encoder, fc, videos: VideoWindows, i: int, recipe: Detec
     return probability
 
 
-def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool | None = None) -> Detections:
-    """Segments of all test videos, and the figures against their ground truth."""
+def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool | None = None, say=None) -> Detections:
+    """Segments of all test videos, and the figures against their ground truth. say: see `counted`."""
     encoder.eval()
     proposals, right, frames, begun = [], 0, 0, time.monotonic()
-    for i in tqdm(range(len(test)), desc="videos", unit="video", disable=quiet, dynamic_ncols=True, leave=False):
+    for i in counted(range(len(test)), "video", quiet, say):
         if not test.lengths[i]:
             proposals.append(np.zeros((0, 4)))
             continue
@@ -211,6 +185,47 @@ def check_videos(train: VideoWindows, test: VideoWindows) -> None:
                 )
 
 
+class _Detection(Training):
+    """A frame classifier, by SGD; class 0 is background."""
+
+    largest = DIVERGED
+
+    def __init__(
+        self, encoder: Encoder, train: VideoWindows, test: VideoWindows, classes: int, recipe, seed: int, quiet
+    ):
+        self.sequences = recipe.mode == "sequence"
+        features = encoder.feature_size if self.sequences else encoder.clip_size
+        fc = new_linear(features, classes + 1, seed).to(train.device, train.dtype)
+        trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
+        optimizer = torch.optim.SGD(
+            trained, recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
+        )
+        super().__init__(encoder, fc, recipe.frozen, optimizer, recipe)
+        self.train, self.test, self.seed, self.quiet = train, test, seed, quiet
+        self.found: Detections | None = None
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        recipe, train = self.recipe, self.train
+        if self.sequences:
+            drawn = train.draw_chunks(self.seed, epoch, recipe.windows, recipe.length)
+        else:
+            drawn = train.draw(self.seed, epoch, recipe.windows, recipe.train_strides)
+        order = epoch_order(self.seed, epoch, len(drawn))
+        return [drawn[index.numpy()] for index in shuffled(len(drawn), recipe.batch_size, order)]
+
+    def loss(self, drawn: np.ndarray, epoch: int) -> tuple[Tensor, int]:
+        mean = sequence_loss if self.sequences else window_loss
+        return mean(self.encoder, self.head, self.train, drawn, self.recipe), len(drawn)
+
+    def tested(self, epoch: int, loss: float) -> dict:
+        values, recipe = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}, self.recipe
+        if epoch < recipe.epochs and not (recipe.test_every and epoch % recipe.test_every == 0):
+            return values
+        self.found = detect(self.encoder, self.head, self.test, recipe, self.quiet, self.say)
+        self.keep({**self.found.figures, "epoch": epoch}, f"map_a@{recipe.overlaps[-1]:g}")
+        return {**values, **self.found.figures}
+
+
 def train_detector(
     encoder: Encoder,
     train: VideoWindows,
@@ -218,38 +233,16 @@ def train_detector(
     classes: int,
     recipe: DetectionRecipe,
     seed: int,
-    log=None,
     quiet: bool | None = None,
+    **running,
 ) -> DetectionOutcome:
     """Trains and tests a detector on an encoder without head, which `tuned` and `sequence` change in place.
 
-    classes: of the data set, without the background. log(epoch, values) is called after every epoch. UserError when the
-    network diverges, or for `sequence` with an encoder that is not causal; AssertionError when a frozen encoder moved."""
+    classes: of the data set, without the background; running: log, say, state and after_step of `fit`, which says what is
+    raised. UserError for `sequence` with an encoder that is not causal."""
     if recipe.mode == "sequence":
         check_causal(encoder)
-    features = encoder.feature_size if recipe.mode == "sequence" else encoder.clip_size
-    fc = new_classifier(features, classes + 1, seed).to(train.device, train.dtype)
-    encoder.requires_grad_(not recipe.frozen)
-    before = snapshot(encoder) if recipe.frozen else None
-    parameters = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
-    optimizer = torch.optim.SGD(
-        parameters, recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
-    )
-    best, last, found = None, None, None
-    bar = tqdm(range(recipe.epochs), unit="epoch", desc=f"seed {seed}", disable=quiet, dynamic_ncols=True, leave=False)
-    for epoch in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(epoch)
-        values = {"loss": _train_epoch(encoder, fc, train, optimizer, recipe, seed, epoch), "lr": recipe.rate(epoch)}
-        if recipe.frozen and epoch in (0, recipe.epochs - 1):
-            check_frozen(encoder, fc, before)
-        if epoch == recipe.epochs - 1 or (recipe.test_every and (epoch + 1) % recipe.test_every == 0):
-            found = detect(encoder, fc, test, recipe, quiet)
-            last = {**found.figures, "epoch": epoch + 1}
-            key = f"map_a@{recipe.overlaps[-1]:g}"
-            best = last if best is None or last[key] > best[key] else best
-            values |= found.figures
-        bar.set_postfix(loss=f"{values['loss']:.3f}")
-        if log is not None:
-            log(epoch + 1, values)
-    return DetectionOutcome(last, best, found, fc)
+    training = _Detection(encoder, train, test, classes, recipe, seed, quiet)
+    training.say = running.get("say")
+    fit(training, quiet=quiet, **{"title": f"seed {seed}", **running})
+    return DetectionOutcome(training.last, training.best, training.found, training.head)

@@ -1,5 +1,12 @@
-"""What every evaluation program does before and after its own task: where to evaluate, the encoder, both splits, the head
-of result.json.
+"""What every evaluation program does before and after its own task, as one context: where to evaluate, device, precision,
+encoder, both splits, run folder, the head of result.json, and going on after a stop.
+
+    work = Evaluation(args, "ntu60")                 # settles and checks; nothing is written yet
+    train, test = work.views()
+    with work.folder("action_retrieval", "retrieval", data_of(train, test)) as folder:
+        work.say_place(test.clips.names)
+        folder.write_json("result.json", work.result("retrieval", "centre crop") | {...})
+    return work.status
 
 Data set and protocol that are not asked for are those of the checkpoint, because another split of the same clips has
 pretraining clips in its test split. Where that is so nevertheless, by the names of the clips, output and result say it.
@@ -7,19 +14,34 @@ Clips that have the encoder's own data set's name and are other clips are refuse
 """
 
 from argparse import Namespace
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
-from engine.encoders import LoadedEncoder, encoder_config, fit_input_norm, form_read, load_encoder, random_encoder
-from engine.setup import Dataset, find_dataset, find_row
+from engine.encoders import (
+    ALONE,
+    LoadedEncoder,
+    encoder_config,
+    fit_input_norm,
+    form_read,
+    load_encoder,
+    random_encoder,
+)
+from engine.progress import Progress, Stopped, in_words
+from engine.setup import Dataset, choose_precision, find_dataset, find_row, resolve_device, resolve_precision
+from engine.signals import EXIT_STOPPED, LAUNCHER_GRACE, StopRequest
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
+from options.backbones import encoder_flags
 from options.common import EVERY_POOLING
 from utils import checkpoint as files
 from utils.arrays import open_split
+from utils.distributed import World
 from utils.errors import UserError
 from utils.fingerprint import differences
+from utils.run_folder import QuietFolder, RunFolder
 
 RANDOM = "random encoder (no --pretrained given)"
 USUAL_PROTOCOL = "cross_subject"
@@ -179,6 +201,117 @@ class EncoderSource:
         if not self.pretrained:
             fit_input_norm(encoder, train)
         return encoder
+
+
+def both_splits(args) -> Dataset:
+    """The prepared clips of --dataset and --protocol."""
+    return find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
+
+
+ALL_STEPS = 10**12  # what a run that goes on keeps of the folder: the lines to forget are forgotten already
+
+
+class Evaluation:
+    """One evaluation of one encoder, from the arguments of a program: data set, protocol and precision that were not asked for
+    are settled, and filled into `args`. A wrong file is refused before anything is read or written.
+
+    place, dataset, device, dtype, compute_dtype; precision: in words; source, first: the encoder's, and a first copy of it
+    (None with `encoder` False, where coordinates themselves are the features); stream, title: of the encoder; status: for the
+    end of the program. find: opens what the arguments name."""
+
+    def __init__(self, args, fallback: str, world: World = ALONE, find=both_splits, encoder: bool = True):
+        self.args, self.world, self.status = args, world, 0
+        self.device = resolve_device(args.device)
+        self.place = find_place(args.data_root, args.pretrained, args.finetune_dataset, args.protocol, fallback)
+        args.finetune_dataset, args.protocol = self.place.dataset, self.place.protocol
+        self.dataset = world.main_first(lambda: find(args))
+        self.source = self.first = None
+        self.stream, self.title, backbone, self.scale_by = args.stream or "joint", "", "", "none"
+        if encoder:
+            self.source = EncoderSource(args.pretrained, args.stream, encoder_flags(args))
+            self.dataset = self.source.fit(self.dataset)
+            self.first = self.source.load(self.dataset, args.seed[0])
+            self.stream, self.title = self.first.stream, self.first.source
+            backbone, self.scale_by = self.first.encoder.config.backbone, self.first.encoder.config.scale_by
+        args.precision, self.precision = world.broadcast(
+            world.on_main(lambda: choose_precision(args.precision, self.device, backbone))
+        )
+        self.dtype, self.compute_dtype = resolve_precision(args.precision)
+        self.converted = self.dataset.converted
+
+    def views(self, placement: str | None = None) -> list[ClipViews]:
+        """Both splits, as the encoder reads them. placement: of the packed clips, that of --clips where None."""
+        where = (self.stream, self.device, self.dtype, placement or self.args.clips, self.args.cache_dir, self.scale_by)
+        return self.world.main_first(lambda: [open_views(self.dataset, split, *where) for split in ("train", "val")])
+
+    @contextmanager
+    def folder(self, program: str, task: str, data: dict, below: str = "", check: bool = True):
+        """The run folder while the block lasts; its own name is `task`'s where none was asked for, and `below` is a folder in
+        it. data: fingerprints by split; check: refuse other clips of the name of the encoder's own. A program that trains
+        (it has --resume) goes on where an earlier start was stopped, and ends with `status` 75 where a signal stops it."""
+        args, world = self.args, self.world
+        self.data = data
+        self.other = check_own_data(self.place, data, args.evaluate_on_other_data) if check else []
+        path = Path(args.checkpoint_path or self.place.default_folder(task, self.stream), below)
+        args.checkpoint_path = str(path)
+        if not hasattr(args, "resume"):
+            with _closing(RunFolder(path, program, vars(args), data=data)) as opened:
+                yield opened
+            return
+        with StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop:
+            self.progress = Progress(path, vars(args), stop, world, data)
+            kept = ALL_STEPS if args.resume == "auto" and self.progress.resume() else None
+            opened = world.on_main(lambda: self._open(program, kept)) or QuietFolder(path)
+            with _closing(opened):
+                try:
+                    yield opened
+                except Stopped:
+                    self.progress.stopped(opened.say)
+                    self.status = EXIT_STOPPED
+
+    def _open(self, program: str, kept: int | None) -> RunFolder:
+        if kept is not None:
+            self.progress.forget_later_metrics()
+        return RunFolder(self.args.checkpoint_path, program, vars(self.args), kept, data=self.data)
+
+    def say_place(self, folder, test_names) -> None:
+        """Says where data set and protocol come from, what is known of the pretraining (`pretraining_of`), and what an earlier
+        start has done."""
+        self.pretraining = pretraining_of(self.place, self.args.data_root, test_names, self.other)
+        say_place(self.place, self.pretraining, self.converted, folder.say)
+        for line in self.progress.lines() if hasattr(self.args, "resume") else ():
+            folder.say(line)
+
+    def trained(self, folder, name: str, train) -> dict:
+        """The outcome of a training, by `train(**running)`, or what an earlier start has kept of it (`Progress`).
+
+        train: gets what `fit` takes of its surroundings; returns the outcome as a dict that a checkpoint can hold."""
+        if name not in self.progress.finished:
+
+            def log(epoch: int, values: dict) -> None:
+                folder.metrics(epoch, {f"{name}/{key}": value for key, value in values.items()})
+
+            running = {"title": in_words(name), "log": log, "say": folder.say}
+            state, watch = self.progress.state_of(name), self.progress.watch(name)
+            self.progress.finish(name, train(**running, state=state, after_step=watch))
+        return self.progress.finished[name]
+
+    def result(self, task: str, features: str) -> dict:
+        """The head of result.json."""
+        where = (self.place.dataset, self.place.protocol)
+        return result_head(task, *where, self.title, self.stream, features, self.pretraining, self.data)
+
+
+@contextmanager
+def _closing(folder):
+    """Closes a run folder at the end; a user's mistake is kept in its log."""
+    try:
+        yield folder
+    except UserError as error:
+        folder.say(f"error: {error}", show=False)
+        raise
+    finally:
+        folder.close()
 
 
 def one_by_one(args, evaluate) -> int:

@@ -7,6 +7,8 @@ that a log shows life at once and stays short over days.
 import sys
 import time
 
+from tqdm import tqdm
+
 FIRST_STEPS = 10
 SILENCE, SHARE = 5.0, 0.01
 
@@ -67,3 +69,14 @@ class Pace:
     def spoken(self) -> None:
         """Another line of the run was printed."""
         self.lined = time.monotonic()
+
+
+def counted(items, unit: str, quiet: bool | None = None, say=None):
+    """The items of a sequence, with a bar on a terminal (unless quiet), and elsewhere lines by `say`, where it is given."""
+    pace = Pace(0, len(items), say, unit) if say is not None and not quiet else None
+    for done, item in enumerate(
+        tqdm(items, desc=f"{unit}s", unit=unit, disable=quiet, dynamic_ncols=True, leave=False), 1
+    ):
+        yield item
+        if pace is not None:
+            pace.after(done)

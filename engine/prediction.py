@@ -16,10 +16,10 @@ last observed pose.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from engine.encoders import fit_norm, moved, snapshot
+from engine.encoders import fit_norm
+from engine.fit import Training, fit
 from feeder.evaluation import in_order, shuffled
 from feeder.sampling import epoch_order
 from feeder.windows import FutureViews
@@ -44,9 +44,6 @@ class PredictionRecipe:
     epochs: int = 100
     schedule: tuple[int, ...] = (80,)
     hidden_size: int = 256
-
-    def factor(self, epoch: int) -> float:
-        return 0.1 ** sum(epoch >= milestone for milestone in self.schedule)
 
 
 @dataclass
@@ -107,30 +104,6 @@ def fit_to_observed(encoder: Encoder, views: FutureViews) -> None:
     fit_norm(encoder, (views.test(index)[0] for index in in_order(len(views), TEST_BATCH)))
 
 
-def _train_epoch(
-    encoder, decoder, train: FutureViews, optimizer, recipe: PredictionRecipe, seed: int, epoch: int
-) -> float:
-    """One pass over the training clips; returns the mean error in mm over all horizons."""
-    encoder.train(recipe.mode != "frozen")
-    decoder.train()
-    total, count = 0.0, 0
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index in shuffled(len(train), recipe.batch_size, epoch_order(seed, epoch, len(train))):
-        observed, pose, future = train.train(index, seed, epoch)
-        with torch.set_grad_enabled(recipe.mode != "frozen"):
-            feature = encoder(observed)
-        distance, seen = joint_distance(decoder(feature, pose, train.predict), future)
-        loss = (distance * seen).sum() / seen.sum().clamp_min(1)
-        if not torch.isfinite(loss):
-            raise UserError(f"epoch {epoch + 1}: the loss is not finite; give a smaller --lr than {recipe.lr:g}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-        optimizer.step()
-        total, count = total + float(loss.detach()) * len(index), count + len(index)
-    return MILLIMETRES * train.metres * total / count
-
-
 def new_decoder(features: int, joints: int, hidden_size: int, seed: int) -> FutureDecoder:
     """A decoder whose random weights follow from a seed."""
     with torch.random.fork_rng(devices=[]):
@@ -138,12 +111,32 @@ def new_decoder(features: int, joints: int, hidden_size: int, seed: int) -> Futu
         return FutureDecoder(features, joints, hidden_size)
 
 
-def check_still(encoder: Encoder, before: dict[str, Tensor]) -> None:
-    """AssertionError when a frozen encoder can be trained or has moved."""
-    trainable = [name for name, p in encoder.named_parameters() if p.requires_grad]
-    assert not trainable, f"frozen, but trainable: {trainable}"
-    changed = moved(encoder, before)
-    assert not changed, f"frozen, but moved: {changed}"
+class _Prediction(Training):
+    """A decoder of future poses, by Adam, the encoder at a rate of its own where it is trained."""
+
+    clip = LARGEST_GRADIENT
+
+    def __init__(self, encoder: Encoder, train: FutureViews, recipe: PredictionRecipe, seed: int):
+        decoder = new_decoder(encoder.feature_size, train.clips.joints, recipe.hidden_size, seed)
+        groups = [{"params": list(decoder.to(train.device, train.dtype).parameters()), "lr": recipe.lr}]
+        frozen = recipe.mode == "frozen"
+        if not frozen:
+            groups.append({"params": list(encoder.parameters()), "lr": recipe.encoder_lr})
+        super().__init__(encoder, decoder, frozen, torch.optim.Adam(groups, recipe.lr), recipe)
+        self.train, self.seed = train, seed
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        return shuffled(len(self.train), self.recipe.batch_size, epoch_order(self.seed, epoch, len(self.train)))
+
+    def loss(self, index: Tensor, epoch: int) -> tuple[Tensor, int]:
+        observed, pose, future = self.train.train(index, self.seed, epoch)
+        with torch.set_grad_enabled(not self.frozen):
+            feature = self.encoder(observed)
+        distance, seen = joint_distance(self.head(feature, pose, self.train.predict), future)
+        return (distance * seen).sum() / seen.sum().clamp_min(1), len(index)
+
+    def tested(self, epoch: int, loss: float) -> dict:
+        return {"train_mpjpe_mm": MILLIMETRES * self.train.metres * loss}
 
 
 def train_predictor(
@@ -152,39 +145,14 @@ def train_predictor(
     test: FutureViews,
     recipe: PredictionRecipe,
     seed: int,
-    log=None,
     quiet: bool | None = None,
+    **running,
 ) -> PredictionOutcome:
     """Trains a decoder on an encoder without head, which tuned and scratch change in place, and tests it once at the end.
 
-    log(epoch, values) is called after every epoch. UserError when the network diverges."""
+    running: log, say, state and after_step of `fit`, which says what is raised."""
     if recipe.mode not in MODES:
         raise ValueError(f"expected a mode of {MODES}, got {recipe.mode!r}")
-    frozen = recipe.mode == "frozen"
-    decoder = new_decoder(encoder.feature_size, train.clips.joints, recipe.hidden_size, seed).to(
-        train.device, train.dtype
-    )
-    encoder.requires_grad_(not frozen)
-    before = snapshot(encoder) if frozen else None
-    groups = [{"params": list(decoder.parameters()), "base": recipe.lr}]
-    if not frozen:
-        groups.append({"params": list(encoder.parameters()), "base": recipe.encoder_lr})
-    optimizer = torch.optim.Adam(groups, recipe.lr)
-    bar = tqdm(
-        range(recipe.epochs),
-        unit="epoch",
-        desc=f"{recipe.mode}, seed {seed}",
-        disable=quiet,
-        dynamic_ncols=True,
-        leave=False,
-    )
-    for epoch in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * recipe.factor(epoch)
-        values = {"train_mpjpe_mm": _train_epoch(encoder, decoder, train, optimizer, recipe, seed, epoch)}
-        if frozen and epoch in (0, recipe.epochs - 1):
-            check_still(encoder, before)
-        bar.set_postfix(mm=f"{values['train_mpjpe_mm']:.1f}")
-        if log is not None:
-            log(epoch + 1, values)
-    return PredictionOutcome(test_errors(encoder, decoder, test), decoder)
+    training = _Prediction(encoder, train, recipe, seed)
+    fit(training, quiet=quiet, **{"title": f"{recipe.mode}, seed {seed}", **running})
+    return PredictionOutcome(test_errors(encoder, training.head, test), training.head)

@@ -1,8 +1,9 @@
-"""Evaluations that are stopped go on: what of a training over several seeds is done is kept in the run folder.
+"""Evaluations that are stopped go on: what of several trainings is done is kept in the run folder.
 
-`progress.pth` holds the outcome of every finished seed and, of the one that is trained, everything between two steps: the
-classifier, the encoder where that is trained too, optimizer, place in the epoch. It is written when a signal asks for a
-stop and every few minutes, whole or not at all; a run that goes on computes the steps that the stopped one would have.
+A training is named as its values in metrics.jsonl are: `seed1`, or `frozen/seed1` where a program has several modes.
+`progress.pth` holds the outcome of every finished training and, of the one under way, everything between two steps: the
+head, the encoder where that is trained too, optimizer, place in the epoch. It is written when a signal asks for a stop and
+every few minutes, whole or not at all; a run that goes on computes the steps that the stopped one would have.
 """
 
 import json
@@ -21,7 +22,7 @@ SAVE_SECONDS = 300.0
 # arguments that may differ between the stopped run and the one that goes on: they change no number, or add seeds
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path device threads local_rank timeout_minutes resume seed occlusion "
-    "occlusion_seed early".split()
+    "occlusion_seed early encoder_mode horizons timelines".split()
 )
 
 
@@ -30,13 +31,13 @@ class Stopped(Exception):
 
 
 class Progress:
-    """finished: {seed: state of its outcome}; current: (seed, state) of the training that is under way, or None."""
+    """finished: {name: its outcome}; current: (name, state) of the training that is under way, or None."""
 
     def __init__(self, folder, arguments: dict, stop: StopRequest, world: World, data: dict | None = None):
         self.path, self.arguments, self.stop, self.world = Path(folder) / FILE, arguments, stop, world
         self.data = data
-        self.finished: dict[int, dict] = {}
-        self.current: tuple[int, dict] | None = None
+        self.finished: dict[str, dict] = {}
+        self.current: tuple[str, dict] | None = None
         self._saved = time.monotonic()
 
     def resume(self) -> bool:
@@ -45,8 +46,11 @@ class Progress:
             return False
         content = files.load(self.path)
         told = content.get("arguments")
-        if not isinstance(told, dict) or not isinstance(content.get("finished"), dict):
-            raise UserError(f"{self.path}: not what an evaluation keeps; give another --output")
+        named = content.get("names") == "as metrics"  # earlier versions had plain seeds, and other states
+        if not named or not isinstance(told, dict) or not isinstance(content.get("finished"), dict):
+            raise UserError(
+                f"{self.path}: not what an evaluation of this version keeps; give another --output, or leave --resume out"
+            )
         for name, old in told.items():
             new = self.arguments.get(name, old)
             if name not in MAY_CHANGE and _plain(new) != _plain(old):
@@ -62,35 +66,53 @@ class Progress:
         self.finished, self.current = content["finished"], content.get("current")
         return True
 
-    def state_of(self, seed: int) -> dict | None:
-        """Where the training of a seed was left, None where it was not begun."""
-        return self.current[1] if self.current is not None and self.current[0] == seed else None
+    def state_of(self, name: str) -> dict | None:
+        """Where a training was left, None where it was not begun."""
+        return self.current[1] if self.current is not None and self.current[0] == name else None
 
-    def watch(self, seed: int):
+    def watch(self, name: str):
         """A function to call after every step with one that makes the state: it saves when it is time to, and raises `Stopped`
         where a signal came (to any process)."""
 
         def after_step(make_state) -> None:
             stopping = self.world.any(self.stop.received is not None)
             if stopping or (self.world.size == 1 and time.monotonic() - self._saved > SAVE_SECONDS):
-                self.current = (seed, make_state())
+                self.current = (name, make_state())
                 self.save()
             if stopping:
                 raise Stopped
 
         return after_step
 
-    def finish(self, seed: int, outcome: dict) -> None:
-        """Keeps the outcome of a seed."""
-        self.finished[seed], self.current = outcome, None
+    def finish(self, name: str, outcome: dict) -> None:
+        """Keeps the outcome of a training."""
+        self.finished[name], self.current = outcome, None
         self.save()
 
     def save(self) -> None:
         plain = {name: _plain(value) for name, value in self.arguments.items()}
-        content = {"arguments": plain, "data": self.data, "finished": self.finished}
+        content = {"names": "as metrics", "arguments": plain, "data": self.data, "finished": self.finished}
         content["current"] = self.current
         self.world.on_main(lambda: files.save(self.path, content))
         self._saved = time.monotonic()
+
+    def lines(self) -> list[str]:
+        """What an earlier start has done, for the log."""
+        lines = [f"{in_words(name)}: finished by an earlier start" for name in self.finished]
+        if self.current is not None:
+            lines.append(f"{in_words(self.current[0])}: goes on in epoch {self.current[1]['epoch'] + 1}")
+        return lines
+
+    def stopped(self, say) -> None:
+        """Says where a signal has stopped the run; a process among several then waits for the others, deaf to signals."""
+        name, state = self.current
+        who = self.stop.received or "a signal to another process"
+        say(
+            f"stopped by {who} in epoch {state['epoch'] + 1} of {in_words(name)}; go on with the same command and --resume auto"
+        )
+        if self.world.size > 1:
+            self.world.barrier()
+            self.stop.ignore_from_now_on()
 
     def forget_later_metrics(self) -> None:
         """Drops the lines of metrics.jsonl of epochs that are computed again."""
@@ -104,11 +126,16 @@ class Progress:
     def _stays(self, line: str) -> bool:
         try:
             record = json.loads(line)
-            seed = next(int(name[4:].split("/")[0]) for name in record if name.startswith("seed"))
-            done = 0 if self.current is None or self.current[0] != seed else self.current[1]["epoch"]
-            return seed in self.finished or record["step"] <= done
+            name = next(name.rpartition("/")[0] for name in record if "/" in name)
+            done = 0 if self.current is None or self.current[0] != name else self.current[1]["epoch"]
+            return name in self.finished or record["step"] <= done
         except (ValueError, KeyError, TypeError, StopIteration):
             return False
+
+
+def in_words(name: str) -> str:
+    """seed1 -> seed 1; frozen/seed1 -> frozen, seed 1."""
+    return name.replace("seed", "seed ").replace("/", ", ")
 
 
 def _plain(value):

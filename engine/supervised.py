@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.classify import new_classifier
+from engine.fit import new_linear
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings
 from models.encoder import Encoder
@@ -42,7 +42,7 @@ def train_supervised(
     batches: their clips are the labelled ones; labels (clips,): their classes; log(step, loss): told now and then.
     UserError when a loss is not finite."""
     device = batches.device
-    fc = new_classifier(encoder.clip_size, classes, seed).to(device, batches.dtype)
+    fc = new_linear(encoder.clip_size, classes, seed).to(device, batches.dtype)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *fc.parameters()], lr=lr)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     encoder.requires_grad_(True).train()

@@ -67,13 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "faster, not the exact protocol; the result says so",
     )
     common.add_output(g, "run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL")
-    g.add_argument(
-        "--resume",
-        choices=("auto",),
-        default=None,
-        help="auto: go on with what a stopped run left in the run folder (status 75 after Ctrl-C, SIGTERM or SIGUSR1), or begin "
-        "where there is nothing; seeds that are finished are not trained again",
-    )
+    common.add_resume(g)
     g = p.add_argument_group("training (defaults depend on the mode)")
     for flag, kind, what, at in (
         ("--lr", positive, "learning rate", 0),

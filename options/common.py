@@ -84,6 +84,17 @@ def add_output(g, what: str, default: str | None = None) -> None:
     g.add_argument(*flags, dest=dest, type=place, default=default, metavar="FOLDER", help=what)
 
 
+def add_resume(g) -> None:
+    """--resume of the evaluations that train."""
+    g.add_argument(
+        "--resume",
+        choices=("auto",),
+        default=None,
+        help="auto: go on with what a stopped run left in the run folder (status 75 after Ctrl-C, SIGTERM or SIGUSR1), or begin "
+        "where there is nothing; seeds that are finished are not trained again",
+    )
+
+
 def number(kind, low=None, high=None, above=None):
     """An argparse type: a finite number of `kind` within low..high (included) and above `above` (excluded)."""
 

@@ -116,6 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         "run folder: result.json, predictions as PKU-MMD text files, timelines; default: "
         "runs/detection_MODE_DATASET_PROTOCOL",
     )
+    common.add_resume(g)
     g.add_argument(
         "--timelines",
         type=natural,

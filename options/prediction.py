@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common.add_representation(g, "--finetune-skeleton-representation")
     common.add_output(g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL")
+    common.add_resume(g)
     g.add_argument("--pictures", type=natural, default=3, metavar="N", help="test clips to draw; 0 draws none")
     g = p.add_argument_group("training")
     g.add_argument(

@@ -12,8 +12,8 @@ from programs import call, refused
 
 import action_classification
 import pretrain_moco_mask
-from engine import classify
-from engine.encoders import fit_input_norm, random_encoder
+from engine import fit
+from engine.encoders import fit_input_norm, random_encoder, snapshot
 from engine.labels import choose_labelled, choose_per_class
 from feeder.evaluation import ClipViews
 from models.encoder import EncoderConfig
@@ -127,15 +127,15 @@ def test_only_finetuning_moves_the_encoder(world, tmp_path):
 
 def test_a_frozen_encoder_that_moves_is_caught(world):
     encoder = random_encoder(EncoderConfig(hidden_size=16, num_layers=1), 0).requires_grad_(False)
-    fc = classify.new_classifier(32, 4, 0)
-    before = classify.snapshot(encoder)
-    classify.check_frozen(encoder, fc, before)
+    fc = fit.new_linear(32, 4, 0)
+    before = snapshot(encoder)
+    fit.check_frozen(encoder, fc, before)
     encoder.encoder.gru.weight_hh_l0[0, 0] += 1e-6
     with pytest.raises(AssertionError, match="weight_hh_l0"):
-        classify.check_frozen(encoder, fc, before)
+        fit.check_frozen(encoder, fc, before)
     encoder.requires_grad_(True)
     with pytest.raises(AssertionError, match="trainable"):
-        classify.check_frozen(encoder, fc, classify.snapshot(encoder))
+        fit.check_frozen(encoder, fc, snapshot(encoder))
 
 
 def test_input_statistics_are_those_of_the_split(world):

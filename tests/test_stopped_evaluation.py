@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from make_checkpoint import write_pretrained
-from make_tiny import write_tiny_dataset
+from make_tiny import write_tiny_dataset, write_tiny_videos
 from programs import call, refused
 
 import action_classification
+import action_detection
+import motion_prediction
 import pretrain_moco_mask
-from engine import progress
-from engine.pace import Pace, duration
+from engine import fit, progress
+from engine.pace import Pace, counted, duration
 from engine.signals import EXIT_STOPPED
 from utils import checkpoint as files
 from utils.fusion import read_scores
@@ -26,33 +28,44 @@ STEPS = 3 * 3  # of a seed: 24 clips in batches of 8, three epochs
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("stopped")
     write_tiny_dataset(root / "data", "tiny", train=24, val=8, frames=60)
+    write_tiny_videos(root / "data/whole", 3, "kinect_v2_25", persons=2)
     write_pretrained(root / "encoder.pth.tar", arguments={"stream": "joint"})
     return root
 
 
 @pytest.fixture
-def evaluate(world, monkeypatch):
-    """Runs the program; stop_after: steps after which a SIGTERM comes."""
-    for name in ("draw_confusion", "draw_curves"):
-        monkeypatch.setattr(action_classification, name, lambda *given: None)
+def start(world, monkeypatch):
+    """Runs a program; stop_after: steps after which a SIGTERM comes."""
+    for program, names in (
+        (action_classification, ("draw_confusion", "draw_curves")),
+        (action_detection, ("draw_timeline",)),
+        (motion_prediction, ("draw_clips", "draw_curves")),
+    ):
+        for name in names:
+            monkeypatch.setattr(program, name, lambda *given, **more: None)
 
-    def run(folder, flags="", stop_after=None):
+    def run(program, folder, flags="", stop_after=None):
         steps = []
 
         class Stopping(Pace):
             def after(self, done, about=""):
                 steps.append(done)
+                super().after(done, about)
                 if len(steps) == stop_after:
                     os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(action_classification, "Pace", Stopping)
-        command = f"--data-root {world}/data --finetune-dataset tiny --pretrained {world}/encoder.pth.tar --epochs 3 "
-        ran = call(
-            action_classification.main, f"{command} --batch-size 8 --threads 1 --checkpoint-path {folder} {flags}"
-        )
-        return ran, steps
+        monkeypatch.setattr(fit, "Pace", Stopping)
+        command = f"--data-root {world}/data --pretrained {world}/encoder.pth.tar --epochs 3 --batch-size 8 --threads 1"
+        return call(program.main, f"{command} --output {folder} {flags}"), steps
 
     return run
+
+
+@pytest.fixture
+def evaluate(start):
+    return lambda folder, flags="", stop_after=None: start(
+        action_classification, folder, f"--dataset tiny {flags}", stop_after
+    )
 
 
 def everything(folder):
@@ -84,6 +97,72 @@ def test_a_stopped_evaluation_goes_on_to_the_same_numbers(evaluate, tmp_path, mo
     assert all(torch.equal(value, b_weights[name]) for name, value in a_weights.items())
 
 
+DETECTION = "--dataset whole --length 12 --windows 4 --test-every 1 --precision fp32"
+PREDICTION = "--dataset tiny --observe 20 --predict 10 --horizons 1 10 --decoder-size 8 --precision fp32"
+
+
+@pytest.mark.parametrize(
+    "program, flags, second",
+    [
+        (action_detection, f"{DETECTION} --mode tuned", "seed 2"),
+        (action_detection, f"{DETECTION} --mode frozen --test-every 0", "seed 2"),
+        (action_detection, f"{DETECTION} --mode sequence --length 40 --delay 4", "seed 2"),
+        (motion_prediction, f"{PREDICTION} --encoder-mode tuned", "tuned, seed 2"),
+        (motion_prediction, f"{PREDICTION} --encoder-mode frozen scratch --seed 3", "scratch, seed 3"),
+    ],
+)
+def test_detection_and_prediction_go_on_to_the_same_numbers(start, tmp_path, program, flags, second):
+    """Stopped within an epoch of the second training, then at its next step."""
+    flags = flags if "--seed" in flags else f"{flags} --seed 1 2"
+    whole, steps = start(program, tmp_path / "whole", flags)
+    assert whole.status == 0, whole.err
+    each = len(steps) // 2
+    assert steps == [*range(1, each + 1)] * 2 and each % 3 == 0
+    ran, _ = start(program, tmp_path / "cut", flags, stop_after=each + each // 3 + 1)
+    assert ran.status == EXIT_STOPPED, ran.err
+    assert f"stopped by SIGTERM in epoch 2 of {second}; go on" in ran.out and "--resume auto" in ran.out
+    assert not (tmp_path / "cut/result.json").exists()
+    again, steps = start(program, tmp_path / "cut", f"{flags} --resume auto", stop_after=1)
+    assert again.status == EXIT_STOPPED and steps == [each // 3 + 2]
+    last, steps = start(program, tmp_path / "cut", f"{flags} --resume auto")
+    assert last.status == 0 and steps == [*range(each // 3 + 3, each + 1)]
+    assert "finished by an earlier start" in last.out and f"{second}: goes on in epoch 2" in last.out
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut")]
+    for result in results:
+        result.pop("test_frames_per_second", None)  # a time
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
+    assert results[0] == results[1] and metrics[0] == metrics[1]
+    if program is action_detection:
+        a, b = (files.load(tmp_path / name / "detector.pth") for name in ("whole", "cut"))
+        assert all(torch.equal(a[kind][key], b[kind][key]) for kind in ("fc", "state_dict") for key in a[kind])
+        found = [sorted((tmp_path / name / "predictions").rglob("*.txt")) for name in ("whole", "cut")]
+        assert [p.read_text() for p in found[0]] == [p.read_text() for p in found[1]] and len(found[0]) > 2
+
+
+@pytest.mark.parametrize("program, flags", [(action_detection, DETECTION), (motion_prediction, PREDICTION)])
+def test_the_log_says_how_long_it_takes(start, tmp_path, monkeypatch, program, flags):
+    """Seconds a step, what is left and when it ends, at least every five seconds (here: at once)."""
+    monkeypatch.setattr("engine.pace.SILENCE", 0.0)
+    monkeypatch.setattr("engine.pace.SHARE", 0.0)
+    ran, steps = start(program, tmp_path / "run", f"{flags} --seed 1 --epochs 5")
+    assert ran.status == 0, ran.err
+    log = (tmp_path / "run/log.txt").read_text()
+    assert f"for {len(steps)} steps, until" in log
+    assert f"step {len(steps) - 1} of {len(steps)}, " in log and "epoch 5 of 5" in log
+    assert " s a step, 1 left, " in log
+    if program is action_detection:
+        assert "video 1 of" in log  # the test reads every frame of every video
+
+
+def test_what_is_counted_is_told_where_there_is_no_bar(monkeypatch):
+    monkeypatch.setattr("engine.pace.SILENCE", -1.0)
+    monkeypatch.setattr("engine.pace.SHARE", -1.0)
+    said = []
+    assert list(counted("abc", "video", None, said.append)) == ["a", "b", "c"]
+    assert [line.split(":")[0] for line in said] == ["video 1 of 3", "video 2 of 3"]
+    assert list(counted("abc", "video", True, said.append)) == ["a", "b", "c"] and len(said) == 2
+
+
 def test_a_killed_evaluation_goes_on_from_what_was_saved(evaluate, tmp_path, monkeypatch):
     """Saved after every step, and killed in the next epoch: the lines of epochs that are computed again are dropped."""
     monkeypatch.setattr(progress, "SAVE_SECONDS", -1.0)
@@ -108,8 +187,12 @@ def test_a_folder_without_a_stopped_run_begins_anew(evaluate, tmp_path):
     ran, steps = evaluate(tmp_path / "run", "--resume auto")
     assert ran.status == 0 and len(steps) == STEPS
     (tmp_path / "odd").mkdir()
-    files.save(tmp_path / "odd/progress.pth", {"a": 1})
-    refused(evaluate(tmp_path / "odd", "--resume auto")[0], "not what an evaluation keeps")
+    for content in (
+        {"a": 1},
+        {"arguments": {}, "finished": {1: {}}, "current": None},
+    ):  # the second of an earlier version
+        files.save(tmp_path / "odd/progress.pth", content)
+        refused(evaluate(tmp_path / "odd", "--resume auto")[0], "not what an evaluation", "--resume")
 
 
 def test_the_log_of_a_pretraining_says_how_long_it_takes(world, tmp_path):
