@@ -27,7 +27,7 @@ import torch
 from tqdm import tqdm
 
 from engine.encoders import encoder_config, sizes_refused
-from engine.graph import Ahead, CapturedPass, choose_capture
+from engine.graph import CapturedPass, Prefetcher, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pace import Pace
 from engine.pictures import show_at_the_end
@@ -332,7 +332,7 @@ class TrainingRun:
         self.sums, self.count, self.timed_steps, self.data_seconds = {}, 0, 0, 0.0
         self.logged_at = time.monotonic()
 
-    def content(self, step: int) -> dict:
+    def checkpoint(self, step: int) -> dict:
         """The checkpoint after `step` steps."""
         more = {"data": self.data, "progress": self.progress()}
         return checkpoint_content(vars(self.args), self.model, self.optimizer, step, self.per_epoch, **more)
@@ -341,7 +341,7 @@ class TrainingRun:
         """The numbered checkpoint and the held-out 1-NN of an epoch, where they are due."""
         args, started = self.args, time.monotonic()
         if epoch % args.save_fre == 0 or epoch == args.epochs - 1:
-            content = self.content(step)
+            content = self.checkpoint(step)
             self.world.on_main(partial(files.save, self.folder.path / files.numbered(epoch), content))
         if self.monitor is not None and (epoch + 1) % args.knn_every == 0:
             accuracy = self.monitor(self.model.encoder_q)
@@ -351,7 +351,7 @@ class TrainingRun:
 
     def save(self, step: int) -> None:
         """Writes checkpoint_last."""
-        content = self.content(step)
+        content = self.checkpoint(step)
         self.world.on_main(lambda: files.save_last(self.args.checkpoint_path, content))
         self.saved_at, self.saved_step = time.monotonic(), step
 
@@ -398,8 +398,8 @@ def train(args, training: TrainingRun, batches: Batches) -> int:
     ):
         stream = batches.stream(step, training.last_step, args.workers)
         if batches.device.type == "cuda":
-            stream = Ahead(stream, batches.device)
-            meanwhile = stream.prepare
+            stream = Prefetcher(stream, batches.device)
+            meanwhile = stream.prefetch
         for batch in training.timed(iter(stream)):
             epoch, position = divmod(step, training.per_epoch)
             for group in optimizer.param_groups:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
-from engine.graph import Ahead, CapturedPass
+from engine.graph import CapturedPass, Prefetcher
 from engine.setup import choose_precision, resolve_precision
 from engine.step import compute_gradients, train_step
 from feeder.batches import Batches
@@ -110,8 +110,8 @@ def main(argv=None) -> None:
     steps, waits = [], []
     stream = batches.stream(0, WARM + args.steps, args.workers)
     if args.ahead:
-        ahead = Ahead(stream, device)
-        meanwhile, stream = ahead.prepare, iter(ahead)
+        ahead = Prefetcher(stream, device)
+        meanwhile, stream = ahead.prefetch, iter(ahead)
     for step in range(WARM + args.steps):
         common.synchronise(device)
         started = time.perf_counter()

@@ -43,30 +43,30 @@ def choose_capture(asked: str, device: torch.device, processes: int, parts: int,
     return asked == "on", "CUDA graph" if asked == "on" else "no CUDA graph"
 
 
-class Ahead:
+class Prefetcher:
     """The same batches, each made on a stream of its own while the step before it runs on a card.
 
     A step ends with a question to the host, so what is to run beside it must be launched before that: the step calls
-    `prepare` as soon as it has launched its own kernels (`meanwhile` of engine.step.train_step). No thread is needed, and
+    `prefetch` as soon as it has launched its own kernels (`meanwhile` of engine.step.train_step). No thread is needed, and
     nothing is launched while a graph is captured. Elsewhere than on a CUDA device the order is the same and nothing runs
     beside anything."""
 
     def __init__(self, batches: Iterator[Batch], device: torch.device):
-        self.batches, self.coming = iter(batches), []
+        self.batches, self.ready = iter(batches), []
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self.side is not None:
             self.side.wait_stream(torch.cuda.current_stream(device))  # what batches are made of is there
 
-    def prepare(self) -> None:
+    def prefetch(self) -> None:
         """Launches what makes the next batch, unless it is launched already."""
-        if not self.coming:
+        if not self.ready:
             with torch.cuda.stream(self.side) if self.side is not None else contextlib.nullcontext():
-                self.coming.append(next(self.batches, None))
+                self.ready.append(next(self.batches, None))
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            self.prepare()
-            batch = self.coming.pop()
+            self.prefetch()
+            batch = self.ready.pop()
             if batch is None:
                 return
             if self.side is not None:
@@ -97,7 +97,7 @@ class CapturedPass:
         if not self.captures:
             return self.compute(self.buffers)
         if self.graph is None and self.calls <= WARM_UP:
-            return self._beside()
+            return self._warm_up()
         if self.graph is None and not self._captured():
             return self.compute(self.buffers)
         self.graph.replay()  # a capture records and does not compute
@@ -135,7 +135,7 @@ class CapturedPass:
                 )
             buffer.copy_(new, non_blocking=True)
 
-    def _beside(self) -> StepOutput:
+    def _warm_up(self) -> StepOutput:
         """One step on a stream of its own, as warming up must be."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

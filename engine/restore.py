@@ -168,4 +168,4 @@ def resume_command(processes: int) -> str:
         elif not equals:
             next(words, None)
     launcher = f"python -m engine.launch --processes {processes}" if processes > 1 else "python"
-    return f"{launcher} {shlex.join([os.path.basename(sys.argv[0]), *kept])} --resume auto"
+    return f"{launcher} {shlex.join([os.path.relpath(sys.argv[0]), *kept])} --resume auto"

@@ -53,10 +53,10 @@ PROMPT_SLOT = ("query", "decoder", "masked", "predicted", "mixed", "key")  # of 
 class PCM3Config:
     """What is built and which parts of the method act; the defaults are the paper's run with prompts.
 
-    negatives: what a clip is told from: "queue", all of it, as released; "others", the queue without older keys of the clip
+    negatives: what a clip is contrasted with: "queue", all of it, as released; "others", the queue without older keys of the clip
     itself, of which a small set's is full; "batch", the keys of the other clips of the batch. key_encoder: "slow", as
-    released; "same", with "batch" only: the encoder itself makes the keys, with gradient, and key and view are each told
-    from all other clips' keys and views (SimCLR, Chen et al. 2020, for each of the views). contrasts: views whose
+    released; "same", with "batch" only: the encoder itself makes the keys, with gradient, and key and view are each
+    contrasted with all other clips' keys and views (SimCLR, Chen et al. 2020, for each of the views). contrasts: views whose
     contrast and distillation count; view_weights: factors of both, 1 where a view is not named; own_views: of contrasts that the
     paper does not have, the domain prompt (a value of DOMAIN_OF_VIEW); distillation, prediction_weight, distillation_weight:
     loss terms (0 or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the
@@ -407,8 +407,8 @@ class PCM3(nn.Module):
         return self.config.view_weights.get(view, 1.0)
 
     def _similar(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
-        """Similarities (views * N, K) of z (views * N, dim) to what each is told from, all from one product; what may not count,
-        because it is of the clip itself, is FAR. mixed: of each view, whether it belongs to the mixing partner as well."""
+        """Similarities (views * N, K) of z (views * N, dim) to its negatives, all from one product; what is no negative, because
+        it is of the clip itself, is FAR. mixed: of each view, whether it belongs to the mixing partner as well."""
         if self.config.negatives == "queue":
             return z @ self.queue
         others = self.config.negatives == "others"

@@ -247,15 +247,15 @@ def _add_contrast_group(p) -> None:
         "--negatives",
         choices=("queue", "others", "batch"),
         default="queue",
-        help="what a clip is told from: queue, all of it, as released; others, the queue without older keys of the clip itself, "
-        "for sets that are not much larger than the queue; batch, only the other clips of the batch (no queue)",
+        help="what a clip is contrasted with: queue, all of it, as released; others, the queue without older keys of the clip "
+        "itself, for sets that are not much larger than the queue; batch, only the other clips of the batch (no queue)",
     )
     g.add_argument(
         "--key-encoder",
         choices=("slow", "same"),
         default="slow",
         help="what makes the keys: slow, the momentum copy, as released; same, the encoder itself, with gradient, view and key "
-        "told from all others both ways (SimCLR; needs --negatives batch): more is learned in few steps. One process only, "
+        "contrasted with all others both ways (SimCLR; needs --negatives batch): more is learned in few steps. One process only, "
         "without --grad-accum",
     )
     g.add_argument("--contrast-m", type=share, default=0.999, help="momentum of the key encoder")

@@ -8,7 +8,7 @@ import torch
 from programs import refused
 from test_pretrain_program import data, pretrain  # noqa: F401 (data is a fixture)
 
-from engine.graph import WARM_UP, Ahead, CapturedPass, choose_capture
+from engine.graph import WARM_UP, CapturedPass, Prefetcher, choose_capture
 from engine.step import compute_gradients, train_step
 from feeder.batches import Batch
 from models.encoder import EncoderConfig
@@ -118,13 +118,13 @@ def test_a_batch_is_made_beside_the_step_before(compute_by):
 
     pcm3, other = model(), model()
     compute, plainly = compute_by(pcm3), plain(other)
-    ahead = Ahead(making(), torch.device("cpu"))
+    ahead = Prefetcher(making(), torch.device("cpu"))
     still = [torch.optim.SGD(m.parameters(), lr=0.0) for m in (pcm3, other)]
     taken = 0
     for batch, expected in zip(ahead, batches(), strict=True):
         assert made == list(range(taken + 1))
         assert all(torch.equal(t, expected.tensors()[name]) for name, t in batch.tensors().items())
-        output = train_step(compute, pcm3, still[0], batch, meanwhile=ahead.prepare)[0]
+        output = train_step(compute, pcm3, still[0], batch, meanwhile=ahead.prefetch)[0]
         assert torch.equal(output.loss, train_step(plainly, other, still[1], expected)[0].loss)
         taken += 1
         assert made == list(range(min(taken + 1, STEPS)))

@@ -2,6 +2,7 @@
 
 import math
 import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from test_pretrain_program import QUEUE, SMALL, lines, same, weights
 from test_views import random_clips
 
 from engine.pictures import view_panels
+from engine.restore import resume_command
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings
 from feeder.views import PAPER_VIEWS, VIEWS
@@ -153,3 +155,11 @@ def test_settings_that_cannot_be():
             PCM3Config(EncoderConfig(), **wrong)
     old = {name: value for name, value in PCM3Config().to_dict().items() if name not in ("view_weights", "own_views")}
     assert PCM3Config.from_dict(old) == PCM3Config()
+
+
+def test_what_a_stopped_run_prints_names_the_example(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["pretrain_moco_mask", "--view-weights", "dropped=1", "--resume", "x"]
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "examples" / "own_view.py"), *words])
+    expected = "python examples/own_view.py pretrain_moco_mask --view-weights dropped=1 --resume auto"
+    assert resume_command(1) == expected
