@@ -13,7 +13,6 @@ the same rounds: the share says how close to the machine's rate a backbone comes
 """
 
 import argparse
-import contextlib
 import statistics
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
-from benchmarks.bench_step import CLOCKS, PASSES, random_batch
+from benchmarks.bench_step import PASSES, random_batch
 from engine.step import compute_gradients
 from models.backbones import BACKBONES
 from models.encoder import SIZES, Encoder, EncoderConfig
@@ -40,25 +39,12 @@ PRODUCT = (1024, 3072)  # inner size and columns of the product whose rate is th
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, batch=8, queue=16384, precision="fp32", device="cpu", threads=0, clock="wall")
     parser.add_argument("--only", nargs="+", choices=tuple(BACKBONES), default=tuple(BACKBONES), help="which backbones")
     parser.add_argument(
         "--sizes", nargs="*", default=[], metavar="NAME=VALUE", help="other sizes, of the backbones that have them"
     )
-    parser.add_argument("--batch", type=int, default=8, help="clips a step; the paper's run has 128")
-    parser.add_argument("--queue", type=int, default=16384, help="queue size")
-    parser.add_argument("--precision", choices=tuple(common.PRECISIONS), default="fp32", help="of the large products")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
-    parser.add_argument(
-        "--clock",
-        choices=tuple(CLOCKS),
-        default="wall",
-        help="wall, or processor (with --threads 1, on a busy machine)",
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="measured rounds; more where the machine is shared; 0 = none"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds; 0 times nothing")
     args = parser.parse_args(argv)
     if min(args.batch, args.queue) < 2 or args.rounds < 0 or args.queue < args.batch:
         raise UserError("--batch and --queue must be at least 2, --queue at least --batch, and --rounds at least 0")
@@ -123,13 +109,9 @@ def build_step(config: EncoderConfig, batch: int, queue: int, precision: str, de
 
 def measure(configs: dict[str, EncoderConfig], args, device: torch.device) -> dict[str, float]:
     """Median seconds of a step of each, and of the "product"."""
-    clock, reference = CLOCKS[args.clock], (args.batch * FRAMES, *PRODUCT)
-    with contextlib.ExitStack() as open_processes:
-        candidates = {}
-        for name, config in configs.items():
-            how = (config, args.batch, args.queue, args.precision, args.device)
-            candidates[name] = common.InOwnProcess(build_step, *how, device=args.device, clock=clock)
-            open_processes.callback(candidates[name].close)
+    clock, reference = common.CLOCKS[args.clock], (args.batch * FRAMES, *PRODUCT)
+    how = {name: (config, args.batch, args.queue, args.precision, args.device) for name, config in configs.items()}
+    with common.in_processes(build_step, how, args.device, clock) as candidates:
         candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
         seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
     return {name: statistics.median(values) for name, values in seconds.items()}
@@ -149,9 +131,7 @@ def row_of(
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device, sizes = common.choose_device(args.device), parse_sizes(args.sizes)
+    device, sizes = common.prepare(args), parse_sizes(args.sizes)
     try:
         configs = {name: configuration(name, sizes) for name in args.only}
         millions = {n: sum(p.numel() for p in Encoder(c, head=False).parameters()) / 1e6 for n, c in configs.items()}

@@ -37,39 +37,26 @@ MEAN_FRAMES = 80  # of a synthetic clip; drawn between a half and one and a half
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--clips", type=positive_int, default=37646, help="training clips; NTU-60 cross-view has 37,646"
+    parser = common.parser(
+        __doc__, clips=37646, batch=128, hidden=1024, layers=3, queue=16384, device="cpu", threads=0, save=False
     )
-    parser.add_argument("--epochs", type=positive_int, default=451, help="of the run whose time is computed")
-    parser.add_argument("--batch", type=number(int, low=3), default=128, help="clips a step")
-    parser.add_argument("--hidden", type=positive_int, default=1024, help="width of a direction, a multiple of 16")
-    parser.add_argument("--layers", type=positive_int, default=3, help="recurrent layers")
-    parser.add_argument("--queue", type=positive_int, default=16384, help="queue size")
-    parser.add_argument("--decoder", type=positive_int, default=512, help="width of the decoder")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="as of the program")
-    parser.add_argument(
-        "--graph", action="store_true", help="as --cuda-graph of the program (without a CUDA device: its buffers only)"
-    )
-    parser.add_argument(
+    add, placements = parser.add_argument, ("auto", "device", "memory")
+    add("--epochs", type=positive_int, default=451, help="of the run whose time is computed")
+    add("--decoder", type=positive_int, default=512, help="width of the decoder")
+    add("--precision", choices=PRECISIONS, default="auto", help="as of the program")
+    add("--graph", action="store_true", help="as --cuda-graph of the program (without a CUDA device: its buffers only)")
+    add(
         "--ahead",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="make a batch while the step before it runs, as the program does on a card; --no-ahead: before the step",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument(
-        "--placement", choices=("auto", "device", "memory"), default="auto", help="as --clips of the program"
-    )
-    parser.add_argument(
-        "--workers", type=number(int, low=0), default=1, help="threads that render, where the device does not"
-    )
-    parser.add_argument(
-        "--threads", type=number(int, low=0), default=0, help="processor threads; 0 leaves torch's choice"
-    )
-    parser.add_argument("--steps", type=number(int, low=1), default=100, help=f"measured steps, after {WARM} others")
-    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
+    add("--placement", choices=placements, default="auto", help="as --clips of the program")
+    add("--workers", type=number(int, low=0), default=1, help="threads that render, where the device does not")
+    add("--steps", type=positive_int, default=100, help=f"measured steps, after {WARM} others")
     args = parser.parse_args(argv)
+    if args.batch < 3:
+        raise UserError(f"--batch {args.batch} is too small; expected 3 or more")
     if args.batch > min(args.clips, args.queue):
         raise UserError(
             f"--batch {args.batch} needs as many --clips ({args.clips}) and as large a --queue ({args.queue})"
@@ -91,9 +78,7 @@ def synthetic_clips(count: int) -> PackedClips:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    device = common.choose_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    device = common.prepare(args)
     args.precision, _ = choose_precision(args.precision, device, "gru")
     dtype, compute_dtype = resolve_precision(args.precision)
     clips = synthetic_clips(args.clips).to(device, args.placement)

@@ -10,7 +10,6 @@ random, with NTU's shape: 25 joints, 82 % with one person (the second stored as 
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
@@ -33,15 +32,7 @@ ONE_PERSON = 0.82
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128, help="clips a batch")
-    parser.add_argument("--clips", type=int, default=1000, help="clips to draw from")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--rounds", type=int, default=10, help="measured rounds")
-    parser.add_argument(
-        "--clock", choices=("wall", "processor"), default="wall", help="processor: of this process, for a busy machine"
-    )
-    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
+    parser = common.parser(__doc__, batch=128, clips=1000, threads=1, rounds=10, clock="wall", save=False)
     args = parser.parse_args(argv)
     if not 4 <= args.batch <= args.clips:
         raise UserError(f"--batch {args.batch}: expected 4 to --clips {args.clips}")
@@ -91,8 +82,7 @@ def main(argv=None) -> None:
         "batch": lambda: batches[next(turn)],
         "twin": lambda: twin.batch(chosen[next(turn) % len(chosen)]),
     }
-    clock = time.process_time if args.clock == "processor" else time.perf_counter
-    seconds = common.interleave(candidates, args.rounds, warm=2, clock=clock)
+    seconds = common.interleave(candidates, args.rounds, warm=2, clock=common.CLOCKS[args.clock])
     result = {"size": args.batch, "rounds": args.rounds, "clock": args.clock}
     for kind, times in seconds.items():
         ms = 1e3 * common.summary(times, 7)["median_s"] / args.batch

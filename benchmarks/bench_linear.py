@@ -11,7 +11,6 @@ grew in a fresh process. The variants run one after the other, seconds move with
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
@@ -22,33 +21,24 @@ from benchmarks import common
 from engine.classify import Recipe, train_classifier
 from engine.evaluation import EncoderSource, open_views
 from engine.setup import find_dataset
-from utils.errors import UserError, run
+from options.common import positive_int
+from utils.errors import run
 
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 VARIANTS = {"exact": ("fp32", False), "bf16": ("bf16", False), "cached": ("fp32", True)}
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", default="data", help="folder of the data sets")
-    parser.add_argument("--dataset", default="ui_prmd", help="name of the data set; ui_prmd is made on first use")
-    parser.add_argument("--protocol", default="cross_subject", help="split of the data set")
-    parser.add_argument("--pretrained", default="", help="checkpoint; without it a random encoder")
-    parser.add_argument("--hidden-size", type=int, default=128, help="of the random encoder")
-    parser.add_argument("--num-layers", type=int, default=1, help="of the random encoder")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs; the rate drops at 20, 50 and 80 percent")
-    parser.add_argument("--batch-size", type=int, default=256, help="clips a step of the classifier")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument(
-        "--clock", choices=("wall", "processor"), default="wall", help="processor: of this process, for a busy machine"
-    )
-    parser.add_argument("--no-memory", action="store_true", help="leave out the peak, which runs one epoch more each")
-    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
-    args = parser.parse_args(argv)
-    if args.epochs < 1 or args.batch_size < 1:
-        raise UserError("--epochs and --batch-size: expected 1 or more")
-    return args
+    parser = common.parser(__doc__, device="cpu", threads=1, clock="wall", no_memory=False, save=False)
+    add = parser.add_argument
+    add("--data-root", default="data", help="folder of the data sets")
+    add("--dataset", default="ui_prmd", help="name of the data set; ui_prmd is made on first use")
+    add("--protocol", default="cross_subject", help="split of the data set")
+    add("--pretrained", default="", help="checkpoint; without it a random encoder")
+    add("--hidden-size", type=positive_int, default=128, help="of the random encoder")
+    add("--num-layers", type=positive_int, default=1, help="of the random encoder")
+    add("--epochs", type=positive_int, default=30, help="epochs; the rate drops at 20, 50 and 80 percent")
+    add("--batch-size", type=positive_int, default=256, help="clips a step of the classifier")
+    return parser.parse_args(argv)
 
 
 def prepare(options: dict, variant: str):
@@ -79,7 +69,7 @@ def memory_step(options: dict, variant: str):
 def measure(options: dict, variant: str, rate: float) -> dict:
     """One variant. rate: FLOP/s of the machine's matrix products in its precision."""
     work, (encoder, training, testing) = prepare(options, variant)
-    ends, clock = [], CLOCKS[options["clock"]]
+    ends, clock = [], common.CLOCKS[options["clock"]]
     start = clock()
     outcome = work(log=lambda epoch, values: ends.append(clock()))
     total = clock() - start
@@ -110,11 +100,10 @@ def product_rates(device: torch.device, hidden: int, clock) -> dict[str, float]:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
+    device = common.prepare(args)
     options = {k: v for k, v in vars(args).items() if k not in ("threads", "save", "no_memory")}
-    device = common.choose_device(args.device)
     _, (encoder, training, testing) = prepare(options, "exact")
-    rates = product_rates(device, encoder.config.hidden_size or 512, CLOCKS[args.clock])
+    rates = product_rates(device, encoder.config.hidden_size or 512, common.CLOCKS[args.clock])
     result = {
         "dataset": args.dataset,
         "encoder": args.pretrained or f"random, hidden {args.hidden_size}, {args.num_layers} layers",
@@ -127,8 +116,7 @@ def main(argv=None) -> None:
     for variant, (precision, _) in VARIANTS.items():
         result[variant] = measure(options, variant, rates[precision])
         if not args.no_memory:
-            peak = common.peak_memory(memory_step, options, variant, device=args.device)
-            result[variant]["peak_mb"] = None if peak is None else round(peak / 1e6, 1)
+            result[variant]["peak_mb"] = common.peak_mb(memory_step, options, variant, device=args.device)
     common.report("linear", result, device, args.save)
 
 

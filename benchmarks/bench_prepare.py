@@ -10,9 +10,7 @@ measured here. Medians over the rounds. On a machine that others use, wall-clock
 processor time of a clip in all processes together, start of the processes included.
 """
 
-import argparse
 import contextlib
-import json
 import os
 import resource
 import statistics
@@ -24,7 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
 import numpy as np
+import torch
 
+from benchmarks import common
 from benchmarks.slow_prepare import slow_bodies, slow_normalise, slow_select
 from data_gen import protocols
 from data_gen.build import build_dataset
@@ -54,11 +54,7 @@ def cpu_seconds() -> float:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--clips", type=int, default=1000, help="files of the fast run; more hide the start of the processes"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of fast and slow; more for a busy machine")
+    parser = common.parser(__doc__, clips=1000, rounds=3, save=False)
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes of the fast run")
     args = parser.parse_args(argv)
     names = make_raw.ntu_names(args.clips)
@@ -103,7 +99,7 @@ def main(argv=None) -> None:
         "ratio_twin": round(slow_ms / fast_ms, 1),
         "ratio_published": round(PUBLISHED_MS / fast_ms, 1),
     }
-    print(json.dumps(result))
+    common.report("prepare", result, torch.device("cpu"), args.save)
 
 
 if __name__ == "__main__":

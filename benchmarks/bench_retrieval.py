@@ -8,7 +8,6 @@ queries against 40,000 clips: the time grows linearly with the queries, `for_165
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
@@ -16,29 +15,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
-from utils.errors import UserError, run
+from options.common import positive_int
+from utils.errors import run
 from utils.retrieval import retrieve
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=2000, help="test clips")
-    parser.add_argument("--gallery", type=int, default=40000, help="training clips")
-    parser.add_argument("--width", type=int, default=2048, help="numbers of a feature")
-    parser.add_argument(
-        "--map", action="store_true", help="also mean average precision, which sorts the gallery per query"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--rounds", type=int, default=1, help="measured rounds")
-    parser.add_argument(
-        "--clock", choices=("wall", "processor"), default="wall", help="processor: of this process, for a busy machine"
-    )
-    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
-    args = parser.parse_args(argv)
-    if min(args.queries, args.gallery, args.width, args.rounds) < 1:
-        raise UserError("--queries, --gallery, --width and --rounds: expected 1 or more")
-    return args
+    parser = common.parser(__doc__, device="cpu", threads=1, rounds=1, clock="wall", save=False)
+    add = parser.add_argument
+    add("--queries", type=positive_int, default=2000, help="test clips")
+    add("--gallery", type=positive_int, default=40000, help="training clips")
+    add("--width", type=positive_int, default=2048, help="numbers of a feature")
+    add("--map", action="store_true", help="also mean average precision, which sorts the gallery per query")
+    return parser.parse_args(argv)
 
 
 def build(queries: int, gallery: int, width: int, device: str, precision: bool):
@@ -53,20 +42,17 @@ def build(queries: int, gallery: int, width: int, device: str, precision: bool):
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
-    device = common.choose_device(args.device)
+    device = common.prepare(args)
     sizes = (args.queries, args.gallery, args.width)
     work = build(*sizes, args.device, args.map)
     shape = (256, args.width, 4096)
-    clock = time.process_time if args.clock == "processor" else time.perf_counter
     product = common.product(*shape, torch.float32, device)
     product()  # the first call is slower
     candidates = {"product": product, "retrieval": work}
-    seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock)
+    seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=common.CLOCKS[args.clock])
     rate = common.product_flop(*shape) / min(seconds["product"])
     entry = common.summary(seconds["retrieval"])
     flop = common.product_flop(*sizes)
-    peak = common.peak_memory(build, *sizes, args.device, args.map, device=args.device)
     result = (
         dict(zip(("queries", "gallery", "width"), sizes, strict=True)) | {"map": args.map, "clock": args.clock} | entry
     )
@@ -74,7 +60,7 @@ def main(argv=None) -> None:
         "gflop_per_s": round(flop / entry["median_s"] / 1e9, 1),
         "share_of_product_rate": round(flop / entry["median_s"] / rate, 3),
         "for_16500_queries_s": round(entry["median_s"] * 16500 / args.queries, 1),
-        "peak_mb": None if peak is None else round(peak / 1e6, 1),
+        "peak_mb": common.peak_mb(build, *sizes, args.device, args.map, device=args.device),
         "whole_matrix_mb": round(4e-6 * args.queries * args.gallery, 1),
     }
     common.report("retrieval", result, device, args.save)

@@ -9,11 +9,9 @@ row, as steps follow each other in training. The batch is drawn once and stays: 
 """
 
 import argparse
-import contextlib
 import itertools
 import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -33,58 +31,36 @@ from models.recurrent import RUNS, choose_engine
 from utils.errors import UserError, run
 from utils.memory import keep_freed_memory
 
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 KINDS = {"ours": PCM3, "twin": PlainPCM3}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
 PASSES = 4 * 3 + 1  # query, masked, predicted, mixed forward and backward; the key forward
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16, help="clips a step; the paper's run has 128")
-    parser.add_argument("--hidden", type=int, default=1024, help="width of a direction; the released encoder has 1024")
-    parser.add_argument("--layers", type=int, default=3, help="recurrent layers; the released encoder has 3")
-    parser.add_argument("--queue", type=int, default=16384, help="queue size")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of our large products")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
-    parser.add_argument(
-        "--clock",
-        choices=tuple(CLOCKS),
-        default="wall",
-        help="wall, or processor (with --threads 1, on a busy machine)",
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="measured rounds; more where the machine is shared")
-    parser.add_argument(
+    parser = common.parser(
+        __doc__, batch=16, hidden=1024, layers=3, queue=16384, device="cpu", threads=0, clock="wall", rounds=3,
+        no_memory=False, save=False,
+    )  # fmt: skip
+    add, several = parser.add_argument, {"type": int, "nargs": "+", "metavar": "K"}
+    add("--precision", choices=PRECISIONS, default="fp32", help="of our large products")
+    add(
         "--recurrent",
         nargs="+",
         choices=("auto", *RUNS),
         default=["auto"],
         help="how our recurrent layers run; several compare",
     )
-    parser.add_argument(
-        "--parts", type=int, nargs="+", default=[1], metavar="K", help="as --grad-accum; several compare"
-    )
-    parser.add_argument(
-        "--recompute",
-        type=int,
-        nargs="+",
-        default=[0],
-        metavar="K",
-        help="as --recompute of the program; several compare",
-    )
-    parser.add_argument(
+    add("--parts", default=[1], **several, help="as --grad-accum; several compare")
+    add("--recompute", default=[0], **several, help="as --recompute of the program; several compare")
+    add(
         "--graph",
         action="store_true",
         help="ours also as --cuda-graph does it (without a CUDA device: its buffers only)",
     )
-    parser.add_argument("--only", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="which candidates to run")
-    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process each")
-    parser.add_argument("--save", action="store_true", help="also write the line to benchmarks/results")
+    add("--only", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="which candidates to run")
     args = parser.parse_args(argv)
-    for name in ("batch", "hidden", "layers", "queue", "rounds"):
-        if getattr(args, name) < (4 if name == "batch" else 1):
-            raise UserError(f"--{name} {getattr(args, name)} is too small")
+    if args.batch < 4:
+        raise UserError(f"--batch {args.batch} is too small; expected 4 or more")
     if any(parts < 1 or args.batch % parts for parts in args.parts):
         raise UserError(f"--parts {args.parts}: expected numbers that divide the batch of {args.batch}")
     if min(args.recompute) < 0:
@@ -168,16 +144,9 @@ def candidates_of(args) -> dict[str, tuple]:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    device = common.choose_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    clock = CLOCKS[args.clock]
-    with contextlib.ExitStack() as open_processes:
-        candidates = {}
-        for name, how in candidates_of(args).items():
-            candidates[name] = common.InOwnProcess(build_step, *how, device=args.device, clock=clock)
-            open_processes.callback(candidates[name].close)
-        reference = (args.batch * 64, args.hidden, 3 * args.hidden)
+    device, clock = common.prepare(args), common.CLOCKS[args.clock]
+    reference = (args.batch * 64, args.hidden, 3 * args.hidden)
+    with common.in_processes(build_step, candidates_of(args), args.device, clock) as candidates:
         dtype, compute_dtype = resolve_precision(args.precision)
         candidates["product"] = common.product(*reference, compute_dtype or dtype, device)
         seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
@@ -186,16 +155,11 @@ def main(argv=None) -> None:
     result = {key: getattr(args, key) for key in ("batch", "hidden", "layers", "queue", "precision", "rounds", "clock")}
     result["product_gflops"] = round(product_rate / 1e9, 1)
     for name, how in candidates_of(args).items():
-        entry = common.summary(seconds[name])
-        rate = flop / statistics.median(seconds[name])
-        entry |= {"clips_per_s": round(args.batch / entry["median_s"], 2), "gflops": round(rate / 1e9, 1)}
-        entry["share_of_product"] = round(rate / product_rate, 3)
+        result[name] = common.rates(seconds[name], args.batch, flop, product_rate)
         if not args.no_memory:
-            peak = common.peak_memory(build_step, *how, device=args.device)
-            entry["peak_mb"] = None if peak is None else round(peak / 2**20)
+            result[name]["peak_mb"] = common.peak_mb(build_step, *how, device=args.device)
         if name == "twin" and "ours" in seconds:
-            entry["ours_faster"] = round(common.ratio(seconds["twin"], seconds["ours"]), 2)
-        result[name] = entry
+            result[name]["ours_faster"] = round(common.ratio(seconds["twin"], seconds["ours"]), 2)
     common.report("step", result, device, args.save)
 
 

@@ -1,8 +1,12 @@
-"""What every benchmark shares: interleaved timing, the machine's product rate, peak memory, and one JSON line.
+"""The runner of the benchmarks: flags, interleaved timing, the machine's product rate, peak memory, and one JSON line.
+
+A benchmark names the flags of FLAGS that it has with their defaults (`parser`), makes candidates (functions without
+arguments), has them timed by `interleave` and prints the result by `report`.
 
 A machine's speed drifts (clock, neighbours), so times from separate runs do not compare. `interleave` runs the
 candidates in turn, and `ratio` is the median over rounds of the quotient within a round: a slow minute slows both."""
 
+import argparse
 import contextlib
 import json
 import multiprocessing
@@ -17,11 +21,46 @@ from pathlib import Path
 
 import torch
 
+from options.common import number, positive_int
 from utils.errors import UserError
 from utils.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+FLAGS = {  # flags that several benchmarks have, as argparse wants them
+    "batch": {"type": positive_int, "help": "clips a step or pass; the paper's run has 128"},
+    "clips": {"type": positive_int, "help": "clips of the data"},
+    "hidden": {"type": positive_int, "help": "width of a direction; the released encoder has 1024"},
+    "layers": {"type": positive_int, "help": "recurrent layers; the released encoder has 3"},
+    "queue": {"type": positive_int, "help": "queue size"},
+    "precision": {"choices": tuple(PRECISIONS), "help": "of the large products"},
+    "device": {"help": "cpu or cuda"},
+    "threads": {"type": number(int, low=0), "help": "processor threads; 0 leaves torch's choice"},
+    "rounds": {"type": positive_int, "help": "measured rounds; more where the machine is shared"},
+    "clock": {
+        "choices": tuple(CLOCKS),
+        "help": "wall, or processor: the time that this process was given, which others on the machine disturb less; it adds "
+        "up threads, so use it with --threads 1",
+    },
+    "no_memory": {"action": "store_true", "help": "leave out peak memory, which starts a process a candidate"},
+    "save": {"action": "store_true", "help": "also write the line to benchmarks/results"},
+}
+
+
+def parser(text: str, **defaults) -> argparse.ArgumentParser:
+    """A parser whose help is the text, with those of FLAGS that are named, at the given defaults."""
+    made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        made.add_argument("--" + name.replace("_", "-"), default=default, **FLAGS[name])
+    return made
+
+
+def prepare(args) -> torch.device:
+    """The device of the flags, after setting torch's threads."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return choose_device(args.device)
 
 
 def choose_device(name: str) -> torch.device:
@@ -107,6 +146,17 @@ class InOwnProcess:
         self.process.join()
 
 
+@contextlib.contextmanager
+def in_processes(build: Callable, arguments: dict[str, tuple], device: str, clock: Callable[[], float]):
+    """A candidate InOwnProcess for each name, with the arguments of `build`; closed at the end."""
+    with contextlib.ExitStack() as open_processes:
+        candidates = {}
+        for name, how in arguments.items():
+            candidates[name] = InOwnProcess(build, *how, device=device, clock=clock)
+            open_processes.callback(candidates[name].close)
+        yield candidates
+
+
 def ratio(slow: list[float], fast: list[float]) -> float:
     """How many times faster `fast` is: the median of the quotients of the rounds."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
@@ -169,6 +219,12 @@ def peak_memory(build: Callable, *arguments, device: str = "cpu") -> int | None:
         child.join()
 
 
+def peak_mb(build: Callable, *arguments, device: str = "cpu") -> int | None:
+    """`peak_memory` in whole megabytes of 2**20 bytes."""
+    peak = peak_memory(build, *arguments, device=device)
+    return None if peak is None else round(peak / 2**20)
+
+
 def processor(device: torch.device) -> str:
     """Name of the card, or of the processor as its maker gives it."""
     if device.type == "cuda":
@@ -194,6 +250,13 @@ def surroundings(device: torch.device) -> dict:
 def summary(seconds: list[float], digits: int = 4) -> dict:
     """Median and fastest of some times."""
     return {"median_s": round(statistics.median(seconds), digits), "fastest_s": round(min(seconds), digits)}
+
+
+def rates(seconds: list[float], clips: int, flop: float, product_rate: float) -> dict:
+    """`summary`, with clips and operations a second and the share of the rate (FLOP/s) of a matrix product."""
+    entry, rate = summary(seconds), flop / statistics.median(seconds)
+    entry |= {"clips_per_s": round(clips / entry["median_s"], 2), "gflops": round(rate / 1e9, 1)}
+    return entry | {"share_of_product": round(rate / product_rate, 3)}
 
 
 def report(name: str, result: dict, device: torch.device, save: bool = False) -> None:

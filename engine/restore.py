@@ -22,7 +22,7 @@ from utils.fingerprint import differences
 from utils.run_folder import versions
 
 # Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes,
-# but for rounding (threads, recompute; see benchmarks/bench_rounding.py) and what is named when it is given (precision, data).
+# but for rounding (threads, recompute; see benchmarks/LOG.md) and what is named when it is given (precision, data).
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "

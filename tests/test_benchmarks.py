@@ -17,43 +17,25 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SMALL = "--hidden 32 --layers 1 --queue 16 --rounds 1 --threads 1"
 COMMANDS = {
     "backbones": "--only gru --sizes hidden_size=16 num_layers=1 --batch 4 --queue 8 --rounds 1 --threads 1",
-    "chain": "--batch 2 --hidden 16 --layers 1 --rounds 1 --threads 1",
-    "cost": "--batch 8 --frames 8 --queue 64 --hidden 32 --clips 64 --decoder 16 --rounds 1 --threads 1 --no-memory",
     "encoder": "--batch 2 --hidden 16 --frames 8 --layers 1 --rounds 1 --threads 1 --no-memory",
     "epoch": "--clips 12 --batch 4 --hidden 16 --layers 1 --queue 16 --decoder 8 --steps 2 --threads 1 --graph",
     "feeder": "--batch 4 --clips 12 --rounds 1",
     "linear": "--epochs 2 --hidden-size 16 --data-root {data} --no-memory",
-    "poses": "--clips 3 --rounds 1",
     "prepare": "--clips 8 --rounds 1 --workers 1",
     "retrieval": "--queries 8 --gallery 32 --width 16 --map",
-    "rounding": "--steps 1 --data-root {data}",
-    "scaling": "--processes 2 --batch-size 4 --hidden-size 16 --steps 5 --rounds 1 --data-root {data}",
-    "soak": "--steps 150 --batch-size 4 --hidden-size 16 --data-root {data}",
-    "start": f"--against {FOLDER.parent} --clips 40 --rounds 1",
     "step": f"--batch 4 {SMALL} --only ours --graph --no-memory",
 }
 SLOW = {
     "backbones",
-    "rounding",
-    "scaling",
-    "soak",
-    "start",
     "step",
 }  # those that start processes, each of which imports torch
 KEYS = {  # of the JSON line, one figure of each
-    "chain": "product",
-    "cost": "points",
     "encoder": "ours",
     "epoch": "median_s",
     "feeder": "batch",
     "linear": "exact",
-    "poses": "azure_kinect_32",
     "prepare": "fast_ms_per_clip",
     "retrieval": "median_s",
-    "rounding": "difference",
-    "scaling": "strong",
-    "soak": "resident_mb_at_the_end",
-    "start": "median_seconds",
     "step": "ours_graph",
 }
 

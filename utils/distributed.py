@@ -2,7 +2,7 @@
 
 torchrun (or any launcher that sets its variables) starts K equal processes; `connect` joins them and returns a `World`.
 A run of K processes computes what one process computes, but for the order of sums (float32 weights differ by some 5e-3 after
-20 steps, float64's by 1e-13, benchmarks/bench_rounding.py): each samples a step for the whole batch, and renders and encodes its
+20 steps, float64's by 1e-13, benchmarks/LOG.md): each samples a step for the whole batch, and renders and encodes its
 slice of the rows. Only this is communicated:
 
 * statistics of every batch norm, forward and backward (models.norm), because they are those of the whole batch;
