@@ -105,6 +105,7 @@ def taught(args, folder: RunFolder, encoder: SkeletonEncoder, source: ClipFiles 
     probabilities = answers.softmax(found.scores)
     answers.write_predictions(folder.path / "cross_validation.csv", names, probabilities, classes, labels)
     counts = np.bincount(labels)
+    each = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else f"{counts.min()}"
     folder.write_json(
         "cross_validation.json",
         {
@@ -118,7 +119,7 @@ def taught(args, folder: RunFolder, encoder: SkeletonEncoder, source: ClipFiles 
     with beside_results("confusion.png", folder.say):
         draw_confusion(folder.path / "confusion.png", confusion.numpy(), classes, title)
     folder.say(
-        f"{len(names)} labelled clips of {len(classes)} classes ({counts.min()} to {counts.max()} of each): "
+        f"{len(names)} labelled clips of {len(classes)} classes ({each} of each): "
         f"{found.folds}-fold cross-validation {100 * right:.1f} % right, confusion.png shows which"
     )
     folder.say("where clips of one person are in several folds, clips of a new person will do less well")

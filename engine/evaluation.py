@@ -51,13 +51,14 @@ USUAL_PROTOCOL = "cross_subject"
 class Place:
     """What is evaluated on: dataset and protocol. trained: data set and protocol of the pretraining, None where the file
     does not say both; defaults: which of the two were the checkpoint's because none was asked for; data: fingerprints of what
-    it was trained on, by split, {} where the file does not say it."""
+    it was trained on, by split, {} where the file does not say it; guessed: which of the two neither the file says nor the user."""
 
     dataset: str
     protocol: str
     trained: tuple[str, str] | None = None
     defaults: tuple[str, ...] = ()
     data: dict = field(default_factory=dict)
+    guessed: tuple[str, ...] = ()
 
     def default_folder(self, task: str, stream: str) -> str:
         """runs/TASK_DATASET_PROTOCOL, with the stream unless it is joint: two evaluations share no folder by default."""
@@ -66,6 +67,12 @@ class Place:
 
     def said(self) -> list[str]:
         """Lines about where data set and protocol come from."""
+        if self.guessed:
+            return [
+                f"note: the file does not say its {' and '.join(self.guessed)}; evaluated on {self.dataset} {self.protocol}. "
+                "Where it was pretrained on another protocol of this data, test clips were pretraining clips: give "
+                "--dataset and --protocol"
+            ]
         if self.trained not in (None, (self.dataset, self.protocol)):
             return [f"pretrained on {' '.join(self.trained)}, evaluated on {self.dataset} {self.protocol}"]
         return [f"{' and '.join(self.defaults)} of the checkpoint: {self.dataset} {self.protocol}"] * bool(
@@ -88,13 +95,15 @@ def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | 
     own_dataset, own_protocol, data = training_data(pretrained) if pretrained else (None, None, {})
     trained = (own_dataset, own_protocol) if own_dataset and own_protocol else None
     defaults = []
+    asked = (("data set", dataset, own_dataset), ("protocol", protocol, own_protocol))
+    guessed = tuple(word for word, given, said in asked if pretrained and given is None and said is None)
     if dataset is None and own_dataset:
         defaults.append("data set")
     chosen = dataset or own_dataset or fallback
     if protocol is None and trained and chosen == own_dataset:
         defaults.append("protocol")
         protocol = own_protocol
-    return Place(chosen, protocol or usual_protocol(data_root, chosen), trained, tuple(defaults), data)
+    return Place(chosen, protocol or usual_protocol(data_root, chosen), trained, tuple(defaults), data, guessed)
 
 
 def usual_protocol(data_root, dataset: str) -> str:

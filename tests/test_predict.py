@@ -77,7 +77,7 @@ def test_from_a_few_labelled_clips_to_answers(world, taught):
     assert len(tested) == 12 and about["folds"] == 4 and about["clips"] == 12
     assert about["top1"] == pytest.approx(np.mean([row["right"] == "yes" for row in tested]))
     assert (
-        "4-fold cross-validation" in taught.out
+        "(4 of each): 4-fold cross-validation" in taught.out
         and "clips whose distance to the nearest of 12 training clips" in taught.out
     )
     assert (world / "run/confusion.png").stat().st_size > 5000
