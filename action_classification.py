@@ -31,7 +31,7 @@ from engine.evaluation import Evaluation, data_of, one_by_one
 from engine.features import classifier_content
 from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
-from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery
+from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery, gallery_size
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, prepare_process
 from feeder.evaluation import ClipViews
@@ -107,7 +107,8 @@ def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, f
 
 def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Novelty:
     """What is none of the classes: a gallery of training clips, and the distances of test clips to it."""
-    gallery = replace(train, clips=train.clips.select(choose_gallery(train.clips.labels.cpu().numpy())))
+    chosen = choose_gallery(train.clips.labels.cpu().numpy(), gallery_size(encoder.clip_size))
+    gallery = replace(train, clips=train.clips.select(chosen))
     return Novelty.measured(*(clip_features(encoder, v, quiet=True) for v in (gallery, limited(test, MOST_DISTANCES))))
 
 

@@ -1,10 +1,10 @@
 """Whether a clip is like those that a classifier was trained on: a class "none of them" by distance.
 
 A softmax answers with one of its classes whatever it is asked. So the classifier's file keeps features of training clips (the
-gallery, at most `PER_CLASS` of each class) and the distances of clips that were held out to their nearest gallery clip. A clip
-that is further than all but a given share of those is called none of the classes: the share is what is stated, the distance
-follows from it. (Nearest neighbours for the purpose: Sun et al., Out-of-distribution detection with deep nearest neighbors,
-ICML 2022.)
+gallery, at most `PER_CLASS` of each class, fewer where features are wide) and the distances of clips that were held out to
+their nearest gallery clip. A clip that is further than all but a given share of those is called none of the classes: the
+share is what is stated, the distance follows from it. (Nearest neighbours for the purpose: Sun et al., Out-of-distribution
+detection with deep nearest neighbors, ICML 2022.)
 
 The distance is by cosine, seen from zero and seen from the gallery's mean: the geometric mean of both. Features of one encoder
 have much in common, above all where they are a maximum over time, so that from zero all angles are small and what tells two
@@ -25,6 +25,7 @@ from utils.errors import UserError
 
 NONE = "none of them"
 PER_CLASS = 50  # gallery clips of a class
+PER_CLASS_NUMBERS = 25_600  # and numbers of their features in all, so that classifier files stay small
 MOST_DISTANCES = 2000
 SHARE = 0.05  # of known clips that may be called none of the classes, unless told otherwise
 
@@ -43,7 +44,12 @@ def nearest_distance(features: Tensor, gallery: Tensor) -> Tensor:
     return both.clamp_min(0).sqrt()  # rounding leaves -1e-7 of equal features
 
 
-def choose_gallery(labels: np.ndarray, most: int = PER_CLASS) -> np.ndarray:
+def gallery_size(width: int) -> int:
+    """Gallery clips of a class, for features of so many numbers."""
+    return max(1, min(PER_CLASS, PER_CLASS_NUMBERS // width))
+
+
+def choose_gallery(labels: np.ndarray, most: int) -> np.ndarray:
     """Sorted indices of at most `most` clips of each class. labels (N,). They are drawn, always the same ones of the same
     labels: every n-th of clips whose names go through people and takes may be those of one kind of take only."""
     chosen = []

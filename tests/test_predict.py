@@ -17,7 +17,7 @@ import predict
 from benchmarks import novelty
 from engine.answers import best_classes, softmax
 from engine.few_labels import deal, solve, teach
-from engine.novelty import NONE, Novelty, choose_gallery, cosine_distance, nearest_distance, novelty_of
+from engine.novelty import NONE, Novelty, choose_gallery, cosine_distance, gallery_size, nearest_distance, novelty_of
 from utils import checkpoint as files
 from utils.errors import UserError
 
@@ -247,6 +247,7 @@ def test_the_gallery_is_drawn_from_every_class():
     chosen = choose_gallery(labels, 5)
     assert np.bincount(labels[chosen]).tolist() == [5, 3] and np.array_equal(chosen, np.sort(chosen))
     assert np.array_equal(chosen, choose_gallery(labels, 5)) and len(set(np.diff(chosen[:5]))) > 1
+    assert [gallery_size(width) for width in (64, 512, 1536, 10**6)] == [50, 50, 16, 1]
 
 
 def test_what_distances_were_chosen_by(monkeypatch, capsys):
