@@ -6,8 +6,6 @@ a GPU, rendered there in place. A process among several gives its `rows`: choice
 for these rows, and the mixing partners, which other processes hold, are rendered here from the packed clips.
 """
 
-import sys
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,9 +22,6 @@ from feeder.render import channels_of, render
 from feeder.sampling import OWN_VIEW, PROMPT_USES, StepSamples, ViewSettings, sample_step, uniforms
 from feeder.views import PAPER_VIEWS, VIEWS, Sources
 from utils.skeleton import Layout
-
-_PROBE = [np.empty(1)]
-_FREE = sys.getrefcount(_PROBE[0])  # of an array that only a list holds, as Python counts it
 
 
 @dataclass
@@ -77,28 +72,6 @@ class Batch:
         )
 
 
-class Buffers:
-    """Arrays that are used again once nobody holds them. Fresh memory costs the system a fault and zeros for every page,
-    which was more than half of the time of a batch.
-
-    An array is free when no tensor made from it is left; NumPy counts that, so that a batch may be kept for as long as one
-    likes. Arrays that are never free at the same time add up to the batches that are alive together."""
-
-    def __init__(self):
-        self.arrays: dict[tuple, list[np.ndarray]] = {}
-        self.lock = threading.Lock()
-
-    def empty(self, *shape: int) -> Tensor:
-        """A float32 tensor of this shape with any content."""
-        with self.lock:
-            kept = self.arrays.setdefault(shape, [])
-            for place in range(len(kept)):
-                if sys.getrefcount(kept[place]) == _FREE:
-                    return torch.from_numpy(kept[place])
-            kept.append(np.empty(shape, np.float32))
-            return torch.from_numpy(kept[-1])
-
-
 class Batches:
     """Batches of a run. clips: packed clips; layout: of their joints; rows: the slice of the batch that this process computes
     (default: all of it); own_views: names in feeder.views.VIEWS of further views than the paper's."""
@@ -122,8 +95,6 @@ class Batches:
         self.device, self.dtype = torch.device(device), dtype
         self.parents = torch.tensor(layout.parents, device=clips.frames.device)
         self.num_frame = clips.num_frame.cpu().numpy()
-        plain = clips.frames.device.type == "cpu" and clips.frames.dtype == torch.float32
-        self.buffers = Buffers() if plain else None
         self.rows = rows if rows is not None else slice(0, batch_size)
 
     @property
@@ -139,7 +110,7 @@ class Batches:
 
     def _empty(self, *shape: int) -> Tensor:
         """An uninitialised tensor like the clips' frames."""
-        return self.buffers.empty(*shape) if self.buffers is not None else self.clips.frames.new_empty(shape)
+        return self.clips.frames.new_empty(shape)
 
     def views(self, samples: StepSamples) -> tuple[Tensor, Tensor, Tensor]:
         """The query views of this process's rows, and after them of mixing partners that other processes hold; the key
