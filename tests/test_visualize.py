@@ -22,6 +22,7 @@ from tools import visualize
 from utils import checkpoint as files
 from utils.drawing import (
     PART_COLOURS,
+    _panels,
     animation_frames,
     check_drawing_path,
     draw_animation,
@@ -29,10 +30,9 @@ from utils.drawing import (
     rgb,
     set_stage,
     strip_figure,
-    title_lines,
-    two_lines,
 )
 from utils.errors import UserError
+from utils.plots import drawn_alike
 from utils.skeleton import LAYOUTS, get_layout
 
 SMALL = (
@@ -336,16 +336,22 @@ def test_a_moving_figure_is_on_white_paper_with_a_legend_and_whole_titles(tmp_pa
     draw_animation(tmp_path / "a.gif", [clip] * 2, layout)
     frames, _ = frames_of(tmp_path / "a.gif")
     assert (frames[0][0, 0] == 255).all()
-    width, height = next(animation_frames([clip] * 2, layout, legend=[])).size
+    width, height = animation_frames([clip] * 2, layout, legend=[])[0].size
     assert frames[0].shape[0] > height and frames[0].shape[1] == width
     below = frames[0][height:].astype(int)
     for colour in PART_COLOURS:
         assert (np.abs(below - 255 * rgb(colour)).max(axis=-1) < 12).sum() > 20, colour
-    assert title_lines(["walk", "jump"], 150) == (12, [["walk"], ["jump"]])
-    size, lines = title_lines(["walk", "walk (S001C001P001R001A001)"], 150)
-    assert 9 <= size < 12 and lines == [["walk"], ["walk", "(S001C001P001R001A001)"]]  # smaller before it is cut
-    size, lines = title_lines(["walk", "walk (S001C001P001R001A001_and_more)"], 150)
-    assert size == 9 and lines[0] == ["walk"] and lines[1][1].endswith("…")
+
+
+def test_titles_of_panels_are_in_two_lines_and_cut_after_them():
+    layout, clip = get_layout("kinect_v2_25"), np.random.default_rng(0).normal(size=(3, 3, 25, 1))
+    stage, long = set_stage([clip] * 3, layout), "walk (S001C001P001) " + "and more " * 12
+    figure, panels = drawn_alike(_panels)(stage, ["walk", "walk (S001C001P001)", long], 3, [])
+    shown = [text.get_text() for text in figure.texts]
+    assert shown[0] == "walk" and shown[1].replace("\n", " ") == "walk (S001C001P001)"
+    assert shown[2].endswith("…") and shown[2].count("\n") == 1
+    width = panels[0].get_window_extent().width
+    assert all(text.get_window_extent().width < width for text in figure.texts)
 
 
 def test_a_corrupted_view_says_so(root):
@@ -355,16 +361,6 @@ def test_a_corrupted_view_says_so(root):
         batches = Batches(clips, 8, 0, ViewSettings(corruption=corruption), layout)
         titles = [p.title for p in view_panels(batches, 0, 1, layout, dataset.row.classes)[0]]
         assert ["corrupted" in title for title in titles] == [bool(corruption)] * 2 + [False] * 2
-
-
-def test_titles_are_cut_where_they_do_not_fit():
-    def fits(text):
-        return len(text) <= 8
-
-    assert two_lines("", fits) == [] and two_lines("abc def", fits) == ["abc def"]
-    assert two_lines("abc def ghi", fits) == ["abc def", "ghi"]
-    assert two_lines("abc def ghi jkl mno", fits) == ["abc def", "ghi jkl…"]
-    assert two_lines("abcdefghijk", fits) == ["abcdefg…"]
 
 
 # -- TensorBoard ------------------------------------------------------------------------------------------------------

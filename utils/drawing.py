@@ -12,6 +12,7 @@ colour of the joint, and a colour that is not a number leaves the line out. With
 import os
 import shutil
 import subprocess
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from utils.plots import (
     legend_below,
     literal,
     new_figure,
-    one_font,
     save_figure,
 )
 from utils.skeleton import at
@@ -37,9 +37,10 @@ Z_UP = (2, 1.0)  # (vertical axis, sign) of normalised clips
 SECOND_PERSON = "#b0a0c8"  # every further person is drawn in this one colour, behind person 1
 PANEL = 240  # longer side of an animated panel in pixels, at least
 WIDTH, HIGHEST_PANEL = 640, 420  # pixels that an animation is wide, unless its panels would be higher than this
-INK = (60, 64, 72)  # of the titles
-LARGEST_TITLE, SMALLEST_TITLE = 12, 9  # pixels of an animated panel's title
-LEGEND_SIZE, LEGEND_LINE, LEGEND_DASH = 11, 17, 20  # pixels: letters, a line of the legend, the stroke before a word
+INK = "#3c4048"  # of the titles
+DPI = 100  # of animations
+LEGEND_PAD = 10  # pixels between the panels and the legend below them
+TITLE_BAR, TITLE_SIZE, TITLE_LETTER = 40, 8, 7  # of an animated panel: pixels of two lines, points, pixels a letter
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -144,7 +145,6 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     Arguments and errors are those of `set_stage`; titles: one string a clip, above its row; legend: (words, colour), None =
     that of the body parts where there is no paint."""
     from matplotlib.collections import LineCollection
-    from matplotlib.lines import Line2D
 
     stage = set_stage(clips, layout, paints, turn, up)
     titles = _titles(titles, len(stage.views))
@@ -164,7 +164,7 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
             fontsize=7,
             va="top",
             weight="bold",
-            color="#3c4048",
+            color=INK,
         )
         for column, frame in enumerate(np.linspace(0, max(len(view) - 1, 0), poses).round().astype(int)):
             x = (column + 0.5) * width
@@ -178,10 +178,17 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
     axes.set(xlim=(0, poses * width), ylim=(-len(titles) * row_height, 0), aspect="equal")
     axes.axis("off")
     if entries := _legend(legend, paints, layout, clips):
-        handles = [Line2D([], [], color=colour, lw=2.5) for _, colour in entries]
-        look = {"loc": "outside lower left", "borderpad": 0.2, "borderaxespad": 0.9, "handletextpad": 0.7}
-        legend_below(figure, handles, [words for words, _ in entries], len(entries), **look)
+        _write_legend(figure, entries, loc="outside lower left")
     return figure
+
+
+def _write_legend(figure, entries, loc: str) -> None:
+    """(words, colour) below a figure, which grows by it."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, lw=2.5) for _, colour in entries]
+    look = {"loc": loc, "borderpad": 0.2, "borderaxespad": 0.9, "handletextpad": 0.7}
+    legend_below(figure, handles, [words for words, _ in entries], len(entries), **look)
 
 
 def _legend(legend, paints, layout, clips) -> list[tuple[str, str]]:
@@ -216,116 +223,64 @@ def check_drawing_path(path) -> Path:
     return path
 
 
+@drawn_alike
 def animation_frames(
     clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, legend=None, up=None
 ):
-    """Yields pictures (PIL images, RGB) of all clips beside each other, `columns` in a row, as long as the longest clip; a
+    """Pictures (PIL images, RGB), a frame each, of all clips beside each other, `columns` in a row, as long as the longest clip; a
     shorter one stays at its last frame. Arguments and errors are those of `set_stage` and `strip_figure`."""
+    from matplotlib.collections import LineCollection
+    from PIL import Image
+
     stage = set_stage(clips, layout, paints, turn, up)
-    file, titles = one_font(_titles(titles, len(stage.views)))
-    columns = min(columns, len(titles))
-    fine = 2  # drawn larger and shrunk, because PIL's lines have no smooth edges
-    across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
-    scale = fine * PANEL / (2 * stage.half.max()) * max(1.0, min(WIDTH / (columns * across), HIGHEST_PANEL / high))
-    width, height = (max(int(2 * h * scale / fine), PANEL // 2) for h in stage.half)
-    width = max(width, -(-WIDTH // columns))  # of few slender bodies too
-    bar = 40  # of two lines of title
-    rows = -(-len(titles) // columns)
-    corners = [((i % columns) * width, (i // columns) * (height + bar)) for i in range(len(titles))]
-    words = _legend_places(_legend(legend, paints, layout, clips), columns * width)
-    size = [columns * width, rows * (height + bar) + (LEGEND_LINE * (1 + words[-1][3]) + 4 if words else 0)]
-    size = [n + n % 2 for n in size]  # video wants even numbers
-    ground = _ground(size, fine, titles, corners, width, file)
-    _write_legend(ground, fine, words, rows * (height + bar))
+    titles = _titles(titles, len(stage.views))
+    figure, panels = _panels(stage, titles, min(columns, len(titles)), _legend(legend, paints, layout, clips))
+    lines = [panel.add_collection(LineCollection([], linewidths=2.2, capstyle="round")) for panel in panels]
+    canvas = figure.canvas
+    canvas.draw()
+    ground = canvas.copy_from_bbox(figure.bbox)  # titles and legend, which stay
+    pictures = []
     for frame in range(max(len(view) for view in stage.views)):
-        yield _frame(ground, stage, frame, corners, (width, height), bar, scale, fine, size)
+        canvas.restore_region(ground)
+        for i, (panel, collection, view) in enumerate(zip(panels, lines, stage.views, strict=True)):
+            if len(view):
+                ends, colours = stage.lines(i, min(frame, len(view) - 1))
+                collection.set(segments=ends, color=colours)
+                panel.draw_artist(collection)
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+    return pictures
 
 
-def _font(size: int, file: str | None = None):
-    from PIL import ImageFont
-
-    return ImageFont.truetype(file or one_font([])[0], size)
-
-
-def _legend_places(legend, width: int) -> list[tuple[str, str, int, int]]:
-    """(words, colour, x, line) of each entry, from left to right and in as many lines as a width needs."""
-    places, x, line, font = [], 8, 0, _font(LEGEND_SIZE)
-    for words, colour in legend:
-        needs = LEGEND_DASH + int(font.getlength(words)) + 14
-        if x > 8 and x + needs > width:
-            x, line = 8, line + 1
-        places.append((words, colour, x, line))
-        x += needs
-    return places
-
-
-def _write_legend(ground, fine: int, places, top: int) -> None:
-    from PIL import ImageDraw
-
-    draw, font = ImageDraw.Draw(ground), _font(LEGEND_SIZE * fine)
-    for words, colour, x, line in places:
-        middle = (top + LEGEND_LINE * (line + 0.5)) * fine
-        draw.line([x * fine, middle, (x + LEGEND_DASH - 4) * fine, middle], colour, width=3 * fine)
-        draw.text(((x + LEGEND_DASH) * fine, middle), words, INK, font=font, anchor="lm")
-
-
-def title_lines(titles, width: int, file: str | None = None) -> tuple[int, list[list[str]]]:
-    """(size of the letters, lines of each title) in panels of a width: all as large as the longest title allows, down to
-    SMALLEST_TITLE, where what is too long is cut. file: of the font, None = matplotlib's own."""
-    for points in range(LARGEST_TITLE, SMALLEST_TITLE - 1, -1):
-        font = _font(points, file)
-        cut = [two_lines(title, lambda text, font=font: font.getlength(text) <= width - 12) for title in titles]
-        if all(" ".join(lines) == " ".join(title.split()) for lines, title in zip(cut, titles, strict=True)):
-            break
-    return points, cut
+def _panels(stage: Stage, titles: list[str], columns: int, legend):
+    """(figure, axes of each clip) with titles above and the legend below; an even number of pixels, as video wants."""
+    across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
+    scale = max(1.0, min(WIDTH / (columns * across), HIGHEST_PANEL / high))
+    width, height = (max(int(n * scale), PANEL // 2) for n in (across, high))
+    width = max(width, -(-WIDTH // columns))  # of few slender bodies too
+    rows = -(-len(titles) // columns)
+    figure = new_figure(columns * width / DPI, rows * (height + TITLE_BAR) / DPI)
+    figure.set_layout_engine("none")
+    figure.set_dpi(DPI)
+    if legend:
+        _write_legend(figure, legend, loc="lower left")
+    total = figure.get_size_inches() * DPI + np.array([0, LEGEND_PAD * bool(legend)])
+    total = 2 * np.ceil(total / 2 - 1e-6)
+    figure.set_size_inches(total / DPI)
+    panels = []
+    for i, title in enumerate(titles):
+        left, top = (i % columns) * width, (i // columns) * (height + TITLE_BAR)
+        below = total[1] - top - TITLE_BAR - height
+        panel = figure.add_axes([left / total[0], below / total[1], width / total[0], height / total[1]])
+        half = np.array([width, height]) / 2 * stage.half.max() / (PANEL / 2 * scale)  # what fits at this scale
+        panel.set(xlim=(-half[0], half[0]), ylim=(-half[1], half[1]))
+        panel.axis("off")
+        panels.append(panel)
+        words = textwrap.wrap(literal(title, 120), max(width // TITLE_LETTER, 4), max_lines=2, placeholder="…")
+        place = ((left + 8) / total[0], 1 - (top + 4) / total[1])
+        figure.text(*place, "\n".join(words), fontsize=TITLE_SIZE, va="top", color=INK)
+    return figure, panels
 
 
-def _ground(size, fine: int, titles, corners, width: int, file: str):
-    """An empty frame with the titles, `fine` times the size."""
-    from PIL import Image, ImageDraw
-
-    ground = Image.new("RGB", (size[0] * fine, size[1] * fine), "white")
-    draw = ImageDraw.Draw(ground)
-    points, cut = title_lines(titles, width, file)
-    for lines, (x, y) in zip(cut, corners, strict=True):
-        draw.multiline_text(((x + 8) * fine, (y + 5) * fine), "\n".join(lines), INK, font=_font(points * fine, file))
-    return ground
-
-
-def two_lines(text: str, fits) -> list[str]:
-    """The words of a text in at most two lines that fit; what is too long ends in an ellipsis."""
-    lines, words = [], text.split()
-    while words and len(lines) < 2:
-        number = max((n for n in range(1, len(words) + 1) if fits(" ".join(words[:n]))), default=1)
-        line, words = " ".join(words[:number]), words[number:]
-        if len(lines) == 1 and words or not fits(line):
-            while len(line) > 1 and not fits(line + "…"):
-                line = line[:-1]
-            line += "…"
-        lines.append(line)
-    return lines
-
-
-def _frame(ground, stage: Stage, frame: int, corners, panel, bar: int, scale: float, fine: int, size):
-    from PIL import Image, ImageDraw
-
-    picture = ground.copy()
-    draw = ImageDraw.Draw(picture)
-    for i, (x, y) in enumerate(corners):
-        if not len(stage.views[i]):
-            continue
-        middle = np.array([x + panel[0] / 2, y + bar + panel[1] / 2]) * fine
-        ends, colours = stage.lines(i, min(frame, len(stage.views[i]) - 1))
-        ends = middle + ends * np.array([scale, -scale])
-        for (start, end), colour in zip(ends, (255 * colours).astype(int), strict=True):
-            draw.line([*start, *end], tuple(colour), width=3 * fine)
-            for px, py in (start, end):  # round caps
-                r = 1.5 * fine - 0.5
-                draw.ellipse([px - r, py - r, px + r, py + r], tuple(colour))
-    return picture.resize(tuple(size), Image.Resampling.BOX)
-
-
-@drawn_alike
 def draw_animation(
     path,
     clips,
@@ -341,7 +296,7 @@ def draw_animation(
     """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
 
     Raises UserError for another ending or without ffmpeg, ValueError as `set_stage` and for clips without a frame."""
-    frames = list(animation_frames(clips, layout, titles, paints, turn, columns, legend, up))
+    frames = animation_frames(clips, layout, titles, paints, turn, columns, legend, up)
     save_animation(path, frames, fps)
     return len(frames)
 

@@ -130,16 +130,6 @@ def with_fonts(text: str) -> str:
     return text if drawable(text) else "".join("?" if _lacking(font_for("")[1], _odd(c)) else c for c in text)
 
 
-def one_font(texts: list[str]) -> tuple[str, list[str]]:
-    """(file of a font that has the characters of all the texts, the texts); where there is none, matplotlib's own and a `?`
-    for each character that it lacks."""
-    found = font_for(_odd("…".join(texts) + "…"))
-    if found:
-        return found[1], texts
-    own = font_for("")[1]
-    return own, ["".join("?" if _lacking(own, _odd(c)) else c for c in text) for text in texts]
-
-
 def labels(names, most: int = 40) -> list[str]:
     """Class names for matplotlib as `literal` makes them; the number of a class whose name has characters that no font here
     has."""
