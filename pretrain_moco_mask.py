@@ -27,6 +27,7 @@ import torch
 from tqdm import tqdm
 
 from engine.encoders import encoder_config, sizes_refused
+from engine.fit import milestone_factor
 from engine.graph import CapturedPass, Prefetcher, choose_capture
 from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pace import Pace
@@ -225,7 +226,7 @@ def learning_rate(args, epoch: int, position: int, per_epoch: int) -> float:
     if args.cos:
         rate = args.lr * 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
     else:
-        rate = args.lr * 0.1 ** sum(epoch >= milestone for milestone in args.schedule)
+        rate = args.lr * milestone_factor(args.schedule, epoch)
     return rate * min(1.0, warm)
 
 

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from engine.encoders import build_encoder, frame_of
-from models.encoder import SIZES, EncoderConfig
+from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from utils import checkpoint as files
 from utils.checkpoint_schema import FIELDS
 from utils.errors import UserError
+from utils.names import SIZES
 from utils.run_folder import versions
 
 RUN_FACTS = (

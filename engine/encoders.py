@@ -13,11 +13,12 @@ from engine.setup import Dataset
 from engine.transfer import FrameForm
 from feeder.evaluation import ClipViews, in_order
 from feeder.render import channels_of
-from models.encoder import CHANNELS, SIZES, Encoder, EncoderConfig
+from models.encoder import CHANNELS, Encoder, EncoderConfig
 from models.norm import ViewNorm
 from utils import checkpoint as files
 from utils.distributed import World
 from utils.errors import UserError
+from utils.names import SIZES
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
 ALONE = World()

@@ -39,7 +39,7 @@ from engine.setup import resolve_device
 from engine.transfer import FrameForm, flatten, say_transfer, stand_up
 from feeder.clips import PackedClips
 from feeder.evaluation import ClipViews
-from feeder.render import STREAMS, take_stream
+from feeder.render import take_stream
 from feeder.scale import first_length, trunk_lengths
 from feeder.windows import normalise_windows, orientation, turn_windows
 from models.encoder import Encoder
@@ -47,6 +47,7 @@ from utils import checkpoint as files
 from utils.clip_check import OddClips
 from utils.convert_layout import convert
 from utils.errors import UserError
+from utils.names import STREAMS
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
 BATCH = 64  # clips encoded at once: what is held in memory beside the features
@@ -125,7 +126,7 @@ def _other_layouts(shape, layout: Layout) -> str:
 
 class SkeletonEncoder:
     """An encoder with all that comes before it. encoder: the module, in eval mode, on `device`; layout, persons: of a
-    frame; stream: one of feeder.render.STREAMS, made here of joints; source: the file, for messages; steps: of the
+    frame; stream: one of utils.names.STREAMS, made here of joints; source: the file, for messages; steps: of the
     normalisation; input_layout: of the clips that are given, None = the encoder's."""
 
     def __init__(

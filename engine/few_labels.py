@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.novelty import Novelty, nearest_distance
+from engine.probes import logistic_regression
 from feeder.sampling import epoch_order
 from utils.errors import UserError
 
@@ -24,22 +24,11 @@ def solve(features: Tensor, labels: Tensor, classes: int, penalty: float = PENAL
     """The regression on features (N, D) with labels (N,), as a layer D -> classes of features as they are."""
     x = features.double()
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6) * x.shape[1] ** 0.5
-    x = (x - mean) / spread
-    weight = torch.zeros(classes, x.shape[1], dtype=torch.double, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.double, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(x @ weight.T + bias, labels) + 0.5 * penalty * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    layer = nn.Linear(x.shape[1], classes)
+    weights = logistic_regression((x - mean) / spread, labels, classes, 1 / (penalty * len(x)))
+    layer, weight = nn.Linear(x.shape[1], classes), weights[:-1].T / spread
     with torch.no_grad():
-        layer.weight.copy_(weight / spread)
-        layer.bias.copy_(bias - weight @ (mean / spread))
+        layer.weight.copy_(weight)
+        layer.bias.copy_(weights[-1] - weight @ mean)
     return layer.requires_grad_(False)
 
 

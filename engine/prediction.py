@@ -26,8 +26,8 @@ from feeder.windows import FutureViews
 from models.encoder import Encoder
 from models.future import FutureDecoder
 from utils.errors import UserError
+from utils.names import PREDICTION_MODES
 
-MODES = ("frozen", "tuned", "scratch")
 MILLIMETRES = 1000.0  # of a metre
 TEST_BATCH = 256
 LARGEST_GRADIENT = 1.0  # norm to which gradients are clipped: 25 steps of feedback can make one clip's gradient huge
@@ -151,8 +151,8 @@ def train_predictor(
     """Trains a decoder on an encoder without head, which tuned and scratch change in place, and tests it once at the end.
 
     running: log, say, state and after_step of `fit`, which says what is raised."""
-    if recipe.mode not in MODES:
-        raise ValueError(f"expected a mode of {MODES}, got {recipe.mode!r}")
+    if recipe.mode not in PREDICTION_MODES:
+        raise ValueError(f"expected a mode of {PREDICTION_MODES}, got {recipe.mode!r}")
     training = _Prediction(encoder, train, recipe, seed)
     fit(training, quiet=quiet, **{"title": f"{recipe.mode}, seed {seed}", **running})
     return PredictionOutcome(test_errors(encoder, training.head, test), training.head)

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 
 from engine.encoders import check_same_backbone
 from models.pcm3 import PCM3, RENAMED
-from options.backbones import SIZES
 from utils import checkpoint as files
 from utils.errors import UserError
 from utils.fingerprint import differences
+from utils.names import SIZES
 from utils.run_folder import versions
 
 # Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
-SIDE_BY_SIDE = ("joint_motion", "bone_motion")  # of each joint both
+from utils.names import SIDE_BY_SIDE
+
 CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers; benchmarks/LOG.md has other sizes
 
 

@@ -18,21 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from models import pooling
 from models.backbones import BACKBONES
 from models.norm import RunningUpdates, ViewNorm
+from utils.names import SCALES, SIZES
 
 PROMPT_PLACES = ("before_norm", "after_norm")
-SIZES = (
-    "hidden_size",
-    "num_layers",
-    "width",
-    "depth",
-    "heads",
-    "mlp_ratio",
-    "patch_frames",
-    "tokens",
-    "attention",
-    "causal",
-)
-SCALES = ("none", "trunk")
 CHANNELS = (3, 6)
 LARGEST = {"num_layers": 256, "depth": 256}  # of numbers that a file or a user may give; 65536 where nothing is said
 

@@ -1,6 +1,6 @@
 """From the features of the frames to that of the clip.
 
-A pooling is a word of PARTS, or several joined by `_`, whose features then stand side by side: `last` (what the backbone
+A pooling is a word of POOLS, or several joined by `_`, whose features then stand side by side: `last` (what the backbone
 knows at its end), `mean`, `max`, `min` and `std` over the frames of the clip; `mean_std`, `last_max`, ... Without one, a
 backbone pools in its own way: the last frame where frames know only those before them, as in the paper, the mean where each
 frame sees the whole clip.
@@ -13,7 +13,8 @@ size does not depend on how many frames there were (`first_state`, `step`).
 import torch
 from torch import Tensor
 
-PARTS = ("last", "mean", "max", "min", "std")
+from utils.names import POOLS
+
 TINY = 1e-6  # added to a variance, so that a feature that never changes has a gradient
 LOWEST = -1e30  # below every feature; a number and not -inf, so that it can be exported
 
@@ -21,8 +22,8 @@ LOWEST = -1e30  # below every feature; a number and not -inf, so that it can be 
 def parts_of(pool: str) -> tuple[str, ...]:
     """The parts of a pooling; ValueError for one that is not known, or that names a part twice."""
     parts = tuple(pool.split("_")) if isinstance(pool, str) else ()
-    if not parts or set(parts) - set(PARTS) or len(set(parts)) < len(parts):
-        raise ValueError(f"pooling {pool!r} is not known; give one of {', '.join(PARTS)}, or several, like mean_std")
+    if not parts or set(parts) - set(POOLS) or len(set(parts)) < len(parts):
+        raise ValueError(f"pooling {pool!r} is not known; give one of {', '.join(POOLS)}, or several, like mean_std")
     return parts
 
 

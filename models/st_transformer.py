@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from models.attention import STEPS, Attention, Block, FeedForward, TimePositions, initialise
 from models.backbone import Backbone, check_width, split_persons
+from utils.names import ATTENTION, TOKENS
 from utils.skeleton import Layout
-
-TOKENS = ("joints", "parts")
-ATTENTION = ("factorised", "joint")
 
 
 class FactorisedBlock(nn.Module):

@@ -1,26 +1,15 @@
 """Flags that choose the encoder's backbone and its sizes, shared by pretraining and by every program with a random encoder.
 
 Which backbones there are, which sizes each reads, and their defaults, stand in models.backbones, which these flags cannot
-import (help must be instant); a test holds that the texts here agree. Flags not given are None and become the defaults of
-the backbone; a size that the backbone does not have is refused when the encoder is built.
+import (help must be instant; names that both need are in utils.names); a test holds that the texts here agree. Flags not
+given are None and become the defaults of the backbone; a size that the backbone does not have is refused when the encoder
+is built.
 """
 
 import argparse
 
 from options.common import number, pooling, pooling_or_all, positive, positive_int
-
-SIZES = (
-    "hidden_size",
-    "num_layers",
-    "width",
-    "depth",
-    "heads",
-    "mlp_ratio",
-    "patch_frames",
-    "tokens",
-    "attention",
-    "causal",
-)
+from utils.names import ATTENTION, SCALES, SIZES, TOKENS
 
 
 def multiple_of_16(text: str) -> int:
@@ -98,14 +87,14 @@ def add_backbone_flags(g, every_pooling: bool = False) -> None:
     )
     g.add_argument(
         "--tokens",
-        choices=("joints", "parts"),
+        choices=TOKENS,
         default=None,
         help="st_transformer: a token for each joint (if not given) or for each of the five body parts, which is five times "
         "cheaper",
     )
     g.add_argument(
         "--attention",
-        choices=("factorised", "joint"),
+        choices=ATTENTION,
         default=None,
         help="st_transformer: over the joints, then over time (if not given); or over all tokens of a person at once, which "
         "costs the square of their number",
@@ -132,7 +121,7 @@ def add_backbone_flags(g, every_pooling: bool = False) -> None:
     )
     g.add_argument(
         "--scale-by",
-        choices=("none", "trunk"),
+        choices=SCALES,
         default=None,
         help="what clips are divided by when they are read: nothing (if not given), or trunk: the length of the person's trunk "
         "(median over the clip), so that tall and small people, and units, become alike; arrays and files stay in metres",

@@ -3,7 +3,7 @@
 import argparse
 
 from options import backbones, common
-from options.common import natural, non_negative, number, positive, positive_int
+from options.common import natural, number, positive, positive_int
 
 DEFAULT_DATASET = "ntu60"  # of a random encoder, and of files that do not say theirs
 # what each mode trains with unless told otherwise: lr, batch size, epochs, epochs at which the rate drops
@@ -24,13 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("evaluation")
     common.add_other_data(g)
-    g.add_argument(
-        "--pretrained",
-        default="",
-        metavar="PATH",
-        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q; without it a random "
-        "encoder is evaluated, its input statistics taken from the training split",
-    )
+    without = "; without it a random encoder is evaluated, its input statistics taken from the training split"
+    common.add_encoder(g, without)
     g.add_argument(
         "--mode",
         choices=tuple(RECIPES),
@@ -58,8 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="per_class",
         help="how labelled clips are chosen: the same share of each class (at least one), or of all clips together",
     )
-    g.add_argument("--stream", choices=common.STREAMS, default=None, help="default: that of the checkpoint")
-    common.add_representation(g, "--finetune-skeleton-representation")
     g.add_argument(
         "--cache-features",
         action="store_true",
@@ -85,8 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="EPOCH",
         help="epochs at which the rate drops x0.1; default: 20 50 80 (linear), 50 70",
     )
-    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="momentum of SGD")
-    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
+    common.add_sgd(g, "momentum of SGD")
     g.add_argument("--test-every", type=positive_int, default=5, metavar="N", help="epochs between two tests")
     g = p.add_argument_group("further tests of the trained classifier")
     g.add_argument(
@@ -111,14 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     backbones.add_random_encoder_group(p, every_pooling=True)
     g = common.add_machine_group(p)
     common.add_processes(g)
-    g.add_argument(
-        "--seed",
-        type=natural,
-        nargs="+",
-        default=[42],
-        metavar="SEED",
-        help="one or several; several give mean and standard deviation",
-    )
+    common.add_seeds(g)
     p.first = tuple(
         "--pretrained --mode --dataset --protocol --data-root "
         "--output --label-fraction --epochs --device --seed".split()
@@ -141,6 +126,5 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error("--label-count is of each class; leave --sampling global out, or give --label-fraction")
     if args.cache_features and args.mode != "linear":
         p.error("--cache-features needs a frozen encoder: --mode linear")
-    if len(set(args.seed)) < len(args.seed):
-        p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
+    common.refuse_twice(p, args, "seed")
     return args

@@ -4,10 +4,9 @@ import argparse
 import sys
 
 from options.datasets import PROTOCOLS
+from utils.names import POOLS, STREAMS
 
 REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
-STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
-POOLS = ("last", "mean", "max", "min", "std")  # parts of a pooling; a test holds that models.pooling has the same
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
 
 
@@ -198,6 +197,34 @@ def add_data_group(
         if renders
         else "accepted as in older commands; evaluations render their batches where they use them",
     )
+
+
+def add_encoder(g, without: str, stream: str = "default: that of the checkpoint") -> None:
+    """--pretrained, --stream and the representation of an evaluation; without: what is evaluated where no checkpoint is given."""
+    what = "checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q"
+    g.add_argument(PRETRAINED, default="", metavar="PATH", help=what + without)
+    g.add_argument("--stream", choices=STREAMS, default=None, help=stream)
+    add_representation(g, "--finetune-skeleton-representation")
+
+
+def add_seeds(g) -> None:
+    """--seed of an evaluation that trains."""
+    what = "one or several; several give mean and standard deviation"
+    g.add_argument("--seed", type=natural, nargs="+", default=[42], metavar="SEED", help=what)
+
+
+def refuse_twice(p: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
+    """Ends with a sentence where a list names a value twice."""
+    for name in names:
+        if len(set(getattr(args, name))) < len(getattr(args, name)):
+            given = " ".join(map(str, getattr(args, name)))
+            p.error(f"--{name.replace('_', '-')} names a value twice: {given}")
+
+
+def add_sgd(g, what: str) -> None:
+    """--momentum and --wd of SGD. what: kind of momentum."""
+    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help=what)
+    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
 
 
 def add_other_data(g) -> None:

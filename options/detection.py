@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from options import backbones, common
-from options.common import natural, non_negative, number, positive, positive_int
+from options.common import natural, number, positive, positive_int
 
 DEFAULT_DATASET = "pku_v1"  # of a random encoder, and of files that do not say theirs
 
@@ -62,13 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--protocol", default=None, help=common.protocol_help(None))
     g = p.add_argument_group("detection")
-    g.add_argument(
-        "--pretrained",
-        default="",
-        metavar="PATH",
-        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q; without it a random "
-        "encoder, its input statistics taken from training windows",
-    )
+    without = "; without it a random encoder, its input statistics taken from training windows"
+    common.add_encoder(g, without)
     g.add_argument(
         "--mode",
         choices=tuple(MODES),
@@ -101,8 +96,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="overlaps from which a detection counts as right; published figures are at 0.5; the best epoch is chosen by "
         "mAP_a at the last one",
     )
-    g.add_argument("--stream", choices=common.STREAMS, default=None, help="default: that of the checkpoint")
-    common.add_representation(g, "--finetune-skeleton-representation")
     g.add_argument(
         "--delay",
         type=natural,
@@ -156,8 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FRAMES",
         help=f"frames of a window (or of a training sequence: longer teaches more patience); default: {_by_mode('length')}",
     )
-    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="of SGD (Nesterov)")
-    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
+    common.add_sgd(g, "of SGD (Nesterov)")
     g.add_argument(
         "--test-every",
         type=natural,
@@ -175,14 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
-    g.add_argument(
-        "--seed",
-        type=natural,
-        nargs="+",
-        default=[42],
-        metavar="SEED",
-        help="one or several; several give mean and standard deviation",
-    )
+    common.add_seeds(g)
     p.first = tuple(
         "--pretrained --mode --dataset --protocol --data-root --output --lr --epochs --device --seed".split()
     )
@@ -205,6 +190,5 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error("--momentum 0: Nesterov's SGD needs a momentum, usually 0.9")
     if args.mode == "sequence" and args.delay >= args.length:
         p.error(f"--delay {args.delay} must be shorter than the training sequences, --length {args.length}")
-    if len(set(args.seed)) < len(args.seed):
-        p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
+    common.refuse_twice(p, args, "seed")
     return args

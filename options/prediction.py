@@ -4,9 +4,9 @@ import argparse
 
 from options import backbones, common
 from options.common import natural, positive, positive_int
+from utils.names import PREDICTION_MODES
 
 DEFAULT_DATASET = "ntu60"  # of a random encoder, and of files that do not say theirs
-MODES = ("frozen", "tuned", "scratch")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,16 +19,11 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("prediction")
     common.add_other_data(g)
-    g.add_argument(
-        "--pretrained",
-        default="",
-        metavar="PATH",
-        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q; without it `frozen` is a "
-        "random encoder, its input statistics taken from the training split",
-    )
+    without = "; without it `frozen` is a random encoder, its input statistics taken from the training split"
+    common.add_encoder(g, without, "of the encoder; default: that of the checkpoint")
     g.add_argument(
         "--encoder-mode",
-        choices=MODES,
+        choices=PREDICTION_MODES,
         nargs="+",
         default=["frozen"],
         help="frozen: the encoder stays as it is (checked), the decoder is trained; tuned: both are trained from --pretrained; "
@@ -56,10 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FRAME",
         help="predicted frames at which the error is printed, counted from 1",
     )
-    g.add_argument(
-        "--stream", choices=common.STREAMS, default=None, help="of the encoder; default: that of the checkpoint"
-    )
-    common.add_representation(g, "--finetune-skeleton-representation")
     common.add_output(g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL")
     common.add_resume(g)
     g.add_argument("--pictures", type=natural, default=3, metavar="N", help="test clips to draw; 0 draws none")
@@ -76,14 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--decoder-size", type=positive_int, default=256, help="hidden size of the decoder's GRU")
     backbones.add_random_encoder_group(p)
     g = common.add_machine_group(p)
-    g.add_argument(
-        "--seed",
-        type=natural,
-        nargs="+",
-        default=[42],
-        metavar="SEED",
-        help="one or several; several give mean and standard deviation",
-    )
+    common.add_seeds(g)
     p.first = tuple(
         "--pretrained --encoder-mode --dataset --protocol --data-root "
         "--output --observe --predict --device --seed".split()
@@ -99,7 +83,5 @@ def parse_args(argv=None) -> argparse.Namespace:
         p.error(f"--horizons {max(args.horizons)} is beyond the {args.predict} frames of --predict")
     if "tuned" in args.encoder_mode and not args.pretrained:
         p.error("--encoder-mode tuned needs --pretrained; scratch trains a random encoder")
-    for flag in ("encoder_mode", "seed", "horizons"):
-        if len(set(getattr(args, flag))) < len(getattr(args, flag)):
-            p.error(f"--{flag.replace('_', '-')} names a value twice: {' '.join(map(str, getattr(args, flag)))}")
+    common.refuse_twice(p, args, "encoder_mode", "seed", "horizons")
     return args

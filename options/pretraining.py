@@ -4,9 +4,9 @@ import argparse
 
 from options import backbones, common, recipes
 from options.common import natural, non_negative, number, positive, positive_int, share
+from utils.names import CONTRASTS
 
 EXPERIMENTS = ("PCM3_wprompt", "PCM3_woprompt")
-CONTRASTS = ("query", "masked", "predicted", "mixed")
 
 
 def build_parser() -> argparse.ArgumentParser:

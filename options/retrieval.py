@@ -17,12 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
     g = p.add_argument_group("features")
     common.add_other_data(g)
-    g.add_argument(
-        "--pretrained",
-        default="",
-        metavar="PATH",
-        help="checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q",
-    )
+    common.add_encoder(g, "", "default: that of the checkpoint, without one joint")
     g.add_argument(
         "--raw-joints",
         action="store_true",
@@ -42,10 +37,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep the features of both splits as features.npz in the run folder, to try other k without encoding again; "
         "8 kB a clip at the usual width of 2048",
     )
-    g.add_argument(
-        "--stream", choices=common.STREAMS, default=None, help="default: that of the checkpoint, without one joint"
-    )
-    common.add_representation(g, "--finetune-skeleton-representation")
     g = p.add_argument_group("retrieval")
     g.add_argument(
         "--knn",
@@ -112,8 +103,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.pool and (args.raw_joints or args.features):
         p.error("--pool is of an encoder; leave it out where none is run")
     args.seed = args.seed or [DEFAULT_SEED]
-    if len(set(args.seed)) < len(args.seed):
-        p.error(f"--seed names a seed twice: {' '.join(map(str, args.seed))}")
+    common.refuse_twice(p, args, "seed")
     if args.save_features and len(args.seed) > 1:
         p.error("--save-features keeps the features of one encoder; give one --seed")
     return args

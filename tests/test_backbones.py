@@ -20,7 +20,7 @@ from engine.encoders import fit_norm, random_encoder
 from models.attention import Attention
 from models.backbones import BACKBONES
 from models.bigru import BidirectionalGRU
-from models.encoder import SIZES, Encoder, EncoderConfig
+from models.encoder import Encoder, EncoderConfig
 from models.norm import RunningUpdates, ViewNorm
 from models.pcm3 import PCM3, PCM3Config
 from models.stgcn import neighbours
@@ -215,7 +215,6 @@ def test_several_processes_may_have_any_backbone():
 
 
 def test_the_flags_know_what_the_registry_knows():
-    assert flags.SIZES == SIZES
     actions = {a.dest: a for a in build_parser()._actions}
     for name, row in BACKBONES.items():
         assert name in actions["backbone"].help

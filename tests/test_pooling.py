@@ -85,7 +85,6 @@ def test_what_is_no_pooling_is_refused():
         EncoderConfig(channels=4)
     with pytest.raises(ValueError, match="mlp is off"):
         EncoderConfig(mlp=False, head_norm=True)
-    assert common.POOLS == pooling.PARTS
 
 
 # -- negatives and head -----------------------------------------------------------------------------------------------

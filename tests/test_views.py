@@ -10,8 +10,9 @@ from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
-from feeder.render import STREAMS, centre_crop, channels_of
+from feeder.render import centre_crop, channels_of
 from feeder.sampling import ViewSettings, sample_bodies, turn_and_scale, uniforms
+from utils.names import STREAMS
 from utils.skeleton import KINECT_V2, LAYOUTS, at
 
 

@@ -27,7 +27,6 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import atomic_write, check_text, dump_pickle, load_json, load_pickle, map_npy, save_npy, write_json
 
-SPLITS = ("train", "val")
 SIDECAR = "preparation.json"
 FRAMES = 300  # of the released preparation; a folder may hold another number
 

@@ -14,8 +14,8 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import ArrayArchive, atomic_write
 from utils.fingerprint import from_text, to_text
+from utils.names import SPLITS
 
-SPLITS = ("train", "val")
 _TEXTS = ("encoder", "stream", "dataset", "protocol")
 
 
