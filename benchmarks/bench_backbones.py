@@ -28,11 +28,12 @@ from benchmarks import common
 from benchmarks.bench_step import PASSES, random_batch
 from engine.step import compute_gradients
 from models.backbones import BACKBONES
-from models.encoder import SIZES, Encoder, EncoderConfig
+from models.encoder import Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import ForwardGRU
 from utils.errors import UserError, run
 from utils.memory import keep_freed_memory
+from utils.names import SIZES
 
 FRAMES = 64
 PRODUCT = (1024, 3072)  # inner size and columns of the product whose rate is the machine's

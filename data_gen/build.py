@@ -34,12 +34,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen.normalise import EVERY_STEP, STEPS, normalise
-from utils.arrays import FRAMES, SPLITS, Rows, SplitWriter, publish, write_row
+from utils.arrays import FRAMES, Rows, SplitWriter, publish, write_row
 from utils.clip_check import OddClips, clip_faults, in_words
 from utils.convert_layout import conversion, convert
 from utils.errors import UserError
 from utils.files import check_text
 from utils.machine import default_workers
+from utils.names import SPLITS
 from utils.skeleton import Layout
 
 try:

@@ -23,11 +23,12 @@ import numpy as np
 
 from data_gen.build import coordinates_checksum
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
-from utils.arrays import SPLITS, Split, open_split, split_files
+from utils.arrays import Split, open_split, split_files
 from utils.clip_check import OddClips, clip_faults
 from utils.drawing import Z_UP, draw_clips
 from utils.errors import UserError, run
 from utils.files import load_json, map_npy
+from utils.names import SPLITS
 from utils.plots import check_picture_path
 from utils.skeleton import LAYOUTS, Layout, at, get_layout
 

@@ -46,9 +46,9 @@ from data_gen.from_files import (
 )
 from data_gen.normalise import parse_steps
 from options.datasets import DATASETS
-from utils.arrays import SPLITS
 from utils.errors import UserError, run, warn
 from utils.files import MAX_UNPACKED, ArrayArchive, load_json, map_npy, read_npy, read_text
+from utils.names import SPLITS
 
 AXES = {3: "TVC", 4: "MTVC"}
 LIST_NAMES = ("clips.csv", "clips.json")

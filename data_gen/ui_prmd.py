@@ -35,10 +35,11 @@ from data_gen.build import BeingWritten, build_dataset
 from data_gen.from_pyskl import check_keypoint, read_file
 from data_gen.untrimmed import write_untrimmed
 from options.datasets import DATASETS
-from utils.arrays import SIDECAR, SPLITS, split_files
+from utils.arrays import SIDECAR, split_files
 from utils.errors import UserError, run
 from utils.files import atomic_write, load_json
 from utils.machine import default_workers
+from utils.names import SPLITS
 from utils.skeleton import KINECT_V2
 
 PACKED = Path(__file__).with_name("ui_prmd.xz")
