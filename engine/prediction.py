@@ -117,7 +117,7 @@ class _Prediction(Training):
     clip = LARGEST_GRADIENT
 
     def __init__(self, encoder: Encoder, train: FutureViews, recipe: PredictionRecipe, seed: int):
-        decoder = new_decoder(encoder.feature_size, train.clips.joints, recipe.hidden_size, seed)
+        decoder = new_decoder(encoder.clip_size, train.clips.joints, recipe.hidden_size, seed)
         groups = [{"params": list(decoder.to(train.device, train.dtype).parameters()), "lr": recipe.lr}]
         frozen = recipe.mode == "frozen"
         if not frozen:

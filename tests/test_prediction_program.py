@@ -171,6 +171,13 @@ def test_frozen_is_frozen_and_the_others_are_not(mode):
     assert (moved(encoder, before) == []) == (mode == "frozen")
 
 
+def test_an_encoder_that_pools_several_features_side_by_side():
+    config = EncoderConfig(layout=LAYOUT.name, joints=15, hidden_size=16, num_layers=1, pool="last_max")
+    encoder = random_encoder(config, 0)
+    outcome = train_predictor(encoder, tiny_views(), tiny_views(), PredictionRecipe(epochs=1), 0, quiet=True)
+    assert outcome.decoder.start.in_features == encoder.clip_size == 64
+
+
 def test_one_changed_weight_of_a_frozen_encoder_is_caught():
     encoder = tiny_encoder()
 
