@@ -264,7 +264,7 @@ def test_two_dimensions_through_every_program(root, tmp_path, monkeypatch):
     ran = call(
         pretrain_moco_mask.main,
         f"--data-root {root} --pre-dataset flat --checkpoint-path {tmp_path}/pre --epochs 1 --batch-size 8 --contrast-k 16 --topk "
-        "16 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --threads 1 --knn-every 1 --backbone gru",
+        "16 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --threads 1 --knn-every 1 --recipe paper",
     )
     assert ran.status == 0, ran.err
     path = tmp_path / "pre" / files.LAST
