@@ -8,6 +8,7 @@ not train (the recipe for small sets neither hides nor predicts) is neither told
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -46,6 +47,7 @@ MARKS = {  # what a colour of the figure means
     "predicted": ("orange", "predicted"),
     "partner": ("violet", "of the other clip"),
 }
+FREE = {"random": "a random encoder at best", "raw": "raw joints or bones at best"}
 MOMENTS = (0.3, 0.75)  # of the clip, drawn below each other
 HIDDEN = "#9aa1ad"
 COLOURS = {"corrupted": "#c0392b", "hidden": HIDDEN, "predicted": PREDICTED, "partner": "#7b3fb5"}
@@ -54,29 +56,40 @@ BATCH = 32
 TURN = np.radians(30.0)
 
 
-def _beside_baselines(result: dict) -> str:
-    """The pretrained row with the best 1-NN beside the best row that needs no pretraining; '' where one of them is missing."""
-    best: dict[str, tuple[float, str]] = {}
+def _beside_baselines(result: dict, folders=()) -> str:
+    """The pretrained row with the best 1-NN, of a run of the page (their folders) where there is one, beside the best random
+    encoder and the best of raw joints or bones; '' where the first or both others are missing."""
+    best: dict[str, tuple[bool, float, str]] = {}
     for row in result["rows"] if isinstance(result.get("rows"), list) else []:
         figures = row.get("cosine") if isinstance(row, dict) else None
         value = figures.get("mean") if isinstance(figures, dict) else None
-        if is_number(value) and value > best.get(str(row.get("kind")), (-1.0, ""))[0]:
-            best[str(row.get("kind"))] = value, str(row.get("name"))
-    if not {"pretrained", "label-free"} <= best.keys():
+        if is_number(value):
+            name, kind = str(row.get("name")), str(row.get("kind"))
+            kind = ("random" if name.startswith("random") else "raw") if kind == "label-free" else kind
+            own = kind == "pretrained" and _is_of(name, folders)
+            best[kind] = max(best.get(kind, (False, -1.0, "")), (own, value, name))
+    others = [f"{words} {100 * best[kind][1]:.1f} % ({best[kind][2]})" for kind, words in FREE.items() if kind in best]
+    if "pretrained" not in best or not others:
         return ""
-    (share, name), (other, baseline) = best["pretrained"], best["label-free"]
+    _, share, name = best["pretrained"]
     return (
         f"The nearest neighbour by an encoder that learned without labels ({name}) names {100 * share:.1f} % of the test clips of "
-        f"{result.get('dataset')} {result.get('protocol')} rightly; the best that needs no pretraining ({baseline}) "
-        f"{100 * other:.1f} %."
+        f"{result.get('dataset')} {result.get('protocol')} rightly; {' and '.join(others)}."
     )
+
+
+def _is_of(name: str, folders) -> bool:
+    """Whether a row ("pretrained FOLDER/FILE, POOLING") is of a file in one of the folders, as far as its path tells."""
+    parts = Path(name.removeprefix("pretrained ").rsplit(", ", 1)[0]).parent.parts
+    return bool(parts) and any(Path(folder).absolute().parts[-len(parts) :] == parts for folder in folders)
 
 
 def headline(runs: list[RunRecord]) -> str:
     """The result in one sentence: pretrained against the best of the honest baselines where they were run (engine.baselines),
     else against random and raw joints, of the first data set that has them; '' where nothing was evaluated."""
+    folders = [run.path for run in runs if run.program == "pretrain_moco_mask"]
     for run in runs:
-        if (run.result or {}).get("task") == "baselines" and (said := _beside_baselines(run.result)):
+        if (run.result or {}).get("task") == "baselines" and (said := _beside_baselines(run.result, folders)):
             return said
     linear, nearest = {}, {}
     for run in runs:

@@ -414,7 +414,9 @@ def test_the_sentence_compares_only_what_was_measured_on_the_same_clips():
     def run(task, encoder, share, dataset="a"):
         summary = {"last": {"top1": {"mean": share}}} if "linear" in task else {"knn": {"1": {"mean": share}}}
         return SimpleNamespace(
-            result={"task": task, "dataset": dataset, "protocol": "p", "encoder": encoder, "summary": summary}
+            result={"task": task, "dataset": dataset, "protocol": "p", "encoder": encoder, "summary": summary},
+            program="",
+            path="x",
         )
 
     linear, nearest, raw = "classification/linear", "retrieval", "no encoder: joint coordinates"
@@ -428,7 +430,7 @@ def test_the_sentence_compares_only_what_was_measured_on_the_same_clips():
         "A linear classifier on the pretrained encoder names 77.0 % of the test clips of a p rightly, with random weights 50.0 % "
         "and the nearest neighbour by raw joints 60.0 %."
     )
-    assert headline(runs[:3]) == "" and headline([SimpleNamespace(result=None)]) == ""
+    assert headline(runs[:3]) == "" and headline([SimpleNamespace(result=None, program="", path="x")]) == ""
 
 
 def test_the_sentence_holds_the_honest_baselines_where_they_were_run():
@@ -440,8 +442,14 @@ def test_the_sentence_holds_the_honest_baselines_where_they_were_run():
         return {"name": name, "kind": kind, "cosine": {"mean": share}}
 
     rows = [row("raw", "label-free", 0.4), row("bones", "label-free", 0.5), row("with labels", "supervised", 0.99), 3]
-    result = {"task": "baselines", "dataset": "a", "protocol": "p", "rows": [*rows, row("P, max", "pretrained", 0.45)]}
-    said = headline([SimpleNamespace(result=None), SimpleNamespace(result=result)])
-    assert "(P, max) names 45.0 % of the test clips of a p" in said and "(bones) 50.0 %" in said
+    rows += [row("random encoder, max", "label-free", 0.45)]
+    rows_of_all = [*rows, row("pretrained P, max", "pretrained", 0.6), row("pretrained r/p/c.tar", "pretrained", 0.55)]
+    result = {"task": "baselines", "dataset": "a", "protocol": "p", "rows": rows_of_all}
+    runs = [SimpleNamespace(result=None, program="", path="x"), SimpleNamespace(result=result, program="", path="b")]
+    said = headline(runs)
+    assert "(pretrained P, max) names 60.0 % of the test clips of a p rightly; a random encoder at best 45.0 %" in said
+    assert said.endswith("raw joints or bones at best 50.0 % (bones).")
+    shown = SimpleNamespace(result=None, program="pretrain_moco_mask", path="r/p")  # the run that the page is about
+    assert "(pretrained r/p/c.tar) names 55.0 %" in headline([shown, *runs])
     for odd in (rows, None, [{"kind": "pretrained", "cosine": [1]}]):
-        assert headline([SimpleNamespace(result={**result, "rows": odd})]) == ""
+        assert headline([SimpleNamespace(result={**result, "rows": odd}, program="", path="b")]) == ""
