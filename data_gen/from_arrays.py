@@ -33,18 +33,16 @@ from data_gen.from_files import (
     add_labels_flag,
     add_layout_flag,
     add_unpacked_flag,
-    check_common_flags,
+    build_flags,
     class_number,
     from_zero,
-    layouts_of,
     make_target,
-    read_class_names,
+    own_flags,
+    reader_parser,
     say_what_was_done,
-    unpacked_bytes,
     warn_of_empty_classes,
     write_description,
 )
-from data_gen.normalise import parse_steps
 from options.datasets import DATASETS
 from utils.errors import UserError, run, warn
 from utils.files import MAX_UNPACKED, ArrayArchive, load_json, map_npy, read_npy, read_text
@@ -307,11 +305,7 @@ def convert(
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.from_arrays",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__,
-    )
+    parser = reader_parser("from_arrays", __doc__)
     parser.add_argument("source", help="folder of .npy clips, or one .npz of them")
     parser.add_argument(
         "--name",
@@ -347,27 +341,14 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    check_common_flags(args.frames, args.workers)
-    if args.persons is not None and args.persons < 1:
-        raise UserError(f"--persons {args.persons}: expected at least 1")
-    layout, came_as = layouts_of(args.layout, args.as_layout)
     target, report = convert(
         args.source,
         args.data_root,
         args.name,
         list_file=args.list,
-        layout=layout,
-        came_as=came_as,
-        persons=args.persons,
         axes=parse_axes(args.axes) if args.axes else "",
-        classes=read_class_names(args.classes) if args.classes else None,
-        first=args.labels_from,
-        limit=unpacked_bytes(args.max_unpacked),
-        steps=parse_steps(args.normalise),
-        frames=args.frames,
-        workers=args.workers,
-        on_bad=args.on_bad,
-        strict=args.strict,
+        **own_flags(args),
+        **build_flags(args),
     )
     print(say_what_was_done(target, report))
 

@@ -30,14 +30,14 @@ from data_gen.build import build_dataset, building_folder
 from data_gen.from_files import (
     add_common_flags,
     add_labels_flag,
-    check_common_flags,
+    build_flags,
     first_label,
     make_target,
+    reader_parser,
     say_what_was_done,
     warn_of_empty_classes,
     write_description,
 )
-from data_gen.normalise import parse_steps
 from options.datasets import DATASETS, MAX_CLASSES, PROTOCOLS
 from utils.errors import UserError, run
 from utils.files import check_regular, read_npy_header, reading_archive
@@ -254,11 +254,7 @@ def convert(files: dict[str, str], data_root, name: str, labels_from: int | None
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.from_ctrgcn",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__,
-    )
+    parser = reader_parser("from_ctrgcn", __doc__)
     parser.add_argument(
         "files", nargs="+", metavar="FILE.npz", help="one file for each protocol, in one call or several"
     )
@@ -283,7 +279,7 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    check_common_flags(args.frames, args.workers)
+    build = build_flags(args)
     protocols = args.protocol or [guess_protocol(path) for path in args.files]
     if len(protocols) != len(args.files):
         raise UserError(f"{len(args.files)} files, but --protocol names {len(protocols)}; give one for each file")
@@ -294,11 +290,7 @@ def main(argv=None) -> None:
         args.data_root,
         args.name,
         args.labels_from,
-        steps=parse_steps(args.normalise),
-        frames=args.frames,
-        workers=args.workers,
-        on_bad=args.on_bad,
-        strict=args.strict,
+        **build,
     )
     print(say_what_was_done(target, report))
 

@@ -314,6 +314,36 @@ def layouts_of(layout: str | None, as_layout: str | None) -> tuple[str | None, L
     return as_layout, source
 
 
+def own_flags(args: argparse.Namespace) -> dict:
+    """What layout, persons, classes and labels of the readers' flags ask for; UserError unless they make sense."""
+    if args.persons is not None and args.persons < 1:
+        raise UserError(f"--persons {args.persons}: expected at least 1")
+    layout, came_as = layouts_of(args.layout, args.as_layout)
+    return {
+        "layout": layout,
+        "came_as": came_as,
+        "persons": args.persons,
+        "classes": read_class_names(args.classes) if args.classes else None,
+        "first": args.labels_from,
+        "limit": unpacked_bytes(args.max_unpacked),
+    }
+
+
+def build_flags(args: argparse.Namespace) -> dict:
+    """What `add_common_flags` asks for, for `build_dataset`; UserError unless the numbers make sense."""
+    check_common_flags(args.frames, args.workers)
+    kept = {name: getattr(args, name) for name in ("frames", "workers", "on_bad", "strict")}
+    return {"steps": parse_steps(args.normalise), **kept}
+
+
+def reader_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a program of data_gen."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        prog=f"python -m data_gen.{name}", formatter_class=formatter, description=description
+    )
+
+
 def check_common_flags(frames: int, workers: int | None) -> None:
     """UserError unless the numbers make sense."""
     if frames < 1:

@@ -351,11 +351,10 @@ def label_wishes_of(args) -> LabelWishes:
     )
 
 
-def main(argv=None) -> None:
-    args = parse(argv)
-    check_flags(args)
+def convert_by(args: argparse.Namespace, source) -> None:
+    """Makes the data set that the flags ask for out of a source of poses, and says what was done."""
     target, report, lines = convert(
-        args.source,
+        source,
         args.data_root,
         args.name,
         wishes=wishes_of(args),
@@ -369,6 +368,12 @@ def main(argv=None) -> None:
     )
     print("\n".join(lines))
     print(say_what_was_done(target, report))
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
+    check_flags(args)
+    convert_by(args, args.source)
 
 
 if __name__ == "__main__":

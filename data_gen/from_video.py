@@ -23,9 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen import from_poses
-from data_gen.from_files import add_common_flags, say_what_was_done
+from data_gen.from_files import add_common_flags
 from data_gen.poses.forms import VIDEOS
-from data_gen.poses.mend import Mending
 from utils.errors import UserError, run
 from utils.files import atomic_write, check_regular, load_json, write_json
 
@@ -226,21 +225,7 @@ def main(argv=None) -> None:
     print(f"poses: {folder}")
     if args.only_poses:
         return
-    target, report, lines = from_poses.convert(
-        folder,
-        args.data_root,
-        args.name,
-        wishes=from_poses.wishes_of(args),
-        mending=Mending(args.min_score, args.max_gap, args.persons, args.fps, args.source_fps),
-        labels=from_poses.label_wishes_of(args),
-        normalise=args.normalise,
-        frames=args.frames,
-        workers=args.workers,
-        on_bad=args.on_bad,
-        strict=args.strict,
-    )
-    print("\n".join(lines))
-    print(say_what_was_done(target, report))
+    from_poses.convert_by(args, folder)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from models.encoder import Encoder, EncoderConfig
 from options.backbones import encoder_flags
 from utils import checkpoint as files
 from utils.distributed import refuse_several
-from utils.errors import UserError, run
+from utils.errors import run
 from utils.files import atomic_write
 from utils.metrics import summarise
 from utils.run_folder import RunFolder
@@ -385,15 +385,9 @@ def main(argv=None) -> int:
     data = data_of(*comparison.views("joint", "none"))
     other = check_own_data(place, data, args.evaluate_on_other_data)
     path = args.checkpoint_path or place.default_folder("baselines", "joint")
-    folder = RunFolder(path, "baselines", vars(args), data=data)
-    try:
+    with RunFolder(path, "baselines", vars(args), data=data) as folder:
         folder.say(f"encoders in {words}")
         compare(args, place, comparison, pretrained, other, folder)
-    except UserError as error:
-        folder.say(f"error: {error}", show=False)
-        raise
-    finally:
-        folder.close()
     return 0
 
 

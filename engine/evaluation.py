@@ -264,14 +264,14 @@ class Evaluation:
         path = Path(args.checkpoint_path or self.place.default_folder(task, self.stream), below)
         args.checkpoint_path = str(path)
         if not hasattr(args, "resume"):
-            with _closing(RunFolder(path, program, vars(args), data=data)) as opened:
+            with RunFolder(path, program, vars(args), data=data) as opened:
                 yield opened
             return
         with StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop:
             self.progress = Progress(path, vars(args), stop, world, data)
             kept = ALL_STEPS if args.resume == "auto" and self.progress.resume() else None
             opened = world.on_main(lambda: self._open(program, kept)) or QuietFolder(path)
-            with _closing(opened):
+            with opened:
                 try:
                     yield opened
                 except Stopped:
@@ -309,18 +309,6 @@ class Evaluation:
         """The head of result.json."""
         where = (self.place.dataset, self.place.protocol)
         return result_head(task, *where, self.title, self.stream, features, self.pretraining, self.data)
-
-
-@contextmanager
-def _closing(folder):
-    """Closes a run folder at the end; a user's mistake is kept in its log."""
-    try:
-        yield folder
-    except UserError as error:
-        folder.say(f"error: {error}", show=False)
-        raise
-    finally:
-        folder.close()
 
 
 def one_by_one(args, evaluate) -> int:

@@ -77,7 +77,19 @@ def _leave_disk_errors_to_the_caller() -> None:
     threading.excepthook = hook
 
 
-class QuietFolder:
+class _Closing:
+    """A folder that `with` closes; a user's mistake that ends the block is kept in its log."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _, error, __) -> None:
+        if isinstance(error, UserError):
+            self.say(f"error: {error}", show=False)
+        self.close()
+
+
+class QuietFolder(_Closing):
     """The run folder for processes beside the main one: nothing is printed or written."""
 
     def __init__(self, path):
@@ -104,8 +116,8 @@ def own_folder(path, program: str) -> Ownership:
         raise UserError(f"run folder {describe_os_error(error)}") from None
 
 
-class RunFolder:
-    """The folder of one run of one program, which owns it until `close`. Raises UserError when it cannot be made or written
+class RunFolder(_Closing):
+    """The folder of one run of one program, which owns it until `close`, or the end of a `with`. Raises UserError when it cannot be made or written
     to, or another process writes there. owner: where the folder has been taken before (`own_folder`); data: fingerprints
     of what is read, for arguments.json."""
 
