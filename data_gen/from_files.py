@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.build import BuildReport
-from data_gen.normalise import STEPS
+from data_gen.normalise import STEPS, parse_steps
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES
 from utils.convert_layout import say_conversion

@@ -117,9 +117,9 @@ def own_folder(path, program: str) -> Ownership:
 
 
 class RunFolder(_Closing):
-    """The folder of one run of one program, which owns it until `close`, or the end of a `with`. Raises UserError when it cannot be made or written
-    to, or another process writes there. owner: where the folder has been taken before (`own_folder`); data: fingerprints
-    of what is read, for arguments.json."""
+    """The folder of one run of one program, which owns it until `close`, or the end of a `with`. Raises UserError when it
+    cannot be made or written to, or another process writes there. owner: where the folder has been taken before
+    (`own_folder`); data: fingerprints of what is read, for arguments.json."""
 
     def __init__(
         self,
