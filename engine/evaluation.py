@@ -4,7 +4,7 @@ encoder, both splits, run folder, the head of result.json, and going on after a 
     work = Evaluation(args, "ntu60")                 # settles and checks; nothing is written yet
     train, test = work.views()
     with work.folder("action_retrieval", "retrieval", data_of(train, test)) as folder:
-        work.say_place(test.clips.names)
+        work.say_place(folder, test.clips.names)
         folder.write_json("result.json", work.result("retrieval", "centre crop") | {...})
     return work.status
 
