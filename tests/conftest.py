@@ -25,3 +25,14 @@ def checksum_of(data) -> str:
 def golden() -> Path:
     """Numbers computed by the released code; another folder of the same format may be given by PCM3_GOLDEN."""
     return Path(os.environ.get("PCM3_GOLDEN", ROOT / "tests" / "golden"))
+
+
+@pytest.fixture(scope="module")
+def data(request, tmp_path_factory) -> Path:
+    """A folder with a tiny data set for the tests of one file, which may say what it is like: TINY_DATASET,
+    arguments of make_tiny.write_tiny_dataset by name."""
+    from make_tiny import write_tiny_dataset
+
+    root = tmp_path_factory.mktemp("data")
+    write_tiny_dataset(root, **getattr(request.module, "TINY_DATASET", {"train": 17, "frames": 120}))
+    return root

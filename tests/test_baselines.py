@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from make_checkpoint import SMALL, content_of, new_model
-from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 from engine import baselines, label_curve, results
@@ -20,12 +19,7 @@ from feeder.batches import Batches
 from utils import checkpoint as files
 from utils.errors import UserError
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, persons=1, train=32, val=16, frames=120)
-    return root
+TINY_DATASET = dict(persons=1, train=32, val=16, frames=120)
 
 
 @pytest.fixture(scope="module")

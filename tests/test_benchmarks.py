@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_tiny import write_tiny_dataset
 from programs import call
 
 from models.recurrent import RUNS
@@ -40,12 +39,8 @@ KEYS = {  # of the JSON line, one figure of each
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder with a tiny data set of UI-PRMD's name, so that the real one is not made."""
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, "ui_prmd", ("xsub",), train=20, val=10, classes=10, persons=1, frames=120)
-    return root
+# Of UI-PRMD's name, so that the real one is not made.
+TINY_DATASET = dict(name="ui_prmd", protocols=("xsub",), train=20, val=10, classes=10, persons=1, frames=120)
 
 
 def test_each_has_a_command():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import action_classification
@@ -62,11 +61,7 @@ def no_matplotlib(monkeypatch):
     monkeypatch.setattr(plots, "import_matplotlib", missing)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, frames=120)
-    return root
+TINY_DATASET = dict(frames=120)
 
 
 SMALL = "--hidden-size 16 --num-layers 1 --threads 1 --device cpu"

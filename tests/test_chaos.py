@@ -27,13 +27,6 @@ LIMIT_SECONDS = 1800  # a hang; on a quiet machine the test takes some minutes
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=17, frames=120)
-    return root
-
-
 def command(data, run_folder, more=""):
     return (
         f"--data-root {data} --pre-dataset tiny --checkpoint-path {run_folder} {SMALL} {QUEUE} --epochs 100000 {more}"

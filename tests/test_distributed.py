@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from make_tiny import write_tiny_dataset
 from processes import ROOT, Processes, wait_for_lines
 from programs import call, refused
 from test_pretrain_program import QUEUE, SMALL, lines, same, weights
@@ -22,13 +21,6 @@ from utils.distributed import World, connect
 from utils.errors import UserError
 
 PROGRAM = "pretrain_moco_mask.py"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=17, frames=120)
-    return root
 
 
 def command(data, run, more=""):

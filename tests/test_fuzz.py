@@ -554,11 +554,7 @@ def test_any_command_line(name):
     check()
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=9, val=4, frames=70)
-    return root
+TINY_DATASET = dict(train=9, val=4, frames=70)
 
 
 def outcome(ran) -> None:

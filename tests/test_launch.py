@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-from make_tiny import write_tiny_dataset
 from processes import ROOT, wait_for_lines
 from programs import call
 from test_pretrain_program import QUEUE, SMALL, pretrain
@@ -19,13 +18,6 @@ from engine.signals import StopRequest
 from utils import checkpoint as files
 
 PROGRAM = "pretrain_moco_mask.py"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=17, frames=120)
-    return root
 
 
 def command(data, run, more=""):

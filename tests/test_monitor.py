@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from make_tiny import write_tiny_dataset
 from programs import call, refused
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -16,12 +15,7 @@ from feeder.evaluation import ClipViews
 from models.encoder import Encoder, EncoderConfig
 from utils import checkpoint as files
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, "tiny", train=24, val=15, frames=120)
-    return root
+TINY_DATASET = dict(name="tiny", train=24, val=15, frames=120)
 
 
 def views_of(data, split):

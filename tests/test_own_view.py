@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from make_tiny import write_tiny_dataset
 from processes import ROOT
 from programs import call, refused
 from test_pretrain_program import QUEUE, SMALL, lines, same, weights
@@ -22,13 +21,6 @@ from models.encoder import EncoderConfig
 from models.pcm3 import CONTRASTS, PCM3Config
 from utils import checkpoint as files
 from utils.skeleton import KINECT_V2
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=17, frames=120)
-    return root
 
 
 @pytest.fixture

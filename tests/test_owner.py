@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from make_tiny import write_tiny_dataset
 from processes import ROOT, Processes, finish, fork, wait_for_lines
 from programs import call, refused
 from test_pretrain_program import QUEUE, SMALL, lines
@@ -20,13 +19,6 @@ from utils import checkpoint as files
 from utils import locks
 from utils.errors import UserError
 from utils.files import atomic_write, remove_leftovers
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=17, frames=120)
-    return root
 
 
 def pretraining(data, run, more=""):

@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 from make_checkpoint import write_pretrained
-from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import action_classification
@@ -23,11 +22,7 @@ CPU, CARD = torch.device("cpu"), torch.device("cuda")
 RUN = "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=12, val=8, frames=90)
-    return root
+TINY_DATASET = dict(train=12, val=8, frames=90)
 
 
 def processor(monkeypatch, *flags):

@@ -29,13 +29,6 @@ README = (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=17, frames=120)
-    return root
-
-
 def pretrain(data, run, more="", queue=QUEUE, epochs=3):
     command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {queue} --epochs {epochs} {more}"
     return call(pretrain_moco_mask.main, command)

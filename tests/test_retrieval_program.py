@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from make_tiny import write_tiny_dataset
 from programs import call, refused
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -15,12 +14,7 @@ from feeder.evaluation import ClipViews
 from utils.errors import UserError
 from utils.features import read_features, write_features
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, "tiny", train=40, val=21, frames=120)
-    return root
+TINY_DATASET = dict(name="tiny", train=40, val=21, frames=120)
 
 
 def retrieval(data, run, flags=""):

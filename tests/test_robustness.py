@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import action_classification
@@ -78,11 +77,7 @@ def test_parts_and_places_are_even():
     assert 0.1 < (first == other).all(1).mean() < 0.3
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, "tiny", train=40, val=21, frames=120)
-    return root
+TINY_DATASET = dict(name="tiny", train=40, val=21, frames=120)
 
 
 def views_of(data, split, stream="joint", dtype=torch.float32):
