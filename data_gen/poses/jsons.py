@@ -463,8 +463,8 @@ def _shown(value) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _alike(content: list, reader: FrameReader) -> list[list[np.ndarray]] | None:
-    """The persons of frames that all hold one person in the shape of the first frame, in one step; None where they do not."""
+def _alike(content: list, reader: FrameReader) -> np.ndarray | None:
+    """(T, V, W) of frames that all hold one person in the shape of the first frame, in one step; None where they do not."""
     if not content or not content[0] or len(reader.persons(content[0], 0)) != 1:
         return None
     try:
@@ -480,7 +480,7 @@ def _alike(content: list, reader: FrameReader) -> list[list[np.ndarray]] | None:
             return None
     except (KeyError, TypeError, ValueError, StopIteration, IndexError, OverflowError):
         return None
-    return [[frame] for frame in values.reshape(len(joints), V, -1)]
+    return values.reshape(len(joints), V, -1)
 
 
 def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
@@ -496,12 +496,17 @@ def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     if not isinstance(content, list):
         raise BadPoses(f"{path}: expected a list of frames, found {_shown(content)}")
     reader = FrameReader(path)
-    people = _alike(content, reader) or [reader.persons(frame, t) for t, frame in enumerate(content)]
-    width = next((person.shape[1] for frame in people for person in frame), 0)
-    dimensions = reader.dimensions or (2 if width == 2 else None)
-    if dimensions is None and width == 3:
-        dimensions = 2 if _third_is_score(people) else 3
-    points, score = stack(people, path, dimensions)
+    values = _alike(content, reader)
+    if values is not None:
+        T = len(values)
+        points, score = clip_of(values, list(range(T)), T, path, reader.dimensions)
+    else:
+        people = [reader.persons(frame, t) for t, frame in enumerate(content)]
+        width = next((person.shape[1] for frame in people for person in frame), 0)
+        dimensions = reader.dimensions or (2 if width == 2 else None)
+        if dimensions is None and width == 3:
+            dimensions = 2 if _third_is_score(people) else 3
+        points, score = stack(people, path, dimensions)
     times = [_time(frame) for frame in content] if _time(content[0]) else []
     fps = about.get("fps", about.get("frame_rate")) or _rate_of_times(times)
     size = (about.get("width"), about.get("height"))

@@ -6,6 +6,7 @@ are known by their names: frame, time, class, clip, person, subject, split; the 
 have decimal commas where another character separates the columns. A last line that is cut off is left out and counted.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def _cells(line: str, delimiter: str) -> list[str]:
         import csv
 
         return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
-    return [cell.strip() for cell in line.split(delimiter)]
+    cells = line.split(delimiter)
+    return cells if line.split() == [line] else [cell.strip() for cell in cells]  # mostly there is no space in it
 
 
 def _is_number(cell: str) -> bool:
@@ -121,6 +123,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=4096)  # the tables of a folder mostly have the same header
 def parse_column(name: str) -> tuple[str, str] | None:
     """(joint, axis) of a column's name, axis one of x, y, z or a word for the score; None for another column."""
     plain = name.strip()
@@ -136,14 +139,15 @@ def parse_column(name: str) -> tuple[str, str] | None:
 
 def _to_numbers(columns: list[list[str]], numbers: list[int], path, commas: bool) -> np.ndarray:
     """The columns whose positions are `numbers` as float64 (rows, len(numbers)); empty cells become NaN."""
-    picked = [[row[i] for i in numbers] for row in columns]
+    picked = [row[i] for row in columns for i in numbers]
     if commas:
-        picked = [[cell.replace(",", ".") for cell in row] for row in picked]
+        picked = [cell.replace(",", ".") for cell in picked]
+    shape = len(columns), len(numbers)
     try:
-        return np.array([list(map(float, row)) for row in picked], dtype=np.float64)
+        return np.fromiter(map(float, picked), np.float64, len(picked)).reshape(shape)
     except ValueError:
         pass
-    text = np.array(picked, dtype=np.str_)
+    text = np.array(picked, dtype=np.str_).reshape(shape)
     out = np.full(text.shape, np.nan)
     for r, row in enumerate(text):
         for c, cell in enumerate(row):
