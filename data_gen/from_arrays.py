@@ -27,21 +27,21 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_gen.build import build_dataset
 from data_gen.from_files import (
     add_common_flags,
     add_labels_flag,
     add_layout_flag,
     add_unpacked_flag,
     build_flags,
+    build_target,
     class_number,
     from_zero,
     make_target,
+    number_names,
     own_flags,
     reader_parser,
     say_what_was_done,
     warn_of_empty_classes,
-    write_description,
 )
 from options.datasets import DATASETS
 from utils.errors import UserError, run, warn
@@ -179,13 +179,7 @@ def number_labels(labels: dict[str, str], classes=None, first: int | None = None
         warn(
             f"{len(digits)} of {len(labels)} labels are numbers, others such as {other!r} are not: all are taken as names"
         )
-    if classes is None:
-        classes = tuple(sorted(set(labels.values())))
-    number = {text: k for k, text in enumerate(classes)}
-    for name, text in labels.items():
-        if text not in number:
-            raise UserError(f"clip {name}: its label {text!r} is not among the class names {', '.join(classes)[:200]}")
-    return {name: number[text] for name, text in labels.items()}, classes
+    return number_names(labels, classes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -288,19 +282,8 @@ def convert(
     load = ArrayClips(str(source), axes, limit)
     persons = persons or count_persons(load, content.labels)
     target = make_target(data_root, name, list(content.protocols), classes, layout, persons)
-    protocols = {target.folders[protocol]: splits for protocol, splits in content.protocols.items()}
-    warn_of_empty_classes(labels, protocols, target.classes)
-    report = build_dataset(
-        target.folder,
-        target.layout,
-        target.persons,
-        protocols,
-        labels,
-        load,
-        source=f"arrays of {Path(source).name}",
-        **build,
-    )
-    write_description(target)
+    warn_of_empty_classes(labels, content.protocols, target.classes)
+    report = build_target(target, content.protocols, labels, load, source=f"arrays of {Path(source).name}", **build)
     return target, report
 
 
@@ -350,7 +333,7 @@ def main(argv=None) -> None:
         **own_flags(args),
         **build_flags(args),
     )
-    print(say_what_was_done(target, report))
+    print(say_what_was_done(target.folder, report))
 
 
 if __name__ == "__main__":

@@ -26,17 +26,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.build import build_dataset, building_folder
+from data_gen.build import building_folder
 from data_gen.from_files import (
     add_common_flags,
     add_labels_flag,
     build_flags,
+    build_target,
     first_label,
     make_target,
     reader_parser,
     say_what_was_done,
     warn_of_empty_classes,
-    write_description,
 )
 from options.datasets import DATASETS, MAX_CLASSES, PROTOCOLS
 from utils.errors import UserError, run
@@ -227,29 +227,19 @@ def convert(files: dict[str, str], data_root, name: str, labels_from: int | None
         else:
             first = 0
         target = make_target(data_root, name, list(files), known, None, PERSONS)
-        labels, members, protocols = {}, {}, {}
+        labels, members, protocols = {}, {}, {}  # protocol -> split -> names
         for protocol, splits in found.items():
             folder = target.folders[protocol]
             for split, (clips, numbers, _) in splits.items():
                 names = [f"{folder}_{split}_{i:06d}" for i in range(clips.shape[0])]
                 members[f"{folder}_{split}"] = clips
                 labels.update(zip(names, (numbers - first).tolist(), strict=True))
-                protocols.setdefault(folder, {})[split] = names
+                protocols.setdefault(protocol, {})[split] = names
         warn_of_empty_classes(labels, protocols, target.classes)
         source = "CTR-GCN npz " + ", ".join(Path(path).name for path in files.values())
         details = {"person_2": "removed where it was an exact copy of person 1"}
-        report = build_dataset(
-            target.folder,
-            target.layout,
-            target.persons,
-            protocols,
-            labels,
-            NpzClips(members),
-            source=source,
-            details=details,
-            **build,
-        )
-    write_description(target)
+        clips = NpzClips(members)
+        report = build_target(target, protocols, labels, clips, source=source, details=details, **build)
     return target, report
 
 
@@ -292,7 +282,7 @@ def main(argv=None) -> None:
         args.labels_from,
         **build,
     )
-    print(say_what_was_done(target, report))
+    print(say_what_was_done(target.folder, report))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import BuildReport
+from data_gen.build import BuildReport, build_dataset
 from data_gen.normalise import STEPS, parse_steps
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES
@@ -162,6 +162,42 @@ def write_description(target: Target) -> None:
     """Writes the dataset.json of a data set of the user's own, once its protocol folders are whole."""
     if target.description is not None:
         write_json(target.folder / "dataset.json", target.description)
+
+
+def build_target(target: Target, protocols: dict[str, dict], labels: dict[str, int], load, **build) -> BuildReport:
+    """Builds the protocol folders of a target and describes it. protocols: protocol -> {"train": names, "val": names};
+    labels, load, build: see `build_dataset`."""
+    named = {target.folders[protocol]: splits for protocol, splits in protocols.items()}
+    report = build_dataset(target.folder, target.layout, target.persons, named, labels, load, **build)
+    write_description(target)
+    return report
+
+
+def number_names(labels: dict[str, str], classes: tuple[str, ...] | None) -> tuple[dict[str, int], tuple[str, ...]]:
+    """(clip -> class number, class names) of labels that are class names, numbered in the order of `classes`, None for their
+    order as text; UserError when one is not among them."""
+    classes = classes or tuple(sorted(set(labels.values())))
+    number = {text: k for k, text in enumerate(classes)}
+    for name, text in labels.items():
+        if text not in number:
+            raise UserError(f"clip {name}: its label {text!r} is not among the class names {', '.join(classes)[:200]}")
+    return {name: number[text] for name, text in labels.items()}, classes
+
+
+def texts_of_names(names, pattern: str, flag: str) -> dict[str, str]:
+    """name -> what `pattern`, a regular expression that `flag` gave, finds in it: its groups joined by spaces, or the whole
+    match without groups. UserError for a malformed pattern, or a name in which it finds nothing."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{flag} {pattern!r}: not a regular expression ({error})") from None
+    texts = {}
+    for name in names:
+        match = expression.search(name)
+        if match is None:
+            raise UserError(f"{flag} {pattern!r}: finds nothing in the clip name {name!r}")
+        texts[name] = " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
+    return texts
 
 
 class PackedClips:
@@ -348,16 +384,22 @@ def check_common_flags(frames: int, workers: int | None) -> None:
     """UserError unless the numbers make sense."""
     if frames < 1:
         raise UserError(f"--frames {frames}: expected at least 1; 300 is usual")
+    check_workers(workers)
+
+
+def check_workers(workers: int | None) -> int | None:
+    """The value of --workers, None for all cores; UserError when it is less than 1."""
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: expected at least 1 process, or leave it out for all cores")
+    return workers
 
 
-def say_what_was_done(target: Target, report: BuildReport) -> str:
-    """The last lines of a reader: counts, what was left out, and what to type next."""
+def say_what_was_done(folder: Path, report: BuildReport) -> str:
+    """The last lines of a program that prepared `folder`: counts, what was left out, and what to type next."""
     lines = []
-    for folder, counts in report.counts.items():
+    for protocol, counts in report.counts.items():
         tested = f" and {counts['val']} val" if "val" in counts else ""
-        lines.append(f"{target.folder / folder}: {counts['train']} train{tested} clips")
+        lines.append(f"{folder / protocol}: {counts['train']} train{tested} clips")
     if report.skipped:
         name = min(report.skipped)
         lines.append(
@@ -365,5 +407,5 @@ def say_what_was_done(target: Target, report: BuildReport) -> str:
         )
     if report.longer:
         lines.append(f"{len(report.longer)} clips are longer than what is stored and were cut")
-    lines.append(f"next: python -m data_gen.check {target.folder}")
+    lines.append(f"next: python -m data_gen.check {folder}")
     return "\n".join(lines)

@@ -18,17 +18,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.build import build_dataset, building_folder, ordered_map
+from data_gen.build import building_folder, ordered_map
 from data_gen.from_files import (
     PackedClips,
     add_common_flags,
     add_labels_flag,
+    build_target,
     check_common_flags,
     make_target,
     read_class_names,
+    reader_parser,
     say_what_was_done,
     warn_of_empty_classes,
-    write_description,
 )
 from data_gen.normalise import parse_steps
 from data_gen.poses.arrays import UPS, pickle_splits
@@ -168,11 +169,9 @@ def convert(
         )
         if task.classes != (UNLABELLED,):
             warn_of_empty_classes(task.labels, task.protocols, task.classes)
-        report = build_dataset(
-            target.folder,
-            target.layout,
-            found.persons,
-            {target.folders[protocol]: parts for protocol, parts in task.protocols.items()},
+        report = build_target(
+            target,
+            task.protocols,
             task.labels,
             _Renamed(found.packed, full),
             steps=steps,
@@ -182,7 +181,6 @@ def convert(
             details={"found": seen.lines, "labels": task.lines},
             **build,
         )
-    write_description(target)
     _write_report(target.folder / "poses.json", seen, found, task, short)
     return target, report, _closing_lines(found, task, target)
 
@@ -291,9 +289,7 @@ def add_label_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.from_poses", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
-    )
+    parser = reader_parser("from_poses", __doc__)
     parser.add_argument("source", help="folder or file of poses")
     parser.add_argument("--name", required=True, help="the data set's name, which the programs take")
     add_reading_flags(parser)
@@ -367,7 +363,7 @@ def convert_by(args: argparse.Namespace, source) -> None:
         strict=args.strict,
     )
     print("\n".join(lines))
-    print(say_what_was_done(target, report))
+    print(say_what_was_done(target.folder, report))
 
 
 def main(argv=None) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import build_dataset, building_folder
+from data_gen.build import building_folder
 from data_gen.from_files import (
     PROTOCOL_FOLDERS,
     PackedClips,
@@ -26,14 +26,16 @@ from data_gen.from_files import (
     add_layout_flag,
     add_unpacked_flag,
     build_flags,
+    build_target,
     class_number,
     from_zero,
     make_target,
+    number_names,
     own_flags,
     reader_parser,
     say_what_was_done,
+    texts_of_names,
     warn_of_empty_classes,
-    write_description,
 )
 from options.datasets import DATASETS
 from utils.errors import UserError, run
@@ -91,23 +93,9 @@ def find_protocols(splits: dict[str, list[str]], wanted=None) -> dict[str, dict[
 
 
 def label_from_name(names, pattern: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """(name -> class number, class names) from what `pattern`, a regular expression, finds in each name.
-
-    A class name is the groups of the match joined by spaces, or the whole match without groups; classes are numbered
-    in their order as text. UserError for a malformed pattern, or a name in which it finds nothing."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"--label-from-name {pattern!r}: not a regular expression ({error})") from None
-    texts = {}
-    for name in names:
-        match = expression.search(name)
-        if match is None:
-            raise UserError(f"--label-from-name {pattern!r}: finds nothing in the clip name {name!r}")
-        texts[name] = " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
-    classes = tuple(sorted(set(texts.values())))
-    number = {text: k for k, text in enumerate(classes)}
-    return {name: number[text] for name, text in texts.items()}, classes
+    """(name -> class number, class names) from what `pattern` finds in each name (see `texts_of_names`); classes are
+    numbered in their order as text."""
+    return number_names(texts_of_names(names, pattern, "--label-from-name"), None)
 
 
 def check_keypoint(name: str, annotation: dict) -> np.ndarray:
@@ -209,13 +197,9 @@ def convert(
         pack(annotations, index, used, packed, persons or target.persons, build.get("on_bad", "refuse"))
         del annotations
         labels |= {clip: 0 for clip in used if clip not in index}  # left out by build_dataset, with the reason
-        named = {target.folders[protocol]: parts for protocol, parts in protocols.items()}
         details = {"labels": f"from the names, {pattern}" if pattern else "of the file"}
         source = f"pyskl pickle {Path(path).name}"
-        report = build_dataset(
-            folder, target.layout, target.persons, named, labels, packed, source=source, details=details, **build
-        )
-    write_description(target)
+        report = build_target(target, protocols, labels, packed, source=source, details=details, **build)
     return target, report
 
 
@@ -275,7 +259,7 @@ def main(argv=None) -> None:
         **own_flags(args),
         **build_flags(args),
     )
-    print(say_what_was_done(target, report))
+    print(say_what_was_done(target.folder, report))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen import from_poses
-from data_gen.from_files import add_common_flags
+from data_gen.from_files import add_common_flags, reader_parser
 from data_gen.poses.forms import VIDEOS
 from utils.errors import UserError, run
 from utils.files import atomic_write, check_regular, load_json, write_json
@@ -198,9 +198,7 @@ def convert(source, folder, skip_bad: bool = False) -> tuple[list[str], list[str
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.from_video", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
-    )
+    parser = reader_parser("from_video", __doc__)
     parser.add_argument("source", help="folder of videos (a folder a class, or not), or one video")
     parser.add_argument("--name", required=True, help="the data set's name, which the programs take")
     parser.add_argument(

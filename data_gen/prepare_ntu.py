@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 from data_gen import protocols as rules
-from data_gen.build import BadClip, BuildReport, build_dataset
-from data_gen.from_files import add_strict_flag
+from data_gen.build import BadClip, build_dataset
+from data_gen.from_files import add_strict_flag, check_workers, reader_parser, say_what_was_done
 from data_gen.normalise import STEPS, parse_steps
 from data_gen.raw_files import Where, find_files
 from data_gen.raw_ntu import SELECTIONS, Loader
@@ -60,17 +60,8 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_workers(workers: int | None) -> int | None:
-    """The value of --workers, refused when it is less than 1."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: expected 1 or more")
-    return workers
-
-
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.prepare_ntu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reader_parser("prepare_ntu", __doc__)
     group = parser.add_argument_group("what")
     group.add_argument(
         "--dataset",
@@ -168,17 +159,6 @@ def check_counts(dataset: str, splits) -> None:
                 )
 
 
-def print_report(folder, report: BuildReport) -> None:
-    """What was written, and what a reader of the arrays must know."""
-    for protocol, counts in report.counts.items():
-        print(f"{Path(folder) / protocol}: {counts['train']:,} train, {counts['val']:,} val clips")
-    if report.longer:
-        print(f"{len(report.longer):,} clips are longer than what is stored of them")
-    if report.skipped:
-        name, reason = next(iter(report.skipped.items()))
-        print(f"{len(report.skipped):,} clips left out, the first {name} ({reason}); listed in preparation.json")
-
-
 def main(argv=None) -> None:
     args = parse_args(argv)
     row = DATASETS[args.dataset]
@@ -217,7 +197,7 @@ def main(argv=None) -> None:
         )
     except BadClip as error:
         raise UserError(f"{error} (--on-bad skip leaves such files out and lists them)") from None
-    print_report(folder, report)
+    print(say_what_was_done(folder, report))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from data_gen import protocols as rules
 from data_gen import raw_pku
 from data_gen.build import BadClip, build_dataset, ordered_map
+from data_gen.from_files import check_workers, reader_parser, say_what_was_done
 from data_gen.normalise import parse_steps
-from data_gen.prepare_ntu import add_build_arguments, check_workers, print_report
+from data_gen.prepare_ntu import add_build_arguments
 from data_gen.raw_files import Where, find_files, read_bytes
 from data_gen.raw_pku import Instance, Loader, Reading
 from data_gen.untrimmed import write_untrimmed
@@ -34,9 +35,7 @@ NOTES_SHOWN = 20
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.prepare_pku", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reader_parser("prepare_pku", __doc__)
     group = parser.add_argument_group("what")
     group.add_argument(
         "--dataset", choices=("pku_v1", "pku_v2"), required=True, help="part I (1,076 videos) or part II (1,009 videos)"
@@ -222,7 +221,7 @@ def prepare(args) -> None:
         group=lambda name: listed[name].video,
         details=details,
     )
-    print_report(folder, report)
+    print(say_what_was_done(folder, report))
     if not args.no_untrimmed:
         sidecar = write_untrimmed(
             folder / "untrimmed",

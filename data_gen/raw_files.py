@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from utils.errors import UserError
-from utils.files import check_regular
+from utils.files import check_regular, reading_archive
 
 MAX_BYTES = 128 * 2**20  # of one text file; the longest real ones are a tenth of it. A crafted archive cannot ask more
 
@@ -30,10 +30,8 @@ class Where:
 
 @functools.lru_cache(maxsize=64)
 def _archive(path: str) -> zipfile.ZipFile:
-    try:
+    with reading_archive(path, "zip archive"):
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise UserError(f"{path}: not a readable zip archive ({error}); download it again") from None
 
 
 def _files_of(path: Path, suffix: str) -> list[Where]:

@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.build import BeingWritten, build_dataset
+from data_gen.from_files import check_workers, reader_parser
 from data_gen.from_pyskl import check_keypoint, read_file
 from data_gen.untrimmed import write_untrimmed
 from options.datasets import DATASETS
@@ -345,9 +346,7 @@ def _build(folder: Path, dataset: str, missing: list[str], names, expected: dict
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_gen.ui_prmd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reader_parser("ui_prmd", __doc__)
     parser.add_argument("names", nargs="*", metavar="DATASET", help=f"which to make: {', '.join(NAMES)} (default both)")
     parser.add_argument("--data-root", default="data", help="folder of all data sets (default data)")
     parser.add_argument(
@@ -361,8 +360,7 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers {args.workers}: expected at least 1 process, or leave it out for all cores")
+    check_workers(args.workers)
     if args.pack:
         packed = pack(args.pack)
         with atomic_write(PACKED) as file:

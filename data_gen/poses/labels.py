@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_gen.from_arrays import read_list_rows
-from data_gen.from_files import class_number, first_label
+from data_gen.from_files import class_number, first_label, number_names, texts_of_names
 from data_gen.from_pyskl import find_protocols
 from data_gen.protocols import ntu_name
 from utils.errors import UserError
@@ -83,32 +83,16 @@ def short_names(names: list[str]) -> dict[str, str]:
     return joined
 
 
-def _group(pattern: str, flag: str, name: str) -> str:
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise UserError(f"{flag} {pattern!r}: not a regular expression ({error})") from None
-    if match is None:
-        raise UserError(f"{flag} {pattern!r}: finds nothing in the clip name {name!r}")
-    return " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
-
-
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
 def number_classes(texts: dict[str, str], wishes: LabelWishes) -> tuple[dict[str, int], tuple[str, ...], list[str]]:
     """(name -> class number, class names, lines) of labels as text."""
     if not all(re.fullmatch(r"\d{1,8}", text) for text in texts.values()):
-        classes = wishes.classes or tuple(sorted(set(texts.values())))
-        number = {text: k for k, text in enumerate(classes)}
-        for name, text in texts.items():
-            if text not in number:
-                raise UserError(
-                    f"clip {name}: its label {text!r} is not among the class names {', '.join(classes)[:200]}"
-                )
+        labels, classes = number_names(texts, wishes.classes)
         if wishes.labels_from is not None:
             raise UserError("--labels-from is for labels that are numbers; these are names, leave it out")
-        return {name: number[text] for name, text in texts.items()}, classes, []
+        return labels, classes, []
     values = {name: class_number(f"clip {name}", int(text)) for name, text in texts.items()}
     most = max(values.values())
     known = len(wishes.classes) if wishes.classes else None
@@ -141,7 +125,7 @@ def find_labels(clips: list[Known], listed: dict[str, dict], wishes: LabelWishes
         return {name: listed[name]["label"] for name in names}, "of the list"
     if wishes.label_from_name:
         pattern = wishes.label_from_name
-        return {n: _group(pattern, "--label-from-name", n) for n in names}, f"of the names, {pattern}"
+        return texts_of_names(names, pattern, "--label-from-name"), f"of the names, {pattern}"
     if all(clip.label is not None for clip in clips):
         return {clip.name: clip.label for clip in clips}, "of the files"
     some = [clip.name for clip in clips if clip.label is None]
@@ -164,7 +148,7 @@ def find_subjects(clips: list[Known], listed: dict[str, dict], wishes: LabelWish
     """(name -> subject, where from); UserError when not every clip says its subject."""
     if wishes.subject_from_name:
         pattern = wishes.subject_from_name
-        return {c.name: _group(pattern, "--subject-from-name", c.name) for c in clips}, f"of the names, {pattern}"
+        return texts_of_names([c.name for c in clips], pattern, "--subject-from-name"), f"of the names, {pattern}"
     if listed and all(row.get("subject") for row in listed.values()):
         return {clip.name: listed[clip.name]["subject"] for clip in clips}, "of the list"
     if all(clip.subject for clip in clips):
