@@ -266,7 +266,7 @@ def test_without_labels_it_is_a_data_set_for_pretraining(tmp_path):
     assert ran.status == 0 and "no val split" in ran.out, ran.out
     sizes = "--contrast-k 8 --topk 4 --batch-size 4 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --epochs 1"
     place = f"--data-root {tmp_path}/data --device cpu"
-    words = f"--pre-dataset mine {place} {sizes} --precision fp32 --checkpoint-path {tmp_path}/run"
+    words = f"--pre-dataset mine {place} {sizes} --recipe paper --precision fp32 --checkpoint-path {tmp_path}/run"
     ran = call(pretrain_moco_mask.main, words)
     assert ran.status == 0, ran.err
     checkpoint = f"--pretrained {tmp_path}/run/checkpoint_last.pth.tar"
