@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from programs import refused
-from test_pretrain_program import data, pretrain  # noqa: F401 (data is a fixture)
+from test_pretrain_program import pretrain
 
 from engine.graph import WARM_UP, CapturedPass, Prefetcher, choose_capture
 from engine.step import compute_gradients, train_step
@@ -101,7 +101,7 @@ def test_the_pass_asks_the_host_for_nothing(more, monkeypatch):
         bool(output.loss > 0)
 
 
-def test_refused_without_a_cuda_device(data, tmp_path):  # noqa: F811
+def test_refused_without_a_cuda_device(data, tmp_path):
     ended = pretrain(data, tmp_path / "run", "--cuda-graph")
     refused(ended, "--cuda-graph needs a CUDA device and one process, here are --device cpu")
 

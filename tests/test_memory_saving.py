@@ -9,7 +9,7 @@ import pytest
 import torch
 from processes import ROOT
 from programs import call, refused
-from test_pretrain_program import data, lines, pretrain, same, weights  # noqa: F401 (data is a fixture)
+from test_pretrain_program import lines, pretrain, same, weights
 
 import pretrain_moco_mask
 from engine.step import compute_gradients
@@ -179,20 +179,20 @@ def test_rows_that_cannot_be_divided():
 
 
 @pytest.mark.parametrize("more", ["--grad-accum 2", "--recompute 3", "--grad-accum 2 --recompute 1 --precision bf16"])
-def test_resuming_with_less_memory_is_never_having_stopped(data, tmp_path, more):  # noqa: F811
+def test_resuming_with_less_memory_is_never_having_stopped(data, tmp_path, more):
     assert pretrain(data, tmp_path / "whole", more + " --max-steps 5").status == 0
     assert pretrain(data, tmp_path / "part", more + " --max-steps 3").status == 0
     assert pretrain(data, tmp_path / "part", more + " --max-steps 5 --resume auto").status == 0
     assert same(*(weights(tmp_path / name / files.LAST) for name in ("whole", "part")))
 
 
-def test_a_run_may_go_on_recomputing_but_not_in_other_parts(data, tmp_path):  # noqa: F811
+def test_a_run_may_go_on_recomputing_but_not_in_other_parts(data, tmp_path):
     assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
     assert pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto --recompute 2").status == 0
     refused(pretrain(data, tmp_path / "run", "--resume auto --grad-accum 2"), "--grad-accum 1, now it is 2")
 
 
-def test_recomputing_writes_the_same_log(data, tmp_path):  # noqa: F811
+def test_recomputing_writes_the_same_log(data, tmp_path):
     for name, more in (("kept", ""), ("again", "--recompute 2")):
         ran = pretrain(data, tmp_path / name, f"{more} --max-steps 4 --precision fp64 -p 1")
         assert ran.status == 0, ran.err
@@ -201,7 +201,7 @@ def test_recomputing_writes_the_same_log(data, tmp_path):  # noqa: F811
         assert {n: left[n] for n in timeless} == pytest.approx({n: right[n] for n in timeless}, rel=1e-9)
 
 
-def test_mistakes_are_one_sentence(data, tmp_path):  # noqa: F811
+def test_mistakes_are_one_sentence(data, tmp_path):
     refused(pretrain(data, tmp_path / "a", "--grad-accum 3"), "--grad-accum 3 does not divide the 4 clips")
     command = f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {tmp_path}/b --batch-size 4 --contrast-k 12"
     command += " --device cpu"

@@ -4,7 +4,7 @@ import math
 
 import torch
 from programs import refused
-from test_pretrain_program import data, lines, pretrain  # noqa: F401 (data is a fixture)
+from test_pretrain_program import lines, pretrain
 
 from engine.features import load
 from models import losses
@@ -47,7 +47,7 @@ def test_the_latent_target_is_a_cosine():
     assert math.isclose(float(losses.latent(a, b)), sum(expected) / 6, rel_tol=1e-12)
 
 
-def test_a_run_with_a_latent_target(data, tmp_path):  # noqa: F811
+def test_a_run_with_a_latent_target(data, tmp_path):
     """Logged by its name, the slow encoder is slow, and the checkpoint is read like any other."""
     words = "--latent-weight 1 --prediction-energy 0.5 --contrast-m 0.9 --max-steps 2 --save-every-minutes 0"
     ran = pretrain(data, tmp_path / "run", words)
