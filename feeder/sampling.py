@@ -17,11 +17,11 @@ import numpy as np
 
 from feeder.masks import hidden_map
 from feeder.mixing import MixSample, MixSettings, sample_mix
+from utils.names import PROMPT_USES
 from utils.skeleton import Layout
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
 ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW = range(13)
-PROMPT_USES = ("query", "masked_decoder", "masked", "predicted", "mixed", "key")  # order of the offsets, as released
 
 
 def uniforms(seed: int, purpose: int, step: int, shape) -> np.ndarray:

@@ -40,13 +40,10 @@ from models.encoder import Encoder, EncoderConfig, check_prompt_place
 from models.norm import RunningUpdates, ViewNorm
 from models.prompts import DOMAIN_PROMPTS, domain_prompt, place_offset, place_task_prompt, task_prompt
 from utils.distributed import World
+from utils.names import CONTRASTS, KEY_ENCODERS, NEGATIVES, PROMPT_USES
 
-CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
 DOMAIN_OF_VIEW = {"query": "intra", "key": "intra", "mixed": "inter", "masked": "mask", "predicted": "predict"}
-KEY_ENCODERS = ("slow", "same")
-NEGATIVES = ("queue", "others", "batch")
 RENAMED = {"cmd_weight": "distillation_weight"}  # settings, and arguments of runs, of older files
-PROMPT_SLOT = ("query", "decoder", "masked", "predicted", "mixed", "key")  # of Batch.offsets, before own views
 
 
 @dataclass(frozen=True)
@@ -265,7 +262,7 @@ class PCM3(nn.Module):
         """The task prompt as an offset (D,) of a frame's feature, or (P,) of a clip's, or 0 where task prompts are off."""
         if not self.config.task_prompts:
             return 0.0
-        size, slots = 8 * prompt.shape[1], [*PROMPT_SLOT, *self.config.own_views]
+        size, slots = 8 * prompt.shape[1], [*PROMPT_USES, *self.config.own_views]
         return place_task_prompt(prompt, place_offset(offsets, size)[slots.index(use)], size)
 
     def _decode(self, features: Tensor, views: int, updates: RunningUpdates) -> Tensor:
@@ -315,7 +312,7 @@ class PCM3(nn.Module):
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
         """The decoder's coordinates (N, T, F) for masked clips (N, T, F), in eval mode; place: of the task prompt, 0..1."""
         frames = self._encode(self.encoder_q, {"masked": masked}, RunningUpdates())["masked"]
-        offsets = masked.new_full((len(PROMPT_SLOT),), place)
+        offsets = masked.new_full((len(PROMPT_USES),), place)
         return self._decode(frames + self._task_prompt(self.mp_prompt, "decoder", offsets), 1, RunningUpdates())
 
     # -- the figure -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import argparse
 
 from options import backbones, common, recipes
 from options.common import natural, non_negative, number, positive, positive_int, share
-from utils.names import CONTRASTS
+from utils.names import CONTRASTS, KEY_ENCODERS, NEGATIVES
 
 EXPERIMENTS = ("PCM3_wprompt", "PCM3_woprompt")
 
@@ -245,14 +245,14 @@ def _add_contrast_group(p) -> None:
     )
     g.add_argument(
         "--negatives",
-        choices=("queue", "others", "batch"),
+        choices=NEGATIVES,
         default="queue",
         help="what a clip is contrasted with: queue, all of it, as released; others, the queue without older keys of the clip "
         "itself, for sets that are not much larger than the queue; batch, only the other clips of the batch (no queue)",
     )
     g.add_argument(
         "--key-encoder",
-        choices=("slow", "same"),
+        choices=KEY_ENCODERS,
         default="slow",
         help="what makes the keys: slow, the momentum copy, as released; same, the encoder itself, with gradient, view and key "
         "contrasted with all others both ways (SimCLR; needs --negatives batch): more is learned in few steps. One process only, "

@@ -5,6 +5,16 @@ STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
 SIDE_BY_SIDE = ("joint_motion", "bone_motion")  # of each joint both
 POOLS = ("last", "mean", "max", "min", "std")  # parts of a pooling, see models.pooling
 CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
+NEGATIVES = ("queue", "others", "batch")  # what a clip is contrasted with, see models.pcm3
+KEY_ENCODERS = ("slow", "same")
+PROMPT_USES = (
+    "query",
+    "decoder",
+    "masked",
+    "predicted",
+    "mixed",
+    "key",
+)  # of task prompts, in the order of their offsets
 SCALES = ("none", "trunk")  # what clips are divided by
 TOKENS = ("joints", "parts")  # of the spatial-temporal transformer
 ATTENTION = ("factorised", "joint")
