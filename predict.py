@@ -19,6 +19,8 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +42,7 @@ LEAST_FRAMES = 2  # one pose is no motion
 
 
 def encode(
-    encoder: SkeletonEncoder, source: ClipFiles | PoseFiles, args, folder: RunFolder
+    encoder: SkeletonEncoder, source: ClipFiles | PoseFiles, args, say: Callable[[str], None]
 ) -> tuple[list[int], np.ndarray]:
     """(numbers of the clips that could be read, their features (N, D)). UserError names a clip that cannot, unless
     --skip-bad leaves it out."""
@@ -60,11 +62,11 @@ def encode(
         except UserError as error:
             if not args.skip_bad:
                 raise UserError(f"{error}; --skip-bad leaves such clips out") from None
-            folder.say(f"left out: {error}")
+            say(f"left out: {error}")
         if len(batch) == args.batch_size:
             flush()
             if time.monotonic() - told > 4:
-                folder.say(f"{len(kept)} of {len(source)} clips")
+                say(f"{len(kept)} of {len(source)} clips")
                 told = time.monotonic()
     flush()
     odd.tell()
@@ -88,12 +90,22 @@ def labels_of(source: ClipFiles | PoseFiles, kept: list[int], classes) -> np.nda
     return np.array([number.get(folders[i], -1) for i in kept])
 
 
-def taught(args, folder: RunFolder, encoder: SkeletonEncoder, source: ClipFiles | PoseFiles) -> Classifier:
-    """The classifier of --labelled clips, cross-validated and saved."""
+def check_classes(path, source: ClipFiles | PoseFiles) -> None:
+    """UserError for a labelled clip that lies in no class."""
     if None in source.classes():
         loose = source.names[source.classes().index(None)]
-        raise UserError(f"{args.labelled}: clip {loose} lies in no class; expected CLASS/NAME.npy, a folder a class")
-    kept, features = encode(encoder, source, args, folder)
+        raise UserError(f"{path}: clip {loose} lies in no class; expected CLASS/NAME.npy, a folder a class")
+
+
+def taught(
+    args,
+    folder: RunFolder,
+    encoder: SkeletonEncoder,
+    source: ClipFiles | PoseFiles,
+    kept: list[int],
+    features: np.ndarray,
+) -> Classifier:
+    """The classifier of --labelled clips, cross-validated and saved. kept, features: of them, see `encode`."""
     classes = tuple(sorted({source.classes()[i] for i in kept}))
     labels = labels_of(source, kept, classes)
     found = teach(features, labels, classes, args.folds, args.seed)
@@ -144,11 +156,11 @@ def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
     return threshold
 
 
-def answer(args, found: Classifier, folder: RunFolder, source: ClipFiles | PoseFiles) -> None:
-    """predictions.csv of the clips, and what it says in a line."""
+def answer(
+    args, found: Classifier, folder: RunFolder, source: ClipFiles | PoseFiles, kept: list[int], features: np.ndarray
+) -> None:
+    """predictions.csv of the clips, and what it says in a line. kept, features: of them, see `encode`."""
     threshold = threshold_of(args, found, folder)
-    begun = time.monotonic()
-    kept, features = encode(found.encoder, source, args, folder)
     probabilities, names = found.probabilities(features), [source.names[i] for i in kept]
     distances = None if found.novelty is None else found.novelty(features)
     labels = labels_of(source, kept, found.classes)
@@ -163,9 +175,7 @@ def answer(args, found: Classifier, folder: RunFolder, source: ClipFiles | PoseF
         threshold,
     )
     none = said.count(NONE)
-    folder.say(
-        f"{len(names)} clips in {time.monotonic() - begun:.1f} s, {none} of them {NONE}: {folder.path / answers.FILE}"
-    )
+    folder.say(f"{len(names)} clips, {none} of them {NONE}: {folder.path / answers.FILE}")
     if known.any():
         right = sum(found.classes[k] == s for k, s in zip(labels[known], np.array(said)[known], strict=True))
         best = int((probabilities.argmax(axis=1) == labels)[known].sum())
@@ -186,12 +196,18 @@ def main(argv=None) -> int:
         found = load_classifier(args.source, args.normalise, args.device, args.input_layout)
         encoder = found.encoder
     sources = {path: open_clips(path, encoder) for path in (args.labelled, args.input) if path}
-    folder = RunFolder(args.output, "predict", vars(args))
+    if args.labelled:
+        check_classes(args.labelled, sources[args.labelled])
+    say = partial(print, flush=True)
+    encoded = {path: encode(encoder, source, args, say) for path, source in sources.items()}
+    folder = RunFolder(
+        args.output, "predict", vars(args)
+    )  # not before all clips are read: it moves an earlier run aside
     try:
         for path, source in sources.items():
             for line in source.lines:
                 folder.say(f"{path}: {line}")
-        found = found or taught(args, folder, encoder, sources[args.labelled])
+        found = found or taught(args, folder, encoder, sources[args.labelled], *encoded[args.labelled])
         folder.say(
             f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, "
             f"{found.encoder.stream} stream, {found.encoder.layout.name}, {found.encoder.device}"
@@ -199,7 +215,7 @@ def main(argv=None) -> int:
         if found.encoder.converted:
             folder.say(found.encoder.converted)
         if args.input:
-            answer(args, found, folder, sources[args.input])
+            answer(args, found, folder, sources[args.input], *encoded[args.input])
     except UserError as error:
         folder.say(f"error: {error}", show=False)
         raise

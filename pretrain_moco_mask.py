@@ -33,7 +33,7 @@ from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
 from engine.pace import Pace
 from engine.pictures import show_at_the_end
 from engine.processes import copy_state, traffic_of
-from engine.restore import Start, checkpoint_content, open_start, restore, resume_command
+from engine.restore import Start, check_same_run, checkpoint_content, open_start, restore, resume_command
 from engine.setup import (
     Dataset,
     choose_precision,
@@ -142,7 +142,12 @@ def make_batches(args, dataset: Dataset, clips: PackedClips, device, dtype, worl
     clips = clips.scaled(args.scale_by or "none", dataset.layout)
     if len(clips) < args.batch_size:
         raise UserError(
-            f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; give a smaller --batch-size"
+            f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; "
+            + (
+                "give a smaller --batch-size"
+                if len(clips) >= 3
+                else "three clips are the least that can be pretrained on"
+            )
         )
     stream = args.stream
     if (stream == "bone" and args.use_bone_feeder) or (stream == "motion" and args.use_motion_feeder):
@@ -451,8 +456,9 @@ def introduce(
     """The first lines of the log, and config.json."""
     size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
     several = f", {world.size} processes" if world.size > 1 else ""
+    method = args.exp_descri if args.recipe == "paper" else "small recipe"
     folder.say(
-        f"{args.exp_descri}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
+        f"{method}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
         f"{batches.steps_per_epoch} steps an epoch, {model.config.encoder.backbone} encoder {size:.1f} M parameters, "
         f"{device}{several}, {computation}, torch {torch.__version__}"
     )
@@ -472,6 +478,8 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     device = resolve_device(args.device)
     notes: list[str] = []
     start = world.on_main(lambda: open_start(args.init_from, args.resume, args.checkpoint_path, notes.append))
+    if args.resume:  # before another data set is looked for
+        world.on_main(lambda: start and check_same_run(vars(args), start, only=("pre_dataset", "protocol")))
     splits = ("train", "val") if args.knn_every else ("train",)
     dataset = world.main_first(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
     clips = world.main_first(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_gen import ui_prmd
 from data_gen.normalise import normalise
+from options.common import Parser
 from utils.drawing import part_paint
 from utils.errors import run
 from utils.plots import check_picture_path, drawn_alike, new_figure, save_figure
@@ -53,7 +54,7 @@ def draw_axes(path, raw: np.ndarray) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_gen.axes", description="Draws the axes that are expected.")
+    parser = Parser(prog="python -m data_gen.axes", description="Draws the axes that are expected.")
     parser.add_argument("--output", default="axes.png", metavar="FILE", help=".png, .pdf or .svg")
     return parser
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.build import coordinates_checksum
+from options.common import Parser
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import Split, open_split, split_files
 from utils.clip_check import OddClips, clip_faults
@@ -499,7 +500,7 @@ def draw_report(path, report: Report, layout: Layout, classes=None, most_rows: i
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data_gen.check",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=__doc__.split("\n\n")[0]

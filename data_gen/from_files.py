@@ -18,6 +18,7 @@ import numpy as np
 
 from data_gen.build import BuildReport, build_dataset
 from data_gen.normalise import STEPS, parse_steps
+from options.common import Parser
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES
 from utils.convert_layout import say_conversion
@@ -375,9 +376,7 @@ def build_flags(args: argparse.Namespace) -> dict:
 def reader_parser(name: str, description: str) -> argparse.ArgumentParser:
     """The parser of a program of data_gen."""
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(
-        prog=f"python -m data_gen.{name}", formatter_class=formatter, description=description
-    )
+    return Parser(prog=f"python -m data_gen.{name}", formatter_class=formatter, description=description)
 
 
 def check_common_flags(frames: int, workers: int | None) -> None:

@@ -90,10 +90,13 @@ def check_same_encoder(model: PCM3, start: Start) -> None:
     check_same_backbone(config, model.config.encoder.to_dict(), start.path)
 
 
-def check_same_run(arguments: dict, start: Start) -> None:
-    """Refuses to resume with arguments that would make it another run, naming the first that differs."""
+def check_same_run(arguments: dict, start: Start, only: tuple[str, ...] = ()) -> None:
+    """Refuses to resume with arguments that would make it another run, naming the first that differs. only: of these names;
+    () = of all."""
     for name, old in start.content.get("arguments", {}).items():
         name = RENAMED.get(name, name)
+        if only and name not in only:
+            continue
         new = arguments.get(name, old)
         new = list(new) if isinstance(new, tuple) else new
         if name not in MAY_CHANGE and new != old:

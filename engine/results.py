@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from options.common import Parser
 from utils.errors import UserError, run
 from utils.files import atomic_write, load_json
 from utils.metrics import Summary, summarise
@@ -317,7 +318,7 @@ def latex(rows: list[tuple], columns) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m engine.results",
         description="One table from the result files of any runs, Markdown or LaTeX, with the paper's figures beside.",
     )

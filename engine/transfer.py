@@ -42,7 +42,8 @@ def say_transfer(given: FrameForm, wanted: FrameForm) -> str:
     if given.persons > wanted.persons:
         raise UserError(
             f"the clips have {given.persons} persons, the encoder reads {wanted.persons}; prepare them with --persons "
-            f"{wanted.persons}"
+            f"{wanted.persons} (from_arrays, from_pyskl, from_poses; NTU's and PKU-MMD's own preparation keeps two), or pretrain "
+            "an encoder on them"
         )
     parts = [say_conversion(given.layout, wanted.layout)] if given.layout != wanted.layout else []
     if given.persons != wanted.persons:

@@ -75,6 +75,6 @@ def own_views(contrasts) -> dict[str, str]:
         if name not in VIEWS:
             raise UserError(
                 f"no view is called {name!r}; there are {', '.join((*VIEWS, 'predicted'))}; start the program through the file "
-                "that declares it, as in: python examples/own_view.py pretrain_moco_mask ..."
+                "that declares it, as in: python examples/own_view.py pretrain_moco_mask ... (or visualize ...)"
             )
     return {name: VIEWS[name].prompt or "intra" for name in own}

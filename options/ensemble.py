@@ -2,6 +2,8 @@
 
 import argparse
 
+from options.common import Parser
+
 DESCRIPTION = """Adds up the saved scores of several runs (joint, bone, motion, or any others on the same clips) with
 weights, and prints the accuracy of each run and of each fusion. Clips are matched by name; runs on other clips are
 refused. No network and no data set is needed, only the scores.npz of each run."""
@@ -12,7 +14,7 @@ EXAMPLE = """example, the three streams with the usual weights and a search of b
 
 def get_parser() -> argparse.ArgumentParser:
     """The parser; its values are documented in their help texts."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m tools.ensemble",
         description=DESCRIPTION,
         epilog=EXAMPLE,
