@@ -119,7 +119,7 @@ def _add_run_group(p) -> None:
         choices=recipes.RECIPES,
         default="auto",
         help="what is used where no flag is given: paper, the defaults below; small, for sets of some hundred or thousand clips "
-        "(options/recipes.py: a small two-way encoder, the maximum over time, other bodies as views, about 1,000 steps and "
+        "(options/recipes.py: a small two-way encoder, mean, maximum and deviation over time, other bodies, about 1,000 steps and "
         "more with the number of clips); auto: paper from 20,000 training clips on, and for every command that names --lr or "
         "--schedule, else small. The first line of the log says which, and with what",
     )
