@@ -122,7 +122,12 @@ class Ownership:
 
     def _take(self) -> tuple[int, bool | None]:
         while True:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:  # a file, or a folder that was removed before mkdir could see that it is one
+                if self.path.parent.exists() and not self.path.parent.is_dir():
+                    raise
+                continue
             with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder it had made
                 return open_locked(self.path)
 
