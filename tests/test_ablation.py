@@ -12,6 +12,7 @@ from programs import call, refused
 from options import classification, pretraining, retrieval
 from tools import ablation
 from utils.errors import UserError
+from utils.files import write_json
 
 SMALL = (
     "--pretrain-flags '--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 8 --contrast-k 16 --max-steps 2' "
@@ -78,7 +79,7 @@ def fake(monkeypatch, tmp_path):
         }
         summary = {"last": {"top1": top1}, "best": {"top1": {"mean": 0.75}}, "knn": {"1": top1}}
         (task.folder / "result.json").write_text(json.dumps({"summary": summary}))
-        (task.folder / "done.json").write_text(json.dumps({"command": list(task.command), "seconds": 1}))
+        write_json(task.folder / "done.json", {"command": list(task.command), "seconds": 1})  # whole or not there
         return None
 
     fake_stop = {"after": None}
