@@ -20,7 +20,6 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -198,12 +197,17 @@ def main(argv=None) -> int:
     sources = {path: open_clips(path, encoder) for path in (args.labelled, args.input) if path}
     if args.labelled:
         check_classes(args.labelled, sources[args.labelled])
-    say = partial(print, flush=True)
+    said: list[str] = []  # for the log, which is there when all clips are read: making it moves an earlier run aside
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        said.append(line)
+
     encoded = {path: encode(encoder, source, args, say) for path, source in sources.items()}
-    folder = RunFolder(
-        args.output, "predict", vars(args)
-    )  # not before all clips are read: it moves an earlier run aside
+    folder = RunFolder(args.output, "predict", vars(args))
     try:
+        for line in said:
+            folder.say(line, show=False)
         for path, source in sources.items():
             for line in source.lines:
                 folder.say(f"{path}: {line}")

@@ -76,7 +76,7 @@ SMALL = (
     Row("contrast_t", 0.2, "0.07 tells apart what is alike in a small batch"),
     Row("head_norm", True, "as SimCLR has it: worth two points", ("mlp",)),
     Row("crop", [0.8, 1.0], "half of a squat is somebody standing up: shorter crops make different exercises one"),
-    Row("corruption", 0.0, "wrong joints gain a point of neighbours, and lose more where the camera is turned"),
+    Row("corruption", 0.0, "wrong joints gain a point of neighbours, and lose two where clips are tilted"),
     Row("shear", 0.2, "a shear of 1 is no body any more"),
     Row("shear_probability", 0.5, "likewise"),
     Row("rotation", 10.0, "cameras and people stand a little askew"),
