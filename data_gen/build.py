@@ -49,11 +49,8 @@ except ImportError:  # not on Windows; two preparations of one folder at once ar
     fcntl = None
 
 CHUNK = 16  # clips a worker takes at a time: few enough for an even end, enough to hide the messages between processes
+HOW_TO_SKIP = "--on-bad skip leaves such clips out and lists them"
 VERSION = 1  # of what this module writes; goes up when the same clips would give other arrays
-
-
-class BadClip(UserError):
-    """A clip that cannot be read, met while bad clips are refused; a program can add how to leave such clips out."""
 
 
 class BeingWritten(UserError):
@@ -130,7 +127,7 @@ def _process(job: _Job, name: str, places) -> _Done:
         fitted = convert(fitted, job.came_as, job.layout, axis=2)
     except UserError as error:
         if not job.skip_bad:
-            raise BadClip(str(error)) from None
+            raise UserError(f"{error} ({HOW_TO_SKIP})") from None
         return _Done(name, reason=str(error))
     row = np.ascontiguousarray(normalise(fitted, job.layout, job.steps), dtype="<f4").tobytes()
     for target, index in places:
@@ -376,8 +373,7 @@ def build_dataset(
     loaded clips where it is not `layout`, which they are converted to; dimensions: 2 for clips with z = 0, for the sidecar;
     details: more for it.
 
-    Raises BadClip (a UserError) for a bad clip; UserError for an empty or overlapping split, too little space on the
-    disk, or a second preparation at work.
+    UserError for a bad clip, an empty or overlapping split, too little space on the disk, or a second preparation at work.
     """
     _check_protocols(protocols, labels)
     folder, came_as = Path(folder), came_as or layout

@@ -28,23 +28,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_gen.from_files import (
-    add_common_flags,
-    add_labels_flag,
-    add_layout_flag,
-    add_unpacked_flag,
-    build_flags,
-    build_target,
-    class_number,
-    from_zero,
-    make_target,
-    number_names,
-    own_flags,
+    HOW,
+    Source,
+    add_flags,
+    layouts_of,
+    number_labels,
+    prepare,
+    read_class_names,
     reader_parser,
-    say_what_was_done,
-    warn_of_empty_classes,
 )
 from options.datasets import DATASETS
-from utils.errors import UserError, run, warn
+from utils.errors import UserError, run
 from utils.files import MAX_UNPACKED, ArrayArchive, load_json, map_npy, read_npy, read_text
 from utils.names import SPLITS
 
@@ -159,29 +153,6 @@ def read_list(path) -> ClipList:
     return ClipList(labels, protocols)
 
 
-def number_labels(labels: dict[str, str], classes=None, first: int | None = None) -> tuple[dict[str, int], object]:
-    """(name -> class number, class names or their number).
-
-    Labels that are all whole numbers are class numbers, counted from `first` (None: found out, see `from_zero`); else they
-    are class names, numbered in the order of `classes`, or as text. UserError when a label is not among `classes`."""
-    digits = [text for text in labels.values() if text.isascii() and text.isdigit()]
-    if len(digits) == len(labels):
-        numbers = {
-            name: class_number(f"clip {name}", int(text.lstrip("0")[:12] or "0")) for name, text in labels.items()
-        }
-        numbers = from_zero(numbers, classes and len(classes), first)
-        most = max(numbers.values()) + 1
-        if classes is not None and most > len(classes):
-            raise UserError(f"--classes names {len(classes)} classes, but there is a label {most - 1}")
-        return numbers, most if classes is None else classes
-    if digits and classes is None:
-        other = next(text for text in labels.values() if text not in digits)
-        warn(
-            f"{len(digits)} of {len(labels)} labels are numbers, others such as {other!r} are not: all are taken as names"
-        )
-    return number_names(labels, classes)
-
-
 @functools.lru_cache(maxsize=4)
 def _archive(path: str, limit: int) -> ArrayArchive:
     return ArrayArchive(path, limit)  # each process opens it once
@@ -254,86 +225,35 @@ def count_persons(load: ArrayClips, names) -> int:
     return most
 
 
-def convert(
-    source,
-    data_root,
-    name,
-    *,
-    list_file=None,
-    layout=None,
-    persons=None,
-    axes="",
-    classes=None,
-    first=None,
-    limit=MAX_UNPACKED,
-    **build,
-):
-    """Reads the clips of `source` (a folder of .npy, or an .npz) and writes the data set `name`.
-
-    classes: class names in the order of their numbers, or None; first: what the first class number is (`from_zero`);
-    limit: bytes in memory that a clip may need; build: steps, frames, workers, on_bad and came_as of
-    `build_dataset`. Returns (Target, BuildReport)."""
-    if name in DATASETS:
-        raise UserError(f"--name {name} is a known data set with files of its own; give your data another name")
-    content = read_list(list_file or find_list(source))
-    if not Path(source).is_dir():
-        ArrayArchive(source, limit).close()  # refuses what is none, before anything is made
-    labels, classes = number_labels(content.labels, classes, first)
-    load = ArrayClips(str(source), axes, limit)
-    persons = persons or count_persons(load, content.labels)
-    target = make_target(data_root, name, list(content.protocols), classes, layout, persons)
-    warn_of_empty_classes(labels, content.protocols, target.classes)
-    report = build_target(target, content.protocols, labels, load, source=f"arrays of {Path(source).name}", **build)
-    return target, report
-
-
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_arrays", __doc__)
     parser.add_argument("source", help="folder of .npy clips, or one .npz of them")
-    parser.add_argument(
-        "--name",
-        required=True,
-        help="the data set's name, which the programs take as --dataset; not one of the registry",
-    )
     parser.add_argument("--list", metavar="FILE", help="the .csv or .json list; default: clips.csv in the folder")
-    add_layout_flag(parser)
     parser.add_argument(
         "--axes",
         default="",
         help="order of the axes of your arrays: T frames, V joints, C coordinates, M persons; default TVC for three axes "
         "and MTVC for four. For instance CTV for arrays (3, T, V)",
     )
-    parser.add_argument(
-        "--persons",
-        type=int,
-        metavar="M",
-        help="persons that a stored clip has room for; default: the most that any of your clips has. Raise it to match "
-        "another data set (2 for NTU) when an encoder shall move between them",
-    )
-    parser.add_argument(
-        "--classes",
-        metavar="FILE.txt",
-        help="text file with a class name a line, in the order of the class numbers; default: the names of the list in "
-        "alphabetical order. Give it to keep the numbers when a class has no clip",
-    )
-    add_labels_flag(parser)
-    add_unpacked_flag(parser)
-    add_common_flags(parser)
+    add_flags(parser, "--name", "--layout", "--as", "--persons", "--classes", "--labels-from", "--max-unpacked", *HOW)
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
-    target, report = convert(
-        args.source,
-        args.data_root,
-        args.name,
-        list_file=args.list,
-        axes=parse_axes(args.axes) if args.axes else "",
-        **own_flags(args),
-        **build_flags(args),
-    )
-    print(say_what_was_done(target.folder, report))
+    axes, limit = parse_axes(args.axes) if args.axes else "", int(args.max_unpacked * 1e9)
+    layout, came_as = layouts_of(args)
+    if args.name in DATASETS:
+        raise UserError(f"--name {args.name} is a known data set with files of its own; give your data another name")
+    listed = read_list(args.list or find_list(args.source))
+    if not Path(args.source).is_dir():
+        ArrayArchive(args.source, limit).close()  # refuses what is none, before anything is made
+    classes = read_class_names(args.classes) if args.classes else None
+    labels, classes = number_labels(listed.labels, classes, args.labels_from)
+    load = ArrayClips(str(args.source), axes, limit)
+    persons = args.persons or count_persons(load, listed.labels)
+    text = f"arrays of {Path(args.source).name}"
+    print(prepare(args, Source(text, listed.protocols, labels, classes, persons, layout, came_as), load)[1])
 
 
 if __name__ == "__main__":

@@ -26,17 +26,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.build import building_folder
 from data_gen.from_files import (
-    add_common_flags,
-    add_labels_flag,
-    build_flags,
-    build_target,
+    HOW,
+    PROTOCOL_FOLDERS,
+    Source,
+    add_flags,
     first_label,
     make_target,
+    prepare,
     reader_parser,
-    say_what_was_done,
-    warn_of_empty_classes,
+    scratch_folder,
 )
 from options.datasets import DATASETS, MAX_CLASSES, PROTOCOLS
 from utils.errors import UserError, run
@@ -205,56 +204,40 @@ def _members(path, scratch) -> dict[str, tuple[Member, np.ndarray, int | None]]:
     return found
 
 
-def convert(files: dict[str, str], data_root, name: str, labels_from: int | None = None, **build):
-    """Reads npz files {protocol: path} and writes the data set `name`; returns (Target, BuildReport).
+def count_classes(found: dict[str, dict], name: str, labels_from: int | None) -> tuple[int, int]:
+    """(number of classes, number of the first one in the files) of all files; found: protocol -> split -> see `_members`."""
+    entries = [entry for splits in found.values() for entry in splits.values()]
+    one_hot = max((number for _, _, number in entries if number), default=None)
+    if one_hot is not None:
+        return one_hot, 0
+    low, most = (int(pick([pick(n) for _, n, _ in entries if len(n)], default=0)) for pick in (min, max))
+    first = first_label(low, most, DATASETS[name].num_classes if name in DATASETS else None, labels_from)
+    return most + 1 - first, first
 
-    labels_from: what the first class number is, where labels are numbers (`first_label`); build: steps, frames,
-    workers and on_bad of `build_dataset`."""
-    scratch_name = Path(data_root) / f"{name}.clips"
-    if name in DATASETS:  # refuses a protocol that it does not have before anything is unpacked
-        make_target(data_root, name, list(files), 1, None, PERSONS)
-    with building_folder(scratch_name) as scratch:
-        found = {}
-        for protocol, path in files.items():
-            (scratch / protocol).mkdir()  # files of one name in two folders must not meet
-            found[protocol] = _members(path, scratch / protocol)
-        entries = [entry for splits in found.values() for entry in splits.values()]
-        known = max((number for _, _, number in entries if number), default=None)  # None: all files have class numbers
-        if known is None:
-            low, most = (int(pick([pick(n) for _, n, _ in entries if len(n)], default=0)) for pick in (min, max))
-            first = first_label(low, most, DATASETS[name].num_classes if name in DATASETS else None, labels_from)
-            known = most + 1 - first
-        else:
-            first = 0
-        target = make_target(data_root, name, list(files), known, None, PERSONS)
-        labels, members, protocols = {}, {}, {}  # protocol -> split -> names
-        for protocol, splits in found.items():
-            folder = target.folders[protocol]
-            for split, (clips, numbers, _) in splits.items():
-                names = [f"{folder}_{split}_{i:06d}" for i in range(clips.shape[0])]
-                members[f"{folder}_{split}"] = clips
-                labels.update(zip(names, (numbers - first).tolist(), strict=True))
-                protocols.setdefault(protocol, {})[split] = names
-        warn_of_empty_classes(labels, protocols, target.classes)
-        source = "CTR-GCN npz " + ", ".join(Path(path).name for path in files.values())
-        details = {"person_2": "removed where it was an exact copy of person 1"}
-        clips = NpzClips(members)
-        report = build_target(target, protocols, labels, clips, source=source, details=details, **build)
-    return target, report
+
+def convert(args: argparse.Namespace, files: dict[str, str], scratch: Path) -> str:
+    """Writes the data set of npz files {protocol: path}; returns what was done. scratch: folder for unpacked clips."""
+    found = {}
+    for protocol, path in files.items():
+        (scratch / protocol).mkdir()  # files of one name in two folders must not meet
+        found[protocol] = _members(path, scratch / protocol)
+    number, first = count_classes(found, args.name, args.labels_from)
+    labels, members, protocols = {}, {}, {}  # protocol -> split -> names
+    for protocol, splits in found.items():
+        for split, (clips, numbers, _) in splits.items():
+            key = f"{PROTOCOL_FOLDERS.get(protocol, protocol)}_{split}"
+            names = [f"{key}_{i:06d}" for i in range(clips.shape[0])]
+            members[key] = clips
+            labels.update(zip(names, (numbers - first).tolist(), strict=True))
+            protocols.setdefault(protocol, {})[split] = names
+    text = "CTR-GCN npz " + ", ".join(Path(path).name for path in files.values())
+    details = {"person_2": "removed where it was an exact copy of person 1"}
+    return prepare(args, Source(text, protocols, labels, number, PERSONS, details=details), NpzClips(members))[1]
 
 
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_ctrgcn", __doc__)
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE.npz", help="one file for each protocol, in one call or several"
-    )
-    parser.add_argument(
-        "--name",
-        required=True,
-        help="the data set's name, which the programs take as --dataset: "
-        "ntu60 or ntu120, or a name of your own for "
-        "other clips in this format (then a dataset.json is written)",
-    )
+    parser.add_argument("files", nargs="+", metavar="FILE.npz", help="one file for each protocol")
     parser.add_argument(
         "--protocol",
         nargs="+",
@@ -262,27 +245,21 @@ def parse(argv=None) -> argparse.Namespace:
         help="the protocol of each file, in the order of the files; default: by its name (NTU60_CS, NTU60_CV, "
         "NTU120_CSub, NTU120_CSet)",
     )
-    add_labels_flag(parser)
-    add_common_flags(parser)
+    add_flags(parser, "--name", "--labels-from", *HOW)
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
-    build = build_flags(args)
     protocols = args.protocol or [guess_protocol(path) for path in args.files]
     if len(protocols) != len(args.files):
         raise UserError(f"{len(args.files)} files, but --protocol names {len(protocols)}; give one for each file")
     if len(set(protocols)) != len(protocols):
         raise UserError(f"two files for protocol {max(protocols, key=protocols.count)}; each file is one protocol")
-    target, report = convert(
-        dict(zip(protocols, args.files, strict=True)),
-        args.data_root,
-        args.name,
-        args.labels_from,
-        **build,
-    )
-    print(say_what_was_done(target.folder, report))
+    if args.name in DATASETS:  # refuses a protocol that it does not have before anything is unpacked
+        make_target(args.data_root, args.name, protocols, 1, None, PERSONS)
+    with scratch_folder(args) as scratch:
+        print(convert(args, dict(zip(protocols, args.files, strict=True)), scratch))
 
 
 if __name__ == "__main__":

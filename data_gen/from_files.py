@@ -1,4 +1,7 @@
-"""What the readers of other people's files share: where a data set goes, its description, temporary clips, flags.
+"""What all readers share: where a data set goes, its description, temporary clips, flags, the building and the last lines.
+
+A reader of `data_gen` (from_arrays, from_ctrgcn, from_poses, from_pyskl, prepare_ntu, prepare_pku) says what it found in files
+as a `Source`, and gives a loader of its clips; `prepare` does the rest.
 
 `make_target` decides what is written where. A name of the registry (ntu60, ...) brings its classes, layout, persons and
 protocols; any other name is a data set of the user's own, and a `dataset.json` beside its protocol folders says the
@@ -11,14 +14,14 @@ front to back (a compressed archive) is read once, and every worker process maps
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import BuildReport, build_dataset
+from data_gen.build import BuildReport, build_dataset, building_folder
 from data_gen.normalise import STEPS, parse_steps
-from options.common import Parser
+from options.common import Parser, positive, positive_int
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES
 from utils.convert_layout import say_conversion
@@ -29,6 +32,61 @@ from utils.skeleton import LAYOUTS, Layout, get_layout
 PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xset"}
 DEFAULT_LAYOUT = "kinect_v2_25"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader found. text: one line that says where the clips come from.
+
+    protocols: protocol -> {"train": names, "val": names}, val left out for clips without a test; labels: name -> class number
+    from 0; classes: their names, or only their number; persons: the most of any clip; layout: of what is written, None for the
+    data set's own; came_as: of the clips, where that is another; dimensions: 3, or 2 for clips of a picture's plane; details:
+    more for preparation.json."""
+
+    text: str
+    protocols: dict[str, dict[str, list[str]]]
+    labels: dict[str, int]
+    classes: tuple[str, ...] | int
+    persons: int
+    layout: str | None = None
+    came_as: Layout | None = None
+    dimensions: int = 3
+    details: dict = field(default_factory=dict)
+
+    def target(self, args: argparse.Namespace) -> "Target":
+        """Where --data-root and --name put it; UserError as `make_target`."""
+        protocols = list(self.protocols)
+        return make_target(
+            args.data_root, args.name, protocols, self.classes, self.layout, self.persons, self.dimensions
+        )
+
+
+def prepare(args: argparse.Namespace, source: Source, load, group=None) -> tuple[Path, str]:
+    """Builds the protocol folders of a source as the flags of HOW say, and describes the data set. load, group: see
+    `build_dataset`. Returns the data set's folder and what a program says at its end."""
+    steps = parse_steps(args.normalise, source.dimensions)
+    target = source.target(args)
+    warn_of_empty_classes(source.labels, source.protocols, target.classes)
+    report = build_dataset(
+        target.folder,
+        target.layout,
+        target.persons,
+        {target.folders[protocol]: splits for protocol, splits in source.protocols.items()},
+        source.labels,
+        load,
+        steps=steps,
+        source=source.text,
+        frames=args.frames,
+        workers=args.workers,
+        on_bad=args.on_bad,
+        strict=args.strict,
+        group=group,
+        came_as=source.came_as,
+        dimensions=source.dimensions,
+        details=source.details,
+    )
+    write_description(target)
+    return target.folder, say_what_was_done(target.folder, report)
 
 
 @dataclass(frozen=True)
@@ -109,10 +167,33 @@ def first_label(low: int, most: int, known: int | None = None, first: int | None
     return first
 
 
-def from_zero(numbers: dict[str, int], known: int | None = None, first: int | None = None) -> dict[str, int]:
-    """Class numbers of clips, counted from 0; known, first: see `first_label`."""
-    first = first_label(min(numbers.values(), default=0), max(numbers.values(), default=0), known, first)
-    return {name: number - first for name, number in numbers.items()}
+def from_zero(numbers: dict[str, int], classes=None, first: int | None = None, known: int | None = None):
+    """(clip -> class number from 0, `classes` or their number) of class numbers as files state them. classes: names in the
+    order of the numbers; first, known: see `first_label`. UserError when there are more than `classes`."""
+    most = max(numbers.values(), default=0)
+    first = first_label(min(numbers.values(), default=0), most, len(classes) if classes else known, first)
+    if classes is not None and most - first >= len(classes):
+        raise UserError(f"--classes names {len(classes)} classes, but the file has label {most - first}")
+    return {name: number - first for name, number in numbers.items()}, classes or most - first + 1
+
+
+def number_labels(labels: dict[str, str], classes: tuple[str, ...] | None = None, first: int | None = None):
+    """(clip -> class number from 0, class names or their number) of labels as text.
+
+    Labels that are all whole numbers are class numbers, counted from `first` (None: found out, see `first_label`); else they
+    are class names, numbered in the order of `classes`, or as text. UserError when a label is not among `classes`."""
+    digits = [text for text in labels.values() if text.isascii() and text.isdigit()]
+    if len(digits) < len(labels):
+        if first is not None:
+            raise UserError("--labels-from is for labels that are numbers; these are names, leave it out")
+        if digits and classes is None:
+            other = next(text for text in labels.values() if text not in digits)
+            warn(
+                f"{len(digits)} of {len(labels)} labels are numbers, others such as {other!r} are not: all are taken as names"
+            )
+        return number_names(labels, classes)
+    numbers = {name: class_number(f"clip {name}", int(text.lstrip("0")[:12] or "0")) for name, text in labels.items()}
+    return from_zero(numbers, classes, first)
 
 
 def warn_of_empty_classes(labels: dict[str, int], protocols: dict[str, dict], classes: tuple[str, ...]) -> None:
@@ -163,15 +244,6 @@ def write_description(target: Target) -> None:
     """Writes the dataset.json of a data set of the user's own, once its protocol folders are whole."""
     if target.description is not None:
         write_json(target.folder / "dataset.json", target.description)
-
-
-def build_target(target: Target, protocols: dict[str, dict], labels: dict[str, int], load, **build) -> BuildReport:
-    """Builds the protocol folders of a target and describes it. protocols: protocol -> {"train": names, "val": names};
-    labels, load, build: see `build_dataset`."""
-    named = {target.folders[protocol]: splits for protocol, splits in protocols.items()}
-    report = build_dataset(target.folder, target.layout, target.persons, named, labels, load, **build)
-    write_description(target)
-    return report
 
 
 def number_names(labels: dict[str, str], classes: tuple[str, ...] | None) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -225,6 +297,10 @@ class PackedClips:
     def close(self) -> None:
         self._file.close()
 
+    def rename(self, names: dict[str, str]) -> None:
+        """Calls clips otherwise. names: old -> new of every clip."""
+        self.places = {names[name]: place for name, place in self.places.items()}
+
     def __getstate__(self):
         return {**self.__dict__, "_file": None, "_data": None}
 
@@ -250,127 +326,91 @@ def read_class_names(path) -> tuple[str, ...]:
     return names
 
 
-def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of all three readers."""
-    parser.add_argument(
-        "--data-root",
+def _flag(text: str, **settings) -> dict:
+    return {"help": text, **settings}
+
+
+FLAGS = {  # of several readers; each program adds those that it reads
+    "--name": _flag("the data set's name, which the programs take as --dataset", required=True),
+    "--data-root": _flag(
+        "folder of all data sets; must have room for 180 kB a clip and protocol at 300 frames, 25 joints, 2 persons (default data)",
         default="data",
-        help="folder of all data sets; the arrays go to DATA_ROOT/NAME/PROTOCOL (default data). It must have room for "
-        "180 kB a clip and protocol at 300 frames, 25 joints and 2 persons",
-    )
-    parser.add_argument(
-        "--normalise",
+        metavar="FOLDER",
+    ),
+    "--normalise": _flag(
+        f"all (default, what every published number uses): {', '.join(STEPS)}; some of them with commas between; or none for "
+        "raw coordinates, for detection or clips that are normalised already",
         default="all",
         metavar="all|none|STEPS",
-        help=f"all (default, what every published number uses): {', '.join(STEPS)}; some of them with commas between; "
-        "or none for raw coordinates, for detection or when the clips are already normalised",
-    )
-    parser.add_argument(
-        "--frames",
-        type=int,
+    ),
+    "--frames": _flag(
+        "frames stored of a clip (default 300); longer clips are cut, fewer save disk space",
+        type=positive_int,
         default=FRAMES,
-        help="frames stored of a clip, usually 300; longer clips are cut there. Lower it to save disk space when all "
-        "your clips are short, raise it when the end of long clips matters",
-    )
-    parser.add_argument(
-        "--workers", type=int, default=None, help="processes (default: all cores); fewer need less memory"
-    )
-    add_strict_flag(parser)
-    parser.add_argument(
-        "--on-bad",
+    ),
+    "--workers": _flag(
+        "processes (default: all cores); fewer need less memory, the arrays are the same",
+        type=positive_int,
+        metavar="N",
+    ),
+    "--strict": _flag(
+        "clips that are zero, do not move, are no person in metres or stand upside down count as bad ones; without it they are "
+        "kept, warned of, and named in preparation.json",
+        action="store_true",
+    ),
+    "--on-bad": _flag(
+        "a damaged file, or a clip that cannot be used: refuse (default) ends at the first, nothing is written; skip leaves them "
+        "out, counts them and names them in preparation.json",
         choices=("refuse", "skip"),
         default="refuse",
-        help="a clip that cannot be used (another number of joints, not finite, ...): refuse (default) ends at the "
-        "first, nothing is written; skip leaves such clips out, counts them and names them in preparation.json",
-    )
-
-
-def add_strict_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="clips that are zero, do not move, are no person in metres or stand upside down count as bad ones; without it "
-        "they are kept, warned of, and named in preparation.json",
-    )
-
-
-def add_unpacked_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-unpacked",
-        type=float,
+    ),
+    "--max-unpacked": _flag(
+        "memory that one array or pickle may need where its file is smaller (default 1): a few MB can hold many GB of zeros. "
+        "Raise it when a clip of yours really is so large",
+        type=positive,
         default=MAX_UNPACKED / 1e9,
         metavar="GB",
-        help="memory that one array or pickle may need where its file is smaller (default 1): compressed archives of a "
-        "few MB can hold many GB of zeros. Raise it when a clip of yours really is so large",
-    )
-
-
-def unpacked_bytes(gigabytes: float) -> int:
-    """--max-unpacked in bytes; UserError unless it is above 0."""
-    if not 0 < gigabytes < 1e9:
-        raise UserError(f"--max-unpacked {gigabytes:g}: expected a number of GB above 0")
-    return int(gigabytes * 1e9)
-
-
-def add_labels_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--labels-from",
+    ),
+    "--labels-from": _flag(
+        "number of the first class where labels are numbers; default: 1 where no label is 0 and the lowest is 1, which is said. "
+        "Give 0 when class 0 has no clip in this file",
         type=int,
         choices=(0, 1),
-        help="the number of the first class where labels are numbers; default: 1 where no label is 0 and the lowest is 1, "
-        "which is said. Give 0 when class 0 has no clip in this file",
-    )
-
-
-def add_layout_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--layout",
+    ),
+    "--label-from-name": _flag(
+        "the groups of this pattern in a clip's name, joined, are its class: '(m\\d+).*_(cor|inc)' makes of m01_s02_e03_inc the "
+        "class 'm01 inc'",
+        metavar="REGEX",
+    ),
+    "--classes": _flag(
+        "class names, one a line, in the order of their numbers; keeps the numbers when a class has no clip",
+        metavar="FILE.txt",
+    ),
+    "--persons": _flag(
+        "persons of a stored clip; default: the most that any clip has (known data sets: 2)",
+        type=positive_int,
+        metavar="M",
+    ),
+    "--layout": _flag(
+        f"which joint is which, in the order of your joints (default: that of a known data set, else {DEFAULT_LAYOUT}); look at "
+        "data_gen.check --picture",
         choices=sorted(LAYOUTS),
-        help=f"which joint is which (default: that of a known data set, else {DEFAULT_LAYOUT}). The order of your "
-        "joints must be that of the layout; look at data_gen.check --picture",
-    )
-    parser.add_argument(
-        "--as",
+    ),
+    "--as": _flag(
+        "store another joint layout, such as kinect_v2_25, which published encoders read; which joints had to be made is printed. "
+        "Programs convert by themselves where an encoder needs it",
         dest="as_layout",
         choices=sorted(LAYOUTS),
         metavar="LAYOUT",
-        help="store the clips in another joint layout, such as kinect_v2_25, which published encoders read; which joints had "
-        "to be made from others is printed (utils/convert_layout.py). Leave it out to keep every joint that you have: the "
-        "programs convert by themselves where an encoder needs it",
-    )
+    ),
+}
+HOW = ("--data-root", "--normalise", "--frames", "--workers", "--strict", "--on-bad")  # what all readers take
 
 
-def layouts_of(layout: str | None, as_layout: str | None) -> tuple[str | None, Layout | None]:
-    """(name of the layout to store, None for the data set's own; layout that the clips come in, where that is another).
-
-    Says what is made, and refuses what cannot be."""
-    if as_layout is None:
-        return layout, None
-    source = get_layout(layout or DEFAULT_LAYOUT)
-    print(say_conversion(source, get_layout(as_layout)))
-    return as_layout, source
-
-
-def own_flags(args: argparse.Namespace) -> dict:
-    """What layout, persons, classes and labels of the readers' flags ask for; UserError unless they make sense."""
-    if args.persons is not None and args.persons < 1:
-        raise UserError(f"--persons {args.persons}: expected at least 1")
-    layout, came_as = layouts_of(args.layout, args.as_layout)
-    return {
-        "layout": layout,
-        "came_as": came_as,
-        "persons": args.persons,
-        "classes": read_class_names(args.classes) if args.classes else None,
-        "first": args.labels_from,
-        "limit": unpacked_bytes(args.max_unpacked),
-    }
-
-
-def build_flags(args: argparse.Namespace) -> dict:
-    """What `add_common_flags` asks for, for `build_dataset`; UserError unless the numbers make sense."""
-    check_common_flags(args.frames, args.workers)
-    kept = {name: getattr(args, name) for name in ("frames", "workers", "on_bad", "strict")}
-    return {"steps": parse_steps(args.normalise), **kept}
+def add_flags(parser, *names: str) -> None:
+    """Adds flags of the table to a parser or a group of it."""
+    for name in names:
+        parser.add_argument(name, **FLAGS[name])
 
 
 def reader_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -379,18 +419,20 @@ def reader_parser(name: str, description: str) -> argparse.ArgumentParser:
     return Parser(prog=f"python -m data_gen.{name}", formatter_class=formatter, description=description)
 
 
-def check_common_flags(frames: int, workers: int | None) -> None:
-    """UserError unless the numbers make sense."""
-    if frames < 1:
-        raise UserError(f"--frames {frames}: expected at least 1; 300 is usual")
-    check_workers(workers)
+def layouts_of(args) -> tuple[str | None, Layout | None]:
+    """(name of the layout to store, None for the data set's own; layout that the clips come in, where that is another).
+
+    Says what is made, and refuses what cannot be."""
+    if args.as_layout is None:
+        return args.layout, None
+    source = get_layout(args.layout or DEFAULT_LAYOUT)
+    print(say_conversion(source, get_layout(args.as_layout)))
+    return args.as_layout, source
 
 
-def check_workers(workers: int | None) -> int | None:
-    """The value of --workers, None for all cores; UserError when it is less than 1."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: expected at least 1 process, or leave it out for all cores")
-    return workers
+def scratch_folder(args: argparse.Namespace):
+    """A context: a folder beside the data set for clips that were unpacked, removed at the end."""
+    return building_folder(Path(args.data_root) / f"{args.name}.clips")
 
 
 def say_what_was_done(folder: Path, report: BuildReport) -> str:

@@ -17,25 +17,22 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import building_folder
+from data_gen.build import HOW_TO_SKIP
 from data_gen.from_files import (
+    HOW,
     PROTOCOL_FOLDERS,
     PackedClips,
-    add_common_flags,
-    add_labels_flag,
-    add_layout_flag,
-    add_unpacked_flag,
-    build_flags,
-    build_target,
+    Source,
+    add_flags,
     class_number,
     from_zero,
-    make_target,
+    layouts_of,
     number_names,
-    own_flags,
+    prepare,
+    read_class_names,
     reader_parser,
-    say_what_was_done,
+    scratch_folder,
     texts_of_names,
-    warn_of_empty_classes,
 )
 from options.datasets import DATASETS
 from utils.errors import UserError, run
@@ -147,60 +144,23 @@ def pack(annotations: list[dict], index: dict[str, int], names, packed: PackedCl
             annotations[index[name]] = None  # lets its memory go
         except UserError as error:
             if on_bad == "refuse":
-                raise UserError(f"{error}; --on-bad skip leaves such clips out") from None
+                raise UserError(f"{error} ({HOW_TO_SKIP})") from None
             packed.refuse(name, str(error))
     packed.close()
 
 
-def convert(
-    path,
-    data_root,
-    name,
-    *,
-    layout=None,
-    persons=None,
-    wanted=None,
-    pattern=None,
-    classes=None,
-    first=None,
-    limit=MAX_UNPACKED,
-    **build,
-):
-    """Reads the pickle `path` and writes the data set `name`; returns (Target, BuildReport).
-
-    pattern: see `label_from_name`, None for the labels of the file; classes: class names, None for "class 0", ...;
-    first: what the first class number is (see `from_zero`); limit: bytes in memory that the pickle may need beyond its size;
-    build: steps, frames, workers, on_bad and came_as of `build_dataset`."""
-    splits, annotations = read_file(path, limit)
-    protocols = find_protocols(splits, wanted)
-    index = index_annotations(path, annotations)
-    used = sorted({clip for parts in protocols.values() for clips in parts.values() for clip in clips})
-    present = [clip for clip in used if clip in index]
-    if pattern is not None:
-        labels, found = label_from_name(present, pattern)
+def find_labels(args, annotations: list[dict], index: dict[str, int], names: list[str]):
+    """(clip -> class number, class names or their number) of the clips `names`: from their names, or as the file states."""
+    classes = read_class_names(args.classes) if args.classes else None
+    if args.label_from_name is not None:
+        labels, found = label_from_name(names, args.label_from_name)
         if classes is not None and len(classes) < len(found):
             raise UserError(f"--classes names {len(classes)} classes, the clip names have {len(found)}")
-    else:
-        stated = {clip: annotations[index[clip]].get("label") for clip in present}
-        labels = {clip: class_number(f"{path}: clip {clip}", label) for clip, label in stated.items()}
-        known = DATASETS[name].num_classes if name in DATASETS else classes and len(classes)
-        labels = from_zero(labels, known, first)
-        found = max(labels.values(), default=0) + 1
-        if classes is not None and len(classes) < found:
-            raise UserError(f"--classes names {len(classes)} classes, but the file has label {found - 1}")
-    most = persons or most_persons(annotations, (index[clip] for clip in present))
-    target = make_target(data_root, name, list(protocols), found if classes is None else classes, layout, most)
-    folder = target.folder
-    warn_of_empty_classes(labels, protocols, target.classes)
-    with building_folder(folder.with_name(f"{folder.name}.clips")) as temporary:
-        packed = PackedClips(temporary / "clips.raw")
-        pack(annotations, index, used, packed, persons or target.persons, build.get("on_bad", "refuse"))
-        del annotations
-        labels |= {clip: 0 for clip in used if clip not in index}  # left out by build_dataset, with the reason
-        details = {"labels": f"from the names, {pattern}" if pattern else "of the file"}
-        source = f"pyskl pickle {Path(path).name}"
-        report = build_target(target, protocols, labels, packed, source=source, details=details, **build)
-    return target, report
+        return labels, classes or found
+    stated = {name: annotations[index[name]].get("label") for name in names}
+    labels = {name: class_number(f"{args.file}: clip {name}", label) for name, label in stated.items()}
+    known = DATASETS[args.name].num_classes if args.name in DATASETS else None
+    return from_zero(labels, classes, args.labels_from, known)
 
 
 def parse(argv=None) -> argparse.Namespace:
@@ -212,54 +172,36 @@ def parse(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("file", help="the 3-D pickle, such as ntu60_3danno.pkl")
     parser.add_argument(
-        "--name",
-        required=True,
-        help="the data set's name, which the programs take as --dataset: "
-        "ntu60 and ntu120 bring their class names; any "
-        "other name is a data set of your own and gets a dataset.json",
-    )
-    parser.add_argument(
         "--protocols",
         nargs="+",
         metavar="PROTOCOL",
         help="prepare only these, such as cross_subject; default: every pair of splits in the file. Fewer save disk",
     )
-    add_layout_flag(parser)
-    parser.add_argument(
-        "--persons",
-        type=int,
-        metavar="M",
-        help="persons kept of a clip, in the file's order; default: the most that any clip has (known data sets: 2). "
-        "Lower it when only a few clips have bystanders",
-    )
-    parser.add_argument(
-        "--label-from-name",
-        metavar="REGEX",
-        help="take the classes from the clip names instead of the labels: the groups of this regular expression, "
-        "joined, are the class name. '(m\\d+).*_(cor|inc)' makes of m01_s02_e03_inc the class 'm01 inc'. Needs a "
-        "--name of its own, not one of the registry",
-    )
-    parser.add_argument(
-        "--classes", metavar="FILE.txt", help="text file with a class name a line, in the order of the class numbers"
-    )
-    add_labels_flag(parser)
-    add_unpacked_flag(parser)
-    add_common_flags(parser)
+    add_flags(parser, "--name", "--layout", "--as", "--persons", "--label-from-name", "--classes", "--labels-from")
+    add_flags(parser, "--max-unpacked", *HOW)
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
-    target, report = convert(
-        args.file,
-        args.data_root,
-        args.name,
-        wanted=args.protocols,
-        pattern=args.label_from_name,
-        **own_flags(args),
-        **build_flags(args),
-    )
-    print(say_what_was_done(target.folder, report))
+    layout, came_as = layouts_of(args)
+    splits, annotations = read_file(args.file, int(args.max_unpacked * 1e9))
+    protocols = find_protocols(splits, args.protocols)
+    index = index_annotations(args.file, annotations)
+    used = sorted({clip for parts in protocols.values() for clips in parts.values() for clip in clips})
+    present = [clip for clip in used if clip in index]
+    labels, classes = find_labels(args, annotations, index, present)
+    labels |= {clip: 0 for clip in used if clip not in index}  # left out when they are read, with the reason
+    persons = args.persons or most_persons(annotations, (index[clip] for clip in present))
+    details = {"labels": f"from the names, {args.label_from_name}" if args.label_from_name else "of the file"}
+    text = f"pyskl pickle {Path(args.file).name}"
+    source = Source(text, protocols, labels, classes, persons, layout, came_as, details=details)
+    source.target(args)  # refused before the clips are unpacked
+    with scratch_folder(args) as folder:
+        packed = PackedClips(folder / "clips.raw")
+        pack(annotations, index, used, packed, persons, args.on_bad)
+        del annotations
+        print(prepare(args, source, packed)[1])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen import from_poses
-from data_gen.from_files import add_common_flags, reader_parser
+from data_gen.from_files import reader_parser
 from data_gen.poses.forms import VIDEOS
 from utils.errors import UserError, run
 from utils.files import atomic_write, check_regular, load_json, write_json
@@ -200,21 +200,16 @@ def convert(source, folder, skip_bad: bool = False) -> tuple[list[str], list[str
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_video", __doc__)
     parser.add_argument("source", help="folder of videos (a folder a class, or not), or one video")
-    parser.add_argument("--name", required=True, help="the data set's name, which the programs take")
     parser.add_argument(
         "--poses", metavar="FOLDER", help="where poses are kept, one file a video; default: DATA_ROOT/NAME_poses"
     )
     parser.add_argument("--only-poses", action="store_true", help="end there: keep the poses, make no data set")
-    from_poses.add_reading_flags(parser)
-    from_poses.add_mending_flags(parser)
-    from_poses.add_label_flags(parser)
-    add_common_flags(parser)
+    from_poses.add_pose_flags(parser)
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
-    from_poses.check_flags(args)
     folder = Path(args.poses or Path(args.data_root) / f"{args.name}_poses")
     nobody, bad = convert(args.source, folder, args.on_bad == "skip")
     for what, names in (("without a person", nobody), ("that cannot be read", bad)):
@@ -223,7 +218,7 @@ def main(argv=None) -> None:
     print(f"poses: {folder}")
     if args.only_poses:
         return
-    from_poses.convert_by(args, folder)
+    from_poses.convert(args, folder)
 
 
 if __name__ == "__main__":

@@ -13,51 +13,13 @@ import argparse
 from pathlib import Path
 
 from data_gen import protocols as rules
-from data_gen.build import BadClip, build_dataset
-from data_gen.from_files import add_strict_flag, check_workers, reader_parser, say_what_was_done
-from data_gen.normalise import STEPS, parse_steps
+from data_gen.from_files import HOW, Source, add_flags, prepare, reader_parser
 from data_gen.raw_files import Where, find_files
 from data_gen.raw_ntu import SELECTIONS, Loader
 from options.datasets import DATASETS
 from utils.errors import UserError, run
-from utils.machine import default_workers
-from utils.skeleton import get_layout
 
 SUFFIX = ".skeleton"
-
-
-def add_build_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that prepare_ntu and prepare_pku share."""
-    group = parser.add_argument_group("how")
-    group.add_argument(
-        "--data-root",
-        default="data",
-        metavar="FOLDER",
-        help="where the data set's folder is made; give the same --data-root to the training programs (default: data)",
-    )
-    group.add_argument(
-        "--normalise",
-        default="all",
-        metavar="STEPS",
-        help="steps of normalisation: all (the released preparation, what every published number used), none (raw "
-        f"coordinates in metres), or some of {','.join(STEPS)} with commas between (default: all)",
-    )
-    add_strict_flag(group)
-    group.add_argument(
-        "--on-bad",
-        choices=("refuse", "skip"),
-        default="refuse",
-        help="a damaged file: refuse ends with its name and line; skip leaves it out, counts it, and lists it in "
-        "preparation.json (default: refuse)",
-    )
-    group.add_argument(
-        "--workers",
-        type=int,
-        default=None,
-        metavar="N",
-        help="processes; the arrays are the same for any number. Fewer when memory is short: each takes about 50 MB "
-        f"(default: all cores, here {default_workers()})",
-    )
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -65,6 +27,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     group = parser.add_argument_group("what")
     group.add_argument(
         "--dataset",
+        dest="name",
         choices=("ntu60", "ntu120"),
         required=True,
         help="ntu60: setups 1-17, 60 classes, 56,578 clips. ntu120: setups 1-32, 120 classes, 113,945 clips; needs the "
@@ -107,7 +70,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "released preparation and all published numbers do; id follows them by their id, which is cleaner where "
         "bodies come and go (default: slot)",
     )
-    add_build_arguments(parser)
+    add_flags(parser.add_argument_group("how"), *HOW)
     return parser.parse_args(argv)
 
 
@@ -145,59 +108,31 @@ def choose(dataset: str, files: dict[str, Where], ignored) -> tuple[list[str], d
     return names, passed
 
 
-def check_counts(dataset: str, splits) -> None:
-    """Refuses splits that have not the published sizes."""
-    for protocol, folder in rules.NTU_FOLDERS[dataset].items():
-        if folder in splits:
-            found = tuple(len(splits[folder][split]) for split in ("train", "val"))
-            expected = DATASETS[dataset].counts[protocol]
-            if found != expected:
-                raise UserError(
-                    f"{dataset} {protocol}: found {found[0]:,} train and {found[1]:,} val clips, expected "
-                    f"{expected[0]:,} and {expected[1]:,}; give all archives to --raw (and --ignored builtin), or "
-                    "add --partial to prepare what is there"
-                )
-
-
 def main(argv=None) -> None:
     args = parse_args(argv)
-    row = DATASETS[args.dataset]
+    row = DATASETS[args.name]
     wrong = sorted(set(args.protocols or ()) - set(row.protocols))
     if wrong:
-        raise UserError(f"{args.dataset} has no protocol {wrong[0]}; it has {' and '.join(row.protocols)}")
-    steps = parse_steps(args.normalise)
-    workers = check_workers(args.workers)
+        raise UserError(f"{args.name} has no protocol {wrong[0]}; it has {' and '.join(row.protocols)}")
     ignored = ignored_names(args.ignored)
     files = find_files(args.raw, SUFFIX)
-    names, passed = choose(args.dataset, files, ignored)
-    print(f"{len(files):,} files, {len(names):,} clips of {args.dataset}; passed over: ", end="")
+    names, passed = choose(args.name, files, ignored)
+    print(f"{len(files):,} files, {len(names):,} clips of {args.name}; passed over: ", end="")
     print(", ".join(f"{count:,} {reason}" for reason, count in passed.items()))
-    splits = rules.ntu_protocols(args.dataset, names, args.protocols)
+    protocols = rules.ntu_protocols(args.name, names, args.protocols)
     if not args.partial:
-        check_counts(args.dataset, splits)
-    folder = Path(args.data_root) / row.folders[0]
-    try:
-        report = build_dataset(
-            folder,
-            get_layout(row.layout),
-            row.persons,
-            splits,
-            {name: rules.ntu_name(name).action - 1 for name in names},
-            Loader({name: files[name] for name in names}, args.bodies, row.persons),
-            steps=steps,
-            source=f"{args.dataset}, raw .skeleton files",
-            workers=workers,
-            on_bad=args.on_bad,
-            strict=args.strict,
-            details={
-                "dataset": args.dataset,
-                "bodies": args.bodies,
-                "ignored": args.ignored if args.ignored in ("builtin", "none") else sorted(ignored),
-            },
-        )
-    except BadClip as error:
-        raise UserError(f"{error} (--on-bad skip leaves such files out and lists them)") from None
-    print(say_what_was_done(folder, report))
+        hint = "give all archives to --raw (and --ignored builtin), or add --partial to prepare what is there"
+        rules.check_counts(args.name, protocols, row.counts, "clips", hint)
+    details = {
+        "dataset": args.name,
+        "bodies": args.bodies,
+        "ignored": args.ignored if args.ignored in ("builtin", "none") else sorted(ignored),
+    }
+    labels = {name: rules.ntu_name(name).action - 1 for name in names}
+    text = f"{args.name}, raw .skeleton files"
+    source = Source(text, protocols, labels, row.num_classes, row.persons, details=details)
+    load = Loader({name: files[name] for name in names}, args.bodies, row.persons)
+    print(prepare(args, source, load)[1])
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ from tqdm import tqdm
 
 from data_gen import protocols as rules
 from data_gen import raw_pku
-from data_gen.build import BadClip, build_dataset, ordered_map
-from data_gen.from_files import check_workers, reader_parser, say_what_was_done
-from data_gen.normalise import parse_steps
-from data_gen.prepare_ntu import add_build_arguments
+from data_gen.build import HOW_TO_SKIP, ordered_map
+from data_gen.from_files import HOW, Source, add_flags, prepare, reader_parser
 from data_gen.raw_files import Where, find_files, read_bytes
 from data_gen.raw_pku import Instance, Loader, Reading
 from data_gen.untrimmed import write_untrimmed
@@ -37,9 +35,8 @@ NOTES_SHOWN = 20
 def parse_args(argv=None) -> argparse.Namespace:
     parser = reader_parser("prepare_pku", __doc__)
     group = parser.add_argument_group("what")
-    group.add_argument(
-        "--dataset", choices=("pku_v1", "pku_v2"), required=True, help="part I (1,076 videos) or part II (1,009 videos)"
-    )
+    what = "part I (1,076 videos) or part II (1,009 videos)"
+    group.add_argument("--dataset", dest="name", choices=("pku_v1", "pku_v2"), required=True, help=what)
     group.add_argument(
         "--raw", metavar="FOLDER", help="folder that holds the part's two folders, of skeletons and of labels"
     )
@@ -52,7 +49,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     group.add_argument(
         "--protocols",
         nargs="+",
-        choices=tuple(rules.PKU_FOLDERS),
+        choices=("cross_subject", "cross_view"),
         default=None,
         help="only these protocols (default: both)",
     )
@@ -90,7 +87,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="leave out rows whose confidence (last column, 0 to 2) is lower; 1 leaves out 135 doubtful rows of part I, "
         "but then the counts are not the published ones (default: 0, all rows)",
     )
-    add_build_arguments(parser)
+    add_flags(parser.add_argument_group("how"), *HOW)
     return parser.parse_args(argv)
 
 
@@ -108,7 +105,7 @@ def find_pair(args) -> tuple[dict[str, Where], dict[str, Where]]:
         raise UserError(f"--raw {args.raw}: there is no such folder")
     places = []
     for given, flag, name in zip(
-        (args.skeletons, args.labels), ("--skeletons", "--labels"), FOLDERS[args.dataset], strict=True
+        (args.skeletons, args.labels), ("--skeletons", "--labels"), FOLDERS[args.name], strict=True
     ):
         place = given or (find_folder(args.raw, name) if args.raw else None)
         if place is None:
@@ -116,32 +113,6 @@ def find_pair(args) -> tuple[dict[str, Where], dict[str, Where]]:
             raise UserError(f"{where}; give {flag} PATH, or --raw FOLDER that holds {name}")
         places.append(find_files([place], SUFFIX))
     return places[0], places[1]
-
-
-def check_videos(dataset: str, videos) -> None:
-    """Refuses a set of videos whose splits have not the published sizes."""
-    for protocol, expected in rules.PKU_VIDEO_COUNTS[dataset].items():
-        folder = rules.PKU_FOLDERS[protocol]
-        splits = rules.pku_protocols(dataset, videos, (protocol,))[folder]
-        found = tuple(len(splits[split]) for split in ("train", "val"))
-        if found != expected:
-            raise UserError(
-                f"{dataset} {protocol}: found {found[0]} train and {found[1]} val videos, expected {expected[0]} and "
-                f"{expected[1]}; give all of them, or add --partial to prepare what is there"
-            )
-
-
-def check_instances(dataset: str, splits, dropped: int) -> None:
-    """Refuses instance counts other than the published ones, but for the rows that were dropped as impossible."""
-    for protocol, expected in DATASETS[dataset].counts.items():
-        counts = splits.get(rules.PKU_FOLDERS[protocol])
-        found = counts and tuple(len(counts[split]) for split in ("train", "val"))
-        if found and not all(e - dropped <= f <= e for f, e in zip(found, expected, strict=True)):
-            raise UserError(
-                f"{dataset} {protocol}: found {found[0]:,} train and {found[1]:,} val instances, expected "
-                f"{expected[0]:,} and {expected[1]:,}; the label files are others, or --min-confidence left rows out "
-                "(add --partial to go on)"
-            )
 
 
 def collect(skeletons, labels, reading: Reading, skip_bad: bool):
@@ -157,7 +128,7 @@ def collect(skeletons, labels, reading: Reading, skip_bad: bool):
             notes += more
         except UserError as error:
             if not skip_bad:
-                raise BadClip(str(error)) from None
+                raise UserError(f"{error} ({HOW_TO_SKIP})") from None
             bad[video] = str(error)
     return found, notes, bad
 
@@ -178,73 +149,55 @@ def videos_for_detection(found, skeletons, bad: dict, skip_bad: bool, workers: i
         for video, frames in zip(videos, tqdm(answers, total=len(videos), unit="video"), strict=True):
             if isinstance(frames, str):
                 if not skip_bad:
-                    raise BadClip(frames)
+                    raise UserError(f"{frames} ({HOW_TO_SKIP})")
                 bad[video] = frames
             else:
                 yield video, frames.transpose(0, 3, 2, 1), [(i.number, i.start, i.end) for i in found[video]]
 
 
-def prepare(args) -> None:
-    dataset, row = args.dataset, DATASETS[args.dataset]
-    steps, workers, skip_bad = parse_steps(args.normalise), check_workers(args.workers), args.on_bad == "skip"
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    dataset, row, skip_bad = args.name, DATASETS[args.name], args.on_bad == "skip"
     skeletons, labels = find_pair(args)
-    for video in labels:
-        rules.pku_video_in_train(dataset, "xsub", video)  # refuses names of the other part
+    splits = rules.pku_protocols(dataset, labels)
     if not args.partial:
-        check_videos(dataset, labels)
+        hint = "give all of them, or add --partial to prepare what is there"
+        rules.check_counts(dataset, splits, rules.PKU_VIDEO_COUNTS[dataset], "videos", hint)
     reading = Reading(args.first_class, args.first_frame, args.reversed == "swap", args.min_confidence)
     found, notes, bad = collect(skeletons, labels, reading, skip_bad)
     listed = {instance.name: instance for video in found.values() for instance in video}
     protocols = {
-        folder: {split: [i.name for video in videos for i in found[video]] for split, videos in splits.items()}
-        for folder, splits in rules.pku_protocols(dataset, found, args.protocols).items()
+        protocol: {split: [i.name for video in videos for i in found[video]] for split, videos in splits.items()}
+        for protocol, splits in rules.pku_protocols(dataset, found, args.protocols).items()
     }
     print(f"{len(found):,} videos, {len(listed):,} instances, {len(notes)} dirty rows")
     for note in notes[:NOTES_SHOWN]:
         print(f"  {note}")
     if not args.partial and not bad:
-        check_instances(dataset, protocols, sum(note.endswith("dropped") for note in notes))
+        dropped = sum(note.endswith("dropped") for note in notes)
+        hint = "the label files are others, or --min-confidence left rows out (add --partial to go on)"
+        rules.check_counts(dataset, protocols, row.counts, "instances", hint, dropped)
     details = {"dataset": dataset, "reading": vars(reading), "dirty_rows": notes, "bad_videos": bad}
-    folder, layout, source = Path(args.data_root) / row.folders[0], get_layout(row.layout), f"{dataset}, raw text files"
-    report = build_dataset(
-        folder,
-        layout,
-        row.persons,
-        protocols,
-        {name: instance.number for name, instance in listed.items()},
-        Loader({video: skeletons[video] for video in found}, listed),
-        steps=steps,
-        source=source,
-        workers=workers,
-        on_bad=args.on_bad,
-        strict=args.strict,
-        group=lambda name: listed[name].video,
-        details=details,
-    )
-    print(say_what_was_done(folder, report))
+    numbers = {name: instance.number for name, instance in listed.items()}
+    source = Source(f"{dataset}, raw text files", protocols, numbers, row.num_classes, row.persons, details=details)
+    load = Loader({video: skeletons[video] for video in found}, listed)
+    folder, done = prepare(args, source, load, group=lambda name: listed[name].video)
+    print(done)
     if not args.no_untrimmed:
         sidecar = write_untrimmed(
             folder / "untrimmed",
-            videos_for_detection(found, skeletons, bad, skip_bad, workers),
-            layout=layout,
+            videos_for_detection(found, skeletons, bad, skip_bad, args.workers),
+            layout=get_layout(row.layout),
             persons=row.persons,
             num_classes=row.num_classes,
-            protocols=lambda names: rules.pku_protocols(dataset, names),
-            source=source,
+            protocols=lambda names: {row.protocols[p][0]: s for p, s in rules.pku_protocols(dataset, names).items()},
+            source=source.text,
             details=details,
         )
         print(f"{folder / 'untrimmed'}: {sidecar['videos']:,} videos, {sidecar['frames']:,} frames")
     if bad:
         video, reason = next(iter(bad.items()))
         print(f"{len(bad)} videos left out, the first {video} ({reason}); listed in preparation.json")
-
-
-def main(argv=None) -> None:
-    args = parse_args(argv)
-    try:
-        prepare(args)
-    except BadClip as error:
-        raise UserError(f"{error} (--on-bad skip leaves such files out and lists them)") from None
 
 
 if __name__ == "__main__":

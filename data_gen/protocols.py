@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from options.datasets import DATASETS
 from utils.errors import UserError
+from utils.names import SPLITS
 
 NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, *range(13, 20), 25, 27, 28, 31, 34, 35, 38})
 NTU120_TRAIN_SUBJECTS = NTU60_TRAIN_SUBJECTS | {
@@ -60,32 +62,44 @@ def in_ntu(dataset: str, parts: NtuName) -> bool:
     return 1 <= parts.setup <= setups and 1 <= parts.action <= actions
 
 
-def in_ntu_train(dataset: str, folder: str, parts: NtuName) -> bool:
-    """Whether a recording trains in protocol `folder`: xsub, xview (60 classes), xset (120 classes)."""
-    if folder == "xsub":
+def in_ntu_train(dataset: str, protocol: str, parts: NtuName) -> bool:
+    """Whether a recording trains in cross_subject, cross_view (60 classes) or cross_setup (120 classes)."""
+    if protocol == "cross_subject":
         return parts.subject in (NTU60_TRAIN_SUBJECTS if dataset == "ntu60" else NTU120_TRAIN_SUBJECTS)
-    if folder == "xview":
+    if protocol == "cross_view":
         return parts.camera in NTU_TRAIN_CAMERAS
     return parts.setup % 2 == 0
 
 
-NTU_FOLDERS = {
-    "ntu60": {"cross_subject": "xsub", "cross_view": "xview"},
-    "ntu120": {"cross_subject": "xsub", "cross_setup": "xset"},
-}
-PKU_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview"}
+def _split(dataset: str, names, protocols, trains) -> dict[str, dict[str, list[str]]]:
+    """protocol -> {"train": names, "val": names}; protocols: some of the registry's, None for all; trains(protocol, name)."""
+    splits = {protocol: {split: [] for split in SPLITS} for protocol in protocols or DATASETS[dataset].protocols}
+    for protocol, lists in splits.items():
+        for name in names:
+            lists["train" if trains(protocol, name) else "val"].append(name)
+    return splits
 
 
 def ntu_protocols(dataset: str, names, protocols=None) -> dict[str, dict[str, list[str]]]:
-    """folder -> {"train": names, "val": names} of ntu60 or ntu120 for NTU names; protocols: some of NTU_FOLDERS."""
-    splits = {}
-    for protocol, folder in NTU_FOLDERS[dataset].items():
-        if protocols is None or protocol in protocols:
-            splits[folder] = {"train": [], "val": []}
-            for name in names:
-                split = "train" if in_ntu_train(dataset, folder, ntu_name(name)) else "val"
-                splits[folder][split].append(name)
-    return splits
+    """protocol -> {"train": names, "val": names} of ntu60 or ntu120 for NTU names; protocols: some of them, None for all."""
+    return _split(dataset, names, protocols, lambda p, name: in_ntu_train(dataset, p, ntu_name(name)))
+
+
+def pku_protocols(dataset: str, videos, protocols=None) -> dict[str, dict[str, list[str]]]:
+    """protocol -> {"train": videos, "val": videos} of pku_v1 or pku_v2; protocols: some of them, None for all."""
+    return _split(dataset, videos, protocols, lambda p, video: pku_video_in_train(dataset, p, video))
+
+
+def check_counts(dataset: str, splits: dict, published: dict, what: str, hint: str, fewer: int = 0) -> None:
+    """UserError, which ends with `hint`, where splits have not the published sizes {protocol: (train, val)}; `fewer` of them
+    may be missing."""
+    for protocol in (p for p in published if p in splits):
+        found, expected = tuple(len(splits[protocol][split]) for split in SPLITS), published[protocol]
+        if not all(e - fewer <= f <= e for f, e in zip(found, expected, strict=True)):
+            raise UserError(
+                f"{dataset} {protocol}: found {found[0]:,} train and {found[1]:,} val {what}, expected {expected[0]:,} and "
+                f"{expected[1]:,}; {hint}"
+            )
 
 
 @functools.cache
@@ -94,24 +108,12 @@ def ntu_missing() -> frozenset[str]:
     return frozenset(Path(__file__).with_name("ntu_missing.txt").read_text().split())
 
 
-def pku_video_in_train(dataset: str, folder: str, video: str) -> bool:
-    """Whether a video trains. Part I cross-subject: all but videos 0291-0334; part II: all but subjects N02, N03, N07;
-    cross-view (both): views M and R. UserError when the name is none of the part's."""
+def pku_video_in_train(dataset: str, protocol: str, video: str) -> bool:
+    """Whether a video trains. Part I cross_subject: all but videos 0291-0334; part II: all but subjects N02, N03, N07;
+    cross_view (both): views M and R. UserError when the name is none of the part's."""
     match = _PKU_NAMES[dataset].fullmatch(video)
     if match is None or (dataset == "pku_v2" and int(match["number"]) not in PKU2_SUBJECTS):
         raise UserError(f"{video}: not a video of {dataset}, whose names are like {PKU_EXAMPLES[dataset]}")
-    if folder == "xview":
+    if protocol == "cross_view":
         return match["view"] in PKU_TRAIN_VIEWS
     return int(match["number"]) not in (PKU1_VAL_VIDEOS if dataset == "pku_v1" else PKU2_VAL_SUBJECTS)
-
-
-def pku_protocols(dataset: str, videos, protocols=None) -> dict[str, dict[str, list[str]]]:
-    """folder -> {"train": videos, "val": videos} of pku_v1 or pku_v2; protocols: some of PKU_FOLDERS."""
-    splits = {}
-    for protocol, folder in PKU_FOLDERS.items():
-        if protocols is None or protocol in protocols:
-            splits[folder] = {"train": [], "val": []}
-            for video in videos:
-                split = "train" if pku_video_in_train(dataset, folder, video) else "val"
-                splits[folder][split].append(video)
-    return splits

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.build import BeingWritten, build_dataset
-from data_gen.from_files import check_workers, reader_parser
+from data_gen.from_files import add_flags, reader_parser
 from data_gen.from_pyskl import check_keypoint, read_file
 from data_gen.untrimmed import write_untrimmed
 from options.datasets import DATASETS
@@ -348,10 +348,7 @@ def _build(folder: Path, dataset: str, missing: list[str], names, expected: dict
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("ui_prmd", __doc__)
     parser.add_argument("names", nargs="*", metavar="DATASET", help=f"which to make: {', '.join(NAMES)} (default both)")
-    parser.add_argument("--data-root", default="data", help="folder of all data sets (default data)")
-    parser.add_argument(
-        "--workers", type=int, default=None, metavar="N", help="processes (default: all cores, at most 8)"
-    )
+    add_flags(parser, "--data-root", "--workers")
     parser.add_argument(
         "--pack", metavar="PICKLE", help=f"write {PACKED.name} anew from this pyskl pickle instead of making data sets"
     )
@@ -360,7 +357,6 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    check_workers(args.workers)
     if args.pack:
         packed = pack(args.pack)
         with atomic_write(PACKED) as file:

@@ -257,8 +257,8 @@ def test_a_preparation_from_a_plain_script(tmp_path):
     (tmp_path / "in" / "clips.csv").write_text("name,label,split\n" + "\n".join(rows))
     (tmp_path / "mine.py").write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from data_gen.from_arrays import convert\n"
-        f"print('begins'); convert({str(tmp_path / 'in')!r}, {str(tmp_path)!r}, 'mine', workers=2)\n"
+        "from data_gen.from_arrays import main\n"
+        f"print('begins'); main([{str(tmp_path / 'in')!r}, '--name=mine', {f'--data-root={tmp_path}'!r}, '--workers=2'])\n"
     )
     ran = subprocess.run([sys.executable, str(tmp_path / "mine.py")], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0 and ran.stdout.count("begins") == 1, ran.stderr

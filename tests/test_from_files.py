@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from programs import call, refused
 
 from data_gen import from_arrays, from_ctrgcn, from_pyskl
 from data_gen.from_ctrgcn import guess_protocol, open_member, to_clip
@@ -505,6 +506,6 @@ def test_own_calls_with_mistakes(tmp_path):
     np.save(tmp_path / "clips" / "wave" / "a.npy", np.zeros((9, 25, 3)))
     with pytest.raises(UserError, match="its folders are the classes: python -m data_gen.from_poses"):
         run(from_arrays, *words, "--name", "mine")
-    for flags in (("--frames", "0"), ("--workers", "0"), ("--persons", "0"), ("--normalise", "twist")):
-        with pytest.raises(UserError):
-            run(from_arrays, tmp_path / "clips", "--name", "mine", "--data-root", tmp_path, *flags)
+    for flag, value in (("--frames", "0"), ("--workers", "0"), ("--persons", "0"), ("--max-unpacked", "0")):
+        ran = call(from_arrays.main, f"{tmp_path}/clips --name mine --data-root {tmp_path} {flag} {value}")
+        refused(ran, flag, f"got {value}")

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_gen.from_arrays import read_list_rows
-from data_gen.from_files import class_number, first_label, number_names, texts_of_names
+from data_gen.from_files import number_labels, texts_of_names
 from data_gen.from_pyskl import find_protocols
 from data_gen.protocols import ntu_name
 from utils.errors import UserError
@@ -34,7 +34,6 @@ _SUBJECT = re.compile(r"(?:^|[_\-/. ])(?:subject|subj|sub|person|actor|s|p)[_\-]
 class LabelWishes:
     """What the user says about labels and splits; see the flags of data_gen.from_poses."""
 
-    list_file: str | None = None
     label_from_name: str | None = None
     labels_from: int | None = None
     classes: tuple[str, ...] | None = None
@@ -88,21 +87,14 @@ def short_names(names: list[str]) -> dict[str, str]:
 
 def number_classes(texts: dict[str, str], wishes: LabelWishes) -> tuple[dict[str, int], tuple[str, ...], list[str]]:
     """(name -> class number, class names, lines) of labels as text."""
-    if not all(re.fullmatch(r"\d{1,8}", text) for text in texts.values()):
-        labels, classes = number_names(texts, wishes.classes)
-        if wishes.labels_from is not None:
-            raise UserError("--labels-from is for labels that are numbers; these are names, leave it out")
+    labels, classes = number_labels(texts, wishes.classes, wishes.labels_from)
+    if not all(text.isdigit() for text in texts.values()):
         return labels, classes, []
-    values = {name: class_number(f"clip {name}", int(text)) for name, text in texts.items()}
-    most = max(values.values())
-    known = len(wishes.classes) if wishes.classes else None
-    first = first_label(min(values.values()), most, known, wishes.labels_from)
-    number = most - first + 1
-    if known is not None and number > known:
-        raise UserError(f"--classes names {known} classes, but there is a label {most}")
-    classes = wishes.classes or tuple(f"class {k + first}" for k in range(number))
-    lines = [f"class numbers: from 1 in the files ({most} of them), made from 0"] if first else []
-    return {name: value - first for name, value in values.items()}, classes, lines
+    most = max(map(int, texts.values()))
+    first = most - max(labels.values())
+    if isinstance(classes, int):
+        classes = tuple(f"class {k + first}" for k in range(classes))
+    return labels, classes, [f"class numbers: from 1 in the files ({most} of them), made from 0"] * first
 
 
 def _folder_classes(clips: list[Known]) -> tuple[dict[str, str], bool] | None:
