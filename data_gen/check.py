@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from data_gen.build import coordinates_checksum
-from options.common import Parser
+from data_gen.from_files import reader_parser
+from options.common import natural
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import Split, open_split, split_files
 from utils.clip_check import OddClips, clip_faults
@@ -55,36 +57,42 @@ class Expected:
 
 @dataclass
 class Report:
-    """The table of one protocol folder: rows (name, value of train, value of val) and the findings below it."""
+    """What was found in one protocol folder: rows (name, value of train, value of val) of the table and the findings below it.
+    measures: split -> what was measured."""
 
     folder: Path
-    title: str
+    expected: Expected
+    layout: Layout
+    persons: int
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    measures: dict = field(default_factory=dict)
+    measures: dict[str, "Measures"] = field(default_factory=dict)
 
 
-@dataclass
 class Measures:
-    """What reading the clips of a split gave; arrays over the N clips that hold at least one frame."""
+    """A split and what reading its clips gave. clips: name of a figure of `measure_clip` -> array over the clips that hold at
+    least one frame; checksum: of the coordinates of all clips, as the sidecar has it, None when not all were read."""
 
-    non_finite: np.ndarray  # (N,) number of values that are not finite
-    zero: np.ndarray  # (N,) True where every valid frame is zero
-    empty_frames: np.ndarray  # (N,) share of valid frames without person 1
-    after_end: np.ndarray  # (N,) True where the frame after the last valid one is not zero
-    persons: np.ndarray  # (N,) number of persons who appear
-    repeated: np.ndarray  # (N,) True where person 2 is an exact copy of person 1
-    off_centre: np.ndarray  # (N,) largest |coordinate| of person 1's centre joint
-    up: np.ndarray  # (N,) cosine of spine and +z in frame 0, NaN without a spine
-    across: np.ndarray  # (N,) cosine of shoulders and +x in frame 0, NaN without shoulders
-    facing: np.ndarray  # (N,) cosine of the feet and the direction that up and right give, NaN without feet
-    length: np.ndarray  # (N, V) median bone length, NaN for the root and empty clips
-    spread: np.ndarray  # (N, V) standard deviation / mean within the clip
-    deep: np.ndarray  # (N,) True where a third coordinate is not zero
-    faults: np.ndarray  # (N,) dicts of utils.clip_check
-    names: np.ndarray  # (N,)
-    checksum: str | None = None  # of the coordinates of all clips, as the sidecar has it; None when not all were read
+    def __init__(self, split: Split, layout: Layout, clips: dict[str, np.ndarray], checksum: str | None):
+        self.split, self.layout, self.clips, self.checksum = split, layout, clips, checksum
+        left, right = np.array(mirror_pairs(layout)).T
+        length = clips["length"]
+        mean = (length[:, left] + length[:, right]) / 2
+        difference = np.abs(length[:, left] - length[:, right])
+        clips["asymmetry"] = np.divide(difference, mean, out=np.full_like(mean, np.nan), where=mean > 0)
+
+    def median(self, name: str) -> float:
+        return _median(self.clips[name])
+
+    def share(self, flags: np.ndarray) -> str:
+        """How many clips are flagged, in words."""
+        return f"{int(flags.sum())} ({100 * flags.mean():.1f} %)" if len(flags) else "0"
+
+    def at_least(self, name: str, cosine: float) -> float:
+        """Share of clips whose figure is finite and at least `cosine`; 1 when none is finite."""
+        values = self.clips[name][np.isfinite(self.clips[name])]
+        return float((values >= cosine).mean()) if len(values) else 1.0
 
 
 def find_folders(folder) -> list[Path]:
@@ -177,7 +185,13 @@ def _facing(body: np.ndarray, layout: Layout) -> float:
 
 
 def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
-    """The measures of one clip (3, n, V, M) of its n >= 1 valid frames; keys and meanings as in `Measures`."""
+    """The figures of one clip (3, n, V, M) of its n >= 1 valid frames.
+
+    non_finite: number of values that are not finite; zero: whether every frame is zero; deep: whether a third coordinate is not
+    zero; empty_frames: share of frames without person 1; persons: who appear; repeated: whether person 2 is an exact copy of
+    person 1; off_centre: largest |coordinate| of person 1's centre joint; up, across: cosine in frame 0 of the spine and +z, of
+    the shoulders and +x; facing: see `_facing`; length, spread (V,): of bones, see the module; NaN where there is nothing to
+    measure; faults: of utils.clip_check."""
     clip = np.asarray(clip)
     finite = np.isfinite(clip)
     non_finite = clip.size - int(finite.sum())
@@ -225,14 +239,11 @@ def measure_split(split: Split, layout: Layout, most_clips: int = 0, progress=No
         checksums.append(zlib.crc32(clip.tobytes()))
         n = int(split.num_frame[index])
         if n:
-            row = measure_clip(clip[:, :n], layout)
-            row["names"] = split.names[index]
-            row["after_end"] = n < clip.shape[1] and bool(np.any(clip[:, n] != 0))
-            rows.append(row)
-    measures = Measures(**{key: np.array([row[key] for row in rows]) for key in rows[0]})
-    if len(chosen) == len(split.names):
-        measures.checksum = coordinates_checksum(checksums)
-    return measures
+            after_end = n < clip.shape[1] and bool(np.any(clip[:, n] != 0))
+            rows.append(measure_clip(clip[:, :n], layout) | {"names": split.names[index], "after_end": after_end})
+    clips = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    checksum = coordinates_checksum(checksums) if len(chosen) == len(split.names) else None
+    return Measures(split, layout, clips, checksum)
 
 
 def mirror_pairs(layout: Layout) -> list[tuple[int, int]]:
@@ -247,165 +258,146 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if values.size else float("nan")
 
 
-def _asymmetry(length: np.ndarray, layout: Layout) -> np.ndarray:
-    """(N, pairs): |left - right| / their mean, of the bones that end in mirrored joints."""
-    left, right = np.array(mirror_pairs(layout)).T
-    mean = (length[:, left] + length[:, right]) / 2
-    return np.divide(np.abs(length[:, left] - length[:, right]), mean, out=np.full_like(mean, np.nan), where=mean > 0)
+def _least_median_most(values: np.ndarray) -> str:
+    return f"{values.min()} / {int(np.median(values))} / {values.max()}"
 
 
-def _share(flags: np.ndarray) -> str:
-    return f"{int(flags.sum())} ({100 * flags.mean():.1f} %)" if len(flags) else "0"
-
-
-def _turned(cosine: np.ndarray, at_least: float) -> float:
-    cosine = cosine[np.isfinite(cosine)]
-    return float((cosine >= at_least).mean()) if len(cosine) else 1.0
-
-
-def _column(split: Split, measures: Measures, layout: Layout, classes: int) -> dict[str, str]:
+def _column(m: Measures, classes: int) -> dict[str, str]:
     """The table's column of one split."""
+    split, clips = m.split, m.clips
     counts = np.bincount(split.labels, minlength=classes)
-    frames = split.num_frame[split.kept]
     return {
         "clips": str(len(split.names)),
         "shape": str(split.data.shape),
         "clips without frames": str(len(split.dropped)),
-        "frames (least / median / most)": f"{frames.min()} / {int(np.median(frames))} / {frames.max()}",
+        "frames (least / median / most)": _least_median_most(split.num_frame[split.kept]),
         "classes with clips": f"{int((counts > 0).sum())} of {classes}",
-        "clips a class (least / median / most)": f"{counts.min()} / {int(np.median(counts))} / {counts.max()}",
-        "clips read": str(len(measures.zero)),
-        "clips with NaN or infinity": _share(measures.non_finite > 0),
-        "all-zero clips": _share(measures.zero),
-        "frames without person 1": f"{100 * measures.empty_frames.mean():.2f} %",
-        "not zero after the end": _share(measures.after_end),
-        "clips with two or more persons": _share(measures.persons > 1),
-        "person 2 repeats person 1": _share(measures.repeated),
-        "bone length, median": f"{_median(measures.length):.3f}",
-        "bone spread in a clip, median": f"{100 * _median(measures.spread):.1f} %",
-        "bone asymmetry, median": f"{100 * _median(_asymmetry(measures.length, layout)):.1f} %",
-        "centre joint from the origin, most": f"{measures.off_centre.max():.3g}",
-        "spine to +z in frame 0, median cosine": f"{_median(measures.up):.3f}",
-        "shoulders to +x in frame 0, clips": f"{100 * _turned(measures.across, TURNED):.1f} %",
-        "feet ahead in frame 0, clips": f"{100 * _turned(measures.facing, 0.0):.1f} %",
+        "clips a class (least / median / most)": _least_median_most(counts),
+        "clips read": str(len(clips["zero"])),
+        "clips with NaN or infinity": m.share(clips["non_finite"] > 0),
+        "all-zero clips": m.share(clips["zero"]),
+        "frames without person 1": f"{100 * clips['empty_frames'].mean():.2f} %",
+        "not zero after the end": m.share(clips["after_end"]),
+        "clips with two or more persons": m.share(clips["persons"] > 1),
+        "person 2 repeats person 1": m.share(clips["repeated"]),
+        "bone length, median": f"{m.median('length'):.3f}",
+        "bone spread in a clip, median": f"{100 * m.median('spread'):.1f} %",
+        "bone asymmetry, median": f"{100 * m.median('asymmetry'):.1f} %",
+        "centre joint from the origin, most": f"{clips['off_centre'].max():.3g}",
+        "spine to +z in frame 0, median cosine": f"{m.median('up'):.3f}",
+        "shoulders to +x in frame 0, clips": f"{100 * m.at_least('across', TURNED):.1f} %",
+        "feet ahead in frame 0, clips": f"{100 * m.at_least('facing', 0.0):.1f} %",
     }
 
 
-def _judge_bodies(report: Report, where: str, measures: Measures, layout: Layout, dimensions: int) -> None:
-    """Findings about bones: whether these points can be a body of this layout. In the plane bones shorten as they turn away, so
-    that they say nothing."""
-    deep = int(measures.deep.sum())
-    if dimensions == 2:
-        if deep:
-            report.wrong.append(
-                f"{where}: {deep} clips have a depth other than 0, but dataset.json says two dimensions"
-            )
-        return
-    if not deep and not measures.zero.all():
-        report.wrong.append(
-            f"{where}: no clip has a depth; dataset.json must say 'dimensions': 2 for clips of a picture"
-        )
-    spread = _median(measures.spread)
-    asymmetry = _median(_asymmetry(measures.length, layout))
-    if spread > MOST_SPREAD:
-        report.wrong.append(
-            f"{where}: the median bone changes by {100 * spread:.0f} % of its length within a clip; axes or joints are "
-            "mixed up"
-        )
-    elif asymmetry > MOST_ASYMMETRY:
-        report.wrong.append(
-            f"{where}: left and right bones differ by {100 * asymmetry:.0f} %; the joints are in another order than "
-            f"that of {layout.name}, or axes are mixed up"
-        )
-    if _turned(measures.facing, 0.0) < 0.5:
-        report.notes.append(
-            f"{where}: in most clips the feet point backwards; left and right, or two axes, may be swapped (look at "
-            "--picture)"
-        )
+# Findings are pairs (whether it is wrong, else a note; sentence).
 
 
-def _judge_each_clip(report: Report, split: Split, measures: Measures, strict: bool) -> None:
-    """Findings of `utils.clip_check`, but for clips of zeros, which `_judge_clips` counts; wrong where `strict`."""
-    odd = OddClips()
-    for name, faults in zip(measures.names, measures.faults, strict=True):
-        odd.add(name, {kind: words for kind, words in faults.items() if kind != "empty"})
-    into = report.wrong if strict else report.notes
-    into += [f"{split.split}: {line}" for line in odd.sentences(len(measures.names))]
-
-
-def _judge_clips(report: Report, split: Split, measures: Measures, steps) -> None:
-    """Findings about one split's coordinates. steps: normalisation steps of the sidecar, or None when unknown."""
-    where = split.split
-    if (measures.non_finite > 0).any():
-        count = int((measures.non_finite > 0).sum())
-        report.wrong.append(f"{where}: {count} clips hold NaN or infinite coordinates; prepare them again")
-    if measures.zero.mean() > MOST_ZERO:
-        report.wrong.append(f"{where}: {_share(measures.zero)} clips are zero in all their frames")
-    elif measures.zero.any():
-        report.notes.append(f"{where}: {_share(measures.zero)} clips are zero in all their frames")
-    if measures.repeated.any():
-        report.notes.append(f"{where}: person 2 is a copy of person 1 in {_share(measures.repeated)} clips")
-    turned = _turned(measures.across, TURNED) >= 0.95 and _turned(measures.up, 0.5) >= 0.95
-    centred = _median(measures.off_centre) < 1e-3
-    if steps is not None:
-        if {"spine", "shoulders"} <= set(steps) and not turned:
-            report.wrong.append(f"{where}: the sidecar says that clips are turned upright, but they are not")
-        if "centre" in steps and not centred:
-            report.wrong.append(f"{where}: the sidecar says that clips are centred, but they are not")
-    elif not (turned and centred):
-        state = " and ".join(text for ok, text in ((centred, "centred"), (turned, "turned upright")) if not ok)
-        report.notes.append(f"{where}: clips are not {state}; raw coordinates, or another preparation")
-
-
-def _judge_labels(report: Report, split: Split, classes: tuple[str, ...] | None) -> None:
+def _label_findings(split: Split, classes: tuple[str, ...] | None):
     number = len(classes) if classes else int(split.labels.max()) + 1
     missing = np.flatnonzero(np.bincount(split.labels, minlength=number) == 0)
     if len(missing):
         names = ", ".join(f"{k} ({classes[k]})" if classes else str(k) for k in missing[:5])
-        report.notes.append(f"{split.split}: no clip of class {names}{' and others' if len(missing) > 5 else ''}")
+        yield False, f"no clip of class {names}{' and others' if len(missing) > 5 else ''}"
     if sorted(split.names) != split.names:
-        report.notes.append(
-            f"{split.split}: clips are not sorted by name; streams prepared elsewhere may not match by position"
+        yield False, "clips are not sorted by name; streams prepared elsewhere may not match by position"
+
+
+def _body_findings(m: Measures, dimensions: int):
+    """Whether these points can be a body of this layout. In the plane bones shorten as they turn away, so that they say nothing."""
+    deep = int(m.clips["deep"].sum())
+    if dimensions == 2:
+        if deep:
+            yield True, f"{deep} clips have a depth other than 0, but dataset.json says two dimensions"
+        return
+    if not deep and not m.clips["zero"].all():
+        yield True, "no clip has a depth; dataset.json must say 'dimensions': 2 for clips of a picture"
+    spread, asymmetry = m.median("spread"), m.median("asymmetry")
+    if spread > MOST_SPREAD:
+        yield (
+            True,
+            f"the median bone changes by {100 * spread:.0f} % of its length within a clip; axes or joints are mixed up",
         )
+    elif asymmetry > MOST_ASYMMETRY:
+        order = f"the joints are in another order than that of {m.layout.name}, or axes are mixed up"
+        yield True, f"left and right bones differ by {100 * asymmetry:.0f} %; {order}"
+    if m.at_least("facing", 0.0) < 0.5:
+        swapped = "left and right, or two axes, may be swapped (look at --picture)"
+        yield False, f"in most clips the feet point backwards; {swapped}"
+
+
+def _clip_findings(m: Measures, strict: bool):
+    """About coordinates, normalisation and what utils.clip_check finds in single clips."""
+    clips, steps = m.clips, sidecar_steps(m.split.sidecar)
+    if (clips["non_finite"] > 0).any():
+        yield True, f"{int((clips['non_finite'] > 0).sum())} clips hold NaN or infinite coordinates; prepare them again"
+    if clips["zero"].any():
+        yield clips["zero"].mean() > MOST_ZERO, f"{m.share(clips['zero'])} clips are zero in all their frames"
+    if clips["repeated"].any():
+        yield False, f"person 2 is a copy of person 1 in {m.share(clips['repeated'])} clips"
+    turned = m.at_least("across", TURNED) >= 0.95 and m.at_least("up", 0.5) >= 0.95
+    centred = m.median("off_centre") < 1e-3
+    if steps is None and not (turned and centred):
+        state = " and ".join(text for ok, text in ((centred, "centred"), (turned, "turned upright")) if not ok)
+        yield False, f"clips are not {state}; raw coordinates, or another preparation"
+    if {"spine", "shoulders"} <= set(steps or ()) and not turned:
+        yield True, "the sidecar says that clips are turned upright, but they are not"
+    if "centre" in (steps or ()) and not centred:
+        yield True, "the sidecar says that clips are centred, but they are not"
+    odd = OddClips()
+    for name, faults in zip(clips["names"], clips["faults"], strict=True):
+        odd.add(name, {kind: words for kind, words in faults.items() if kind != "empty"})  # those were counted
+    yield from ((strict, sentence) for sentence in odd.sentences(len(clips["names"])))
+
+
+def _origin_findings(m: Measures, expected_clips: int | None):
+    """What the sidecar says of layout and coordinates (open_split has compared labels and counts), and the published count."""
+    split, sidecar = m.split, m.split.sidecar
+    if sidecar is not None:
+        stated = sidecar.get("layout", m.layout.name)
+        if stated != m.layout.name:
+            yield True, f"prepared with joint layout {stated}, but {m.layout.name} is expected"
+        stated = sidecar["splits"][split.split].get("coordinates")
+        if stated and m.checksum and stated != m.checksum:
+            sums = f"checksum {m.checksum}, prepared {stated}"
+            yield True, f"the coordinates have changed since they were prepared ({sums}); copy or prepare them again"
+    if expected_clips and len(split.names) != expected_clips:
+        why = "the missing list, the split rule or the source files differ"
+        yield True, f"{len(split.names)} clips, but this protocol has {expected_clips}; {why}"
 
 
 def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=None, strict: bool = False) -> Report:
-    """Reads one protocol folder; the report holds the table, what is wrong, and `measures` {split: (Split, Measures)}.
-    strict: clips that utils.clip_check finds odd are wrong, else they are notes.
+    """Reads one protocol folder. strict: clips that utils.clip_check finds odd are wrong, else they are notes.
 
     Raises UserError only when the joint layout cannot be found out."""
     folder = Path(folder)
-    layout, persons = _shape_from_array(folder, expected)
-    report = Report(folder, f"{expected.title}; {layout.name}, {persons} person{'s' * (persons > 1)}")
-    columns, sidecar = {}, None
+    report = Report(folder, expected, *_shape_from_array(folder, expected))
+    columns, sidecar, classes = {}, None, expected.classes
     for position, name in enumerate(SPLITS):
         if name == "val" and columns and not any(file.exists() for file in split_files(folder, name)):
             if sidecar is not None and name not in sidecar["splits"]:
                 report.notes.append("no val split: for pretraining and features, nothing can be tested on it")
                 continue
         try:
-            classes = len(expected.classes) if expected.classes else MAX_CLASSES
-            split = open_split(folder, name, layout.joints, persons, classes)
+            split = open_split(
+                folder, name, report.layout.joints, report.persons, len(classes) if classes else MAX_CLASSES
+            )
         except UserError as error:
             report.wrong.append(f"{name}: {error}")
             continue
         sidecar = split.sidecar or sidecar
         bar = (lambda x, name=name: progress(x, f"{folder.name} {name}")) if progress else None
-        measures = measure_split(split, layout, most_clips, bar)
-        report.measures[name] = (split, measures)
-        columns[name] = _column(split, measures, layout, len(expected.classes or range(split.labels.max() + 1)))
-        _judge_labels(report, split, expected.classes)
-        _judge_bodies(report, name, measures, layout, expected.dimensions)
-        _judge_clips(report, split, measures, sidecar_steps(split.sidecar))
-        _judge_each_clip(report, split, measures, strict)
-        _judge_sidecar(report, split, measures, layout)
-        if expected.counts and len(split.names) != expected.counts[position]:
-            report.wrong.append(
-                f"{name}: {len(split.names)} clips, but this protocol has {expected.counts[position]}; the missing "
-                "list, the split rule or the source files differ"
-            )
+        m = report.measures[name] = measure_split(split, report.layout, most_clips, bar)
+        columns[name] = _column(m, len(classes or range(split.labels.max() + 1)))
+        for wrong, sentence in (
+            *_label_findings(split, classes),
+            *_body_findings(m, expected.dimensions),
+            *_clip_findings(m, strict),
+            *_origin_findings(m, expected.counts and expected.counts[position]),
+        ):
+            (report.wrong if wrong else report.notes).append(f"{name}: {sentence}")
     if len(report.measures) == 2:
-        shared = set(report.measures["train"][0].names) & set(report.measures["val"][0].names)
+        shared = set.intersection(*(set(m.split.names) for m in report.measures.values()))
         if shared:
             report.wrong.append(f"{len(shared)} clips are in train and in val, such as {min(shared)}")
     for key in next(iter(columns.values()), {}):
@@ -415,21 +407,6 @@ def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=Non
         if sidecar is None:
             report.notes.append("no preparation.json says what made these arrays")
     return report
-
-
-def _judge_sidecar(report: Report, split: Split, measures: Measures, layout: Layout) -> None:
-    """Findings about what the sidecar says of layout and coordinates (open_split has compared labels and counts)."""
-    if split.sidecar is None:
-        return
-    stated = split.sidecar.get("layout", layout.name)
-    if stated != layout.name:
-        report.wrong.append(f"{split.split}: prepared with joint layout {stated}, but {layout.name} is expected")
-    stated = split.sidecar["splits"][split.split].get("coordinates")
-    if stated and measures.checksum and stated != measures.checksum:
-        report.wrong.append(
-            f"{split.split}: the coordinates have changed since they were prepared (checksum {measures.checksum}, "
-            f"prepared {stated}); copy or prepare them again"
-        )
 
 
 def sidecar_steps(sidecar: dict | None):
@@ -447,22 +424,24 @@ def describe_sidecar(sidecar: dict | None) -> str:
     return f"{str(sidecar.get('source', 'source not stated'))[:200]}; normalisation: {normalisation}"
 
 
-def format_report(report: Report, classes: tuple[str, ...] | None, layout: Layout | None, full: bool = False) -> str:
+def format_report(report: Report, full: bool = False) -> str:
     """The table as text; `full` adds a line for each class and for each bone."""
-    lines = [f"{report.folder}  ({report.title})"]
+    persons = f"{report.persons} person{'s' * (report.persons > 1)}"
+    lines = [f"{report.folder}  ({report.expected.title}; {report.layout.name}, {persons})"]
     if report.rows:
         lines.append(f"  {'':40}{'train':>28}{'val':>28}")
     for name, train, val in report.rows:
         lines.append(f"  {name:40}{train:>28}{val:>28}" if val else f"  {name:40}  {train}")
     if full and report.measures:
-        lines += _histogram_lines(report, classes) + _bone_lines(report, layout)
+        lines += _histogram_lines(report) + _bone_lines(report)
     lines += [f"  WRONG: {text}" for text in report.wrong] + [f"  note: {text}" for text in report.notes]
     return "\n".join(lines + ["  " + ("nothing wrong" if not report.wrong else f"{len(report.wrong)} wrong")])
 
 
-def _histogram_lines(report: Report, classes) -> list[str]:
-    number = len(classes) if classes else 1 + max(int(s.labels.max()) for s, _ in report.measures.values())
-    counts = [np.bincount(s.labels, minlength=number) for s, _ in report.measures.values()]
+def _histogram_lines(report: Report) -> list[str]:
+    labels, classes = [m.split.labels for m in report.measures.values()], report.expected.classes
+    number = len(classes) if classes else 1 + max(map(max, labels))
+    counts = [np.bincount(one, minlength=number) for one in labels]
     lines = [f"  {'class':44}" + "".join(f"{name:>10}" for name in report.measures)]
     for k in range(number):
         name = f"{k:4}  {classes[k] if classes else ''}"
@@ -470,24 +449,23 @@ def _histogram_lines(report: Report, classes) -> list[str]:
     return lines
 
 
-def _bone_lines(report: Report, layout: Layout) -> list[str]:
-    splits = [measures for _, measures in report.measures.values()]
-    length = np.concatenate([measures.length for measures in splits])
-    spread = np.concatenate([measures.spread for measures in splits])
+def _bone_lines(report: Report) -> list[str]:
+    names, measures = report.layout.names, report.measures.values()
+    length, spread = (np.concatenate([m.clips[what] for m in measures]) for what in ("length", "spread"))
     lines = [f"  {'bone':44}{'median':>10}{'spread %':>10}"]
-    for joint, parent in enumerate(layout.parents):
+    for joint, parent in enumerate(report.layout.parents):
         if joint != parent:
-            name = f"{layout.names[parent]} - {layout.names[joint]}"
+            name = f"{names[parent]} - {names[joint]}"
             lines.append(f"  {name:44}{_median(length[:, joint]):>10.3f}{100 * _median(spread[:, joint]):>10.1f}")
     return lines
 
 
-def draw_report(path, report: Report, layout: Layout, classes=None, most_rows: int = 10) -> None:
+def draw_report(path, report: Report, most_rows: int = 10) -> None:
     """Draws one clip of each of up to `most_rows` classes, evenly chosen, of the first split that could be read; clips that
     were normalised with z upwards, as an encoder reads them, so that one that was tipped over lies in the picture."""
     if not report.measures:
         raise UserError(f"{report.folder}: no split could be read, so there is nothing to draw")
-    split, _ = next(iter(report.measures.values()))
+    split, classes = next(iter(report.measures.values())).split, report.expected.classes
     labels = split.labels[split.kept]
     present = np.unique(labels)
     chosen = present[np.linspace(0, len(present) - 1, min(most_rows, len(present))).round().astype(int)]
@@ -496,17 +474,11 @@ def draw_report(path, report: Report, layout: Layout, classes=None, most_rows: i
     names = [classes[label] if classes else f"class {label}" for label in chosen]
     titles = [f"{name}: {split.names[i]}" for name, i in zip(names, indices, strict=True)]
     up = Z_UP if "spine" in (sidecar_steps(split.sidecar) or ()) else None
-    draw_clips(path, clips, layout, titles, up=up)
+    draw_clips(path, clips, report.layout, titles, up=up)
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m data_gen.check",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__.split("\n\n")[0]
-        + "\n\nPrints a table and what is WRONG; the exit status is 0 when nothing is, else 2. Run it after every "
-        "preparation\nand on every folder that comes from somebody else, before the first epoch.",
-    )
+    parser = reader_parser("check", __doc__)
     parser.add_argument("folder", help="a data set folder (data/ntu60) or one of its protocols (data/ntu60/xsub)")
     parser.add_argument(
         "--dataset",
@@ -519,7 +491,7 @@ def parse(argv=None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--clips",
-        type=int,
+        type=natural,
         default=0,
         metavar="N",
         help="read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, which is what "
@@ -542,22 +514,16 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = parse(argv)
-    if args.clips < 0:
-        raise UserError(f"--clips {args.clips}: expected 0 (all) or a number of clips")
     if args.picture:
         check_picture_path(args.picture)
-    from tqdm import tqdm
-
     progress = lambda clips, text: tqdm(clips, desc=text, unit="clip", leave=False, disable=None)  # noqa: E731
     wrong = 0
     for position, folder in enumerate(find_folders(args.folder)):
-        expected = expect(folder, args.dataset, args.layout)
-        report = check_protocol(folder, expected, args.clips, progress, args.strict)
-        layout, _ = _shape_from_array(folder, expected)
-        print(format_report(report, expected.classes, layout, args.full))
+        report = check_protocol(folder, expect(folder, args.dataset, args.layout), args.clips, progress, args.strict)
+        print(format_report(report, args.full))
         wrong += len(report.wrong)
         if args.picture and position == 0:
-            draw_report(args.picture, report, layout, expected.classes)
+            draw_report(args.picture, report)
             print(f"  picture of {folder}: {args.picture}")
     return 2 if wrong else 0
 

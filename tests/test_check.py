@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import checksum_of
 from make_tiny import write_tiny_dataset
+from programs import call, refused
 
 from data_gen import check
 from data_gen.check import check_protocol, expect, find_folders, measure_clip, mirror_pairs
@@ -18,7 +19,7 @@ from utils.convert_layout import convert
 from utils.drawing import Z_UP
 from utils.errors import UserError
 from utils.files import load_json, write_json
-from utils.skeleton import LAYOUTS, get_layout
+from utils.skeleton import LAYOUTS
 
 KINECT = LAYOUTS["kinect_v2_25"]
 
@@ -259,8 +260,7 @@ def test_wrong_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="neither it nor a subfolder"):
         find_folders(tmp_path)  # a half-written folder is no folder
     prepared(tmp_path / "x")
-    with pytest.raises(UserError, match="--clips -1"):
-        main(tmp_path / "x", "--clips", "-1")
+    refused(call(check.main, f"{tmp_path}/x --clips -1"), "--clips", "got -1")
 
 
 def test_class_names_have_the_owners_number_and_order():
@@ -300,5 +300,5 @@ def test_a_clip_that_was_tipped_over_lies_in_the_picture(tmp_path, monkeypatch):
         sidecar = load_json(folder / "preparation.json")
         write_json(folder / "preparation.json", sidecar | {"normalisation": steps})
         report = check.check_protocol(folder, check.expect(folder))
-        check.draw_report(tmp_path / "sheet.png", report, get_layout("kinect_v2_25"))
+        check.draw_report(tmp_path / "sheet.png", report)
     assert drawn == [Z_UP, None]

@@ -597,7 +597,7 @@ def test_flags_are_checked(tmp_path):
     folder = write_folder(tmp_path / "in")
     refused(prepare(folder, tmp_path, name="ntu60"), "known data set")
     for flags, words in (
-        ("--persons 0", "--persons 0"),
+        ("--persons 0", "--persons"),
         ("--max-gap -1", "--max-gap"),
         ("--fps 0", "--fps"),
         ("--val-share 2", "--val-share"),

@@ -18,18 +18,7 @@ from utils.skeleton import LAYOUTS
 
 MOST_PERSONS = 64
 UPS = ("x", "-x", "y", "-y", "z", "-z")  # axes that may point up
-_POINT_KEYS = (
-    "keypoints",
-    "keypoint",
-    "points",
-    "poses",
-    "pose",
-    "landmarks",
-    "joints",
-    "positions",
-    "positions_3d",
-    "data",
-)
+_POINT_KEYS = "keypoints keypoint points poses pose landmarks joints positions positions_3d data".split()
 _SCORE_KEYS = ("scores", "score", "keypoint_scores", "keypoint_score", "visibility", "confidence")
 
 

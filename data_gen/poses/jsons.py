@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.poses.record import MAX_TEXT_BYTES, BadPoses, Poses, clip_of, decode, read_bytes, rows_of, stack
+from utils.skeleton import get_layout
 
 WORLD_KEYS = ("pose_world_landmarks", "poseworldlandmarks", "world_landmarks", "worldlandmarks", "keypoints3d")
 LANDMARK_KEYS = (*WORLD_KEYS, "pose_landmarks", "poselandmarks", "landmarks", "keypoints", "joints", "points", "pose")
@@ -100,6 +101,68 @@ def _triples(flat, path, frame: int, width: int) -> np.ndarray:
     return array.reshape(-1, width)
 
 
+# --- persons that say their frame ------------------------------------------------------------------------------------
+
+
+def _span(numbers, count: int, what: str, path) -> tuple[int, int]:
+    """(first frame number, number of frames up to the last); BadPoses where `count` files or persons leave out too many."""
+    first, last = min(numbers), max(numbers)
+    if last - first > _MAX_GAP + 10 * count:
+        raise BadPoses(f"{path}: frame numbers from {first} to {last} for {count} {what}")
+    return first, last - first + 1
+
+
+def _hide_unseen(points: np.ndarray, score) -> None:
+    """OpenPose and AlphaPose write zeros, with a score of zero, for joints that they do not see."""
+    if score is not None:
+        points[(score <= 0) & (points == 0).all(-1)] = np.nan
+
+
+def _layout_of(points: np.ndarray, *names: str) -> str | None:
+    """The one of these layouts that has as many joints as `points` (T, M, V, C)."""
+    return next((name for name in names if get_layout(name).joints == points.shape[2]), None)
+
+
+class People:
+    """Persons in any order, each with the number of its frame. numbers: of every frame, with a person or without."""
+
+    def __init__(self, path):
+        self.path, self.numbers, self._frames, self._rows, self._scores = path, [], [], [], []
+
+    def add(self, frame: int, keypoints: list, scores: list | None = None) -> None:
+        """A person's joints, nested or flat; scores: one a joint, where they lie apart."""
+        self._frames.append(frame)
+        self._rows.append(keypoints)
+        self._scores.append(scores)
+
+    def clip(self, width: int | None, dimensions: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """(points (T, M, V, C), score (T, M, V) or None) from the first frame to the last. width: numbers a joint, where lists are
+        flat; dimensions: C, None for all numbers but a score that lies apart. BadPoses without a person."""
+        if not self._rows:
+            raise BadPoses(f"{self.path}: no frame holds a person")
+        first, T = _span(self.numbers, len(self.numbers), "persons", self.path)
+        persons = rows_of(self._rows, self.path, width, self._frames)
+        dimensions = dimensions or persons.shape[2]
+        if all(score is not None for score in self._scores):
+            score = rows_of(self._scores, self.path, 1, self._frames)
+            if score.shape[1] != persons.shape[1]:
+                raise BadPoses(f"{self.path}: {persons.shape[1]} keypoints, but {score.shape[1]} scores")
+            persons = np.concatenate([persons, score], axis=2)
+        return clip_of(persons, [frame - first for frame in self._frames], T, self.path, dimensions)
+
+
+def _frames_of(entries, path, number: str, persons: str):
+    """(entry, its frame number, its list of persons) of every frame; number, persons: their keys. BadPoses for another thing."""
+    if not isinstance(entries, list):
+        raise BadPoses(f"{path}: expected a list of frames, found {_shown(entries)}")
+    for i, entry in enumerate(entries):
+        people, frame = (entry.get(persons), entry.get(number, i)) if isinstance(entry, dict) else (None, None)
+        good = isinstance(people, list) and all(isinstance(person, dict) for person in people)
+        if not good or not isinstance(frame, int) or not 0 <= frame < 2**31:
+            raise BadPoses(f"{path}, frame {i} (from 0): expected a list of {persons}, and a whole number as {number}")
+        yield entry, frame, people
+
+
 # --- OpenPose -------------------------------------------------------------------------------------------------------
 
 
@@ -119,21 +182,11 @@ def openpose_frame(content, path, frame: int = 0) -> list[np.ndarray]:
     return found
 
 
-def _units_2d(points: np.ndarray, score) -> None:
-    """OpenPose and AlphaPose write zeros, with a score of zero, for joints that they do not see."""
-    if score is not None:
-        points[(score <= 0) & (points == 0).all(-1)] = np.nan
-
-
 def read_openpose(paths: list[tuple[int, str]], name: str, skip_bad: bool = False) -> Poses:
     """A clip of one file a frame: paths are (number of the frame, file) in order; numbers that are left out are frames
     without a person. skip_bad: a damaged file counts as one, too (and is counted)."""
-    first, last = paths[0][0], paths[-1][0]
-    if last - first > _MAX_GAP + 10 * len(paths):
-        raise BadPoses(
-            f"{paths[-1][1]}: frame number {last}, but the clip has {len(paths)} files and begins at {first}"
-        )
-    frames: list[list] = [[] for _ in range(last - first + 1)]
+    first, T = _span((paths[0][0], paths[-1][0]), len(paths), "files", paths[-1][1])
+    frames: list[list] = [[] for _ in range(T)]
     mended: dict[str, int] = {}
     for number, path in paths:
         try:
@@ -150,13 +203,12 @@ def read_openpose(paths: list[tuple[int, str]], name: str, skip_bad: bool = Fals
 def _openpose_clip(frames, place, name, mended) -> Poses:
     widths = {person.shape[1] for frame in frames for person in frame}
     points, score = stack(frames, place, dimensions=3 if widths == {4} else 2)
-    _units_2d(points, score)
-    layout = {25: "openpose_25", 18: "openpose_18"}.get(points.shape[2])
-    units = "pixels" if points.shape[3] == 2 else None
-    return Poses(name, points, score, layout=layout, units=units, mended=mended)
+    _hide_unseen(points, score)
+    layout = _layout_of(points, "openpose_25", "openpose_18")
+    return Poses(name, points, score, layout=layout, units="pixels" if points.shape[3] == 2 else None, mended=mended)
 
 
-# --- AlphaPose ------------------------------------------------------------------------------------------------------
+# --- AlphaPose, MMPose, Azure Kinect, Kinetics-skeleton --------------------------------------------------------------
 
 
 def _frame_number(image, path) -> tuple[str, int]:
@@ -170,80 +222,43 @@ def _frame_number(image, path) -> tuple[str, int]:
 
 def alphapose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     """One clip for each video that image_id names."""
-    clips: dict[str, tuple[list[int], list]] = {}
+    clips: dict[str, People] = {}
     for i, entry in enumerate(content):
         if not isinstance(entry, dict) or "image_id" not in entry or not isinstance(entry.get("keypoints"), list):
             raise BadPoses(f"{path}, entry {i} (from 0): expected image_id and keypoints")
         video, number = _frame_number(entry["image_id"], path)
-        numbers, rows = clips.setdefault(video, ([], []))
-        numbers.append(number)
-        rows.append(entry["keypoints"])
+        people = clips.setdefault(video, People(path))
+        people.numbers.append(number)
+        people.add(number, entry["keypoints"])
     found = []
-    for video, (numbers, rows) in clips.items():
+    for video, people in clips.items():
         inner = re.sub(r"[\W_]+$", "", video)
         own = name if len(clips) == 1 else f"{name}/{inner or 'clip'}"
-        frames, T = _timeline(numbers, path)
-        points, score = clip_of(rows_of(rows, path, 3, frames), frames, T, path, 2)
-        _units_2d(points, score)
-        found.append(Poses(own, points, score, units="pixels", layout=_coco_family(points), mended=dict(mended)))
+        points, score = people.clip(3, 2)
+        _hide_unseen(points, score)
+        layout = _layout_of(points, "coco_17", "halpe_26")
+        found.append(Poses(own, points, score, units="pixels", layout=layout, mended=dict(mended)))
     return found
-
-
-def _timeline(numbers: list[int], path) -> tuple[list[int], int]:
-    """Frame numbers of persons -> (the same from 0, number of frames from the first number to the last)."""
-    first, last = min(numbers), max(numbers)
-    if last - first > _MAX_GAP + 10 * len(numbers):
-        raise BadPoses(f"{path}: frame numbers from {first} to {last} for {len(numbers)} persons")
-    return [number - first for number in numbers], last - first + 1
-
-
-def _coco_family(points: np.ndarray) -> str | None:
-    return {17: "coco_17", 26: "halpe_26"}.get(points.shape[2]) if points.shape[3] == 2 else None
-
-
-# --- MMPose ---------------------------------------------------------------------------------------------------------
 
 
 def mmpose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     """The inferencer's file, with meta_info or without."""
     about = content.get("meta_info") if isinstance(content, dict) else None
+    people = People(path)
     entries = content["instance_info"] if isinstance(content, dict) else content
-    if not isinstance(entries, list):
-        raise BadPoses(f"{path}: expected a list of frames under instance_info")
-    numbers, rows, given = [], [], []
-    every = []
-    for i, entry in enumerate(entries):
-        instances = entry.get("instances") if isinstance(entry, dict) else None
-        number = entry.get("frame_id", i) if isinstance(entry, dict) else None
-        if not isinstance(instances, list) or not isinstance(number, int) or not 0 <= number < 2**31:
-            raise BadPoses(f"{path}, entry {i} (from 0): expected frame_id and a list of instances")
-        every.append(number)
+    for _, number, instances in _frames_of(entries, path, "frame_id", "instances"):
+        people.numbers.append(number)
         for one in instances:
-            points = one.get("keypoints") if isinstance(one, dict) else None
+            points, score = one.get("keypoints"), one.get("keypoint_scores")
             if not isinstance(points, list) or not points:
                 raise BadPoses(f"{path}, frame {number}: expected keypoints [[x, y], ...] of an instance")
             wrapped = isinstance(points[0], list) and points[0] and isinstance(points[0][0], list)
-            rows.append(points[0] if wrapped else points)  # some versions wrap a person once more
-            score = one.get("keypoint_scores")
-            given.append(score[0] if isinstance(score, list) and score and isinstance(score[0], list) else score)
-            numbers.append(number)
-    if not rows:
-        raise BadPoses(f"{path}: no frame holds a person")
-    _, T = _timeline(every, path)
-    frames = [number - min(every) for number in numbers]
-    persons = rows_of(rows, path, None, numbers)
-    if all(score is not None for score in given):
-        score = rows_of(given, path, 1, numbers)
-        if score.shape[1] != persons.shape[1]:
-            raise BadPoses(f"{path}: {persons.shape[1]} keypoints, but {score.shape[1]} keypoint_scores")
-        persons = np.concatenate([persons, score], axis=2)
-        dimensions = persons.shape[2] - 1
-    else:
-        dimensions = persons.shape[2]
-    points, score = clip_of(persons, frames, T, path, dimensions)
+            score = score[0] if isinstance(score, list) and score and isinstance(score[0], list) else score
+            people.add(number, points[0] if wrapped else points, score)  # some versions wrap a person once more
+    points, score = people.clip(None)
     flat = points.shape[3] == 2
     names = _mmpose_names(about, points.shape[2])
-    layout = None if names else _coco_family(points)
+    layout = _layout_of(points, "coco_17", "halpe_26") if flat and not names else None
     return [Poses(name, points, score, joints=names, layout=layout, units="pixels" if flat else None, mended=mended)]
 
 
@@ -255,31 +270,37 @@ def _mmpose_names(about, V: int) -> tuple[str, ...] | None:
     return tuple(ordered) if all(isinstance(name, str) for name in ordered) else None
 
 
-# --- Azure Kinect ---------------------------------------------------------------------------------------------------
-
-
 def azure(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """The offline processor's file: millimetres; times in microseconds."""
+    """Azure Kinect's offline processor: millimetres; times in microseconds."""
+    people, times = People(path), []
     entries = content["frames"] if isinstance(content, dict) else content
-    frames, rows, times = [], [], []
-    for i, entry in enumerate(entries):
-        bodies = entry.get("bodies", []) if isinstance(entry, dict) else None
-        if not isinstance(bodies, list) or not all(isinstance(body, dict) for body in bodies):
-            raise BadPoses(f"{path}, frame {i} (from 0): expected a list of bodies")
-        rows += [body.get("joint_positions") for body in bodies]
-        frames += [i] * len(bodies)
+    for t, (entry, _, bodies) in enumerate(_frames_of(entries, path, "frame_id", "bodies")):
+        people.numbers.append(t)
         times.append(entry.get("timestamp_usec"))
-    if not rows:
-        raise BadPoses(f"{path}: no frame holds a person")
-    points, _ = clip_of(rows_of(rows, path, 3, frames), frames, len(entries), path, 3)
+        for body in bodies:
+            people.add(t, body.get("joint_positions"))
+    points, _ = people.clip(3, 3)
     names = content.get("joint_names") if isinstance(content, dict) else None
     names = tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
     if names and len(names) != points.shape[2]:
         raise BadPoses(f"{path}: {len(names)} joint_names, but {points.shape[2]} joint_positions")
-    fps = rate_of(times, 1e-6)
-    return [
-        Poses(name, points, None, fps=fps, joints=names, layout="azure_kinect_32", units="mm", up="-y", mended=mended)
-    ]
+    about = {"fps": rate_of(times, 1e-6), "joints": names, "layout": "azure_kinect_32", "units": "mm", "up": "-y"}
+    return [Poses(name, points, None, **about, mended=mended)]
+
+
+def kinetics(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
+    """Kinetics-skeleton's file, which ST-GCN's tools write: OpenPose's 18 joints as shares of the picture, and a label."""
+    people = People(path)
+    for _, number, skeletons in _frames_of(content["data"], path, "frame_index", "skeleton"):
+        people.numbers.append(number)
+        for one in skeletons:
+            if not one.get("score"):
+                raise BadPoses(f"{path}, frame {number}: expected pose and score of a skeleton")
+            people.add(number, one.get("pose"), one["score"])
+    points, score = people.clip(2)
+    _hide_unseen(points, score)
+    layout = _layout_of(points, "openpose_18")
+    return [Poses(name, points, score, layout=layout, label=_text(content, "label"), mended=mended)]
 
 
 def rate_of(times, unit: float) -> float | None:
@@ -292,35 +313,6 @@ def rate_of(times, unit: float) -> float | None:
         return None
     rate = 1 / float(np.median(steps))
     return rate if 0.5 <= rate <= 1000 else None
-
-
-# --- Kinetics-skeleton ----------------------------------------------------------------------------------------------
-
-
-def kinetics(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """Kinetics-skeleton's file, which ST-GCN's tools write: OpenPose's 18 joints as shares of the picture, and a label."""
-    numbers, rows, given, every = [], [], [], []
-    for i, entry in enumerate(content["data"]):
-        people = entry.get("skeleton", []) if isinstance(entry, dict) else None
-        number = entry.get("frame_index", i) if isinstance(entry, dict) else None
-        if not isinstance(people, list) or not isinstance(number, int) or not all(isinstance(p, dict) for p in people):
-            raise BadPoses(f"{path}, frame {i} (from 0): expected frame_index and a list of skeletons")
-        every.append(number)
-        for person in people:
-            rows.append(person.get("pose"))
-            given.append(person.get("score"))
-            numbers.append(number)
-    if not rows:
-        raise BadPoses(f"{path}: no frame holds a person")
-    _, T = _timeline(every, path)
-    persons, score = rows_of(rows, path, 2, numbers), rows_of(given, path, 1, numbers)
-    if score.shape[1] != persons.shape[1]:
-        raise BadPoses(f"{path}: {persons.shape[1]} joints, but {score.shape[1]} scores")
-    frames = [number - min(every) for number in numbers]
-    points, score = clip_of(np.concatenate([persons, score], axis=2), frames, T, path, 2)
-    _units_2d(points, score)
-    layout = "openpose_18" if points.shape[2] == 18 else None
-    return [Poses(name, points, score, layout=layout, label=_text(content, "label"), mended=mended)]
 
 
 # --- lists of frames ------------------------------------------------------------------------------------------------

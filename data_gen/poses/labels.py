@@ -260,21 +260,7 @@ def _of_column(listed: dict[str, dict], key: str) -> dict[str, list[str]]:
 def _plain(text: str) -> str:
     """A clip as a list writes it -> its name without ./ and the ending of a file."""
     path = PurePosixPath(text.strip().replace("\\", "/"))
-    known = (
-        ".npy",
-        ".npz",
-        ".json",
-        ".jsonl",
-        ".csv",
-        ".tsv",
-        ".txt",
-        ".pkl",
-        ".pickle",
-        ".pose",
-        ".mp4",
-        ".avi",
-        ".skeleton",
-    )
+    known = ".npy .npz .json .jsonl .csv .tsv .txt .pkl .pickle .pose .mp4 .avi .skeleton".split()
     while path.suffix.lower() in known:
         path = path.with_suffix("")
     return path.as_posix()

@@ -22,67 +22,18 @@ _AXIS = r"x|y|z|v|vis|visibility|score|conf|confidence|likelihood|presence|p|c"
 _AXIS_FIRST = re.compile(rf"(?P<axis>{_AXIS})[\s_.\-:/]*(?P<joint>\d+|[\s_.\-:/].+)", re.I)
 _CAMEL = re.compile(r"(?P<joint>.*[a-z0-9])(?P<axis>[XYZVCP]|Visibility|Score|Confidence)")
 _SCORE_RANK = ("v", "vis", "visibility", "score", "conf", "confidence", "likelihood", "c", "p", "presence")
-_ROLES = {
-    "frame": (
-        "frame",
-        "frame_id",
-        "frameid",
-        "frame_idx",
-        "frame_index",
-        "frame_number",
-        "frame_no",
-        "frames",
-        "index",
-        "idx",
-    ),
-    "time": (
-        "time",
-        "timestamp",
-        "t",
-        "time_s",
-        "seconds",
-        "sec",
-        "timestamp_ms",
-        "time_ms",
-        "ms",
-        "timestamp_usec",
-        "time_us",
-    ),
-    "label": ("class", "label", "action", "activity", "class_name", "category", "pose_class", "target"),
-    "clip": (
-        "clip",
-        "video",
-        "name",
-        "file",
-        "filename",
-        "file_name",
-        "video_name",
-        "video_id",
-        "sequence",
-        "sample",
-        "clip_id",
-    ),
-    "person": ("person", "person_id", "track", "track_id", "body", "body_id"),
-    "subject": ("subject", "subject_id", "performer", "actor"),
-    "split": ("split", "set", "part"),
-    "joint": (
-        "landmark",
-        "landmark_id",
-        "landmark_index",
-        "landmark_name",
-        "joint",
-        "joint_id",
-        "joint_name",
-        "joint_index",
-        "keypoint",
-        "keypoint_id",
-        "keypoint_name",
-        "kp",
-        "bodypart",
-        "type",
-    ),
+_ROLES = {  # columns that are no coordinates -> their names, in lower case
+    "frame": "frame frame_id frameid frame_idx frame_index frame_number frame_no frames index idx",
+    "time": "time timestamp t time_s seconds sec timestamp_ms time_ms ms timestamp_usec time_us",
+    "label": "class label action activity class_name category pose_class target",
+    "clip": "clip video name file filename file_name video_name video_id sequence sample clip_id",
+    "person": "person person_id track track_id body body_id",
+    "subject": "subject subject_id performer actor",
+    "split": "split set part",
+    "joint": "landmark landmark_id landmark_index landmark_name joint joint_id joint_name joint_index keypoint "
+    "keypoint_id keypoint_name kp bodypart type",
 }
-_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names.split()}
 _EMPTY = {"", "nan", "na", "none", "null", "-", "n/a", "#n/a", "-nan", "nan(ind)", "-nan(ind)"}
 
 
