@@ -13,6 +13,7 @@ anew when a killed run left one behind. A protocol folder appears under its name
 
 import contextlib
 import hashlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,12 @@ def _process(job: _Job, name: str, places) -> _Done:
     return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any(), faults=faults)
 
 
-def _start_worker() -> None:
+_shared = ()  # what this worker process was given at its start
+
+
+def _start_worker(*shared) -> None:
+    global _shared
+    _shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
     parent = multiprocessing.parent_process()
 
@@ -144,6 +150,10 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _call(function: Callable, item):
+    return function(*_shared, item)
 
 
 @contextlib.contextmanager
@@ -163,13 +173,22 @@ def _without_main(*needed):
         main.update(kept)
 
 
-@contextlib.contextmanager
-def _pool(workers: int, function: Callable, start: Callable = _start_worker, arguments: tuple = ()):
-    """A pool of processes that end with this one, to compute `function`; UserError when the system ends one of them."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
+def ordered_map(function: Callable, items: Sequence, workers: int | None = None, shared: tuple = ()):
+    """Yields function(*shared, item) for every item, in order, computed in processes, with few results waiting at a time.
+
+    shared: travels to each process once. UserError when the system ends one of them."""
+    count = max(1, min(workers or default_workers(), len(items)))
+    if count == 1:
+        yield from (function(*shared, item) for item in items)
+        return
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, shared)
     try:
-        with _without_main(function, start, arguments):
-            yield pool
+        with _without_main(function, shared):
+            coming = (pool.submit(_call, function, item) for item in items)
+            under_way = deque(itertools.islice(coming, 2 * count))
+            while under_way:
+                yield under_way.popleft().result()
+                under_way.extend(itertools.islice(coming, 1))
     except BrokenProcessPool:
         raise UserError(
             "a worker process was ended from outside; the memory may have run out: try --workers 1, or fewer than now"
@@ -178,47 +197,8 @@ def _pool(workers: int, function: Callable, start: Callable = _start_worker, arg
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def ordered_map(function: Callable, items: Sequence, workers: int | None = None):
-    """Yields function(item) for every item, in order, computed in processes, with few results waiting at a time."""
-    count = max(1, min(workers or default_workers(), len(items)))
-    if count == 1:
-        yield from map(function, items)
-        return
-    with _pool(count, function) as pool:
-        waiting, under_way = iter(items), deque()
-        while True:
-            while len(under_way) < 2 * count and (item := next(waiting, None)) is not None:
-                under_way.append(pool.submit(function, item))
-            if not under_way:
-                return
-            yield under_way.popleft().result()
-
-
-_job = None  # of this worker process
-
-
-def _start_builder(job: _Job) -> None:
-    global _job
-    _job = job
-    _start_worker()
-
-
-def _work(chunk) -> list[_Done]:
-    return [_process(_job, name, places) for name, places in chunk]
-
-
-def _in_processes(job: _Job, chunks: list, workers: int):
-    """Yields the answers of all chunks, in any order, with a bounded number of chunks under way."""
-    with _pool(workers, _work, _start_builder, (job,)) as pool:
-        waiting, under_way = iter(chunks), set()
-        while True:
-            while len(under_way) < 2 * workers and (chunk := next(waiting, None)) is not None:
-                under_way.add(pool.submit(_work, chunk))
-            if not under_way:
-                return
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield from future.result()
+def _work(job: _Job, chunk) -> list[_Done]:
+    return [_process(job, name, places) for name, places in chunk]
 
 
 def _chunks(tasks: list, group: Callable | None) -> list:
@@ -388,17 +368,12 @@ def build_dataset(
         rows = tuple(w.rows for w in writers.values())
         job = _Job(load, layout, persons, frames, tuple(steps), on_bad == "skip", strict, rows, came_as)
         chunks = _chunks(sorted(places.items()), group)
-        count = max(1, min(workers or default_workers(), len(chunks)))
-        if count == 1:
-            answers = (_process(job, name, where) for chunk in chunks for name, where in chunk)
-        else:
-            answers = _in_processes(job, chunks, count)
-        done = {}
+        answers, done = ordered_map(_work, chunks, workers, (job,)), {}
         interval = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
         with contextlib.closing(answers), tqdm(total=len(places), unit="clip", mininterval=interval) as bar:
-            for answer in answers:
-                done[answer.name] = answer
-                bar.update()
+            for chunk in answers:
+                done.update((answer.name, answer) for answer in chunk)
+                bar.update(len(chunk))
         report.skipped = {name: done[name].reason for name in sorted(done) if done[name].reason is not None}
         written = [name for name in sorted(done) if done[name].reason is None]
         report.empty = [name for name in written if done[name].empty]

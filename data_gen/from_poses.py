@@ -29,7 +29,7 @@ from data_gen.from_files import (
     scratch_folder,
 )
 from data_gen.poses.arrays import UPS, pickle_splits
-from data_gen.poses.door import Survey, Wishes, survey
+from data_gen.poses.door import Reader, Survey, Wishes, survey
 from data_gen.poses.forms import FORMS, LISTS, Entry
 from data_gen.poses.labels import Known, LabelWishes, Task, make_task, short_names
 from data_gen.poses.mend import Mending
@@ -67,14 +67,8 @@ class Gathered:
         return sorted(((what, clips[what], times[what]) for what in clips), key=lambda row: (-row[1], row[0]))
 
 
-class _Chunk:
-    """Reads a chunk of entries; picklable."""
-
-    def __init__(self, reader):
-        self.reader = reader
-
-    def __call__(self, entries: list[Entry]):
-        return [(entry.folders, self.reader(entry)) for entry in entries]
+def _read_chunk(reader: Reader, entries: list[Entry]) -> list[tuple]:
+    return [(entry.folders, reader(entry)) for entry in entries]
 
 
 def gather(seen: Survey, packed: PackedClips, workers: int | None) -> Gathered:
@@ -82,9 +76,8 @@ def gather(seen: Survey, packed: PackedClips, workers: int | None) -> Gathered:
     found = Gathered(packed)
     entries = seen.entries
     chunks = [entries[i : i + _CHUNK] for i in range(0, len(entries), _CHUNK)]
-    workers = workers if len(chunks) > 1 else 1
     with tqdm(total=len(entries), desc="reading", unit="file", disable=None, leave=False) as bar:
-        for chunk in ordered_map(_Chunk(seen.reader), chunks, workers):
+        for chunk in ordered_map(_read_chunk, chunks, workers, (seen.reader,)):
             for folders, clips in chunk:
                 for clip in clips:
                     if isinstance(clip, Bad):

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from utils.errors import UserError
 from utils.files import check_regular, reading_archive
 
+LIMIT = 1e6  # metres: no coordinate is larger; keeps all later arithmetic finite
 MAX_BYTES = 128 * 2**20  # of one text file; the longest real ones are a tenth of it. A crafted archive cannot ask more
 
 
@@ -88,3 +89,14 @@ def read_bytes(where: Where) -> bytes:
     if len(content) > MAX_BYTES:
         raise UserError(f"{where}: longer than {MAX_BYTES // 2**20} MB, so it is no raw skeleton file")
     return content
+
+
+def refuse_word(words, place) -> None:
+    """UserError for the first of `words` that is no coordinate in metres, if there is one. place(i): where word i is."""
+    for i, word in enumerate(words):
+        try:
+            good = abs(float(word)) < LIMIT and b"_" not in word  # Python reads 1_0 as a number; here it is damage
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(f"{place(i)}: {word[:40].decode('ascii', 'replace')!r} is no coordinate in metres")

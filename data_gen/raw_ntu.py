@@ -23,14 +23,13 @@ from itertools import chain
 
 import numpy as np
 
-from data_gen.raw_files import Where, read_bytes
+from data_gen.raw_files import LIMIT, Where, read_bytes, refuse_word
 from utils.errors import UserError
 
 JOINTS = 25
 JOINT_COLUMNS = 12
 BODY_COLUMNS = 10
 MAX_SLOTS = 4  # as released
-LIMIT = 1e6  # metres: no coordinate is larger; keeps all later arithmetic finite
 MAX_FRAMES = 100_000  # an hour at 30 Hz; keeps a crafted file from asking for all the memory
 SELECTIONS = ("slot", "id")
 
@@ -62,22 +61,12 @@ def _joints(words: list[bytes], starts: list[int], check: bool, name: str) -> np
     """Coordinates (B, 25, 3) from 75 words a body; `starts` holds the line of each body's first joint, for messages;
     check: whether a word may hold an underscore."""
     try:
-        if check and any(b"_" in word for word in words):  # Python reads 1_0 as a number; here it is damage
-            raise ValueError
         values = np.fromiter(map(float, words), dtype=np.float64, count=len(words))
-        if not (np.abs(values) < LIMIT).all():  # refuses NaN too
-            raise ValueError
+        good = bool((np.abs(values) < LIMIT).all())  # not for NaN
     except ValueError:
-        for i, word in enumerate(words):
-            try:
-                good = abs(float(word)) < LIMIT and b"_" not in word
-            except ValueError:
-                good = False
-            if not good:
-                line = starts[i // (3 * JOINTS)] + i // 3 % JOINTS + 1
-                shown = word[:40].decode("ascii", "replace")
-                raise UserError(f"{name}, line {line}: {shown!r} is no coordinate in metres") from None
-        raise
+        good = False
+    if not good or check and any(b"_" in word for word in words):
+        refuse_word(words, lambda i: f"{name}, line {starts[i // (3 * JOINTS)] + i // 3 % JOINTS + 1}")
     return values.reshape(-1, JOINTS, 3)
 
 

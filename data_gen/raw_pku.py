@@ -17,13 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_gen.raw_files import Where, read_bytes
+from data_gen.raw_files import LIMIT, Where, read_bytes, refuse_word
 from utils.errors import UserError
 
 PERSONS, JOINTS = 2, 25
 COLUMNS = PERSONS * JOINTS * 3
 CLASSES = 51
-LIMIT = 1e6  # metres: no coordinate is larger; keeps all later arithmetic finite
 MAX_FRAMES = 1_000_000  # nine hours at 30 Hz
 
 
@@ -83,19 +82,8 @@ def parse_frames(text: bytes, name: str) -> np.ndarray:
     good = (np.abs(frames) < LIMIT).all(axis=1)  # False for NaN too
     if not good.all():
         t = int(np.argmin(good))
-        _refuse_word(lines[t].split(), f"{name}, line {t + 1}")
+        refuse_word(lines[t].split(), lambda _: f"{name}, line {t + 1}")
     return frames.astype(np.float32).reshape(-1, PERSONS, JOINTS, 3)
-
-
-def _refuse_word(words: Sequence[bytes], place: str) -> None:
-    """Raises UserError with the first word that is no coordinate."""
-    for word in words:
-        try:
-            good = abs(float(word)) < LIMIT and b"_" not in word
-        except ValueError:
-            good = False
-        if not good:
-            raise UserError(f"{place}: {word[:40].decode('ascii', 'replace')!r} is no coordinate in metres")
 
 
 def parse_labels(text: bytes, name: str) -> list[Row]:

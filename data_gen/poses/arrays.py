@@ -172,57 +172,52 @@ def read_npz(path, name: str, axes: str = "") -> list[Poses]:
     return found
 
 
+def _stated(arrays: dict, key: str, kinds: str, size: int = 1) -> np.ndarray | None:
+    """The values of an array of `size` values of these kinds (of dtypes); None without."""
+    array = arrays.get(key)
+    return array.reshape(-1) if array is not None and array.size == size and array.dtype.kind in kinds else None
+
+
 def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
     points, score = split_score(as_points(low[key], f"{path}:{key}", axes))
     given = next((low[k] for k in _SCORE_KEYS if k in low), None)
     if given is not None:
-        given = np.asarray(given)
         T, M, V = points.shape[:3]
         if given.dtype.kind not in "fiu" or given.size != T * M * V:
             raise BadPoses(f"{path}: scores {given.shape} do not belong to {T} frames, {M} persons and {V} joints")
         order = {(T, M, V): (0, 1, 2), (M, T, V): (1, 0, 2), (T, V, M): (0, 2, 1)}
         given = given.reshape(T, 1, V) if given.ndim == 2 else given.transpose(order.get(given.shape, (0, 1, 2)))
         score = given.astype(np.float64)
-
-    def text(key: str) -> str | None:
-        value = low.get(key)
-        return (
-            str(value)[:80] if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "US" else None
-        )
-
-    fps = low.get("fps")
-    fps = float(fps) if isinstance(fps, np.ndarray) and fps.size == 1 and fps.dtype.kind in "fiu" else None
-    size = low.get("size")
-    size = (
-        tuple(int(s) for s in size)
-        if isinstance(size, np.ndarray) and size.shape == (2,) and size.dtype.kind in "iu"
-        else None
-    )
-    layout = text("layout")
+    texts = {
+        k: None if (v := _stated(low, k, "US")) is None else str(v[0])[:80] for k in ("layout", "units", "up", "label")
+    }
+    fps, size = _stated(low, "fps", "fiu"), _stated(low, "size", "iu", 2)
+    units = {"metres": "m", "m": "m", "mm": "mm", "pixels": "pixels", "shares": "shares"}
     return Poses(
         name,
         points,
         score,
-        fps=fps if fps and 0.5 <= fps <= 1000 else None,
-        layout=layout if layout in LAYOUTS else None,
-        units={"metres": "m", "m": "m", "mm": "mm", "pixels": "pixels", "shares": "shares"}.get(text("units") or ""),
-        up=up if (up := text("up")) in UPS else None,
-        size=size,
-        label=text("label"),
+        fps=float(fps[0]) if fps is not None and 0.5 <= fps[0] <= 1000 else None,
+        layout=texts["layout"] if texts["layout"] in LAYOUTS else None,
+        units=units.get(texts["units"]),
+        up=texts["up"] if texts["up"] in UPS else None,
+        size=None if size is None else tuple(map(int, size)),
+        label=texts["label"],
     )
 
 
 # --- pickles --------------------------------------------------------------------------------------------------------
 
 
-def read_pickle(path, name: str) -> list[Poses | Bad]:
-    """MMAction2's and pyskl's dict of split and annotations, its list of annotations alone, one annotation, or an array."""
+def read_pickle(path, name: str, axes: str = "") -> list[Poses | Bad]:
+    """MMAction2's and pyskl's dict of split and annotations, its list of annotations alone, one annotation, or an array, whose
+    axes are `axes`."""
     try:
         content = load_pickle(path, MAX_UNPACKED)
     except UserError as error:
         raise BadPoses(str(error)) from None
     if isinstance(content, np.ndarray) and content.dtype != object:
-        points, score = split_score(as_points(content, path))
+        points, score = split_score(as_points(content, path, axes))
         return [Poses(name, points, score)]
     if isinstance(content, dict) and "keypoint" in content:
         content = [content]
@@ -272,12 +267,8 @@ def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
         score = given.astype(np.float64).transpose(1, 0, 2)
     shape = entry.get("img_shape", entry.get("original_shape"))
     shape = tuple(shape) if isinstance(shape, (tuple, list, np.ndarray)) and len(shape) == 2 else None
-    label = entry.get("label")
-    label = (
-        str(int(np.asarray(label).reshape(-1)[0]))
-        if np.size(label) == 1 and np.asarray(label).dtype.kind in "iu"
-        else None
-    )
+    label = np.asarray(entry.get("label"))
+    label = str(int(label.reshape(-1)[0])) if label.size == 1 and label.dtype.kind in "iu" else None
     flat = points.shape[3] == 2
     return Poses(
         own,
@@ -293,8 +284,8 @@ def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
 # --- .pose ----------------------------------------------------------------------------------------------------------
 
 
-def read_pose_format(path, name: str) -> list[Poses]:
-    """A .pose file through the package pose-format."""
+def read_pose_format(path, name: str, axes: str = "") -> list[Poses]:
+    """A .pose file through the package pose-format; its axes are known."""
     try:
         from pose_format import Pose
     except ImportError:

@@ -102,14 +102,15 @@ class Reader:
         """((M, T, V, 3) float32, what was mended)."""
         poses = ordered(poses, self.layout)
         mended = dict(poses.mended)
-        points = mend(poses.points, poses.score, poses.fps, self.mending, mended)
-        points = self.space.of(points, poses.size)
-        if self.target != self.layout:
-            points = convert(points, self.layout, self.target, axis=2)
+        return self.placed(mend(poses.points, poses.score, poses.fps, self.mending, mended), poses.size), mended
+
+    def placed(self, points: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Points (T, M, V, C) of the files, NaN for what is not seen -> (M, T, V', 3) float32 of the target, zeros there."""
+        points = convert(self.space.of(points, size), self.layout, self.target, axis=2)
         points = closed(points)
         if points.shape[3] == 2:
             points = np.concatenate([points, np.zeros_like(points[..., :1])], axis=3)
-        return np.ascontiguousarray(points.transpose(1, 0, 2, 3), dtype=np.float32), mended
+        return np.ascontiguousarray(points.transpose(1, 0, 2, 3), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -206,21 +207,16 @@ def survey(source, wishes: Wishes | None = None, mending: Mending | None = None,
     except UserError as error:
         raise UserError(f"{found.root}: {error}") from None
     target = get_layout(wishes.target) if wishes.target else layout
-    kinds = ", ".join(f"{_words(form)}" for form in forms)
     rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})
+    rates = " to ".join(f"{rate:g}" for rate in dict.fromkeys(rates[:1] + rates[-1:])) or "not said"
     lines = [
-        f"form: {kinds}" + (", as --format says" if wishes.form else ""),
-        f"layout: {layout.name}, {'2-D' if space.dimensions == 2 else '3-D'} ({why})",
+        "form: " + ", ".join(FORMS[form].words for form in forms) + ", as --format says" * bool(wishes.form),
+        f"layout: {layout.name}, {space.dimensions}-D ({why})",
         *space.said,
-        "frames a second: "
-        + (" to ".join(f"{r:g}" for r in dict.fromkeys((rates[0], rates[-1]))) if rates else "not said"),
+        f"frames a second: {rates}",
     ]
     if target != layout:
         lines.append(f"converted: {say_conversion(layout, target)}")
     if found.left:
         lines.append("left alone: " + ", ".join(f"{n} {ending}" for ending, n in sorted(found.left.items())))
     return Survey(found, Reader(layout, target, space, mending, wishes.axes, skip_bad), forms, lines)
-
-
-def _words(form: str) -> str:
-    return FORMS[form].words if form in FORMS else form

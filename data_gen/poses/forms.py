@@ -43,16 +43,11 @@ FORMS = {
         Form("azure_kinect", "Azure Kinect JSON", (".json",), _json("azure_kinect")),
         Form("kinetics", "Kinetics-skeleton JSON", (".json",), _json("kinetics")),
         Form("frames", "JSON list of frames (MediaPipe, MoveNet, ...)", _JSON, _json("frames")),
-        Form("table", "table (CSV)", (".csv", ".tsv", ".txt"), lambda path, name, axes: tables.read_table(path, name)),
+        Form("table", "table (CSV)", (".csv", ".tsv", ".txt"), tables.read_table),
         Form("npy", "NumPy array", (".npy",), arrays.read_npy),
         Form("npz", "NumPy archive", (".npz",), arrays.read_npz),
-        Form(
-            "pickle",
-            "MMAction2 / pyskl pickle",
-            (".pkl", ".pickle"),
-            lambda path, name, axes: arrays.read_pickle(path, name),
-        ),
-        Form("pose", ".pose file", (".pose",), lambda path, name, axes: arrays.read_pose_format(path, name)),
+        Form("pickle", "MMAction2 / pyskl pickle", (".pkl", ".pickle"), arrays.read_pickle),
+        Form("pose", ".pose file", (".pose",), arrays.read_pose_format),
     )
 }
 _ANY_JSON = Form("json", "JSON", _JSON, _json())

@@ -21,6 +21,7 @@ from data_gen.from_files import number_labels, texts_of_names
 from data_gen.from_pyskl import find_protocols
 from data_gen.protocols import ntu_name
 from utils.errors import UserError
+from utils.files import read_text
 
 UNLABELLED = "unlabelled"
 PROTOCOL = "cross_subject"
@@ -191,16 +192,6 @@ def _drawn(labels: dict[str, int], share: float, seed: int) -> dict[str, str]:
     return splits
 
 
-def _read_names(path: str) -> set[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"--val-list {path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--val-list {path}: not UTF-8 text; expected a clip name a line") from None
-    return {line.strip() for line in lines if line.strip()}
-
-
 def _matching(clip: Known, full: str, names) -> str | None:
     """The one of `names` (as a list writes clips: with folders and endings or without) that is this clip."""
     stem = full.rsplit("/", 1)[-1]
@@ -214,7 +205,7 @@ def find_splits(clips, full, labels, listed, own_splits, wishes: LabelWishes) ->
     if wishes.val_subjects or wishes.by == "subject":
         splits, where = _by_subject(clips, listed, wishes)
     elif wishes.val_list:
-        wanted = {_plain(name) for name in _read_names(wishes.val_list)}
+        wanted = {_plain(line) for line in read_text(wishes.val_list).splitlines() if line.strip()}
         splits = {c.name: "val" if _matching(c, full[c.name], wanted) else "train" for c in clips}
         where = f"the list {Path(wishes.val_list).name}"
         if "val" not in splits.values():

@@ -212,7 +212,6 @@ def fill(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray
     if not missing.any():
         return points
     frames = ~(~missing).any(-1)  # (T, M): nobody there
-    _count(mended, "frames without a person, filled", 0)
     points = points.copy()
     filled_frames = 0
     T = len(points)
@@ -233,8 +232,6 @@ def fill(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray
                 points[a:b, m, v] = low + share * (high - low)
                 _count(mended, "joints filled", (~frames[a:b, m]).sum())
     _count(mended, "frames without a person, filled", filled_frames)
-    if not mended.get("frames without a person, filled"):
-        mended.pop("frames without a person, filled", None)
     _count(mended, "joints not seen for too long (left at zero)", left)
     return points
 

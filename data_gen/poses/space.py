@@ -59,12 +59,8 @@ class Space:
     turn: tuple[tuple[float, ...], ...]
     said: tuple[str, ...] = ()
 
-    def __call__(self, poses: Poses) -> np.ndarray:
-        """Points (T, M, V, C) in Kinect's space, float64."""
-        return self.of(poses.points, poses.size)
-
     def of(self, points: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The same of points (..., C)."""
+        """Points (..., C) in Kinect's space, float64. size: of their own picture."""
         if points.shape[-1] < self.dimensions:
             raise BadPoses(f"{points.shape[-1]} coordinates a joint where the other clips have {self.dimensions}")
         points = points[..., : self.dimensions]

@@ -152,8 +152,8 @@ class Table:
         return _to_numbers(self.rows, positions, self.path, self.commas)
 
 
-def read_table(path, name: str) -> list[Poses]:
-    """The clips of a table: one, or one for each value of a column of clips."""
+def read_table(path, name: str, axes: str = "") -> list[Poses]:
+    """The clips of a table: one, or one for each value of a column of clips. axes: of no meaning here."""
     table = Table(path)
     roles: dict[str, int] = {}
     named: dict[tuple[str, str], int] = {}
