@@ -566,7 +566,7 @@ def test_hostile_files_do_nothing(tmp_path, monkeypatch):
     [
         ("a.json", '{"hello": 1}', "not JSON of poses that is known"),
         ("a.json", '[{"x": 1}', "line 1: not valid JSON"),
-        ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "2 numbers are no 3 a joint"),
+        ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "keypoints (2,) are not 3 of every joint"),
         ("a.json", '{"instance_info": [{"frame_id": 0, "instances": [{"keypoints": [["a", 1]]}]}]}', "no table of numbers"),
         ("a.json", '{"joint_names": [], "frames": [{"bodies": 3}]}', "expected a list of bodies"),
         ("a.json", "[[[1, 2], [3, 4]], [[1, 2]]]", "a person has 1 joints of 2 numbers"),

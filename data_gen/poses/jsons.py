@@ -93,14 +93,6 @@ def _numbers(values, path, frame: int, what: str) -> np.ndarray:
     return array
 
 
-def _triples(flat, path, frame: int, width: int) -> np.ndarray:
-    """A flat list -> (V, width)."""
-    array = _numbers(flat, path, frame, "keypoints").reshape(-1)
-    if not len(array) or len(array) % width:
-        raise BadPoses(f"{path}, frame {frame} (from 0): {len(array)} numbers are no {width} a joint")
-    return array.reshape(-1, width)
-
-
 # --- persons that say their frame ------------------------------------------------------------------------------------
 
 
@@ -167,18 +159,16 @@ def _frames_of(entries, path, number: str, persons: str):
 
 
 def openpose_frame(content, path, frame: int = 0) -> list[np.ndarray]:
-    """The persons of one frame, each (V, 3) as x, y, score, or (V, 4) in space."""
+    """The persons of one frame, each (V, 3) as x, y, score, or (V, 4) in space; [] where only hands or a face were found."""
     people = content.get("people") if isinstance(content, dict) else None
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
         raise BadPoses(f"{path}: expected {{'people': [{{'pose_keypoints_2d': [x, y, c, ...]}}]}}")
     found = []
     for person in people:
-        if person.get("pose_keypoints_3d"):
-            found.append(_triples(person["pose_keypoints_3d"], path, frame, 4))
-        else:
-            flat = person.get("pose_keypoints_2d") or person.get("pose_keypoints")
-            if flat:  # empty where only hands or a face were found
-                found.append(_triples(flat, path, frame, 3))
+        solid = person.get("pose_keypoints_3d")
+        flat = solid or person.get("pose_keypoints_2d") or person.get("pose_keypoints")
+        if flat:
+            found.append(rows_of([flat], path, 4 if solid else 3, [frame])[0])
     return found
 
 
