@@ -133,9 +133,8 @@ def convert(args: argparse.Namespace, source) -> None:
                 f"{source}: none of its {total} clips can be used; the first: {next(iter(found.bad.values()))}"
             )
         short = short_names(list(found.known))
-        full = {short[name]: name for name in found.known}
-        clips = [replace(known, name=short[name]) for name, known in found.known.items()]
-        task = make_task(clips, full, _list_of(args, source), _pickled_splits(seen), labels)
+        clips = [replace(known, name=short[name], full=name) for name, known in found.known.items()]
+        task = make_task(clips, _list_of(args, source), _pickled_splits(seen), labels)
         print("\n".join(f"found  {line}" for line in task.lines))
         found.packed.rename(short)
         reader, details = seen.reader, {"found": seen.lines, "labels": task.lines}

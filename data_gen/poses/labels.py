@@ -49,13 +49,16 @@ class LabelWishes:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a clip before labels are made. folders: between the root and it; the rest: what its file says."""
+    """What is known of a clip before labels are made. folders: between the root and it; label, split, subject: as its file says;
+    full: its name with folders; row: of a list of clips, by column, {} without."""
 
     name: str
     folders: tuple[str, ...]
     label: str | None = None
     split: str | None = None
     subject: str | None = None
+    full: str = ""
+    row: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,6 +86,22 @@ def short_names(names: list[str]) -> dict[str, str]:
     return joined
 
 
+def _first_said(clips: list[Known], *ways) -> tuple[dict[str, str] | None, str]:
+    """(name -> text, where from) of the first way that has a text for every clip, (None, "") without. ways: pairs of where from
+    and a function of a clip that gives its text or None."""
+    for where, way in ways:
+        texts = {clip.name: way(clip) for clip in clips}
+        if None not in texts.values():
+            return texts, where
+    return None, ""
+
+
+def _by_pattern(clips: list[Known], pattern: str | None, flag: str) -> list:
+    """What a pattern of the names says, as a way of `_first_said`; [] without a pattern."""
+    found = texts_of_names([clip.name for clip in clips], pattern, flag) if pattern else {}
+    return [(f"of the names, {pattern}", lambda clip: found[clip.name])] if pattern else []
+
+
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
@@ -98,69 +117,57 @@ def number_classes(texts: dict[str, str], wishes: LabelWishes) -> tuple[dict[str
     return labels, classes, [f"class numbers: from 1 in the files ({most} of them), made from 0"] * first
 
 
-def _folder_classes(clips: list[Known]) -> tuple[dict[str, str], bool] | None:
-    """(name -> folder, whether train/val folders come before it), None when folders say no class."""
-    if not all(clip.folders for clip in clips):
-        return None
-    splits = all(clip.folders[0].lower() in _SPLIT_WORDS for clip in clips)
-    if splits and not all(len(clip.folders) > 1 for clip in clips):
-        return None
-    texts = {clip.name: clip.folders[1 if splits else 0] for clip in clips}
-    return texts, splits
-
-
-def find_labels(clips: list[Known], listed: dict[str, dict], wishes: LabelWishes) -> tuple[dict[str, str] | None, str]:
+def find_labels(clips: list[Known], wishes: LabelWishes) -> tuple[dict[str, str] | None, str]:
     """(name -> label as text, or None; where they come from)."""
-    names = [clip.name for clip in clips]
     if wishes.unlabelled:
         return None, "none, as --no-labels says"
-    if listed and all("label" in row for row in listed.values()):
-        return {name: listed[name]["label"] for name in names}, "of the list"
-    if wishes.label_from_name:
-        pattern = wishes.label_from_name
-        return texts_of_names(names, pattern, "--label-from-name"), f"of the names, {pattern}"
-    if all(clip.label is not None for clip in clips):
-        return {clip.name: clip.label for clip in clips}, "of the files"
-    some = [clip.name for clip in clips if clip.label is None]
-    if len(some) < len(clips):
-        raise UserError(f"clip {some[0]} has no label, {clips[0].name} has; give a list, or --no-labels")
-    ntu = {name: ntu_name(name) for name in names}
-    if all(ntu.values()):
-        return {name: str(ntu[name].action) for name in names}, _NTU
-    folders = _folder_classes(clips)
-    if folders is not None:
-        count = len(set(folders[0].values()))
-        return folders[0], f"the names of the {count} folders"
-    return None, "none: no list, no column, no folder a class"
+    pattern = _by_pattern(clips, wishes.label_from_name, "--label-from-name")
+    files = ("of the files", lambda clip: clip.label)
+    texts, where = _first_said(clips, ("of the list", lambda clip: clip.row.get("label")), *pattern, files)
+    if texts is None:
+        some = [clip.name for clip in clips if clip.label is None]
+        if len(some) < len(clips):
+            other = next(clip.name for clip in clips if clip.label is not None)
+            raise UserError(f"clip {some[0]} has no label, {other} has; give a list, or --no-labels")
+        place = int(all(_split_folder(clip) for clip in clips))  # of the class among the folders
+        texts, where = _first_said(
+            clips,
+            (_NTU, lambda clip: (parts := ntu_name(clip.name)) and str(parts.action)),
+            ("folders", lambda clip: clip.folders[place] if len(clip.folders) > place else None),
+        )
+    if where == "folders":
+        where = f"the names of the {len(set(texts.values()))} folders"
+    return texts, where or "none: no list, no column, no folder a class"
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
-def find_subjects(clips: list[Known], listed: dict[str, dict], wishes: LabelWishes) -> tuple[dict[str, str], str]:
-    """(name -> subject, where from); UserError when not every clip says its subject."""
-    if wishes.subject_from_name:
-        pattern = wishes.subject_from_name
-        return texts_of_names([c.name for c in clips], pattern, "--subject-from-name"), f"of the names, {pattern}"
-    if listed and all(row.get("subject") for row in listed.values()):
-        return {clip.name: listed[clip.name]["subject"] for clip in clips}, "of the list"
-    if all(clip.subject for clip in clips):
-        return {clip.name: clip.subject for clip in clips}, "of the files"
-    found = {}
-    for clip in clips:
-        ntu = ntu_name(clip.name)
-        match = _SUBJECT.search("/".join((*clip.folders, clip.name)))
-        if ntu is None and match is None:
-            raise UserError(
-                f"clip {clip.name}: nothing says its subject; give --subject-from-name with a pattern such as 's(\\d+)', or a "
-                "column subject in a list"
-            )
-        found[clip.name] = str(ntu.subject if ntu else int(match[1]))
-    return found, "of the names"
+def _split_folder(clip: Known) -> str | None:
+    """The split that a clip's first folder names."""
+    return _SPLIT_WORDS.get(clip.folders[0].lower()) if clip.folders else None
 
 
-def _by_subject(clips, listed, wishes: LabelWishes) -> tuple[dict[str, str], str]:
-    subjects, where = find_subjects(clips, listed, wishes)
+def _subject_of_name(clip: Known) -> str:
+    ntu = ntu_name(clip.name)
+    match = _SUBJECT.search("/".join((*clip.folders, clip.name)))
+    if ntu is None and match is None:
+        raise UserError(
+            f"clip {clip.name}: nothing says its subject; give --subject-from-name with a pattern such as 's(\\d+)', or a "
+            "column subject in a list"
+        )
+    return str(ntu.subject if ntu else int(match[1]))
+
+
+def _by_subject(clips: list[Known], wishes: LabelWishes) -> tuple[dict[str, str], str]:
+    """(name -> split, where from); UserError when not every clip says its subject."""
+    subjects, where = _first_said(
+        clips,
+        *_by_pattern(clips, wishes.subject_from_name, "--subject-from-name"),
+        ("of the list", lambda clip: clip.row.get("subject") or None),
+        ("of the files", lambda clip: clip.subject or None),
+        ("of the names", _subject_of_name),
+    )
     every = sorted(set(subjects.values()), key=lambda s: (len(s), s))
     if wishes.val_subjects:
         number = {str(int(s)) if s.isdigit() else s: s for s in every}
@@ -192,59 +199,55 @@ def _drawn(labels: dict[str, int], share: float, seed: int) -> dict[str, str]:
     return splits
 
 
-def _matching(clip: Known, full: str, names) -> str | None:
+def _matching(clip: Known, names) -> str | None:
     """The one of `names` (as a list writes clips: with folders and endings or without) that is this clip."""
-    stem = full.rsplit("/", 1)[-1]
-    return next((way for way in (full, clip.name, stem) if way in names), None)
+    stem = clip.full.rsplit("/", 1)[-1]
+    return next((way for way in (clip.full, clip.name, stem) if way in names), None)
 
 
-def find_splits(clips, full, labels, listed, own_splits, wishes: LabelWishes) -> tuple[dict[str, dict], str]:
-    """(protocol -> {"train": names, "val": names}, where from). full: name -> name with folders."""
+def find_splits(clips, labels, own_splits, wishes: LabelWishes) -> tuple[dict[str, dict], str]:
+    """(protocol -> {"train": names, "val": names}, where from)."""
     names = [clip.name for clip in clips]
-    columns = [key for key in next(iter(listed.values()), {}) if key not in ("label", "subject")]
+    columns = [key for key in clips[0].row if key not in ("label", "subject")]
     if wishes.val_subjects or wishes.by == "subject":
-        splits, where = _by_subject(clips, listed, wishes)
+        splits, where = _by_subject(clips, wishes)
     elif wishes.val_list:
         wanted = {_plain(line) for line in read_text(wishes.val_list).splitlines() if line.strip()}
-        splits = {c.name: "val" if _matching(c, full[c.name], wanted) else "train" for c in clips}
+        splits = {clip.name: "val" if _matching(clip, wanted) else "train" for clip in clips}
         where = f"the list {Path(wishes.val_list).name}"
         if "val" not in splits.values():
             raise UserError(f"--val-list {wishes.val_list}: names none of the clips, such as {names[0]}")
     elif columns:
-        protocols = {PROTOCOL if key == "split" else key: _of_column(listed, key) for key in columns}
+        protocols = {PROTOCOL if key == "split" else key: _of_column(clips, key) for key in columns}
         return protocols, f"columns {', '.join(columns)} of the list"
     elif own_splits:
-        known = set(names)
-        pairs = find_protocols(own_splits)
-        return {
-            p: {s: [n for n in v if n in known] for s, v in parts.items()} for p, parts in pairs.items()
-        }, "the pickle's own"
-    elif wishes.val_share is None and all(c.folders and c.folders[0].lower() in _SPLIT_WORDS for c in clips):
-        splits = {c.name: _SPLIT_WORDS[c.folders[0].lower()] for c in clips}
-        where = "the folders train and val"
-    elif wishes.val_share is None and all(c.split and c.split.lower() in _SPLIT_WORDS for c in clips):
-        splits = {c.name: _SPLIT_WORDS[c.split.lower()] for c in clips}
-        where = "of the files"
-    elif labels is None:
-        splits, where = dict.fromkeys(names, "train"), "every clip is for training, since there are no labels"
+        known, pairs = set(names), find_protocols(own_splits)
+        kept = {p: {s: [n for n in v if n in known] for s, v in parts.items()} for p, parts in pairs.items()}
+        return kept, "the pickle's own"
     else:
         share = VAL_SHARE if wishes.val_share is None else wishes.val_share
-        splits = _drawn(labels, share, wishes.seed)
-        where = f"{100 * share:g} % of each class for the test, drawn with seed {wishes.seed}" + (
-            " (the default; --by subject keeps people apart)" if wishes.val_share is None else ""
-        )
+        splits, where = None, ""
+        if wishes.val_share is None:
+            of_files = ("of the files", lambda clip: _SPLIT_WORDS.get((clip.split or "").lower()))
+            splits, where = _first_said(clips, ("the folders train and val", _split_folder), of_files)
+        if splits is None and labels is None:
+            splits, where = dict.fromkeys(names, "train"), "every clip is for training, since there are no labels"
+        elif splits is None:
+            splits = _drawn(labels, share, wishes.seed)
+            where = f"{100 * share:g} % of each class for the test, drawn with seed {wishes.seed}"
+            where += " (the default; --by subject keeps people apart)" * (wishes.val_share is None)
     parts = {split: [n for n in names if splits[n] == split] for split in ("train", "val")}
     return {PROTOCOL: {k: v for k, v in parts.items() if v}}, where
 
 
-def _of_column(listed: dict[str, dict], key: str) -> dict[str, list[str]]:
+def _of_column(clips: list[Known], key: str) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {"train": [], "val": []}
-    for name, row in listed.items():
-        word = row[key].strip().lower()
+    for clip in clips:
+        word = clip.row.get(key, "").lower()
         if word and word not in _SPLIT_WORDS:
-            raise UserError(f"the list, clip {name}: {key} is {row[key]!r}; expected train, val or nothing")
+            raise UserError(f"the list, clip {clip.name}: {key} is {clip.row[key]!r}; expected train, val or nothing")
         if word:
-            parts[_SPLIT_WORDS[word]].append(name)
+            parts[_SPLIT_WORDS[word]].append(clip.name)
     return parts
 
 
@@ -257,8 +260,8 @@ def _plain(text: str) -> str:
     return path.as_posix()
 
 
-def read_listed(path, clips: list[Known], full: dict[str, str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """(clip name -> its row of a list of clips, without the name; clips that it does not name)."""
+def with_list(path, clips: list[Known]) -> tuple[list[Known], list[str]]:
+    """(the clips that a list of clips names, with their rows; the names of the others)."""
     rows: dict[str, dict[str, str]] = {}
     for place, row in read_list_rows(Path(path)):
         low = {key.strip().lower(): value.strip() for key, value in row.items()}
@@ -273,33 +276,26 @@ def read_listed(path, clips: list[Known], full: dict[str, str]) -> tuple[dict[st
         if "label" in low and not low["label"]:
             raise UserError(f"{place}: no label of clip {name}")
         rows[name] = low
-    found, without = {}, []
-    for clip in clips:
-        way = _matching(clip, full[clip.name], rows)
-        if way is None:
-            without.append(clip.name)
-        else:
-            found[clip.name] = rows[way]
+    ways = {clip.name: _matching(clip, rows) for clip in clips}
+    found = [replace(clip, row=rows[ways[clip.name]]) for clip in clips if ways[clip.name]]
     if not found:
         raise UserError(
             f"{path}: names none of the clips; it has {next(iter(rows), 'nothing')}, the folder {clips[0].name}"
         )
-    return found, without
+    return found, [name for name, way in ways.items() if way is None]
 
 
-def make_task(clips: list[Known], full: dict[str, str], list_file, own_splits, wishes: LabelWishes) -> Task:
-    """Classes and splits of all clips. full: name -> name with folders; list_file: a list of clips, or None; own_splits: of a
-    pickle. UserError when what is asked for is not there."""
+def make_task(clips: list[Known], list_file, own_splits, wishes: LabelWishes) -> Task:
+    """Classes and splits of all clips. list_file: a list of clips, or None; own_splits: of a pickle. UserError when what is
+    asked for is not there."""
     notes = []
-    listed: dict[str, dict] = {}
     if list_file is not None:
-        listed, without = read_listed(list_file, clips, full)
+        clips, without = with_list(list_file, clips)
         if without:
             notes.append(
                 f"{len(without)} clips are not in {Path(list_file).name} and left out; the first: {without[0]}"
             )
-            clips = [clip for clip in clips if clip.name in listed]
-    texts, where = find_labels(clips, listed, wishes)
+    texts, where = find_labels(clips, wishes)
     lines = [f"labels: {where}"]
     if texts is None:
         labels, classes = None, (UNLABELLED,)
@@ -308,7 +304,7 @@ def make_task(clips: list[Known], full: dict[str, str], list_file, own_splits, w
             wishes = replace(wishes, labels_from=1)
         labels, classes, more = number_classes(texts, wishes)
         lines += more
-    protocols, where = find_splits(clips, full, labels, listed, own_splits, wishes)
+    protocols, where = find_splits(clips, labels, own_splits, wishes)
     lines.append(f"split: {where}")
     numbers = labels if labels is not None else {clip.name: 0 for clip in clips}
     for protocol, parts in protocols.items():
