@@ -480,35 +480,19 @@ def draw_report(path, report: Report, most_rows: int = 10) -> None:
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("check", __doc__)
     parser.add_argument("folder", help="a data set folder (data/ntu60) or one of its protocols (data/ntu60/xsub)")
-    parser.add_argument(
-        "--dataset",
-        choices=sorted(DATASETS),
-        help="whose classes and counts are expected; default: found from the folder's name or the dataset.json in it. "
-        "Give it for a folder with a name of your own",
-    )
-    parser.add_argument(
-        "--layout", choices=sorted(LAYOUTS), help="joint layout; default: that of the data set, or by number of joints"
-    )
-    parser.add_argument(
-        "--clips",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, which is what "
-        "to do once after a preparation: a few bad clips are not found by sampling",
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="clips that do not move, are no person in metres or are upside down are WRONG",
-    )
+    text = "whose classes and counts are expected; default: found from the folder's name or the dataset.json in it"
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help=text)
+    text = "joint layout; default: that of the data set, or by number of joints"
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), help=text)
+    text = "read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, as is due once after "
+    text += "a preparation: a few bad clips are not found by sampling"
+    parser.add_argument("--clips", type=natural, default=0, metavar="N", help=text)
+    text = "clips that do not move, are no person in metres or are upside down are WRONG"
+    parser.add_argument("--strict", action="store_true", help=text)
     parser.add_argument("--full", action="store_true", help="add the number of clips of each class and every bone")
-    parser.add_argument(
-        "--picture",
-        metavar="FILE.png",
-        help="write a sheet of stick figures, one clip of up to ten classes of the first protocol: what no number "
-        "shows. Upright figures with two arms and two legs that move as the class name says are right",
-    )
+    text = "write a sheet of stick figures, one clip of up to ten classes of the first protocol: what no number shows. Upright "
+    text += "figures with two arms and two legs that move as the class name says are right"
+    parser.add_argument("--picture", metavar="FILE.png", help=text)
     return parser.parse_args(argv)
 
 

@@ -229,12 +229,9 @@ def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_arrays", __doc__)
     parser.add_argument("source", help="folder of .npy clips, or one .npz of them")
     parser.add_argument("--list", metavar="FILE", help="the .csv or .json list; default: clips.csv in the folder")
-    parser.add_argument(
-        "--axes",
-        default="",
-        help="order of the axes of your arrays: T frames, V joints, C coordinates, M persons; default TVC for three axes "
-        "and MTVC for four. For instance CTV for arrays (3, T, V)",
-    )
+    text = "order of the axes of your arrays: T frames, V joints, C coordinates, M persons, such as CTV for arrays (3, T, V); "
+    text += "default TVC for three axes and MTVC for four"
+    parser.add_argument("--axes", default="", help=text)
     add_flags(parser, "--name", "--layout", "--as", "--persons", "--classes", "--labels-from", "--max-unpacked", *HOW)
     return parser.parse_args(argv)
 

@@ -238,13 +238,8 @@ def convert(args: argparse.Namespace, files: dict[str, str], scratch: Path) -> s
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_ctrgcn", __doc__)
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="one file for each protocol")
-    parser.add_argument(
-        "--protocol",
-        nargs="+",
-        choices=PROTOCOLS,
-        help="the protocol of each file, in the order of the files; default: by its name (NTU60_CS, NTU60_CV, "
-        "NTU120_CSub, NTU120_CSet)",
-    )
+    text = "the protocol of each file, in the order of the files; default: by its name (NTU60_CS, NTU60_CV, NTU120_CSub, ...)"
+    parser.add_argument("--protocol", nargs="+", choices=PROTOCOLS, help=text)
     add_flags(parser, "--name", "--labels-from", *HOW)
     return parser.parse_args(argv)
 

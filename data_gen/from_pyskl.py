@@ -171,12 +171,8 @@ def parse(argv=None) -> argparse.Namespace:
         "      --label-from-name '(m\\d+).*_(cor|inc)'",
     )
     parser.add_argument("file", help="the 3-D pickle, such as ntu60_3danno.pkl")
-    parser.add_argument(
-        "--protocols",
-        nargs="+",
-        metavar="PROTOCOL",
-        help="prepare only these, such as cross_subject; default: every pair of splits in the file. Fewer save disk",
-    )
+    text = "prepare only these, such as cross_subject; default: every pair of splits in the file. Fewer save disk"
+    parser.add_argument("--protocols", nargs="+", metavar="PROTOCOL", help=text)
     add_flags(parser, "--name", "--layout", "--as", "--persons", "--label-from-name", "--classes", "--labels-from")
     add_flags(parser, "--max-unpacked", *HOW)
     return parser.parse_args(argv)

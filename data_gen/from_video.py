@@ -200,9 +200,8 @@ def convert(source, folder, skip_bad: bool = False) -> tuple[list[str], list[str
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_video", __doc__)
     parser.add_argument("source", help="folder of videos (a folder a class, or not), or one video")
-    parser.add_argument(
-        "--poses", metavar="FOLDER", help="where poses are kept, one file a video; default: DATA_ROOT/NAME_poses"
-    )
+    text = "where poses are kept, one file a video; default: DATA_ROOT/NAME_poses"
+    parser.add_argument("--poses", metavar="FOLDER", help=text)
     parser.add_argument("--only-poses", action="store_true", help="end there: keep the poses, make no data set")
     from_poses.add_pose_flags(parser)
     return parser.parse_args(argv)

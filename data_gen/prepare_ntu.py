@@ -24,52 +24,29 @@ SUFFIX = ".skeleton"
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = reader_parser("prepare_ntu", __doc__)
-    group = parser.add_argument_group("what")
-    group.add_argument(
-        "--dataset",
-        dest="name",
-        choices=("ntu60", "ntu120"),
-        required=True,
-        help="ntu60: setups 1-17, 60 classes, 56,578 clips. ntu120: setups 1-32, 120 classes, 113,945 clips; needs the "
-        "files of both archives",
+    g = parser.add_argument_group("what")
+    text = "ntu60: setups 1-17, 60 classes, 56,578 clips; ntu120: setups 1-32, 120 classes, 113,945 clips, needs both archives"
+    g.add_argument("--dataset", dest="name", choices=("ntu60", "ntu120"), required=True, help=text)
+    text = "folders of .skeleton files (searched to any depth), the original zip archives, or a folder that holds those; what "
+    text += "belongs to the other data set is passed over"
+    g.add_argument("--raw", nargs="+", required=True, metavar="PATH", help=text)
+    text = "only these protocols (default: both of the data set; each takes 10 GB for ntu60, 21 GB for ntu120)"
+    g.add_argument("--protocols", nargs="+", choices=("cross_subject", "cross_view", "cross_setup"), help=text)
+    text = "recordings to leave out: builtin (default) is the owners' list of 535 missing or incomplete skeletons (302 in ntu60), "
+    text += (
+        "which all published counts assume; none keeps all; a FILE holds names like S001C002P005R002A008, one a line"
     )
-    group.add_argument(
-        "--raw",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="folders of .skeleton files (searched to any depth), or the original zip archives, or a folder that holds "
-        "those. What belongs to the other data set is passed over",
+    g.add_argument("--ignored", default="builtin", metavar="builtin|none|FILE", help=text)
+    text = (
+        "prepare what is there even when the clips are not as many as published (for trying out on a part); without it "
     )
-    group.add_argument(
-        "--protocols",
-        nargs="+",
-        choices=("cross_subject", "cross_view", "cross_setup"),
-        default=None,
-        help="only these protocols (default: both of the data set; each takes 10 GB for ntu60, 21 GB for ntu120)",
+    text += "another count is refused before anything is written"
+    g.add_argument("--partial", action="store_true", help=text)
+    text = "which two of the bodies become persons 1 and 2: slot (default) takes bodies by their place in each frame, as the "
+    text += (
+        "released preparation and all published numbers do; id follows them by their id, cleaner where they come and go"
     )
-    group.add_argument(
-        "--ignored",
-        default="builtin",
-        metavar="builtin|none|FILE",
-        help="recordings to leave out: builtin is the owners' list of 535 missing or incomplete skeletons (302 in "
-        "ntu60), which all published counts assume; none keeps all; a FILE holds names like S001C002P005R002A008, one "
-        "a line (default: builtin)",
-    )
-    group.add_argument(
-        "--partial",
-        action="store_true",
-        help="prepare what is there even when the clips are not as many as published (for trying out on a part); "
-        "without it another count is refused before anything is written",
-    )
-    group.add_argument(
-        "--bodies",
-        choices=SELECTIONS,
-        default="slot",
-        help="which two of the bodies become persons 1 and 2: slot takes bodies by their place in each frame, as the "
-        "released preparation and all published numbers do; id follows them by their id, which is cleaner where "
-        "bodies come and go (default: slot)",
-    )
+    g.add_argument("--bodies", choices=SELECTIONS, default="slot", help=text)
     add_flags(parser.add_argument_group("how"), *HOW)
     return parser.parse_args(argv)
 

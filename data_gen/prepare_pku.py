@@ -34,59 +34,31 @@ NOTES_SHOWN = 20
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = reader_parser("prepare_pku", __doc__)
-    group = parser.add_argument_group("what")
-    what = "part I (1,076 videos) or part II (1,009 videos)"
-    group.add_argument("--dataset", dest="name", choices=("pku_v1", "pku_v2"), required=True, help=what)
-    group.add_argument(
-        "--raw", metavar="FOLDER", help="folder that holds the part's two folders, of skeletons and of labels"
-    )
-    group.add_argument(
-        "--skeletons", metavar="PATH", help="folder or zip archive of skeleton files, where --raw does not find them"
-    )
-    group.add_argument(
-        "--labels", metavar="PATH", help="folder or zip archive of label files, where --raw does not find them"
-    )
-    group.add_argument(
-        "--protocols",
-        nargs="+",
-        choices=("cross_subject", "cross_view"),
-        default=None,
-        help="only these protocols (default: both)",
-    )
-    group.add_argument(
-        "--partial",
-        action="store_true",
-        help="prepare what is there even when the videos are not as many as published (for trying out on a part)",
-    )
-    group.add_argument(
-        "--no-untrimmed", action="store_true", help="leave out the whole videos; only detection needs them"
-    )
-    group = parser.add_argument_group("how label files are read (the defaults are the released preparation)")
-    group.add_argument(
-        "--first-class", type=int, choices=(0, 1), default=1, help="number of the first class in the files (default: 1)"
-    )
-    group.add_argument(
-        "--first-frame",
-        type=int,
-        choices=(0, 1),
-        default=0,
-        help="0: a row means frames [start, end) counted from 0, as released; 1: frames start..end counted from 1, both "
-        "included, one frame more (default: 0)",
-    )
-    group.add_argument(
-        "--reversed",
-        choices=("drop", "swap"),
-        default="drop",
-        help="a row whose start is after its end (part I has one): drop it, or swap the two (default: drop)",
-    )
-    group.add_argument(
-        "--min-confidence",
-        type=int,
-        default=0,
-        metavar="N",
-        help="leave out rows whose confidence (last column, 0 to 2) is lower; 1 leaves out 135 doubtful rows of part I, "
-        "but then the counts are not the published ones (default: 0, all rows)",
-    )
+    g = parser.add_argument_group("what")
+    text = "part I (1,076 videos) or part II (1,009 videos)"
+    g.add_argument("--dataset", dest="name", choices=("pku_v1", "pku_v2"), required=True, help=text)
+    text = "folder that holds the part's two folders, of skeletons and of labels"
+    g.add_argument("--raw", metavar="FOLDER", help=text)
+    text = "folder or zip archive of {} files, where --raw does not find them"
+    g.add_argument("--skeletons", metavar="PATH", help=text.format("skeleton"))
+    g.add_argument("--labels", metavar="PATH", help=text.format("label"))
+    text = "only these protocols (default: both)"
+    g.add_argument("--protocols", nargs="+", choices=("cross_subject", "cross_view"), help=text)
+    text = "prepare what is there even when the videos are not as many as published (for trying out on a part)"
+    g.add_argument("--partial", action="store_true", help=text)
+    text = "leave out the whole videos; only detection needs them"
+    g.add_argument("--no-untrimmed", action="store_true", help=text)
+    g = parser.add_argument_group("how label files are read (the defaults are the released preparation)")
+    text = "number of the first class in the files (default: 1)"
+    g.add_argument("--first-class", type=int, choices=(0, 1), default=1, help=text)
+    text = "0 (default): a row means frames [start, end) counted from 0, as released; 1: frames start..end counted from 1, both "
+    text += "included, one frame more"
+    g.add_argument("--first-frame", type=int, choices=(0, 1), default=0, help=text)
+    text = "a row whose start is after its end (part I has one): drop it (default), or swap the two"
+    g.add_argument("--reversed", choices=("drop", "swap"), default="drop", help=text)
+    text = "leave out rows whose confidence (last column, 0 to 2) is lower; 1 leaves out 135 doubtful rows of part I, but then the "
+    text += "counts are not the published ones (default: 0, all rows)"
+    g.add_argument("--min-confidence", type=int, default=0, metavar="N", help=text)
     add_flags(parser.add_argument_group("how"), *HOW)
     return parser.parse_args(argv)
 

@@ -349,9 +349,8 @@ def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("ui_prmd", __doc__)
     parser.add_argument("names", nargs="*", metavar="DATASET", help=f"which to make: {', '.join(NAMES)} (default both)")
     add_flags(parser, "--data-root", "--workers")
-    parser.add_argument(
-        "--pack", metavar="PICKLE", help=f"write {PACKED.name} anew from this pyskl pickle instead of making data sets"
-    )
+    text = f"write {PACKED.name} anew from this pyskl pickle instead of making data sets"
+    parser.add_argument("--pack", metavar="PICKLE", help=text)
     return parser.parse_args(argv)
 
 

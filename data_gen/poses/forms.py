@@ -111,19 +111,14 @@ def _walk(root: Path):
 
 def _frame_files(files: list[Path]) -> dict[str, list[tuple[int, str]]]:
     """NAME -> (number, path) of the files of one folder that are OpenPose's frames."""
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for path in files:
-        match = _OPENPOSE.fullmatch(path.name)
-        if match:
-            groups.setdefault(match["name"], []).append((int(match["number"]), str(path)))
-    if groups:
-        return groups
-    for path in files:
-        match = _NUMBERED.fullmatch(path.name)
-        if match:
-            groups.setdefault(match["name"], []).append((int(match["number"]), str(path)))
-    groups = {name: numbered for name, numbered in groups.items() if len(numbered) > 1}
-    return {name: numbered for name, numbered in groups.items() if _holds_people(numbered)}
+    for pattern in (_OPENPOSE, _NUMBERED):
+        groups: dict[str, list[tuple[int, str]]] = {}
+        for path in files:
+            if match := pattern.fullmatch(path.name):
+                groups.setdefault(match["name"], []).append((int(match["number"]), str(path)))
+        if groups and pattern is _OPENPOSE:
+            return groups
+    return {name: files for name, files in groups.items() if len(files) > 1 and _holds_people(files)}
 
 
 def _holds_people(numbered: list[tuple[int, str]]) -> bool:
