@@ -484,7 +484,9 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--dataset", choices=sorted(DATASETS), help=text)
     text = "joint layout; default: that of the data set, or by number of joints"
     parser.add_argument("--layout", choices=sorted(LAYOUTS), help=text)
-    text = "read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, as is due once after "
+    text = (
+        "read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, as is due once after "
+    )
     text += "a preparation: a few bad clips are not found by sampling"
     parser.add_argument("--clips", type=natural, default=0, metavar="N", help=text)
     text = "clips that do not move, are no person in metres or are upside down are WRONG"

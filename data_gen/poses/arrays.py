@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from data_gen.poses import joints
-from data_gen.poses.record import Bad, BadPoses, Poses, read_bytes
+from data_gen.poses.record import Bad, BadPoses, Poses, read_bytes, third_is_score
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header, unpickle
 from utils.skeleton import LAYOUTS
@@ -24,16 +24,6 @@ _SCORE_KEYS = ("scores", "score", "keypoint_scores", "keypoint_score", "visibili
 
 def known_joints() -> set[int]:
     return {layout.joints for layout in LAYOUTS.values()} | set(joints.WHOLE_BODY)
-
-
-def third_is_score(values: np.ndarray) -> bool:
-    """Whether the last of three numbers (..., 3) is a score: all within 0..1, and the first two are pixels or shares."""
-    third, first = values[..., 2], values[..., :2]
-    with np.errstate(invalid="ignore"):
-        third, first = third[np.isfinite(third)], first[np.isfinite(first)]
-    if not len(third) or third.min() < 0 or third.max() > 1.05 or not len(first):
-        return False
-    return bool(np.abs(first).max() > 4 or first.min() >= 0 and (third > 0.3).mean() > 0.5)
 
 
 def axes_of(shape: tuple[int, ...]) -> str | None:
@@ -66,9 +56,7 @@ def as_points(array, place, axes: str = "") -> np.ndarray:
         raise BadPoses(f"{place}: an array {array.shape} holds no frame of joints")
     array = array.astype(np.float64)
     if array.ndim == 2 and not axes and axes_of(array.shape) is None:
-        from data_gen.poses.tables import shape_of_columns
-
-        V, C, skipped = shape_of_columns(array, place)
+        V, C, skipped = joints.shape_of_columns(array, place)
         return array[:, skipped:].reshape(len(array), 1, V, C)
     axes = axes or axes_of(array.shape)
     if axes is None or len(axes) != array.ndim:

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from data_gen.poses.record import seen_joints
+from data_gen.poses.record import BadPoses, seen_joints, third_is_score
 from utils.errors import UserError
 from utils.skeleton import LAYOUTS, Layout
 
@@ -193,3 +193,42 @@ def reorder(array: np.ndarray, places: list[int]) -> np.ndarray:
     out = array[:, :, [max(0, p) for p in places]].copy()
     out[:, :, [v for v, p in enumerate(places) if p < 0]] = np.nan
     return out
+
+
+def shape_of_columns(numbers: np.ndarray, path) -> tuple[int, int, int]:
+    """(V, C, columns before them) of columns without names: the known numbers of joints, of 2 to 4 numbers each, that add up
+    to the columns; where several do, the one whose bodies suit a layout best."""
+    found = []
+    for skipped in (0, 1):
+        width = numbers.shape[1] - skipped
+        if skipped and not (len(numbers) > 1 and (np.diff(numbers[:, 0]) > 0).all()):
+            continue
+        for C in (2, 3, 4):
+            if width % C == 0:
+                found += [(layout, C, skipped) for layout in with_joints(width // C)]
+                found += [(None, C, skipped) for V in WHOLE_BODY if V == width // C]
+        if found:
+            break
+    if not found:
+        counts = ", ".join(str(n) for n in sorted({layout.joints for layout in LAYOUTS.values()}))
+        raise BadPoses(
+            f"{path}: {numbers.shape[1]} columns of numbers are not 2, 3 or 4 numbers of a known number of joints ({counts})"
+        )
+    shapes = {(layout.joints if layout else (numbers.shape[1] - s) // C, C, s) for layout, C, s in found}
+    if len(shapes) == 1:
+        return shapes.pop()
+    ranked = []
+    for layout, C, s in found:
+        if layout is not None:
+            values = numbers[:, s:].reshape(len(numbers), 1, layout.joints, C)
+            flat = C == 3 and third_is_score(values)
+            bodies = whole_bodies(values[..., : 2 if flat or C == 2 else 3])
+            ranked.append((excess(bodies, layout) if len(bodies) else np.inf, layout.joints, C, s))
+    ranked.sort()
+    best = ranked[0]
+    rival = next((r for r in ranked if r[1:] != best[1:]), None)
+    if not np.isfinite(best[0]) or rival is not None and best[0] > CLEARLY * rival[0]:
+        raise BadPoses(
+            f"{path}: {numbers.shape[1]} columns may be {best[1]} joints or {rival[1] if rival else '?'}; name them"
+        )
+    return best[1:]

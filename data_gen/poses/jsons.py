@@ -13,7 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.poses.record import MAX_TEXT_BYTES, BadPoses, Poses, clip_of, decode, read_bytes, rows_of, stack
+from data_gen.poses.record import (
+    MAX_TEXT_BYTES,
+    BadPoses,
+    Poses,
+    clip_of,
+    decode,
+    rate_in_words,
+    rate_of,
+    read_bytes,
+    rows_of,
+    stack,
+    third_is_score,
+)
 from utils.skeleton import get_layout
 
 WORLD_KEYS = ("pose_world_landmarks", "poseworldlandmarks", "world_landmarks", "worldlandmarks", "keypoints3d")
@@ -83,14 +95,6 @@ def form_of(content) -> str | None:
             return "azure_kinect"
         return "frames" if _landmarks(first) is not None or _is_named(first) or "x" in _lower(first) else None
     return "frames" if isinstance(first, list) or first is None else None
-
-
-def _numbers(values, path, frame: int, what: str) -> np.ndarray:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise BadPoses(f"{path}, frame {frame} (from 0): {what} are no table of numbers") from None
-    return array
 
 
 # --- persons that say their frame ------------------------------------------------------------------------------------
@@ -293,18 +297,6 @@ def kinetics(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     return [Poses(name, points, score, layout=layout, label=_text(content, "label"), mended=mended)]
 
 
-def rate_of(times, unit: float) -> float | None:
-    """Frames a second of rising times in `unit` seconds; None when they are no such times."""
-    try:
-        steps = np.diff(np.array(times, dtype=np.float64)) * unit
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if not len(steps) or not np.isfinite(steps).all() or (steps <= 0).any():
-        return None
-    rate = 1 / float(np.median(steps))
-    return rate if 0.5 <= rate <= 1000 else None
-
-
 # --- lists of frames ------------------------------------------------------------------------------------------------
 
 
@@ -330,12 +322,6 @@ def _is_columns(entry: dict) -> bool:
     return isinstance(low.get("x"), list) and isinstance(low.get("y"), list) and len(low["x"]) == len(low["y"]) > 4
 
 
-def _joint(joint, axes: tuple[str, ...]):
-    if isinstance(joint, dict):
-        return [joint.get(axis) for axis in axes]
-    return joint
-
-
 def _axes_of(joint: dict) -> tuple[str, ...]:
     """The keys of a joint's dict that are taken, in order: x, y, perhaps z, perhaps a score."""
     by_lower = {str(key).lower(): key for key in joint}
@@ -351,7 +337,7 @@ class FrameReader:
     before a person has come."""
 
     def __init__(self, place):
-        self.place, self.names, self.dimensions, self.world, self._axes = place, None, None, None, None
+        self.place, self.names, self.dimensions, self.world, self.axes = place, None, None, None, None
 
     def persons(self, frame, number: int) -> list[np.ndarray]:
         """(V, C) or (V, C + 1) for each person of a parsed frame; [] without a person; BadPoses for another thing."""
@@ -362,7 +348,7 @@ class FrameReader:
                 self.dimensions = self.dimensions or 2
                 return openpose_frame(frame, self.place, number)
             if _is_columns(frame):
-                return [self._columns(frame, number)]
+                return [self._columns(frame)]
             held = _landmarks(frame)
             if held is not None:
                 if self.world is None and held[1]:
@@ -374,71 +360,72 @@ class FrameReader:
                 return []  # a frame that says its number and holds nothing
         if isinstance(frame, list):
             first = frame[0]
-            if isinstance(first, list) and first and isinstance(first[0], (list, dict)):
-                return [person for one in frame for person in self.persons(one, number)]
-            if isinstance(first, dict) and "x" not in first and "X" not in first:
+            several = isinstance(first, list) and first and isinstance(first[0], (list, dict))
+            if several or isinstance(first, dict) and "x" not in first and "X" not in first:
                 return [person for one in frame for person in self.persons(one, number)]
             return [self._person(frame, number)]
-        raise BadPoses(
-            f"{self.place}, frame {number} (from 0): expected joints with x, y and perhaps z, found {_shown(frame)}"
-        )
+        raise self._bad(number, f"expected joints with x, y and perhaps z, found {_shown(frame)}")
 
-    def _columns(self, frame: dict, number: int) -> np.ndarray:
+    def _bad(self, number: int, text: str) -> BadPoses:
+        return BadPoses(f"{self.place}, frame {number} (from 0): {text}")
+
+    def _numbers(self, values, number: int, what: str = "joints") -> np.ndarray:
+        try:
+            return np.array(values, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise self._bad(number, f"{what} are no table of numbers") from None
+
+    def _decide(self, joint: dict) -> None:
+        """Which numbers of a joint's dict are taken: those of the first joint."""
+        if self.axes is None:
+            self.axes = _axes_of(joint)
+            self.dimensions = 3 if {"z", "Z"} & set(self.axes) else 2
+
+    def _columns(self, frame: dict) -> np.ndarray:
         """A person as {"x": [...], "y": [...], "visible": [...]}, as Ultralytics writes it."""
         low = _lower(frame)
         keys = [key for key in ("x", "y", "z", *_SCORES) if isinstance(low.get(key), list)]
         self.dimensions = 3 if "z" in keys else 2
-        keys = keys[: self.dimensions + 1]
-        return rows_of([low[key] for key in keys], self.place, 1)[..., 0].T
+        return rows_of([low[key] for key in keys[: self.dimensions + 1]], self.place, 1)[..., 0].T
 
     def _scored(self, people: list[np.ndarray], score, number: int) -> list[np.ndarray]:
         """With the scores that lie beside a person's keypoints."""
         if score is None or len(people) != 1 or people[0].shape[1] > 3:
             return people
-        values = _numbers(score, self.place, number, "keypoint_scores").reshape(-1, 1)
+        values = self._numbers(score, number, "keypoint_scores").reshape(-1, 1)
         if len(values) != len(people[0]):
-            raise BadPoses(
-                f"{self.place}, frame {number}: {len(people[0])} keypoints, but {len(values)} keypoint_scores"
-            )
+            raise self._bad(number, f"{len(people[0])} keypoints, but {len(values)} keypoint_scores")
         self.dimensions = people[0].shape[1]
         return [np.concatenate([people[0], values], axis=1)]
 
     def _person(self, joints: list, number: int) -> np.ndarray:
-        if isinstance(joints[0], dict):
-            if self._axes is None:
-                self._axes = _axes_of(joints[0])
-                self.dimensions = 3 if {"z", "Z"} & set(self._axes) else 2
-                label = next(
-                    (key for key in ("name", "part", "joint", "id") if isinstance(joints[0].get(key), str)), None
-                )
-                if label and all(isinstance(j, dict) and isinstance(j.get(label), str) for j in joints):
-                    self.names = tuple(j[label] for j in joints)
-            if len(self._axes) < 2 or not all(isinstance(j, dict) for j in joints):
-                raise BadPoses(f"{self.place}, frame {number} (from 0): expected x and y of every joint")
-            a = self._axes
-            array = _numbers([[j.get(k) for k in a] for j in joints], self.place, number, "joints")
-        else:
-            array = _numbers(joints, self.place, number, "joints")
-            if array.ndim == 1:  # one flat list
-                raise BadPoses(f"{self.place}, frame {number} (from 0): expected lists of x, y, ..., found a flat list")
+        first = joints[0]
+        if isinstance(first, dict):
+            if not all(isinstance(joint, dict) for joint in joints):
+                raise self._bad(number, "expected x and y of every joint")
+            if self.axes is None:
+                label = next((key for key in ("name", "part", "joint", "id") if isinstance(first.get(key), str)), None)
+                if label and all(isinstance(joint.get(label), str) for joint in joints):
+                    self.names = tuple(joint[label] for joint in joints)
+            self._decide(first)
+            if len(self.axes) < 2:
+                raise self._bad(number, "expected x and y of every joint")
+            joints = [[joint.get(axis) for axis in self.axes] for joint in joints]
+        array = self._numbers(joints, number)
         if array.ndim != 2 or array.shape[1] not in (2, 3, 4):
-            raise BadPoses(
-                f"{self.place}, frame {number} (from 0): expected 2 to 4 numbers a joint, found {array.shape}"
-            )
+            raise self._bad(number, f"expected lists of x, y, ..., 2 to 4 numbers a joint, found {array.shape}")
         return array
 
     def _named(self, frame: dict, number: int) -> np.ndarray:
         joints = {k: v for k, v in frame.items() if isinstance(v, (dict, list))}
-        if self.names is None:
-            self.names = tuple(joints)
-        missing = [name for name in self.names if name not in joints]
+        self.names = self.names or tuple(joints)
         first = next(iter(joints.values()))
-        if isinstance(first, dict) and self._axes is None:
-            self._axes = _axes_of(first)
-            self.dimensions = 3 if {"z", "Z"} & set(self._axes) else 2
-        blank = [None] * (len(self._axes) if self._axes else len(first))
-        rows = [blank if name in missing else _joint(joints[name], self._axes) for name in self.names]
-        return _numbers(rows, self.place, number, "joints")
+        if isinstance(first, dict):
+            self._decide(first)
+            pick = lambda joint: [joint.get(axis) for axis in self.axes] if isinstance(joint, dict) else joint  # noqa: E731
+            joints = {name: pick(joint) for name, joint in joints.items()}
+        blank = [None] * len(self.axes or first)
+        return self._numbers([joints.get(name, blank) for name in self.names], number)
 
 
 def _shown(value) -> str:
@@ -455,14 +442,12 @@ def _alike(content: list, reader: FrameReader) -> np.ndarray | None:
             key = next(k for k in joints[0] if str(k).lower() == _landmarks(joints[0])[0])
             joints = [frame[key] for frame in joints]
         V = len(joints[0])
-        if isinstance(joints[0][0], dict) and all(len(frame) == V for frame in joints):
-            numbers = chain.from_iterable(map(itemgetter(*reader._axes), chain.from_iterable(joints)))
-            values = np.fromiter(numbers, np.float64, count=len(joints) * V * len(reader._axes))
-        else:
+        if not isinstance(joints[0][0], dict) or any(len(frame) != V for frame in joints):
             return None
+        numbers = chain.from_iterable(map(itemgetter(*reader.axes), chain.from_iterable(joints)))
+        return np.fromiter(numbers, np.float64, count=len(joints) * V * len(reader.axes)).reshape(len(joints), V, -1)
     except (KeyError, TypeError, ValueError, StopIteration, IndexError, OverflowError):
         return None
-    return values.reshape(len(joints), V, -1)
 
 
 def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
@@ -480,17 +465,17 @@ def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     reader = FrameReader(path)
     values = _alike(content, reader)
     if values is not None:
-        T = len(values)
-        points, score = clip_of(values, list(range(T)), T, path, reader.dimensions)
+        points, score = clip_of(values, list(range(len(values))), len(values), path, reader.dimensions)
     else:
         people = [reader.persons(frame, t) for t, frame in enumerate(content)]
-        width = next((person.shape[1] for frame in people for person in frame), 0)
-        dimensions = reader.dimensions or (2 if width == 2 else None)
-        if dimensions is None and width == 3:
-            dimensions = 2 if _third_is_score(people) else 3
+        persons = [person for frame in people for person in frame]
+        persons = [person for person in persons if person.shape == persons[0].shape]
+        dimensions = reader.dimensions
+        if dimensions is None and persons and persons[0].shape[1] < 4:
+            scored = persons[0].shape[1] == 3 and third_is_score(np.concatenate(persons)[None, None])
+            dimensions = persons[0].shape[1] - scored
         points, score = stack(people, path, dimensions)
-    times = [_time(frame) for frame in content] if _time(content[0]) else []
-    fps = about.get("fps", about.get("frame_rate")) or _rate_of_times(times)
+    fps = about.get("fps", about.get("frame_rate")) or _rate(content)
     size = (about.get("width"), about.get("height"))
     return [
         Poses(
@@ -513,32 +498,11 @@ def _text(about: dict, *keys: str) -> str | None:
     return None if value is None or isinstance(value, bool) else str(value)
 
 
-def _time(frame):
-    low = _lower(frame) if isinstance(frame, dict) else {}
-    return next(
-        ((key, low[key]) for key in ("timestamp_ms", "timestamp_usec", "timestamp", "time") if key in low), None
-    )
-
-
-def _rate_of_times(times: list) -> float | None:
-    if not times or any(pair is None for pair in times):
-        return None
-    return rate_in_words(times[0][0], [value for _, value in times])
-
-
-def rate_in_words(column: str, times) -> float | None:
-    """Frames a second of a column of times: its name says the unit, else seconds are tried before milliseconds."""
-    if column.endswith("usec") or column.endswith("_us"):
-        return rate_of(times, 1e-6)
-    if column.endswith("ms") or "milli" in column:
-        return rate_of(times, 1e-3)
-    return rate_of(times, 1.0) or rate_of(times, 1e-3)
-
-
-def _third_is_score(people: list) -> bool:
-    from data_gen.poses.arrays import third_is_score
-
-    return third_is_score(np.concatenate([person for frame in people for person in frame])[None, None])
+def _rate(frames: list) -> float | None:
+    """Frames a second by the times that all frames say."""
+    first = _lower(frames[0]) if isinstance(frames[0], dict) else {}
+    key = next((key for key in ("timestamp_ms", "timestamp_usec", "timestamp", "time") if key in first), None)
+    return key and rate_in_words(key, [_lower(frame).get(key) if isinstance(frame, dict) else None for frame in frames])
 
 
 # --- any JSON -------------------------------------------------------------------------------------------------------

@@ -66,6 +66,37 @@ def zero_joints(points: np.ndarray) -> np.ndarray:
     return zero
 
 
+def third_is_score(values: np.ndarray) -> bool:
+    """Whether the last of three numbers (..., 3) is a score: all within 0..1, and the first two are pixels or shares."""
+    third, first = values[..., 2], values[..., :2]
+    with np.errstate(invalid="ignore"):
+        third, first = third[np.isfinite(third)], first[np.isfinite(first)]
+    if not len(third) or third.min() < 0 or third.max() > 1.05 or not len(first):
+        return False
+    return bool(np.abs(first).max() > 4 or first.min() >= 0 and (third > 0.3).mean() > 0.5)
+
+
+def rate_of(times, unit: float) -> float | None:
+    """Frames a second of rising times in `unit` seconds; None when they are no such times."""
+    try:
+        steps = np.diff(np.array(times, dtype=np.float64)) * unit
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not len(steps) or not np.isfinite(steps).all() or (steps <= 0).any():
+        return None
+    rate = 1 / float(np.median(steps))
+    return rate if 0.5 <= rate <= 1000 else None
+
+
+def rate_in_words(column: str, times) -> float | None:
+    """Frames a second of a column of times: its name says the unit, else seconds are tried before milliseconds."""
+    if column.endswith("usec") or column.endswith("_us"):
+        return rate_of(times, 1e-6)
+    if column.endswith("ms") or "milli" in column:
+        return rate_of(times, 1e-3)
+    return rate_of(times, 1.0) or rate_of(times, 1e-3)
+
+
 def read_bytes(path, most: int = MAX_FILE_BYTES) -> bytes:
     """The content of a regular file of at most `most` bytes; BadPoses for anything else, and for an empty file."""
     try:

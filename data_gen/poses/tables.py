@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.poses import joints
-from data_gen.poses.arrays import third_is_score
-from data_gen.poses.jsons import rate_in_words
-from data_gen.poses.record import MAX_TEXT_BYTES, BadPoses, Poses, clip_of, decode, read_bytes
-from utils.skeleton import LAYOUTS
+from data_gen.poses.record import (
+    MAX_TEXT_BYTES,
+    BadPoses,
+    Poses,
+    clip_of,
+    decode,
+    rate_in_words,
+    read_bytes,
+    third_is_score,
+)
 
 _AXIS = r"x|y|z|v|vis|visibility|score|conf|confidence|likelihood|presence|p|c"
 _COLUMNS = (  # how a column may be called: x_knee or x11, kneeX, knee_x, kp11x
@@ -244,50 +250,11 @@ def _without_names(table: Table) -> tuple[np.ndarray, None, int]:
             f"{path}: column {bad} (from 0) holds {table.rows[0][bad][:30]!r}, no number; give the table a header"
         )
     numbers = table.numbers(list(range(width)))
-    V, C, skipped = shape_of_columns(numbers, path)
+    V, C, skipped = joints.shape_of_columns(numbers, path)
     values = numbers[:, skipped:].reshape(len(numbers), V, C)
     if skipped:
         table.mended["first column taken for the number of a frame"] = 1
     return values, None, 2 if C == 2 or C == 3 and third_is_score(values[:, None]) else 3
-
-
-def shape_of_columns(numbers: np.ndarray, path) -> tuple[int, int, int]:
-    """(V, C, columns before them) of columns without names: the known numbers of joints, of 2 to 4 numbers each, that add up
-    to the columns; where several do, the one whose bodies suit a layout best."""
-    found = []
-    for skipped in (0, 1):
-        width = numbers.shape[1] - skipped
-        if skipped and not (len(numbers) > 1 and (np.diff(numbers[:, 0]) > 0).all()):
-            continue
-        for C in (2, 3, 4):
-            if width % C == 0:
-                found += [(layout, C, skipped) for layout in joints.with_joints(width // C)]
-                found += [(None, C, skipped) for V in joints.WHOLE_BODY if V == width // C]
-        if found:
-            break
-    if not found:
-        counts = ", ".join(str(n) for n in sorted({layout.joints for layout in LAYOUTS.values()}))
-        raise BadPoses(
-            f"{path}: {numbers.shape[1]} columns of numbers are not 2, 3 or 4 numbers of a known number of joints ({counts})"
-        )
-    shapes = {(layout.joints if layout else (numbers.shape[1] - s) // C, C, s) for layout, C, s in found}
-    if len(shapes) == 1:
-        return shapes.pop()
-    ranked = []
-    for layout, C, s in found:
-        if layout is not None:
-            values = numbers[:, s:].reshape(len(numbers), 1, layout.joints, C)
-            flat = C == 3 and third_is_score(values)
-            bodies = joints.whole_bodies(values[..., : 2 if flat or C == 2 else 3])
-            ranked.append((joints.excess(bodies, layout) if len(bodies) else np.inf, layout.joints, C, s))
-    ranked.sort()
-    best = ranked[0]
-    rival = next((r for r in ranked if r[1:] != best[1:]), None)
-    if not np.isfinite(best[0]) or rival is not None and best[0] > joints.CLEARLY * rival[0]:
-        raise BadPoses(
-            f"{path}: {numbers.shape[1]} columns may be {best[1]} joints or {rival[1] if rival else '?'}; name them"
-        )
-    return best[1:]
 
 
 def _clip_of_rows(table: Table) -> list[str]:
