@@ -67,61 +67,44 @@ class Member:
         return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
 
 
-def _read_header(path, name: str, file) -> tuple[tuple[int, ...], np.dtype]:
-    """(shape, dtype) of the .npy that begins at `file`, which is left at its first value."""
-    try:
-        shape, fortran, dtype = read_npy_header(file)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: {name} is not a readable .npy array ({str(error)[:100]})") from None
-    if dtype.kind not in "fiu" or fortran and len(shape) > 1:
-        raise UserError(f"{path}: {name} must hold plain numbers in C order, found {dtype}")
-    return shape, dtype
-
-
 def open_member(path, name: str, scratch) -> Member:
     """The array `name` of the npz at `path`: in place when it is stored, unpacked into the folder `scratch` when it is
     compressed; its bytes agree with the archive's checksum. UserError when it is missing, damaged or no numbers."""
     path = Path(path)
     check_regular(path)
-    try:
-        with reading_archive(path), zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(f"{name}.npy")
-            with archive.open(info) as file:
-                shape, dtype = _read_header(path, name, file)
-                begin = file.tell()
-                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if info.file_size != begin + size:
-                    raise UserError(f"{path}: {name} holds {info.file_size - begin} bytes, its header says {size}")
-                if info.compress_type != zipfile.ZIP_STORED:
-                    target = Path(scratch) / f"{path.name}.{name}.raw"
-                    _room_for(path, name, target.parent, size)
-                    with open(target, "wb") as out:
-                        _read_through(file, f"unpacking {path.name}: {name}", size, out)
-                    return Member(str(target), 0, shape, dtype.str)
-                _read_through(file, f"checking {path.name}: {name}", size)
-    except KeyError:
-        raise UserError(f"{path}: holds no {name}; expected x_train, y_train, x_test and y_test") from None
-    offset = _data_offset(path, info) + begin
+    with reading_archive(path), zipfile.ZipFile(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            raise UserError(f"{path}: holds no {name}; expected x_train, y_train, x_test and y_test")
+        info = archive.getinfo(f"{name}.npy")
+        with archive.open(info) as file:
+            shape, fortran, dtype = read_npy_header(file)
+            if dtype.kind not in "fiu" or fortran and len(shape) > 1:
+                raise UserError(f"{path}: {name} must hold plain numbers in C order, found {dtype}")
+            begin, size = file.tell(), int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if info.file_size != begin + size:
+                raise UserError(f"{path}: {name} holds {info.file_size - begin} bytes, its header says {size}")
+            if info.compress_type != zipfile.ZIP_STORED:
+                target = Path(scratch) / f"{path.name}.{name}.raw"
+                if size > (free := shutil.disk_usage(scratch).free):
+                    raise UserError(
+                        f"{path}: {name} is compressed and needs {size / 1e9:.1f} GB for unpacking, {free / 1e9:.1f} GB are "
+                        "free; give another --data-root"
+                    )
+                with open(target, "wb") as out:
+                    _read_through(file, f"unpacking {path.name}: {name}", size, out)
+                return Member(str(target), 0, shape, dtype.str)
+            _read_through(file, f"checking {path.name}: {name}", size)
+    with open(
+        path, "rb"
+    ) as file:  # its bytes come after its local header, whose lengths may differ from the directory's
+        file.seek(info.header_offset + 26)
+        lengths = file.read(4)
+    offset = (
+        info.header_offset + 30 + sum(int.from_bytes(part, "little") for part in (lengths[:2], lengths[2:])) + begin
+    )
     if offset + size > path.stat().st_size:
         raise UserError(f"{path}: {name} goes past the end of the file; download it again")
     return Member(str(path), offset, shape, dtype.str)
-
-
-def _data_offset(path, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored member begin: after its local header, whose lengths may differ from the directory's."""
-    with open(path, "rb") as file:
-        file.seek(info.header_offset + 26)
-        lengths = file.read(4)
-    return info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-
-
-def _room_for(path, name: str, folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"{path}: {name} is compressed and needs {size / 1e9:.1f} GB for unpacking, {free / 1e9:.1f} GB are free; "
-            "give another --data-root"
-        )
 
 
 def _read_through(file, text: str, size: int, out=None) -> None:

@@ -7,7 +7,6 @@ there. Each process opens an archive once and keeps it open.
 import functools
 import os
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -75,17 +74,11 @@ def read_bytes(where: Where) -> bytes:
     """The content of a file; UserError when it is missing, too large, or damaged within its archive."""
     if where.member is None:
         check_regular(where.path)
-    try:
-        if where.member is None:
-            with open(where.path, "rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        else:
-            with _archive(where.path).open(where.member) as file:
-                content = file.read(MAX_BYTES + 1)
-    except OSError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{where}: cannot be read from its archive ({str(error)[:100]}); download it again") from None
+        with open(where.path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    else:
+        with reading_archive(where, "file of its archive"), _archive(where.path).open(where.member) as file:
+            content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise UserError(f"{where}: longer than {MAX_BYTES // 2**20} MB, so it is no raw skeleton file")
     return content

@@ -229,7 +229,7 @@ def test_missing_empty_and_broken_places_are_sentences(tmp_path):
     content[200:260] = bytes(60)  # within the first compressed file
     archive.write_bytes(content)
     where = next(iter(find_files([archive], ".skeleton").values()))
-    with pytest.raises(UserError, match="cannot be read from its archive"):
+    with pytest.raises(UserError, match="not a readable file of its archive"):
         read_bytes(where)
     with pytest.raises(UserError, match="there is no such file"):
         read_clip(Where(str(tmp_path / "none.skeleton")))
