@@ -27,7 +27,7 @@ import torch
 from benchmarks import common
 from benchmarks.slow_prepare import slow_bodies, slow_normalise, slow_select
 from data_gen import protocols
-from data_gen.build import build_dataset
+from data_gen.build import Stored, build_dataset
 from data_gen.normalise import STEPS
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import Loader
@@ -72,8 +72,9 @@ def main(argv=None) -> None:
         place = np.lib.format.open_memmap(Path(root, "slow.npy"), "w+", np.float32, (3, 300, 25, 2))
         for turn in range(args.rounds):
             start, cpu = time.perf_counter(), cpu_seconds()
+            stored = Stored(KINECT_V2, 2)
             build_dataset(
-                Path(root, "out"), KINECT_V2, 2, splits, labels, Loader(files), source="benchmark", workers=args.workers
+                Path(root, "out"), stored, splits, labels, Loader(files), source="benchmark", workers=args.workers
             )
             fast.append((time.perf_counter() - start) / len(names))
             fast_cpu.append((cpu_seconds() - cpu) / len(names))

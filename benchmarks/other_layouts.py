@@ -10,11 +10,10 @@ measure how well another estimator sees. RESULTS.md has figures.
 
 import argparse
 import sys
-from functools import partial
 
 import numpy as np
 
-from data_gen.build import build_dataset
+from data_gen.build import Stored, build_dataset
 from data_gen.from_files import make_target, write_description
 from data_gen.normalise import PLANAR_STEPS, STEPS
 from data_gen.ui_prmd import NAMES, labels_of, load_clip, protocols_of, read_packed
@@ -38,17 +37,11 @@ def make(data_root, dataset: str, layout: str, flat: bool, clips: int | None, wo
     splits = {split: names[:: -(-len(names) // (clips or len(names)))] for split, names in splits.items()}
     name, dimensions = f"{dataset}_{layout}{'_flat' * flat}", 2 if flat else 3
     target = make_target(data_root, name, ["cross_subject"], row.classes, layout, row.persons, dimensions)
-    build = partial(
-        build_dataset, target.folder, target.layout, target.persons, {"xsub": splits}, labels_of(packed, dataset)
-    )
-    build(
-        seen_flat if flat else load_clip,
-        steps=PLANAR_STEPS if flat else STEPS,
-        source=f"UI-PRMD's clips in {layout}{', projected' * flat}",
-        workers=workers,
-        came_as=KINECT_V2,
-        dimensions=dimensions,
-    )
+    steps = PLANAR_STEPS if flat else STEPS
+    stored = Stored(target.layout, target.persons, steps=steps, came_as=KINECT_V2, dimensions=dimensions)
+    load, source = seen_flat if flat else load_clip, f"UI-PRMD's clips in {layout}{', projected' * flat}"
+    labels = labels_of(packed, dataset)
+    build_dataset(target.folder, stored, {"xsub": splits}, labels, load, source=source, workers=workers)
     write_description(target)
     return name
 

@@ -72,18 +72,24 @@ class BuildReport:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What every worker needs to turn a name into bytes."""
+class Stored:
+    """What is built of each clip. layout, persons, frames: of what is stored; steps: of the normalisation, () for raw coordinates;
+    came_as: the joint layout that clips are loaded in, where it is another; dimensions: 2 for clips with z = 0; on_bad: "refuse"
+    ends at the first bad clip, "skip" leaves bad clips out; strict: clips that `utils.clip_check` finds odd are bad ones, else
+    they are kept, warned of and listed in the sidecar."""
 
-    load: Callable
     layout: Layout
     persons: int
-    frames: int
-    steps: tuple[str, ...]
-    skip_bad: bool
-    strict: bool
-    targets: tuple[Rows, ...]
-    came_as: Layout
+    frames: int = FRAMES
+    steps: tuple[str, ...] = STEPS
+    came_as: Layout | None = None
+    dimensions: int = 3
+    on_bad: str = "refuse"
+    strict: bool = False
+
+    @property
+    def loaded(self) -> Layout:
+        return self.came_as or self.layout
 
 
 @dataclass(frozen=True)
@@ -98,16 +104,17 @@ class _Done:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def fit(name: str, clip, layout: Layout, persons: int, frames: int) -> np.ndarray:
+def fit(name: str, clip, stored: Stored) -> np.ndarray:
     """A clip (3, t, V, m), m <= M, as float32 (3, frames, V, M): the first frames of a longer one, zeros after a
     shorter one. UserError when the shape is another or a coordinate is not finite."""
+    layout, persons = stored.loaded, stored.persons
     if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints or clip.shape[3] > persons:
         raise UserError(
             f"{name}: expected coordinates (3, t, {layout.joints}, at most {persons} persons) for joint layout "
             f"{layout.name}, found {clip.shape}"
         )
-    length = min(clip.shape[1], frames)
-    fitted = np.zeros((3, frames, layout.joints, persons), dtype=np.float32)
+    length = min(clip.shape[1], stored.frames)
+    fitted = np.zeros((3, stored.frames, layout.joints, persons), dtype=np.float32)
     fitted[:, :length, :, : clip.shape[3]] = clip[:, :length]
     if not np.isfinite(fitted).all():
         t = int(np.flatnonzero(~np.isfinite(fitted).all(axis=(0, 2, 3)))[0])
@@ -115,25 +122,29 @@ def fit(name: str, clip, layout: Layout, persons: int, frames: int) -> np.ndarra
     return fitted
 
 
-def _process(job: _Job, name: str, places) -> _Done:
+def _process(load: Callable, stored: Stored, targets: Sequence[Rows], name: str, places) -> _Done:
     """Loads, normalises and writes one clip into its `places`, pairs (number of the target, row)."""
     try:
-        clip = job.load(name)
+        clip = load(name)
         if clip is None:
             return _Done(name, reason="left out by the reader")
-        fitted = fit(name, clip, job.came_as, job.persons, job.frames)
-        faults = clip_faults(fitted[:, : max(clip.shape[1], 1)], job.came_as)
-        if faults and job.strict:
+        fitted = fit(name, clip, stored)
+        faults = clip_faults(fitted[:, : max(clip.shape[1], 1)], stored.loaded)
+        if faults and stored.strict:
             raise UserError(f"{name}: {in_words(faults)} (refused by --strict)")
-        fitted = convert(fitted, job.came_as, job.layout, axis=2)
+        fitted = convert(fitted, stored.loaded, stored.layout, axis=2)
     except UserError as error:
-        if not job.skip_bad:
+        if stored.on_bad != "skip":
             raise UserError(f"{error} ({HOW_TO_SKIP})") from None
         return _Done(name, reason=str(error))
-    row = np.ascontiguousarray(normalise(fitted, job.layout, job.steps), dtype="<f4").tobytes()
+    row = np.ascontiguousarray(normalise(fitted, stored.layout, stored.steps), dtype="<f4").tobytes()
     for target, index in places:
-        write_row(job.targets[target], index, row)
+        write_row(targets[target], index, row)
     return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any(), faults=faults)
+
+
+def _process_chunk(load: Callable, stored: Stored, targets: Sequence[Rows], chunk) -> list[_Done]:
+    return [_process(load, stored, targets, name, places) for name, places in chunk]
 
 
 _shared = ()  # what this worker process was given at its start
@@ -195,10 +206,6 @@ def ordered_map(function: Callable, items: Sequence, workers: int | None = None,
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _work(job: _Job, chunk) -> list[_Done]:
-    return [_process(job, name, places) for name, places in chunk]
 
 
 def _chunks(tasks: list, group: Callable | None) -> list:
@@ -277,9 +284,10 @@ def _check_protocols(protocols, labels) -> None:
             raise UserError(f"{protocol}: clip {min(both)} is in train and in val; a clip belongs to one of them")
 
 
-def _open_writers(temporary, protocols, labels, layout, persons, frames) -> dict[tuple[str, str], SplitWriter]:
+def _open_writers(temporary, protocols, labels, stored: Stored) -> dict[tuple[str, str], SplitWriter]:
     clips = sum(len(splits[split]) for splits in protocols.values() for split in splits_of(splits))
-    need = clips * 4 * math.prod((3, frames, layout.joints, persons))
+    size = stored.layout.joints, stored.persons, stored.frames
+    need = clips * 4 * 3 * math.prod(size)
     free = shutil.disk_usage(temporary).free
     if need > free:
         raise UserError(
@@ -291,7 +299,7 @@ def _open_writers(temporary, protocols, labels, layout, persons, frames) -> dict
         for split in splits_of(splits):
             names = sorted(splits[split])
             writers[protocol, split] = SplitWriter(
-                temporary / protocol, split, names, [labels[n] for n in names], layout.joints, persons, frames
+                temporary / protocol, split, names, [labels[n] for n in names], *size
             )
     return writers
 
@@ -320,23 +328,31 @@ def _finish(writers, done: dict[str, _Done], temporary, folder, protocols, sidec
         publish(temporary / protocol, Path(folder) / protocol, {**sidecar, "splits": entries[protocol]})
 
 
+def _report(done: dict[str, _Done], frames: int) -> BuildReport:
+    """What happened to all clips, without counts; warns of odd ones."""
+    report, odd = BuildReport(), OddClips()
+    for name, answer in sorted(done.items()):
+        if answer.reason is not None:
+            report.skipped[name] = answer.reason
+            continue
+        report.empty += [name] * answer.empty
+        report.longer += [name] * (answer.num_frame > frames)
+        odd.add(name, answer.faults)
+    odd.tell(len(done) - len(report.skipped))
+    report.odd = odd.found
+    return report
+
+
 def build_dataset(
     folder,
-    layout: Layout,
-    persons: int,
+    stored: Stored,
     protocols: dict[str, dict[str, Sequence[str]]],
     labels: dict[str, int],
     load: Callable[[str], np.ndarray | None],
     *,
-    steps: Sequence[str] = STEPS,
     source: str,
-    frames: int = FRAMES,
     workers: int | None = None,
-    on_bad: str = "refuse",
-    strict: bool = False,
     group: Callable[[str], object] | None = None,
-    came_as: Layout | None = None,
-    dimensions: int = 3,
     details: dict | None = None,
 ) -> BuildReport:
     """Prepares `folder`/<protocol>/ for every protocol, each clip loaded and normalised once.
@@ -346,50 +362,34 @@ def build_dataset(
     load(name): the raw clip (3, t, V, m) float32 with m <= persons, absent persons and frames zero; None leaves the
     clip out; UserError (naming file and line) says that its file is bad. It must be picklable: a function of a module,
     a partial of one, or an object of a module's class.
-    steps: of the normalisation, () for raw coordinates; source: one line that says where the clips come from.
-    workers: processes, default all cores; on_bad: "refuse" ends at the first bad clip, "skip" leaves bad clips out;
-    strict: clips that `utils.clip_check` finds odd are bad ones, else they are kept, warned of and listed in the sidecar;
-    group(name): clips of one group that are neighbours by name go to the same worker; came_as: the joint layout of the
-    loaded clips where it is not `layout`, which they are converted to; dimensions: 2 for clips with z = 0, for the sidecar;
-    details: more for it.
+    source: one line that says where the clips come from; details: more for the sidecar; workers: processes, default all cores;
+    group(name): clips of one group that are neighbours by name go to the same worker.
 
     UserError for a bad clip, an empty or overlapping split, too little space on the disk, or a second preparation at work.
     """
     _check_protocols(protocols, labels)
-    folder, came_as = Path(folder), came_as or layout
-    conversion(came_as, layout)  # refused before anything is read
-    report = BuildReport()
+    conversion(stored.loaded, stored.layout)  # refused before anything is read
     with building_folder(folder) as temporary:
-        writers = _open_writers(temporary, protocols, labels, layout, persons, frames)
+        writers = _open_writers(temporary, protocols, labels, stored)
         places: dict[str, list] = {}
         for target, writer in enumerate(writers.values()):
             for row, name in enumerate(writer.names):
                 places.setdefault(name, []).append((target, row))
-        rows = tuple(w.rows for w in writers.values())
-        job = _Job(load, layout, persons, frames, tuple(steps), on_bad == "skip", strict, rows, came_as)
-        chunks = _chunks(sorted(places.items()), group)
-        answers, done = ordered_map(_work, chunks, workers, (job,)), {}
+        shared = load, stored, tuple(writer.rows for writer in writers.values())
+        answers, done = ordered_map(_process_chunk, _chunks(sorted(places.items()), group), workers, shared), {}
         interval = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
         with contextlib.closing(answers), tqdm(total=len(places), unit="clip", mininterval=interval) as bar:
             for chunk in answers:
                 done.update((answer.name, answer) for answer in chunk)
                 bar.update(len(chunk))
-        report.skipped = {name: done[name].reason for name in sorted(done) if done[name].reason is not None}
-        written = [name for name in sorted(done) if done[name].reason is None]
-        report.empty = [name for name in written if done[name].empty]
-        report.longer = [name for name in written if done[name].num_frame > frames]
-        odd = OddClips()
-        for name in written:
-            odd.add(name, done[name].faults)
-        odd.tell(len(written))
-        report.odd = odd.found
+        report = _report(done, stored.frames)
         sidecar = {
             "source": source,
-            "normalisation": [step for step in EVERY_STEP if step in steps],
-            "layout": layout.name,
-            **({} if came_as == layout else {"converted_from": came_as.name}),
-            **({} if dimensions == 3 else {"dimensions": dimensions}),
-            "frames": frames,
+            "normalisation": [step for step in EVERY_STEP if step in stored.steps],
+            "layout": stored.layout.name,
+            **({} if stored.loaded == stored.layout else {"converted_from": stored.loaded.name}),
+            **({} if stored.dimensions == 3 else {"dimensions": stored.dimensions}),
+            "frames": stored.frames,
             "versions": versions(),
             **(details or {}),
             "skipped": report.skipped,

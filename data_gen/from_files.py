@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import BuildReport, build_dataset, building_folder
+from data_gen.build import BuildReport, Stored, build_dataset, building_folder
 from data_gen.normalise import STEPS, parse_steps
 from options.common import Parser, positive, positive_int
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
@@ -67,24 +67,12 @@ def prepare(args: argparse.Namespace, source: Source, load, group=None) -> tuple
     steps = parse_steps(args.normalise, source.dimensions)
     target = source.target(args)
     warn_of_empty_classes(source.labels, source.protocols, target.classes)
-    report = build_dataset(
-        target.folder,
-        target.layout,
-        target.persons,
-        {target.folders[protocol]: splits for protocol, splits in source.protocols.items()},
-        source.labels,
-        load,
-        steps=steps,
-        source=source.text,
-        frames=args.frames,
-        workers=args.workers,
-        on_bad=args.on_bad,
-        strict=args.strict,
-        group=group,
-        came_as=source.came_as,
-        dimensions=source.dimensions,
-        details=source.details,
+    stored = Stored(
+        target.layout, target.persons, args.frames, steps, source.came_as, source.dimensions, args.on_bad, args.strict
     )
+    protocols = {target.folders[protocol]: splits for protocol, splits in source.protocols.items()}
+    about = {"source": source.text, "workers": args.workers, "group": group, "details": source.details}
+    report = build_dataset(target.folder, stored, protocols, source.labels, load, **about)
     write_description(target)
     return target.folder, say_what_was_done(target.folder, report)
 

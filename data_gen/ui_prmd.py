@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import BeingWritten, build_dataset
+from data_gen.build import BeingWritten, Stored, build_dataset
 from data_gen.from_files import add_flags, reader_parser
 from data_gen.from_pyskl import check_keypoint, read_file
 from data_gen.untrimmed import write_untrimmed
@@ -320,18 +320,9 @@ def _build(folder: Path, dataset: str, missing: list[str], names, expected: dict
     protocols = protocols_of(packed, dataset, packed.names if names is None else sorted(names))
     protocols = {sub: splits for sub, splits in protocols.items() if sub in missing}
     if protocols:
-        build_dataset(
-            folder,
-            KINECT_V2,
-            row.persons,
-            protocols,
-            labels_of(packed, dataset),
-            load_clip,
-            source=SOURCE,
-            frames=int(packed.frames.max()),
-            workers=min(workers or default_workers(), 1 if names is not None else 8),
-            details=details,
-        )
+        workers = min(workers or default_workers(), 1 if names is not None else 8)
+        stored, labels = Stored(KINECT_V2, row.persons, int(packed.frames.max())), labels_of(packed, dataset)
+        build_dataset(folder, stored, protocols, labels, load_clip, source=SOURCE, workers=workers, details=details)
     if "untrimmed" in missing:
         write_untrimmed(
             folder / "untrimmed",

@@ -17,7 +17,7 @@ from conftest import checksum_of
 from programs import call
 
 from data_gen import prepare_ntu, prepare_pku, protocols
-from data_gen.build import build_dataset, building_folder
+from data_gen.build import Stored, build_dataset, building_folder
 from data_gen.normalise import normalise
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import read_clip
@@ -62,7 +62,8 @@ def build(folder, loader=load, on_bad="skip", names=NAMES, **more):
         "xview": {"train": names[::3], "val": [name for i, name in enumerate(names) if i % 3]},
     }
     labels = {name: int(name[4:]) % 4 for name in names}
-    return build_dataset(folder, KINECT_V2, 2, splits, labels, loader, source="test", on_bad=on_bad, **more)
+    stored = Stored(KINECT_V2, 2, on_bad=on_bad)
+    return build_dataset(folder, stored, splits, labels, loader, source="test", **more)
 
 
 def digest(folder) -> dict[str, str]:
@@ -169,9 +170,8 @@ def test_a_bad_clip_refuses_and_leaves_the_old_folder_as_it_was(tmp_path):
 def test_impossible_splits_are_refused(tmp_path, splits, message):
     labels = {"clip001": 0, "clip002": 1, "clip033": 1}
     with pytest.raises(UserError, match=message):
-        build_dataset(
-            tmp_path / "d", KINECT_V2, 2, {"xsub": splits}, labels, load, source="t", on_bad="skip", workers=1
-        )
+        stored = Stored(KINECT_V2, 2, on_bad="skip")
+        build_dataset(tmp_path / "d", stored, {"xsub": splits}, labels, load, source="t", workers=1)
     assert not os.listdir(tmp_path)
 
 

@@ -16,7 +16,7 @@ import action_retrieval
 import motion_prediction
 import pretrain_moco_mask
 from data_gen import check
-from data_gen.build import build_dataset
+from data_gen.build import Stored, build_dataset
 from data_gen.from_files import make_target, write_description
 from data_gen.normalise import PLANAR_STEPS, STEPS, normalise
 from engine.features import load
@@ -65,10 +65,8 @@ def as_coco_pixels(name: str) -> np.ndarray:
 def prepared(root, name, layout, load, dimensions=3, **more) -> None:
     target = make_target(root, name, ["cross_subject"], 2, layout, 1, dimensions)
     steps = STEPS if dimensions == 3 else PLANAR_STEPS
-    build_dataset(
-        target.folder, target.layout, 1, {"xsub": NAMES}, LABELS, load, source="a test", steps=steps, frames=64, workers=1,
-        dimensions=dimensions, **more,
-    )  # fmt: skip
+    stored = Stored(target.layout, 1, 64, steps, dimensions=dimensions, **more)
+    build_dataset(target.folder, stored, {"xsub": NAMES}, LABELS, load, source="a test", workers=1)
     write_description(target)
 
 
