@@ -30,7 +30,7 @@ from contextlib import closing
 
 import numpy as np
 
-from data_gen.poses.stream import FrameDoor
+from data_gen.poses.door import FrameDoor
 from engine.features import Classifier, load_classifier
 from engine.live_picture import Film, Picture, Recorder, Window
 from engine.novelty import NONE

@@ -5,13 +5,13 @@ are read without running anything that they hold; what an archive unpacks to is 
 """
 
 import io
-import math
 import re
 
 import numpy as np
 
 from data_gen.poses import joints
 from data_gen.poses.record import Bad, BadPoses, Poses, read_bytes, third_is_score
+from utils import files
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header, unpickle
 from utils.skeleton import LAYOUTS
@@ -80,29 +80,16 @@ def split_score(values: np.ndarray, units: str | None = None) -> tuple[np.ndarra
     return values, None
 
 
-def _load_npy(file, place, limit: int):
-    """The array of an .npy that begins at `file`: plain numbers, or what the restricted unpickler gives."""
-    start = file.tell()
-    try:
-        shape, _, dtype = read_npy_header(file)
-        if dtype.hasobject:
-            return unpickle(file.read(limit))
-        if math.prod(shape) * dtype.itemsize > limit:
-            raise BadPoses(
-                f"{place}: its header asks for {math.prod(shape) * dtype.itemsize} bytes, the file has {limit}"
-            )
-        file.seek(start)
-        return np.lib.format.read_array(file, allow_pickle=False)
-    except UserError as error:
-        raise BadPoses(f"{place}: {str(error).removeprefix(f'{place}: ')}") from None
-    except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
-        raise BadPoses(f"{place}: not a readable .npy array ({str(error)[:80]})") from None
-
-
 def read_npy(path, name: str, axes: str = "") -> list[Poses]:
     """An array of one clip, or an NTU clip saved as a dictionary."""
-    content = read_bytes(path)
-    found = _load_npy(io.BytesIO(content), path, len(content))
+    content = io.BytesIO(read_bytes(path))
+    try:
+        objects = read_npy_header(content)[2].hasobject
+        found = unpickle(content.read()) if objects else files.read_npy(path)
+    except UserError as error:
+        raise BadPoses(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
+        raise BadPoses(f"{path}: not a readable .npy array ({str(error)[:80]})") from None
     if isinstance(found, np.ndarray) and found.dtype == object and found.ndim == 0:
         found = found.item()
     if isinstance(found, dict):

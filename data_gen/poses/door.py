@@ -3,7 +3,8 @@
 `survey` scans the source, reads a sample of it, and decides for all clips together what is true of all: layout, units, axes.
 The `Reader` that it gives then turns any entry into clips, alone, so that processes can share the work and a clip is the same
 whoever reads it. Joints are put in the layout's order, coordinates into Kinect's space, dirt is mended, and where an encoder
-or the user wants another layout, clips are converted last (utils.convert_layout).
+or the user wants another layout, clips are converted last (utils.convert_layout). `FrameDoor` does the same for poses that come
+frame by frame.
 """
 
 from collections import Counter
@@ -12,30 +13,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_gen.poses import joints
-from data_gen.poses.forms import FORMS, Entry, Found, read_entry, scan
-from data_gen.poses.mend import Mending, closed, mend
-from data_gen.poses.record import Bad, BadPoses, Poses
+from data_gen.poses.forms import FORMS, Entry, read_entry, scan
+from data_gen.poses.jsons import FrameReader
+from data_gen.poses.mend import Mending, closed, hide, mend
+from data_gen.poses.record import Bad, BadPoses, Poses, Wishes, stack
 from data_gen.poses.space import Space, find_space
 from utils.convert_layout import convert, say_conversion
 from utils.errors import UserError
 from utils.skeleton import Layout, get_layout
 
 SAMPLE = 40  # entries looked at before all are read
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user says instead of leaving it to the data; None and '' leave it. See the flags of data_gen.from_poses."""
-
-    form: str | None = None
-    layout: str | None = None
-    axes: str = ""
-    units: str | None = None
-    up: str | None = None
-    mirror: bool | None = None
-    size: tuple[int, int] | None = None
-    dimensions: int | None = None
-    target: str | None = None  # layout of what comes out
 
 
 @dataclass(frozen=True)
@@ -115,29 +102,26 @@ class Reader:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source is. lines: what was found, for the user; forms: form -> clips of the sample."""
+    """What a source is. entries: in order of their names; lines: what was found, for the user; forms: form -> clips of the
+    sample."""
 
-    found: Found
+    entries: list[Entry]
     reader: Reader
     forms: dict[str, int]
     lines: list[str]
 
-    @property
-    def entries(self) -> list[Entry]:
-        return self.found.entries
 
-
-def _sample(found: Found, axes: str) -> list[Poses]:
+def _sample(root, entries: list[Entry], axes: str) -> list[Poses]:
     """Clips of evenly spread entries; those that cannot be read are left to the reading proper."""
-    picked = np.unique(np.linspace(0, len(found.entries) - 1, min(SAMPLE, len(found.entries))).astype(int))
+    picked = np.unique(np.linspace(0, len(entries) - 1, min(SAMPLE, len(entries))).astype(int))
     clips, first = [], None
     for i in picked:
         try:
-            clips += [one for one in read_entry(found.entries[i], axes, True) if isinstance(one, Poses)]
+            clips += [one for one in read_entry(entries[i], axes, True) if isinstance(one, Poses)]
         except BadPoses as error:
             first = first or error
     if not clips:
-        raise first or UserError(f"{found.root}: no clip in it can be read")
+        raise first or UserError(f"{root}: no clip in it can be read")
     return clips
 
 
@@ -186,13 +170,13 @@ def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
 def survey(source, wishes: Wishes | None = None, mending: Mending | None = None, skip_bad: bool = False) -> Survey:
     """Looks at a folder or file of poses and decides how it is read. UserError when it holds none, or nothing tells."""
     wishes, mending = wishes or Wishes(), mending or Mending()
-    found = scan(source, wishes.form)
-    sample = _sample(found, wishes.axes)
+    entries, left = scan(source, wishes.form)
+    sample = _sample(source, entries, wishes.axes)
     forms = dict(Counter(poses.form for poses in sample))
     if wishes.layout:
         layout, why = get_layout(wishes.layout), "as --layout says"
     else:
-        layout, why = find_layout(sample, found.root)
+        layout, why = find_layout(sample, source)
     usable, first = [], None
     for poses in sample:
         try:
@@ -200,12 +184,11 @@ def survey(source, wishes: Wishes | None = None, mending: Mending | None = None,
         except BadPoses as error:
             first = first or f"{poses.name}: {error}"
     if not usable:
-        raise UserError(f"{found.root}: no clip looked at can be {layout.name}; {first}")
-    told = (wishes.units, wishes.up, wishes.mirror, wishes.size, wishes.dimensions)
+        raise UserError(f"{source}: no clip looked at can be {layout.name}; {first}")
     try:
-        space = find_space(usable, layout, *told)
+        space = find_space(usable, layout, wishes)
     except UserError as error:
-        raise UserError(f"{found.root}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     target = get_layout(wishes.target) if wishes.target else layout
     rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})
     rates = " to ".join(f"{rate:g}" for rate in dict.fromkeys(rates[:1] + rates[-1:])) or "not said"
@@ -217,6 +200,54 @@ def survey(source, wishes: Wishes | None = None, mending: Mending | None = None,
     ]
     if target != layout:
         lines.append(f"converted: {say_conversion(layout, target)}")
-    if found.left:
-        lines.append("left alone: " + ", ".join(f"{n} {ending}" for ending, n in sorted(found.left.items())))
-    return Survey(found, Reader(layout, target, space, mending, wishes.axes, skip_bad), forms, lines)
+    if left:
+        lines.append("left alone: " + ", ".join(f"{n} {ending}" for ending, n in sorted(left.items())))
+    return Survey(entries, Reader(layout, target, space, mending, wishes.axes, skip_bad), forms, lines)
+
+
+# --- poses that come frame by frame --------------------------------------------------------------------------------
+
+
+class FrameDoor:
+    """Frames of any form that `jsons.FrameReader` knows -> (M, V, 3) for one layout. target: of what comes out; layout: of the
+    frames, None to find it; say: called with the lines of what was found, once.
+
+    What a file tells as a whole, a stream must tell with its first person: layout, units and axes are found from the first frame
+    that shows somebody, said, and kept."""
+
+    def __init__(self, target: Layout, layout: str | None = None, say=print):
+        self.target, self._wanted, self._say = target, layout, say
+        self._frames, self._reader = FrameReader("frame"), None
+
+    def __call__(self, frame) -> np.ndarray:
+        """A parsed frame -> (M, V, 3) float32, zeros for what is not seen, (1, V, 3) of zeros without a person. UserError for a
+        frame that cannot be read, or whose layout nothing tells."""
+        people = self._frames.persons(frame, 0)
+        if not people:
+            return np.zeros((1, self.target.joints, 3), dtype=np.float32)
+        width = people[0].shape[1]
+        points, score = stack([people], "frame", self._frames.dimensions or (2 if width == 2 else 3))
+        units, up = ("m", "-y") if self._frames.world else (None, None)
+        poses = Poses("stream", points, score, joints=self._frames.names, units=units, up=up)
+        if self._reader is None:
+            self._reader = self._decide(poses)
+        return self._reader.placed(_seen(poses, self._reader.layout).points)[:, 0]
+
+    def _decide(self, poses: Poses) -> Reader:
+        if self._wanted:
+            layout, why = get_layout(self._wanted), "as told"
+        else:
+            layout, why = find_layout([poses], "frame")
+        space = find_space([_seen(poses, layout)], layout)
+        lines = [f"layout: {layout.name} ({why})", *space.said]
+        if layout != self.target:
+            lines.append(say_conversion(layout, self.target))
+        for line in lines:
+            self._say(f"found  {line}")
+        return Reader(layout, self.target, space)
+
+
+def _seen(poses: Poses, layout: Layout) -> Poses:
+    """The layout's joints in its order, NaN for those that were not seen."""
+    poses = ordered(poses, layout)
+    return replace(poses, points=hide(poses.points, poses.score, 0.0, {}))

@@ -74,15 +74,6 @@ class Entry:
         return self.files[0][1] if isinstance(self.files[0], tuple) else self.files[0]
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a folder holds. entries in order of their names; left: ending -> files that are no poses."""
-
-    root: Path
-    entries: list[Entry]
-    left: dict[str, int]
-
-
 def read_entry(entry: Entry, axes: str = "", skip_bad: bool = False) -> list[Poses | Bad]:
     """The clips of an entry, each with the name of its form. BadPoses when nothing of it can be read."""
     if isinstance(entry.files[0], tuple):
@@ -172,10 +163,9 @@ def _is_table(path: Path) -> bool:
     return len(lines) > 1 and max(lines[1].count(c) for c in (b",", b";", b"\t", b" ")) >= 30
 
 
-def scan(source, form: str | None = None) -> Found:
-    """What lies in a folder (hidden files left out), or in one file. form: only files of this form, read as it.
-
-    UserError when there is nothing to read."""
+def scan(source, form: str | None = None) -> tuple[list[Entry], dict[str, int]]:
+    """(entries in order of their names, ending -> files that are no poses) of a folder (hidden files left out), or of one file.
+    form: only files of this form, read as it. UserError when there is nothing to read."""
     root = Path(source)
     if form is not None and form not in FORMS:
         raise UserError(f"--format {form!r} is not known; known: {', '.join(FORMS)}")
@@ -192,4 +182,4 @@ def scan(source, form: str | None = None) -> Found:
         endings = ", ".join(dict.fromkeys(e for f in FORMS.values() for e in f.endings))
         wanted = ", ".join(FORMS[form].endings) if form else endings
         raise UserError(f"{root}: holds no file of poses ({wanted}){hint}")
-    return Found(root, sorted(entries, key=lambda e: e.name), left)
+    return sorted(entries, key=lambda e: e.name), left

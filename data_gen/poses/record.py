@@ -17,6 +17,21 @@ class BadPoses(UserError):
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What the user says instead of leaving it to the data; None and '' leave it. See the flags of data_gen.from_poses."""
+
+    form: str | None = None
+    layout: str | None = None
+    axes: str = ""
+    units: str | None = None
+    up: str | None = None
+    mirror: bool | None = None
+    size: tuple[int, int] | None = None
+    dimensions: int | None = None
+    target: str | None = None  # layout of what comes out
+
+
+@dataclass(frozen=True)
 class Bad:
     """A clip that cannot be used: its name, and the sentence that says why."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_gen.poses.joints import joint_named
-from data_gen.poses.record import BadPoses, Poses
+from data_gen.poses.record import BadPoses, Poses, Wishes
 from utils.errors import UserError
 from utils.skeleton import Layout
 
@@ -177,29 +177,19 @@ def find_up(bodies: np.ndarray, layout: Layout) -> tuple[str | None, str]:
     mean = up.mean(0)
     axis = int(np.abs(mean).argmax())
     name = ("" if mean[axis] > 0 else "-") + "xyz"[axis]
+    measured = f"(mean direction of the trunk {' '.join(f'{m:.2f}' for m in mean)})"
     if abs(mean[axis]) < _UPRIGHT:
-        return None, f"bodies stand along no axis (mean direction of the trunk {' '.join(f'{m:.2f}' for m in mean)})"
-    return (
-        name,
-        f"{name.replace('-', 'minus ')} points up (mean direction of the trunk {' '.join(f'{m:.2f}' for m in mean)})",
-    )
+        return None, f"bodies stand along no axis {measured}"
+    return name, f"{name.replace('-', 'minus ')} points up {measured}"
 
 
-def find_space(
-    sample: list[Poses],
-    layout: Layout,
-    units: str | None = None,
-    up: str | None = None,
-    mirror: bool | None = None,
-    size: tuple[int, int] | None = None,
-    dimensions: int | None = None,
-) -> Space:
-    """The space of clips whose joints are in the order of `layout`. What is given overrules what the bodies say.
+def find_space(sample: list[Poses], layout: Layout, wishes: Wishes = Wishes()) -> Space:  # noqa: B008 (it is frozen)
+    """The space of clips whose joints are in the order of `layout`. What is wished overrules what the bodies say.
 
     UserError when the clips are of two and of three dimensions, or flags contradict them."""
     found = {poses.points.shape[3] for poses in sample}
-    C = dimensions or min(found)
-    if len(found) > 1 and dimensions is None:
+    C = wishes.dimensions or min(found)
+    if len(found) > 1 and wishes.dimensions is None:
         raise UserError(
             "some clips have two coordinates a joint, others three; give --dimensions 2, or convert them apart"
         )
@@ -209,20 +199,16 @@ def find_space(
     bodies = _bodies(sample)
     if not len(bodies):
         raise UserError("no frame of the clips looked at holds a person")
-    said = []
-    unit, why = (
-        (units, f"{_WORDS.get(units, units)}, as --units says")
-        if units
-        else find_units(bodies, layout, {poses.units for poses in sample})
-    )
-    said.append(f"units: {why}")
+    if unit := wishes.units:
+        why = f"{_WORDS[unit]}, as --units says"
+    else:
+        unit, why = find_units(bodies, layout, {poses.units for poses in sample})
+    said = [f"units: {why}"]
     if unit == "shares":
-        sizes = {poses.size for poses in sample if poses.size}
-        if size is None and not sizes:
-            said.append(
-                f"picture: its size is not known, {PICTURE[0]} x {PICTURE[1]} is assumed; --picture-size W H says it"
-            )
-        bodies = np.concatenate([poses.points.reshape(-1, *poses.points.shape[2:]) * _sides(poses.size or size or PICTURE, C)
+        if wishes.size is None and not any(poses.size for poses in sample):
+            assumed = f"{PICTURE[0]} x {PICTURE[1]} is assumed"
+            said.append(f"picture: its size is not known, {assumed}; --picture-size W H says it")
+        bodies = np.concatenate([poses.points.reshape(-1, *poses.points.shape[2:]) * _sides(poses.size or wishes.size or PICTURE, C)
                                  for poses in sample])  # fmt: skip
     factor = 1.0
     if C == 3:
@@ -230,8 +216,8 @@ def find_space(
         if unit in ("shares", "pixels"):
             said.append(f"scale: lengths are set to a trunk of {TRUNK} m; depth is the estimator's guess")
     declared = {poses.up for poses in sample}
-    turn, lines = _turn(bodies * factor, layout, up, mirror, declared.pop() if len(declared) == 1 else None)
-    return Space(C, unit, factor, size or PICTURE, turn, (*said, *lines))
+    turn, lines = _turn(bodies * factor, layout, wishes, declared.pop() if len(declared) == 1 else None)
+    return Space(C, unit, factor, wishes.size or PICTURE, turn, (*said, *lines))
 
 
 def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
@@ -242,11 +228,10 @@ def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
     return float(np.median(lengths))
 
 
-def _turn(bodies: np.ndarray, layout: Layout, up: str | None, mirror: bool | None, declared: str | None):
+def _turn(bodies: np.ndarray, layout: Layout, wishes: Wishes, declared: str | None):
     """(matrix (C, C), lines). declared: the axis that points up in files of this form, for bodies that do not tell."""
     C = bodies.shape[-1]
-    given = up is not None
-    up, why = (up, f"{up} points up, as --up says") if given else find_up(bodies, layout)
+    up, why = (wishes.up, f"{wishes.up} points up, as --up says") if wishes.up else find_up(bodies, layout)
     if up is None and declared is not None:
         up, why = declared, f"{why}; {declared.replace('-', 'minus ')} points up in files of this form"
     if C == 2:
@@ -254,13 +239,13 @@ def _turn(bodies: np.ndarray, layout: Layout, up: str | None, mirror: bool | Non
         done = "y is turned upwards" if down else "kept"
         return ((1.0, 0.0), (0.0, -1.0 if down else 1.0)), (f"axes: {why}; {done}",)
     turn = np.array(_TURNS[up or "y"], dtype=np.float64)
-    hand = chirality(bodies, layout) if mirror is None else np.nan
-    mirrored = mirror if mirror is not None else bool(hand < _MIRRORED)
+    hand = chirality(bodies, layout) if wishes.mirror is None else np.nan
+    mirrored = bool(hand < _MIRRORED) if wishes.mirror is None else wishes.mirror
     if mirrored:
         turn = np.diag([-1.0, 1.0, 1.0]) @ turn
     done = "kept" if up in (None, "y") and not mirrored else "turned" if not mirrored else "turned and mirrored"
     lines = [f"axes: {why}; {done}"]
     if mirrored:
-        reason = "as --mirror says" if mirror else f"chirality {hand:.2f}"
+        reason = "as --mirror says" if wishes.mirror else f"chirality {hand:.2f}"
         lines.append(f"handedness: left-handed ({reason}), left and right would be confused; mirrored back")
     return tuple(tuple(float(v) for v in row) for row in turn), tuple(lines)
