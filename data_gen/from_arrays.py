@@ -43,9 +43,9 @@ from utils.files import MAX_UNPACKED, ArrayArchive, load_json, map_npy, read_npy
 from utils.names import SPLITS
 
 AXES = {3: "TVC", 4: "MTVC"}
-LIST_NAMES = ("clips.csv", "clips.json")
-SPLIT_COLUMN = "cross_subject"  # the protocol that a column `split` stands for
-_WORDS = {"train": "train", "val": "val", "test": "val", "": None}
+LISTS = ("clips.csv", "clips.json")  # names of the list in a folder of clips
+PROTOCOL = "cross_subject"  # that a column `split` stands for
+SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
 
 
 @dataclass
@@ -61,21 +61,16 @@ def find_list(source) -> Path:
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source}: there is no such folder or file")
-    places = (
-        [source / name for name in LIST_NAMES]
-        if source.is_dir()
-        else [source.with_suffix(x) for x in (".csv", ".json")]
-    )
-    for place in places:
-        if place.is_file():
-            return place
-    folders = source.is_dir() and next(source.glob("*/*.npy"), None)
-    of_classes = (
-        f"; where its folders are the classes: python -m data_gen.from_poses {source} --name NAME" if folders else ""
-    )
-    raise UserError(
-        f"{source}: no list of its clips: neither {places[0]} nor {places[1]} is there; write one or give --list{of_classes}"
-    )
+    inside = source.is_dir()
+    places = [source / name if inside else source.with_suffix(Path(name).suffix) for name in LISTS]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        classes = f"; where its folders are the classes: python -m data_gen.from_poses {source} --name NAME"
+        raise UserError(
+            f"{source}: no list of its clips: neither {places[0]} nor {places[1]} is there; write one or give --list"
+            + classes * (inside and any(source.glob("*/*.npy")))
+        )
+    return found
 
 
 def read_list_rows(path: Path) -> list[tuple[str, dict]]:
@@ -117,40 +112,42 @@ def _clip_name(place: str, text: str) -> str:
     return name
 
 
+def protocols_of(rows: dict[str, tuple[str, dict]], columns) -> dict[str, dict[str, list[str]]]:
+    """protocol -> {"train": names, "val": names} as some columns say. rows: clip name -> (place for messages, {column: text})."""
+    protocols = {}
+    for column in columns:
+        parts = protocols[PROTOCOL if column == "split" else column] = {split: [] for split in SPLITS}
+        for name, (place, row) in rows.items():
+            word = row.get(column, "").strip().lower()
+            if word and word not in SPLIT_WORDS:
+                raise UserError(f"{place}: {column} is {row[column]!r}; expected train, val or nothing")
+            if word:
+                parts[SPLIT_WORDS[word]].append(name)
+    return protocols
+
+
 def read_list(path) -> ClipList:
     """Reads a .csv or .json list of clips; UserError, with the line, for what it must not hold."""
-    path = Path(path)
-    rows = read_list_rows(path)
-    if not rows:
-        raise UserError(f"{path}: lists no clip; expected columns name, label and a protocol such as cross_subject")
-    columns = list(rows[0][1])
-    for place, row in rows:
-        for needed in ("name", "label"):
-            if not row.get(needed, "").strip():
-                raise UserError(
-                    f"{place}: no {needed}; expected columns name, label and a protocol such as cross_subject"
-                )
+    needed = "expected columns name, label and a protocol such as cross_subject"
+    rows: dict[str, tuple[str, dict]] = {}
+    columns: list[str] = []
+    for place, row in read_list_rows(Path(path)):
+        for column in ("name", "label"):
+            if not row.get(column, "").strip():
+                raise UserError(f"{place}: no {column}; {needed}")
+        columns = columns or list(row)
         if set(row) != set(columns):
             raise UserError(f"{place}: has {', '.join(row)}, the first has {', '.join(columns)}")
-    labels: dict[str, str] = {}
-    names = {
-        column: SPLIT_COLUMN if column == "split" else column for column in columns if column not in ("name", "label")
-    }
-    if not names or len(set(names.values())) != len(names):
-        raise UserError(f"{path}: expected one column for each protocol beside name and label, such as cross_subject")
-    protocols = {protocol: {split: [] for split in SPLITS} for protocol in names.values()}
-    for place, row in rows:
         name = _clip_name(place, row["name"].strip())
-        if name in labels:
+        if name in rows:
             raise UserError(f"{place}: clip {name} is listed twice")
-        labels[name] = row["label"].strip()
-        for column, protocol in names.items():
-            word = row[column].strip().lower()
-            if word not in _WORDS:
-                raise UserError(f"{place}: {column} is {row[column]!r}; expected train, val or nothing")
-            if _WORDS[word]:
-                protocols[protocol][_WORDS[word]].append(name)
-    return ClipList(labels, protocols)
+        rows[name] = place, row
+    if not rows:
+        raise UserError(f"{path}: lists no clip; {needed}")
+    columns = [column for column in columns if column not in ("name", "label")]
+    if not columns or {"split", PROTOCOL} <= set(columns):
+        raise UserError(f"{path}: expected one column for each protocol beside name and label, such as cross_subject")
+    return ClipList({name: row["label"].strip() for name, (_, row) in rows.items()}, protocols_of(rows, columns))
 
 
 @functools.lru_cache(maxsize=4)

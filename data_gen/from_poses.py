@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_gen.build import ordered_map
+from data_gen.from_arrays import LISTS
 from data_gen.from_files import (
     HOW,
     PackedClips,
@@ -30,7 +31,7 @@ from data_gen.from_files import (
 )
 from data_gen.poses.arrays import UPS, pickle_splits
 from data_gen.poses.door import Reader, Survey, Wishes, survey
-from data_gen.poses.forms import FORMS, LISTS, Entry
+from data_gen.poses.forms import FORMS, Entry
 from data_gen.poses.labels import Known, LabelWishes, Task, make_task, short_names
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.from_arrays import ArrayClips
+from data_gen.from_arrays import LISTS, ArrayClips
 from data_gen.from_files import PackedClips
 from data_gen.from_poses import gather
 from data_gen.poses.door import Wishes, survey
-from data_gen.poses.forms import LISTS, VIDEOS, ending_is_known
+from data_gen.poses.forms import VIDEOS, ending_is_known
 from data_gen.poses.mend import Mending
 from engine.features import SkeletonEncoder
 from utils.errors import UserError

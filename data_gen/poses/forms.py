@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_gen.from_arrays import LISTS
 from data_gen.poses import arrays, jsons, tables
 from data_gen.poses.record import Bad, BadPoses, Poses
 from utils.errors import UserError
 
-LISTS = ("clips.csv", "clips.json")  # in the folder itself: a list of clips with their labels, no poses
 _OPENPOSE = re.compile(r"(?P<name>.*?)_?(?P<number>\d+)_keypoints\.json", re.I)
 _NUMBERED = re.compile(r"(?P<name>.*?)[_\-.]?(?P<number>\d+)\.json", re.I)
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_gen.from_arrays import read_list_rows
+from data_gen.from_arrays import PROTOCOL, SPLIT_WORDS, protocols_of, read_list_rows
 from data_gen.from_files import number_labels, texts_of_names
 from data_gen.from_pyskl import find_protocols
 from data_gen.protocols import ntu_name
@@ -24,9 +24,7 @@ from utils.errors import UserError
 from utils.files import read_text
 
 UNLABELLED = "unlabelled"
-PROTOCOL = "cross_subject"
 VAL_SHARE = 0.3
-_SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
 _NTU = "of NTU's names (A001 is class 0)"
 _SUBJECT = re.compile(r"(?:^|[_\-/. ])(?:subject|subj|sub|person|actor|s|p)[_\-]?(\d+)(?=$|[_\-/. ])", re.I)
 
@@ -50,7 +48,7 @@ class LabelWishes:
 @dataclass(frozen=True)
 class Known:
     """What is known of a clip before labels are made. folders: between the root and it; label, split, subject: as its file says;
-    full: its name with folders; row: of a list of clips, by column, {} without."""
+    full: its name with folders; place, row: of a list of clips, for messages and by column, {} without."""
 
     name: str
     folders: tuple[str, ...]
@@ -58,6 +56,7 @@ class Known:
     split: str | None = None
     subject: str | None = None
     full: str = ""
+    place: str = ""
     row: dict[str, str] = field(default_factory=dict)
 
 
@@ -145,7 +144,7 @@ def find_labels(clips: list[Known], wishes: LabelWishes) -> tuple[dict[str, str]
 
 def _split_folder(clip: Known) -> str | None:
     """The split that a clip's first folder names."""
-    return _SPLIT_WORDS.get(clip.folders[0].lower()) if clip.folders else None
+    return SPLIT_WORDS.get(clip.folders[0].lower()) if clip.folders else None
 
 
 def _subject_of_name(clip: Known) -> str:
@@ -218,7 +217,7 @@ def find_splits(clips, labels, own_splits, wishes: LabelWishes) -> tuple[dict[st
         if "val" not in splits.values():
             raise UserError(f"--val-list {wishes.val_list}: names none of the clips, such as {names[0]}")
     elif columns:
-        protocols = {PROTOCOL if key == "split" else key: _of_column(clips, key) for key in columns}
+        protocols = protocols_of({clip.name: (clip.place, clip.row) for clip in clips}, columns)
         return protocols, f"columns {', '.join(columns)} of the list"
     elif own_splits:
         known, pairs = set(names), find_protocols(own_splits)
@@ -228,7 +227,7 @@ def find_splits(clips, labels, own_splits, wishes: LabelWishes) -> tuple[dict[st
         share = VAL_SHARE if wishes.val_share is None else wishes.val_share
         splits, where = None, ""
         if wishes.val_share is None:
-            of_files = ("of the files", lambda clip: _SPLIT_WORDS.get((clip.split or "").lower()))
+            of_files = ("of the files", lambda clip: SPLIT_WORDS.get((clip.split or "").lower()))
             splits, where = _first_said(clips, ("the folders train and val", _split_folder), of_files)
         if splits is None and labels is None:
             splits, where = dict.fromkeys(names, "train"), "every clip is for training, since there are no labels"
@@ -238,17 +237,6 @@ def find_splits(clips, labels, own_splits, wishes: LabelWishes) -> tuple[dict[st
             where += " (the default; --by subject keeps people apart)" * (wishes.val_share is None)
     parts = {split: [n for n in names if splits[n] == split] for split in ("train", "val")}
     return {PROTOCOL: {k: v for k, v in parts.items() if v}}, where
-
-
-def _of_column(clips: list[Known], key: str) -> dict[str, list[str]]:
-    parts: dict[str, list[str]] = {"train": [], "val": []}
-    for clip in clips:
-        word = clip.row.get(key, "").lower()
-        if word and word not in _SPLIT_WORDS:
-            raise UserError(f"the list, clip {clip.name}: {key} is {clip.row[key]!r}; expected train, val or nothing")
-        if word:
-            parts[_SPLIT_WORDS[word]].append(clip.name)
-    return parts
 
 
 def _plain(text: str) -> str:
@@ -262,7 +250,7 @@ def _plain(text: str) -> str:
 
 def with_list(path, clips: list[Known]) -> tuple[list[Known], list[str]]:
     """(the clips that a list of clips names, with their rows; the names of the others)."""
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, tuple[str, dict[str, str]]] = {}
     for place, row in read_list_rows(Path(path)):
         low = {key.strip().lower(): value.strip() for key, value in row.items()}
         key = next((k for k in ("name", "clip", "file", "filename", "video") if low.get(k)), None)
@@ -275,9 +263,10 @@ def with_list(path, clips: list[Known]) -> tuple[list[Known], list[str]]:
             low["label"] = low.pop("class")
         if "label" in low and not low["label"]:
             raise UserError(f"{place}: no label of clip {name}")
-        rows[name] = low
+        rows[name] = place, low
     ways = {clip.name: _matching(clip, rows) for clip in clips}
-    found = [replace(clip, row=rows[ways[clip.name]]) for clip in clips if ways[clip.name]]
+    named = [(clip, *rows[ways[clip.name]]) for clip in clips if ways[clip.name]]
+    found = [replace(clip, place=place, row=row) for clip, place, row in named]
     if not found:
         raise UserError(
             f"{path}: names none of the clips; it has {next(iter(rows), 'nothing')}, the folder {clips[0].name}"
