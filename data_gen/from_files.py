@@ -314,89 +314,57 @@ def read_class_names(path) -> tuple[str, ...]:
     return names
 
 
-def _flag(text: str, **settings) -> dict:
-    return {"help": text, **settings}
+def _shared_flags() -> dict[str, dict]:
+    """Flags of several readers, of which each program adds those that it reads: name -> what argparse is told."""
+    flags = {}
+
+    def flag(name: str, text: str, **settings) -> None:
+        flags[name] = {"help": text, **settings}
+
+    flag("--name", "the data set's name, which the programs take as --dataset", required=True)
+    text = "folder of all data sets (default data), with room for 180 kB a clip and protocol at 300 frames, 25 joints, 2 persons"
+    flag("--data-root", text, default="data", metavar="FOLDER")
+    text = f"all (default, what every published number uses): {', '.join(STEPS)}; some of them with commas between; or none for "
+    text += "raw coordinates, for detection or clips that are normalised already"
+    flag("--normalise", text, default="all", metavar="all|none|STEPS")
+    text = "frames stored of a clip (default 300); longer clips are cut, fewer save disk space"
+    flag("--frames", text, type=positive_int, default=FRAMES)
+    text = "processes (default: all cores); fewer need less memory, the arrays are the same"
+    flag("--workers", text, type=positive_int, metavar="N")
+    text = "clips that are zero, do not move, are no person in metres or stand upside down count as bad ones; without it they are "
+    text += "kept, warned of, and named in preparation.json"
+    flag("--strict", text, action="store_true")
+    text = "a damaged file, or a clip that cannot be used: refuse (default) ends at the first, nothing is written; skip leaves "
+    text += "them out, counts them and names them in preparation.json"
+    flag("--on-bad", text, choices=("refuse", "skip"), default="refuse")
+    text = "memory that one array or pickle may need where its file is smaller (default 1): a few MB can hold many GB of zeros. "
+    text += "Raise it when a clip of yours really is so large"
+    flag("--max-unpacked", text, type=positive, default=MAX_UNPACKED / 1e9, metavar="GB")
+    text = "number of the first class where labels are numbers; default: 1 where no label is 0 and the lowest is 1, which is said. "
+    text += "Give 0 when class 0 has no clip in this file"
+    flag("--labels-from", text, type=int, choices=(0, 1))
+    text = "the groups of this pattern in a clip's name, joined, are its class: '(m\\d+).*_(cor|inc)' makes of m01_s02_e03_inc the "
+    text += "class 'm01 inc'"
+    flag("--label-from-name", text, metavar="REGEX")
+    text = "class names, one a line, in the order of their numbers; keeps the numbers when a class has no clip"
+    flag("--classes", text, metavar="FILE.txt")
+    text = "persons of a stored clip; default: the most that any clip has (known data sets: 2)"
+    flag("--persons", text, type=positive_int, metavar="M")
+    text = f"which joint is which, in the order of your joints (default: that of a known data set, else {DEFAULT_LAYOUT}); look at "
+    text += "data_gen.check --picture"
+    flag("--layout", text, choices=sorted(LAYOUTS))
+    text = "store another joint layout, such as kinect_v2_25, which published encoders read; which joints had to be made is "
+    text += "printed. Programs convert by themselves where an encoder needs it"
+    flag("--as", text, dest="as_layout", choices=sorted(LAYOUTS), metavar="LAYOUT")
+    return flags
 
 
-FLAGS = {  # of several readers; each program adds those that it reads
-    "--name": _flag("the data set's name, which the programs take as --dataset", required=True),
-    "--data-root": _flag(
-        "folder of all data sets; must have room for 180 kB a clip and protocol at 300 frames, 25 joints, 2 persons (default data)",
-        default="data",
-        metavar="FOLDER",
-    ),
-    "--normalise": _flag(
-        f"all (default, what every published number uses): {', '.join(STEPS)}; some of them with commas between; or none for "
-        "raw coordinates, for detection or clips that are normalised already",
-        default="all",
-        metavar="all|none|STEPS",
-    ),
-    "--frames": _flag(
-        "frames stored of a clip (default 300); longer clips are cut, fewer save disk space",
-        type=positive_int,
-        default=FRAMES,
-    ),
-    "--workers": _flag(
-        "processes (default: all cores); fewer need less memory, the arrays are the same",
-        type=positive_int,
-        metavar="N",
-    ),
-    "--strict": _flag(
-        "clips that are zero, do not move, are no person in metres or stand upside down count as bad ones; without it they are "
-        "kept, warned of, and named in preparation.json",
-        action="store_true",
-    ),
-    "--on-bad": _flag(
-        "a damaged file, or a clip that cannot be used: refuse (default) ends at the first, nothing is written; skip leaves them "
-        "out, counts them and names them in preparation.json",
-        choices=("refuse", "skip"),
-        default="refuse",
-    ),
-    "--max-unpacked": _flag(
-        "memory that one array or pickle may need where its file is smaller (default 1): a few MB can hold many GB of zeros. "
-        "Raise it when a clip of yours really is so large",
-        type=positive,
-        default=MAX_UNPACKED / 1e9,
-        metavar="GB",
-    ),
-    "--labels-from": _flag(
-        "number of the first class where labels are numbers; default: 1 where no label is 0 and the lowest is 1, which is said. "
-        "Give 0 when class 0 has no clip in this file",
-        type=int,
-        choices=(0, 1),
-    ),
-    "--label-from-name": _flag(
-        "the groups of this pattern in a clip's name, joined, are its class: '(m\\d+).*_(cor|inc)' makes of m01_s02_e03_inc the "
-        "class 'm01 inc'",
-        metavar="REGEX",
-    ),
-    "--classes": _flag(
-        "class names, one a line, in the order of their numbers; keeps the numbers when a class has no clip",
-        metavar="FILE.txt",
-    ),
-    "--persons": _flag(
-        "persons of a stored clip; default: the most that any clip has (known data sets: 2)",
-        type=positive_int,
-        metavar="M",
-    ),
-    "--layout": _flag(
-        f"which joint is which, in the order of your joints (default: that of a known data set, else {DEFAULT_LAYOUT}); look at "
-        "data_gen.check --picture",
-        choices=sorted(LAYOUTS),
-    ),
-    "--as": _flag(
-        "store another joint layout, such as kinect_v2_25, which published encoders read; which joints had to be made is printed. "
-        "Programs convert by themselves where an encoder needs it",
-        dest="as_layout",
-        choices=sorted(LAYOUTS),
-        metavar="LAYOUT",
-    ),
-}
+FLAGS = _shared_flags()
 HOW = ("--data-root", "--normalise", "--frames", "--workers", "--strict", "--on-bad")  # what all readers take
 
 
 def add_flags(parser, *names: str) -> None:
-    """Adds flags of the table to a parser or a group of it."""
+    """Adds flags of FLAGS to a parser or a group of it."""
     for name in names:
         parser.add_argument(name, **FLAGS[name])
 

@@ -43,7 +43,6 @@ from utils.files import write_json
 from utils.skeleton import LAYOUTS
 
 MOST_PERSONS = 2  # of a clip, unless --persons says more: further ones are mostly passers-by
-_SHOWN = 10  # bad files that a message names
 _CHUNK = 32  # entries a process reads at a time
 
 
@@ -96,16 +95,10 @@ def gather(seen: Survey, packed: PackedClips, workers: int | None) -> Gathered:
     return found
 
 
-def refuse_bad(bad: dict[str, str], total: int) -> None:
-    """UserError that names the bad files."""
-    if bad:
-        first, *others = bad.values()
-        more = [f"  {reason}" for reason in others[: _SHOWN - 1]]
-        more += [f"  ... and {len(bad) - _SHOWN} more"] * (len(bad) > _SHOWN)
-        raise UserError(
-            f"{len(bad)} of {total} clips cannot be used, and nothing was written; --on-bad skip leaves them out: "
-            + "\n".join([first, *more])
-        )
+def first_of(reasons, most: int = 10) -> str:
+    """The first of many lines, and how many more there are."""
+    reasons = list(reasons)
+    return "\n  ".join([*reasons[:most], *[f"... and {len(reasons) - most} more"] * (len(reasons) > most)])
 
 
 def _list_of(args, source: Path) -> str | None:
@@ -127,8 +120,9 @@ def convert(args: argparse.Namespace, source) -> None:
     with scratch_folder(args) as folder:
         found = gather(seen, PackedClips(folder / "clips.raw"), args.workers)
         total = len(found.known) + len(found.bad)
-        if args.on_bad == "refuse":
-            refuse_bad(found.bad, total)
+        if found.bad and args.on_bad == "refuse":
+            why = "clips cannot be used, and nothing was written; --on-bad skip leaves them out"
+            raise UserError(f"{len(found.bad)} of {total} {why}: {first_of(found.bad.values())}")
         if not found.known:
             raise UserError(
                 f"{source}: none of its {total} clips can be used; the first: {next(iter(found.bad.values()))}"
@@ -173,11 +167,8 @@ def _closing_lines(found: Gathered, task: Task) -> list[str]:
     else:
         lines.append("nothing had to be mended")
     if found.bad:
-        lines.append(f"{len(found.bad)} files or clips left out:")
-        lines += [f"  {reason}" for reason in list(found.bad.values())[:_SHOWN]]
-        if len(found.bad) > _SHOWN:
-            lines.append(f"  ... and {len(found.bad) - _SHOWN} more")
-    return lines + [f"note: {note}" for note in task.notes[:_SHOWN]]
+        lines.append(f"{len(found.bad)} files or clips left out:\n  {first_of(found.bad.values())}")
+    return lines + [f"note: {note}" for note in task.notes[:10]]
 
 
 # --- command line ---------------------------------------------------------------------------------------------------

@@ -119,9 +119,8 @@ def find_videos(cv2, source, folder: Path, skip_bad: bool) -> tuple[list[Video],
         except UserError as error:
             bad.append(str(error))
     if bad and not skip_bad:
-        raise UserError(
-            f"{len(bad)} of {len(paths)} videos cannot be read; --on-bad skip leaves them out: " + "\n  ".join(bad[:10])
-        )
+        why = "videos cannot be read; --on-bad skip leaves them out"
+        raise UserError(f"{len(bad)} of {len(paths)} {why}: {from_poses.first_of(bad)}")
     if not videos:
         raise UserError(f"{root}: none of its {len(paths)} videos can be read; the first: {bad[0]}")
     return videos, bad
@@ -213,7 +212,7 @@ def main(argv=None) -> None:
     nobody, bad = convert(args.source, folder, args.on_bad == "skip")
     for what, names in (("without a person", nobody), ("that cannot be read", bad)):
         if names:
-            print(f"{len(names)} videos {what}: " + "\n  ".join(names[:20]) + ("\n  ..." if len(names) > 20 else ""))
+            print(f"{len(names)} videos {what}: {from_poses.first_of(names, 20)}")
     print(f"poses: {folder}")
     if args.only_poses:
         return

@@ -17,6 +17,11 @@ from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header
 from utils.skeleton import LAYOUTS
 
 MOST_PERSONS = 64
+_ORDERS = {
+    2: ("VC",),
+    3: ("TVC", "CTV", "TCV"),
+    4: ("MTVC", "TMVC", "TVCM", "CTVM"),
+}  # number of axes -> orders, likely first
 UPS = ("x", "-x", "y", "-y", "z", "-z")  # axes that may point up
 _POINT_KEYS = "keypoints keypoint points poses pose landmarks joints positions positions_3d data".split()
 _SCORE_KEYS = ("scores", "score", "keypoint_scores", "keypoint_score", "visibility", "confidence")
@@ -28,23 +33,12 @@ def known_joints() -> set[int]:
 
 def axes_of(shape: tuple[int, ...]) -> str | None:
     """The order of the axes of an array: T, V, C and perhaps M; None when the sizes do not tell."""
-    known, few = known_joints(), (2, 3, 4)
-    if len(shape) == 2:
-        return "VC" if shape[0] in known and shape[1] in few else None
-    if len(shape) == 3:
-        a, b, c = shape
-        if b in known and c in few:
-            return "TVC"
-        if a in few and c in known:
-            return "CTV"
-        return "TCV" if b in few and c in known else None
-    if len(shape) == 4:
-        a, b, c, d = shape
-        if c in known and d in few:
-            return "MTVC" if a <= min(b, MOST_PERSONS) else "TMVC"
-        if b in known and c in few and d <= MOST_PERSONS:
-            return "TVCM"
-        return "CTVM" if a in few and c in known and d <= MOST_PERSONS else None
+    known = known_joints()
+    for axes in _ORDERS.get(len(shape), ()):
+        size = dict(zip(axes, shape, strict=True))
+        most = {"MTVC": min(size.get("T", 1), MOST_PERSONS), "TMVC": np.inf}.get(axes, MOST_PERSONS)
+        if size["V"] in known and size["C"] in (2, 3, 4) and size.get("M", 1) <= most:
+            return axes
     return None
 
 
