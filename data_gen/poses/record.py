@@ -180,16 +180,19 @@ def clip_of(
     K, V, width = persons.shape
     if V > MAX_JOINTS or width not in (dimensions, dimensions + 1):
         raise BadPoses(f"{place}: {V} joints of {width} numbers; expected x, y or x, y, z, and perhaps a score")
-    order = np.zeros(K, int)
-    seen: dict[int, int] = {}
-    for k, t in enumerate(frames):
-        order[k] = seen.get(t, 0)
-        seen[t] = order[k] + 1
-    most = int(order.max()) + 1
-    if T * most * V * width > 2**28:
-        raise BadPoses(f"{place}: {T} frames of up to {most} persons are more than one clip holds; split the file")
-    values = np.full((T, most, V, width), np.nan)
-    values[frames, order] = persons
+    if frames == list(range(T)):  # one person a frame, as mostly
+        values = persons[:, None]
+    else:
+        order = np.zeros(K, int)
+        seen: dict[int, int] = {}
+        for k, t in enumerate(frames):
+            order[k] = seen.get(t, 0)
+            seen[t] = order[k] + 1
+        most = int(order.max()) + 1
+        if T * most * V * width > 2**28:
+            raise BadPoses(f"{place}: {T} frames of up to {most} persons are more than one clip holds; split the file")
+        values = np.full((T, most, V, width), np.nan)
+        values[frames, order] = persons
     return values[..., :dimensions], values[..., dimensions] if width > dimensions else None
 
 
