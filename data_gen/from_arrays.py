@@ -193,19 +193,10 @@ class ArrayClips:
             size = array.shape[axes.index("C")]
             hint = "2-D keypoints are no skeletons in space" if size == 2 else "see --axes for another order"
             raise UserError(f"clip {name}: {size} coordinates a joint in {axes} {array.shape}, expected 3; {hint}")
-        if "M" not in axes:
-            array, axes = array[None], "M" + axes
+        for axis in "TM":
+            if axis not in axes:
+                array, axes = array[None], axis + axes
         return array.transpose([axes.index(axis) for axis in "CTVM"]).astype(np.float32)
-
-
-def parse_axes(text: str) -> str:
-    """Checks an order of axes such as TVC or CTVM; UserError for another."""
-    axes = text.upper()
-    if sorted(axes) not in (sorted("TVC"), sorted("MTVC")):
-        raise UserError(
-            f"--axes {text!r}: expected an order of T, V, C, with M for several persons, such as TVC or CTVM"
-        )
-    return axes
 
 
 def count_persons(load: ArrayClips, names) -> int:
@@ -226,16 +217,14 @@ def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_arrays", __doc__)
     parser.add_argument("source", help="folder of .npy clips, or one .npz of them")
     parser.add_argument("--list", metavar="FILE", help="the .csv or .json list; default: clips.csv in the folder")
-    text = "order of the axes of your arrays: T frames, V joints, C coordinates, M persons, such as CTV for arrays (3, T, V); "
-    text += "default TVC for three axes and MTVC for four"
-    parser.add_argument("--axes", default="", help=text)
-    add_flags(parser, "--name", "--layout", "--as", "--persons", "--classes", "--labels-from", "--max-unpacked", *HOW)
+    add_flags(parser, "--name", "--axes", "--layout", "--as", "--persons", "--classes", "--labels-from")
+    add_flags(parser, "--max-unpacked", *HOW)
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
-    axes, limit = parse_axes(args.axes) if args.axes else "", int(args.max_unpacked * 1e9)
+    limit = int(args.max_unpacked * 1e9)
     layout, came_as = layouts_of(args)
     if args.name in DATASETS:
         raise UserError(f"--name {args.name} is a known data set with files of its own; give your data another name")
@@ -244,7 +233,7 @@ def main(argv=None) -> None:
         ArrayArchive(args.source, limit).close()  # refuses what is none, before anything is made
     classes = read_class_names(args.classes) if args.classes else None
     labels, classes = number_labels(listed.labels, classes, args.labels_from)
-    load = ArrayClips(str(args.source), axes, limit)
+    load = ArrayClips(str(args.source), args.axes, limit)
     persons = args.persons or count_persons(load, listed.labels)
     text = f"arrays of {Path(args.source).name}"
     print(prepare(args, Source(text, listed.protocols, labels, classes, persons, layout, came_as), load)[1])

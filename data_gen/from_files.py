@@ -314,6 +314,16 @@ def read_class_names(path) -> tuple[str, ...]:
     return names
 
 
+def _axes(text: str) -> str:
+    """An argparse type: an order of axes, '' for the usual one."""
+    axes = text.upper()
+    if text and not {"V", "C"} <= set(axes) <= set("TVCM") or len(set(axes)) < len(axes):
+        raise argparse.ArgumentTypeError(
+            f"expected an order of T, V, C, with M for several persons, such as TVC or CTVM, got {text!r}"
+        )
+    return axes
+
+
 def _shared_flags() -> dict[str, dict]:
     """Flags of several readers, of which each program adds those that it reads: name -> what argparse is told."""
     flags = {}
@@ -350,6 +360,9 @@ def _shared_flags() -> dict[str, dict]:
     flag("--classes", text, metavar="FILE.txt")
     text = "persons of a stored clip; default: the most that any clip has (known data sets: 2)"
     flag("--persons", text, type=positive_int, metavar="M")
+    text = "order of the axes of your arrays: T frames, V joints, C coordinates (of poses with a score, too), M persons, such as "
+    text += "CTV for arrays (3, T, V); default: by their number, TVC and MTVC, or in poses by their sizes"
+    flag("--axes", text, type=_axes, default="")
     text = f"which joint is which, in the order of your joints (default: that of a known data set, else {DEFAULT_LAYOUT}); look at "
     text += "data_gen.check --picture"
     flag("--layout", text, choices=sorted(LAYOUTS))

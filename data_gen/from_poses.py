@@ -181,8 +181,7 @@ def add_pose_flags(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--format", dest="form", choices=tuple(FORMS), help="read only files of this form, as it")
     g.add_argument("--layout", choices=sorted(LAYOUTS), help="which joint is which")
     g.add_argument("--as", dest="target", choices=sorted(LAYOUTS), help="convert to another layout, as an encoder's")
-    axes = "order of the axes of arrays, such as TVC, CTVM or MTVC (C may hold a score)"
-    g.add_argument("--axes", type=str.upper, default="", help=axes)
+    add_flags(g, "--axes")
     g.add_argument("--units", choices=[u for u in UNITS if u != "other"], help="of the coordinates")
     g.add_argument("--up", choices=UPS, help="the axis that points up; write --up=-y for a y that points down")
     mirror = argparse.BooleanOptionalAction

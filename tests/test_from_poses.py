@@ -599,6 +599,8 @@ def test_flags_are_checked(tmp_path):
     for flags, words in (
         ("--persons 0", "--persons"),
         ("--max-gap -1", "--max-gap"),
+        ("--axes TVX", "--axes"),
+        ("--axes TTVC", "TTVC"),
         ("--fps 0", "--fps"),
         ("--val-share 2", "--val-share"),
         ("--picture-size 0 5", "--picture-size"),

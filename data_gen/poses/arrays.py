@@ -42,8 +42,9 @@ def axes_of(shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def as_points(array, place, axes: str = "") -> np.ndarray:
-    """Somebody's array -> (T, M, V, C'), C' = C and perhaps a score. axes: their order, '' to go by the sizes."""
+def points_of(array, place, axes: str = "") -> tuple[np.ndarray, np.ndarray | None]:
+    """Somebody's array -> (points (T, M, V, C), score (T, M, V) or None): four numbers a joint are x, y, z, score; of three the
+    last may be. axes: their order, '' to go by the sizes."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise BadPoses(f"{place}: holds {getattr(array, 'dtype', type(array).__name__)}, expected an array of numbers")
     if array.size == 0 or array.ndim < 2:
@@ -51,7 +52,7 @@ def as_points(array, place, axes: str = "") -> np.ndarray:
     array = array.astype(np.float64)
     if array.ndim == 2 and not axes and axes_of(array.shape) is None:
         V, C, skipped = joints.shape_of_columns(array, place)
-        return array[:, skipped:].reshape(len(array), 1, V, C)
+        array, axes = array[:, skipped:].reshape(len(array), V, C), "TVC"
     axes = axes or axes_of(array.shape)
     if axes is None or len(axes) != array.ndim:
         raise BadPoses(
@@ -61,15 +62,10 @@ def as_points(array, place, axes: str = "") -> np.ndarray:
     for axis in "TM":
         if axis not in axes:
             array, axes = array[None], axis + axes
-    return array.transpose([axes.index(a) for a in "TMVC"])
-
-
-def split_score(values: np.ndarray, units: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """(T, M, V, C') -> points (T, M, V, C) and score or None: four numbers are x, y, z, score; of three the last may be."""
-    C = values.shape[3]
-    if C == 4:
+    values = array.transpose([axes.index(a) for a in "TMVC"])
+    if values.shape[3] == 4:
         return values[..., :3], values[..., 3]
-    if C == 3 and units != "m" and third_is_score(values):
+    if values.shape[3] == 3 and third_is_score(values):
         return values[..., :2], values[..., 2]
     return values, None
 
@@ -79,19 +75,16 @@ def read_npy(path, name: str, axes: str = "") -> list[Poses]:
     content = io.BytesIO(read_bytes(path))
     try:
         objects = read_npy_header(content)[2].hasobject
-        found = unpickle(content.read()) if objects else files.read_npy(path)
-    except UserError as error:
-        raise BadPoses(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
         raise BadPoses(f"{path}: not a readable .npy array ({str(error)[:80]})") from None
+    found = unpickle(content.read()) if objects else files.read_npy(path)
     if isinstance(found, np.ndarray) and found.dtype == object and found.ndim == 0:
         found = found.item()
     if isinstance(found, dict):
         return [ntu_dictionary(found, path, name)]
     if isinstance(found, np.ndarray) and found.dtype == object:
         raise BadPoses(f"{path}: holds Python objects; expected an array of numbers, or an NTU clip's dictionary")
-    points, score = split_score(as_points(found, path, axes))
-    return [Poses(name, points, score)]
+    return [Poses(name, *points_of(found, path, axes))]
 
 
 def ntu_dictionary(content: dict, path, name: str) -> Poses:
@@ -119,11 +112,8 @@ def ntu_dictionary(content: dict, path, name: str) -> Poses:
 
 def read_npz(path, name: str, axes: str = "") -> list[Poses]:
     """One clip (keypoints, perhaps scores, fps, layout, units, up, size), or a clip for each array."""
-    try:
-        with ArrayArchive(path, MAX_UNPACKED, together=True) as archive:
-            arrays = {key: archive.read(key) for key in archive.names}
-    except UserError as error:
-        raise BadPoses(str(error)) from None
+    with ArrayArchive(path, MAX_UNPACKED, together=True) as archive:
+        arrays = {key: archive.read(key) for key in archive.names}
     if not arrays:
         raise BadPoses(f"{path}: the archive holds no array")
     low = {key.lower(): value for key, value in arrays.items()}
@@ -134,11 +124,10 @@ def read_npz(path, name: str, axes: str = "") -> list[Poses]:
         raise BadPoses(
             f"{path}: holds parameters of a body model, not joints; compute its joints first (a forward pass)"
         )
-    found = []
-    for key, array in arrays.items():
-        points, score = split_score(as_points(array, f"{path}:{key}", axes))
-        found.append(Poses(name if len(arrays) == 1 else f"{name}/{key}", points, score))
-    return found
+    return [
+        Poses(name if len(arrays) == 1 else f"{name}/{key}", *points_of(array, f"{path}:{key}", axes))
+        for key, array in arrays.items()
+    ]
 
 
 def _stated(arrays: dict, key: str, kinds: str, size: int = 1) -> np.ndarray | None:
@@ -148,7 +137,7 @@ def _stated(arrays: dict, key: str, kinds: str, size: int = 1) -> np.ndarray | N
 
 
 def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
-    points, score = split_score(as_points(low[key], f"{path}:{key}", axes))
+    points, score = points_of(low[key], f"{path}:{key}", axes)
     given = next((low[k] for k in _SCORE_KEYS if k in low), None)
     if given is not None:
         T, M, V = points.shape[:3]
@@ -181,13 +170,9 @@ def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
 def read_pickle(path, name: str, axes: str = "") -> list[Poses | Bad]:
     """MMAction2's and pyskl's dict of split and annotations, its list of annotations alone, one annotation, or an array, whose
     axes are `axes`."""
-    try:
-        content = load_pickle(path, MAX_UNPACKED)
-    except UserError as error:
-        raise BadPoses(str(error)) from None
+    content = load_pickle(path, MAX_UNPACKED)
     if isinstance(content, np.ndarray) and content.dtype != object:
-        points, score = split_score(as_points(content, path, axes))
-        return [Poses(name, points, score)]
+        return [Poses(name, *points_of(content, path, axes))]
     if isinstance(content, dict) and "keypoint" in content:
         content = [content]
     elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
@@ -224,8 +209,7 @@ def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
     keypoint = entry.get("keypoint", entry.get("keypoints"))
     if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu":
         raise BadPoses(f"{place}: 'keypoint' is no array of numbers")
-    values = as_points(keypoint[None] if keypoint.ndim == 3 else keypoint, place, "MTVC")
-    points, score = split_score(values)
+    points, score = points_of(keypoint[None] if keypoint.ndim == 3 else keypoint, place, "MTVC")
     if points.shape[3] not in (2, 3):
         raise BadPoses(f"{place}: expected keypoints (M, T, V, 2) or (M, T, V, 3), found {keypoint.shape}")
     given = entry.get("keypoint_score", entry.get("keypoint_scores"))

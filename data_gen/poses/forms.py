@@ -7,6 +7,7 @@ becomes one entry a clip: NAME_000000000012_keypoints.json, or numbered files of
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data_gen.from_arrays import LISTS
@@ -29,20 +30,16 @@ class Form:
     read: Callable[[str, str, str], list[Poses | Bad]]
 
 
-def _json(form: str | None = None):
-    return lambda path, name, axes: jsons.read_json(path, name, form)
-
-
 _JSON = (".json", ".jsonl", ".ndjson")
 FORMS = {
     form.name: form
     for form in (
-        Form("openpose", "OpenPose, a JSON a frame", (".json",), _json("openpose")),
-        Form("alphapose", "AlphaPose JSON", (".json",), _json("alphapose")),
-        Form("mmpose", "MMPose JSON", (".json",), _json("mmpose")),
-        Form("azure_kinect", "Azure Kinect JSON", (".json",), _json("azure_kinect")),
-        Form("kinetics", "Kinetics-skeleton JSON", (".json",), _json("kinetics")),
-        Form("frames", "JSON list of frames (MediaPipe, MoveNet, ...)", _JSON, _json("frames")),
+        Form("openpose", "OpenPose, a JSON a frame", (".json",), partial(jsons.read_json, form="openpose")),
+        Form("alphapose", "AlphaPose JSON", (".json",), partial(jsons.read_json, form="alphapose")),
+        Form("mmpose", "MMPose JSON", (".json",), partial(jsons.read_json, form="mmpose")),
+        Form("azure_kinect", "Azure Kinect JSON", (".json",), partial(jsons.read_json, form="azure_kinect")),
+        Form("kinetics", "Kinetics-skeleton JSON", (".json",), partial(jsons.read_json, form="kinetics")),
+        Form("frames", "JSON list of frames (MediaPipe, MoveNet, ...)", _JSON, partial(jsons.read_json, form="frames")),
         Form("table", "table (CSV)", (".csv", ".tsv", ".txt"), tables.read_table),
         Form("npy", "NumPy array", (".npy",), arrays.read_npy),
         Form("npz", "NumPy archive", (".npz",), arrays.read_npz),
@@ -50,7 +47,7 @@ FORMS = {
         Form("pose", ".pose file", (".pose",), arrays.read_pose_format),
     )
 }
-_ANY_JSON = Form("json", "JSON", _JSON, _json())
+_ANY_JSON = Form("json", "JSON", _JSON, jsons.read_json)
 _BY_ENDING = {ending: form for form in (*FORMS.values(), _ANY_JSON) for ending in form.endings}
 
 
@@ -76,15 +73,19 @@ class Entry:
 
 def read_entry(entry: Entry, axes: str = "", skip_bad: bool = False) -> list[Poses | Bad]:
     """The clips of an entry, each with the name of its form. BadPoses when nothing of it can be read."""
-    if isinstance(entry.files[0], tuple):
-        clips = [jsons.read_openpose(list(entry.files), entry.name, skip_bad)]
-        form = "openpose"
-    else:
-        form = entry.form
-        clips = (_ANY_JSON if form == "json" else FORMS[form]).read(entry.files[0], entry.name, axes)
+    try:
+        if isinstance(entry.files[0], tuple):
+            clips = [jsons.read_openpose(list(entry.files), entry.name, skip_bad)]
+        else:
+            form = _ANY_JSON if entry.form == "json" else FORMS[entry.form]
+            clips = form.read(entry.files[0], entry.name, axes)
+    except BadPoses:
+        raise
+    except UserError as error:  # of utils.files
+        raise BadPoses(str(error) if entry.path in str(error) else f"{entry.path}: {error}") from None
     for clip in clips:
         if isinstance(clip, Poses) and not clip.form:
-            clip.form = form
+            clip.form = entry.form
     return clips
 
 

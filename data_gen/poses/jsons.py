@@ -510,8 +510,8 @@ def _rate(frames: list) -> float | None:
 READERS = {"alphapose": alphapose, "mmpose": mmpose, "azure_kinect": azure, "kinetics": kinetics, "frames": frames}
 
 
-def read_json(path, name: str, form: str | None = None) -> list[Poses]:
-    """The clips of a JSON file, by its own form or as `form`."""
+def read_json(path, name: str, axes: str = "", form: str | None = None) -> list[Poses]:
+    """The clips of a JSON file, by its own form or as `form`. axes: of no meaning here."""
     mended: dict[str, int] = {}
     content = load(path, mended)
     form = form or form_of(content)
