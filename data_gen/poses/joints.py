@@ -21,37 +21,27 @@ CLEARLY = 0.9  # how much less than the second's a layout's bones must measure t
 _FRAMES = 60  # bodies looked at
 _WHOLE = 0.7  # share of a body's joints that must be seen for it to tell the layout
 _WORDS = {"l": "left", "r": "right", "naval": "navel", "centre": "center", "lft": "left", "rt": "right", "heal": "heel"}
-_SPINE_V2 = "SpineBase SpineMid Neck Head"
-_LIMBS = "Shoulder{0} Elbow{0} Wrist{0} Hand{0}"
-_LEGS = "Hip{0} Knee{0} Ankle{0} Foot{0}"
-_AZURE_ARM = "CLAVICLE_{0} SHOULDER_{0} ELBOW_{0} WRIST_{0} HAND_{0} HANDTIP_{0} THUMB_{0}"
-_EXTRA = {  # what the sensors and estimators themselves call joints that have other names here, in the layouts' order
-    "kinect_v2_25": " ".join(
-        [_SPINE_V2, _LIMBS.format("Left"), _LIMBS.format("Right"), _LEGS.format("Left"), _LEGS.format("Right")]
-        + ["SpineShoulder HandTipLeft ThumbLeft HandTipRight ThumbRight"]
-    ),
-    "kinect_v1_20": " ".join(
-        ["HipCenter Spine ShoulderCenter Head", _LIMBS.format("Left"), _LIMBS.format("Right")]
-        + [_LEGS.format("Left"), _LEGS.format("Right")]
-    ),
-    "azure_kinect_32": " ".join(
-        ["PELVIS SPINE_NAVEL SPINE_CHEST NECK", _AZURE_ARM.format("LEFT"), _AZURE_ARM.format("RIGHT")]
-        + [_LEGS.format("Left"), _LEGS.format("Right"), "HEAD NOSE EYE_LEFT EAR_LEFT EYE_RIGHT EAR_RIGHT"]
-    ),
-    "openpose_25": "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist MidHip RHip RKnee RAnkle LHip LKnee LAnkle REye "
-    "LEye REar LEar LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel",
-    "openpose_18": "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist RHip RKnee RAnkle LHip LKnee LAnkle REye LEye "
-    "REar LEar",
-    "halpe_26": "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle head neck hip left_big_toe right_big_toe "
-    "left_small_toe right_small_toe left_heel right_heel",
-    "h36m_17": "root right_hip right_knee right_foot left_hip left_knee left_foot spine thorax neck_base head left_shoulder "
-    "left_elbow left_wrist right_shoulder right_elbow right_wrist",
-    "smpl_22": "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot "
-    "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist",
-    "smpl_24": "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot "
-    "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
-    "left_hand right_hand",
+_SMPL = {"base of spine": "pelvis", "lower spine": "spine1", "middle of spine": "spine2", "upper spine": "spine3"}
+_OTHER_NAMES = {  # layout -> what the sensors and estimators themselves call joints that have other names here
+    "kinect_v2_25": {"base of spine": "SpineBase", "middle of spine": "SpineMid", "between shoulders": "SpineShoulder"}
+    | {f"tip of {side} hand": f"HandTip {side}" for side in ("left", "right")},
+    "kinect_v1_20": {"base of spine": "HipCenter", "middle of spine": "Spine", "between shoulders": "ShoulderCenter"},
+    "azure_kinect_32": {"base of spine": "PELVIS"}
+    | {f"{side} collar": f"CLAVICLE_{side}" for side in ("left", "right")}
+    | {f"tip of {side} hand": f"HANDTIP_{side}" for side in ("left", "right")},
+    "openpose_25": {"between shoulders": "Neck", "base of spine": "MidHip"}
+    | {f"{side} {toe} toe": f"{side[0].upper()}{toe.title()}Toe" for side in ("left", "right") for toe in ("big", "small")},
+    "openpose_18": {"between shoulders": "Neck"},
+    "halpe_26": {"top of head": "head", "between shoulders": "neck", "base of spine": "hip"},
+    "h36m_17": {
+        "base of spine": "root",
+        "middle of spine": "spine",
+        "between shoulders": "thorax",
+        "top of head": "head",
+    }
+    | {"nose": "neck_base", "left ankle": "left_foot", "right ankle": "right_foot"},
+    "smpl_22": _SMPL,
+    "smpl_24": _SMPL,
 }
 WHOLE_BODY = {  # joints of a whole body -> what its first joints are; 501 are MediaPipe's, the face after the body
     133: ("coco_17", 17),
@@ -81,7 +71,8 @@ def known_names() -> dict[str, list[dict[frozenset, int]]]:
     """layout -> the ways its joints are called, each {words: joint number}."""
     known = {}
     for name, layout in LAYOUTS.items():
-        ways = [layout.names, *([_EXTRA[name].split()] if name in _EXTRA else [])]
+        other = _OTHER_NAMES.get(name, {})
+        ways = [layout.names, *([[other.get(joint, joint) for joint in layout.names]] if other else [])]
         known[name] = [{words_of(joint): v for v, joint in enumerate(way)} for way in ways]
     return known
 
