@@ -172,11 +172,11 @@ def _facing(body: np.ndarray, layout: Layout) -> float:
     """Cosine of where the feet of `body` (3, V) point and where a body with this spine and these shoulders looks.
 
     Above 0 in right-handed coordinates; below 0 the clip is a mirror image (left and right, or two axes, swapped)."""
-    number = {name: joint for joint, name in enumerate(layout.names)}
-    toe = next((toe for toe in TOES if f"left {toe}" in number), None)
-    if toe is None or "left ankle" not in number:
+    toe = next((toe for toe in TOES if f"left {toe}" in layout.names), None)
+    if toe is None or "left ankle" not in layout.names:
         return np.nan
-    feet = [(number[f"{side} ankle"], number[f"{side} {toe}"]) for side in ("left", "right")]
+    number = layout.names.index
+    feet = [(number(f"{side} ankle"), number(f"{side} {toe}")) for side in ("left", "right")]
     toes = sum(body[:, foot] - body[:, ankle] for ankle, foot in feet)
     up, across = (at(body, end, 1) - at(body, start, 1) for start, end in (layout.up, layout.across))
     ahead = np.cross(up, across)
@@ -248,9 +248,9 @@ def measure_split(split: Split, layout: Layout, most_clips: int = 0, progress=No
 
 def mirror_pairs(layout: Layout) -> list[tuple[int, int]]:
     """Pairs (left joint, right joint) of a layout, by their names."""
-    number = {name: joint for joint, name in enumerate(layout.names)}
-    mirrored = ((joint, name.replace("left", "right")) for name, joint in number.items() if "left" in name)
-    return [(joint, number[name]) for joint, name in mirrored if name in number]
+    return [
+        (left, right) for left, right in enumerate(layout.mirrored) if "left" in layout.names[left] and left != right
+    ]
 
 
 def _median(values: np.ndarray) -> float:

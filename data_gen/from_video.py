@@ -26,7 +26,7 @@ from data_gen import from_poses
 from data_gen.from_files import reader_parser
 from data_gen.poses.forms import VIDEOS
 from utils.errors import UserError, run
-from utils.files import atomic_write, check_regular, load_json, write_json
+from utils.files import ArrayArchive, atomic_write, check_regular, load_json, write_json
 
 JOURNAL = ".from_video.json"  # in the folder of poses: videos without a person
 VERSION = 1  # of what is kept; another one makes the poses anew
@@ -168,9 +168,9 @@ def write_poses(video: Video, points: np.ndarray, scores: np.ndarray, size: tupl
 def _is_done(video: Video) -> bool:
     """Whether the poses of this very video are there."""
     try:
-        with np.load(video.poses, allow_pickle=False) as kept:
-            return str(kept["video"]) == video.mark
-    except Exception:  # not there, or not whole
+        with ArrayArchive(video.poses) as kept:
+            return str(kept.read("video")) == video.mark
+    except UserError:  # not there, or not whole
         return False
 
 

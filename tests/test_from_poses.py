@@ -545,7 +545,8 @@ def test_hostile_files_do_nothing(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "in")
     (folder / "m01" / "evil.pkl").write_bytes(pickle.dumps([Evil(tmp_path / "owned")]))
     np.save(folder / "m01" / "evil_npy.npy", np.array({"a": Evil(tmp_path / "owned")}), allow_pickle=True)
-    os.mkfifo(folder / "m01" / "pipe.csv")
+    for pipe in ("m01/pipe.csv", "m01/notes.txt", "clips.csv"):
+        os.mkfifo(folder / pipe)
     (folder / "m01" / "deep.json").write_text("[" * 100_000)
     far = [{"image_id": number, "keypoints": [1, 2, 3]} for number in (1, 999_999_999)]
     (folder / "m01" / "huge.json").write_text(json.dumps(far))
@@ -557,7 +558,7 @@ def test_hostile_files_do_nothing(tmp_path, monkeypatch):
     assert ran.status == 0, ran.err
     assert not (tmp_path / "owned").exists()
     left = report_of(tmp_path)["left_out"]
-    expected = ["bomb", "deep", "evil", "evil_npy", "header", "huge", "pipe"]
+    expected = ["bomb", "clips", "deep", "evil", "evil_npy", "header", "huge", "pipe"]
     assert sorted(name.rsplit("/", 1)[-1] for name in left) == expected, left
 
 

@@ -150,17 +150,22 @@ def _entries_of(folder: Path, names: tuple[str, ...], files: list[Path], form: s
     return entries
 
 
+def _head(path: Path) -> bytes:
+    """The beginning of a file; nothing of a pipe, which would be waited for."""
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as file:
+        return file.read(4096)
+
+
 def _is_list(path: Path) -> bool:
     """Whether a clips.csv or clips.json is a list of clips, not a table of poses."""
-    with open(path, "rb") as file:
-        head = file.read(4096).decode("utf-8-sig", "replace").lower()
+    head = _head(path).decode("utf-8-sig", "replace").lower()
     return "name" in head and ("label" in head or "split" in head or "subject" in head) and "_x" not in head
 
 
 def _is_table(path: Path) -> bool:
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    lines = head.splitlines()
+    lines = _head(path).splitlines()
     return len(lines) > 1 and max(lines[1].count(c) for c in (b",", b";", b"\t", b" ")) >= 30
 
 

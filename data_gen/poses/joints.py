@@ -30,7 +30,11 @@ _OTHER_NAMES = {  # layout -> what the sensors and estimators themselves call jo
     | {f"{side} collar": f"CLAVICLE_{side}" for side in ("left", "right")}
     | {f"tip of {side} hand": f"HANDTIP_{side}" for side in ("left", "right")},
     "openpose_25": {"between shoulders": "Neck", "base of spine": "MidHip"}
-    | {f"{side} {toe} toe": f"{side[0].upper()}{toe.title()}Toe" for side in ("left", "right") for toe in ("big", "small")},
+    | {
+        f"{side} {toe} toe": f"{side[0].upper()}{toe.title()}Toe"
+        for side in ("left", "right")
+        for toe in ("big", "small")
+    },
     "openpose_18": {"between shoulders": "Neck"},
     "halpe_26": {"top of head": "head", "between shoulders": "neck", "base of spine": "hip"},
     "h36m_17": {
