@@ -106,6 +106,7 @@ def view_settings(args, dimensions: int) -> ViewSettings:
         rotation=args.rotation,
         scale=tuple(args.scale),
         bones=args.bones,
+        mirror=args.mirror,
         noise=args.noise,
         mask_ratio=args.mask_ratio,
         mask_segments=args.mask_segments,

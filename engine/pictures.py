@@ -166,7 +166,7 @@ def settings_of(trained: dict, path) -> ViewSettings:
             parts=tuple(map(int, trained["mix_parts"])),
             probabilities=tuple(map(float, trained["mix_probabilities"])),
         )
-        later = ("shear_probability", "rotation", "bones", "noise")  # what older runs do not know
+        later = ("shear_probability", "rotation", "bones", "mirror", "noise")  # what older runs do not know
         given |= {name: float(trained[name]) for name in later if name in trained}
         given |= {"scale": tuple(map(float, trained["scale"]))} if "scale" in trained else {}
         settings = ViewSettings(crop=tuple(map(float, trained["crop"])), mix=mix, **given)

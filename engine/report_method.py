@@ -142,6 +142,7 @@ def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
             (settings.shear > 0, "slanted"),
             (settings.rotation > 0, "turned"),
             (settings.bones > 0 or settings.scale != (1, 1), "given another body's proportions"),
+            (settings.mirror > 0, "mirrored"),
             (settings.corruption > 0, "robbed of joints"),
             (settings.noise > 0, "shaken a little"),
         )

@@ -21,7 +21,7 @@ from utils.names import PROMPT_USES
 from utils.skeleton import Layout
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
-ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW = range(13)
+ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW, MIRROR = range(14)
 
 
 def uniforms(seed: int, purpose: int, step: int, shape) -> np.ndarray:
@@ -52,8 +52,8 @@ class ViewSettings:
 
     Off in the paper's run, for sets of few clips and subjects: shear_probability: how often a view that is not corrupted is
     sheared; rotation: degrees about each of the three axes (of planar clips about z only); scale: range of a factor for each
-    axis; bones: every bone is as long as e^u times itself, u in -bones..bones; noise: standard deviation of every coordinate
-    of query and key."""
+    axis; bones: every bone is as long as e^u times itself, u in -bones..bones; mirror: probability that left and right change
+    places; noise: standard deviation of every coordinate of query and key."""
 
     frames: int = 64
     crop: tuple[float, float] = (0.1, 1.0)
@@ -66,6 +66,7 @@ class ViewSettings:
     rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     bones: float = 0.0
+    mirror: float = 0.0
     noise: float = 0.0
     mask_ratio: float = 0.6
     mask_segments: int = 8
@@ -171,6 +172,16 @@ def sample_bodies(u: np.ndarray, layout: Layout, amplitude: float) -> np.ndarray
     return bodies.astype(np.float32)
 
 
+def mirror(matrices: np.ndarray, bodies: np.ndarray | None, chosen: np.ndarray, layout: Layout):
+    """Matrices (..., V, 3, 3) and bodies (..., V, V) or None with views mirrored before, where chosen (...): x, which runs from
+    shoulder to shoulder, changes its sign, and every joint takes the place of that on the other side."""
+    matrices[chosen, ..., 0] *= -1
+    if bodies is None:
+        bodies = np.broadcast_to(np.eye(layout.joints, dtype=np.float32), (*chosen.shape, layout.joints, layout.joints)).copy()
+    bodies[chosen] = bodies[chosen][..., list(layout.mirrored)]
+    return matrices, bodies
+
+
 def sample_noise(seed: int, step: int, shape, deviation: float) -> np.ndarray:
     """Close to normal numbers, float32: of each 64-bit word the sum of its four 16-bit parts, shifted and scaled. (The sum of
     four is within 4 standard deviations, and quick to make.)"""
@@ -221,6 +232,9 @@ def sample_step(
         matrices = turn_and_scale(matrices, u_body, settings)
     if settings.bones:
         bodies = sample_bodies(u_body[..., 7:], layout, settings.bones)
+    if settings.mirror:
+        chosen = uniforms(seed, MIRROR, step, (3, batch_size)) < settings.mirror
+        matrices, bodies = mirror(matrices, bodies, chosen, layout)
     if settings.noise:
         noise = sample_noise(seed, step, (2, batch_size, settings.frames, joints, 3, persons), settings.noise)
         if settings.planar:

@@ -329,6 +329,14 @@ def _add_view_group(p) -> None:
         "frames; 0.25 is usual; for sets of few subjects, where clips can be told apart by bodies alone",
     )
     g.add_argument(
+        "--mirror",
+        type=share,
+        default=0.0,
+        metavar="P",
+        help="probability that a view is mirrored, left for right: left- and right-handed people become alike; 0.5 is usual; not "
+        "where classes differ by the side alone",
+    )
+    g.add_argument(
         "--noise",
         type=non_negative,
         default=0.0,

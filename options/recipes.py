@@ -82,6 +82,7 @@ SMALL = (
     Row("rotation", 10.0, "cameras and people stand a little askew"),
     Row("scale", [0.8, 1.2], "people and sensors differ"),
     Row("bones", 0.25, "other bodies, the same motion: few subjects are told apart by their bodies alone"),
+    Row("mirror", 0.5, "some are left-handed: with none of them to learn from, their clips were right half as often"),
     Row("noise", 0.01, "of a trunk's length: what a sensor adds"),
     Row(
         "mask_ratio",

@@ -16,12 +16,12 @@ from utils.names import STREAMS
 from utils.skeleton import KINECT_V2, LAYOUTS, at
 
 
-def random_clips(count=9, persons=2, seed=0) -> PackedClips:
+def random_clips(count=9, persons=2, seed=0, joints=25) -> PackedClips:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 130, count)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return PackedClips(
-        frames=torch.from_numpy(rng.normal(size=(offsets[-1], 25, 3, persons)).astype(np.float32)),
+        frames=torch.from_numpy(rng.normal(size=(offsets[-1], joints, 3, persons)).astype(np.float32)),
         offsets=torch.from_numpy(offsets[:-1]),
         num_frame=torch.from_numpy(lengths),
         labels=torch.zeros(count, dtype=torch.long),
@@ -176,6 +176,29 @@ def test_bodies_turns_and_noise_of_a_batch(stream):
     part = Batches(clips, 6, 3, settings, KINECT_V2, stream, rows=slice(2, 5))[1]
     for name in ("query", "key", "target", "mixed"):
         assert torch.equal(part.tensors()[name], batch.tensors()[name][2:5])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
+def test_a_mirrored_view_is_that_of_a_mirrored_clip(layout):
+    """Clips that were mirrored by hand, joint by joint, read plainly, against plain clips of which every view is mirrored."""
+    clips = random_clips(8, persons=2, joints=layout.joints)
+    frames = clips.frames[:, list(layout.mirrored)] * torch.tensor([-1.0, 1.0, 1.0])[:, None]
+    for settings in (ViewSettings(corruption=0), ViewSettings(bones=0.2, rotation=20, scale=(0.5, 2), noise=0.1)):
+        by_hand = Batches(replace(clips, frames=frames), 8, 3, settings, layout)[1].tensors()
+        found = Batches(clips, 8, 3, replace(settings, mirror=1.0), layout)[1].tensors()
+        for name in ("query", "key", "target", "masked", "mixed"):
+            torch.testing.assert_close(found[name], by_hand[name], atol=1e-5, rtol=1e-4)
+
+
+def test_each_view_is_mirrored_by_itself_and_nothing_else_changes():
+    clips = random_clips(20)
+    plain, half = (Batches(clips, 16, 5, ViewSettings(mirror=p), KINECT_V2).samples(3) for p in (0.0, 0.5))
+    mirrored = (half.matrices[..., 0] != plain.matrices[..., 0]).any(axis=(-2, -1))
+    assert 12 <= mirrored.sum() <= 36 and len({tuple(view) for view in mirrored}) == 3
+    order = np.eye(25)[list(KINECT_V2.mirrored)]
+    assert (half.bodies[mirrored] == order).all() and (half.bodies[~mirrored] == np.eye(25)).all()
+    for name in ("clips", "starts", "lengths", "hidden", "offsets"):
+        assert np.array_equal(getattr(plain, name), getattr(half, name))
 
 
 def test_turns_are_rotations_and_scales_of_the_asked_size():
