@@ -5,7 +5,8 @@
 Rows, each by logistic regression (`engine.probes`: strength chosen inside of the training split) and by 1-NN:
 
 * raw joints: every fourth frame of the centre crop, flattened, no encoder; as prepared, divided by the length of the trunk,
-  with motion beside the coordinates; and bones in place of joints;
+  with motion beside the coordinates; bones in place of joints; and those with every training clip a second time, mirrored,
+  because some people are left-handed;
 * the random encoder, of the size of the first pretrained one, under every pooling. A recurrent network with random weights
   remembers much, and at its last frame least;
 * the same encoder trained with labels (--supervised), with the same pooling and views;
@@ -30,6 +31,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,13 +61,15 @@ from utils.errors import run
 from utils.files import atomic_write
 from utils.metrics import summarise
 from utils.run_folder import RunFolder
+from utils.skeleton import Layout
 
 POOLS = ("last", "mean", "max", "mean_std", "last_max")
-RAW = (  # in words, stream, what it is divided by
-    ("raw joints, as prepared", "joint", "none"),
-    ("raw joints, by trunk length", "joint", "trunk"),
-    ("raw joints, by trunk length, with motion", "joint_motion", "trunk"),
-    ("raw bones, by trunk length", "bone", "trunk"),
+RAW = (  # in words, stream, what it is divided by, whether training clips are there a second time, mirrored
+    ("raw joints, as prepared", "joint", "none", False),
+    ("raw joints, by trunk length", "joint", "trunk", False),
+    ("raw joints, by trunk length, with motion", "joint_motion", "trunk", False),
+    ("raw bones, by trunk length", "bone", "trunk", False),
+    ("raw bones, by trunk length, mirrored too", "bone", "trunk", True),
 )
 RAW_STEP = 4  # of the 64 frames of a centre crop every fourth: more says nothing new and takes four times the time
 FIGURES = ("linear", "cosine", "euclidean")
@@ -76,7 +80,7 @@ LABEL_FREE, LABELS, PRETRAINED = "label-free", "labels", "pretrained"
 @dataclass(frozen=True)
 class Row:
     """A line of the table. name: in words; kind: LABEL_FREE, LABELS or PRETRAINED; runs: a Probed for each seed; features: of
-    both splits, of the last seed."""
+    both splits, of the last seed, those of training clips perhaps several times over."""
 
     name: str
     kind: str
@@ -123,9 +127,11 @@ class Comparison:
         return [view.clips.labels.cpu() for view in self.views("joint", "none")]
 
     def probed(self, features: tuple[Tensor, Tensor]) -> Probed:
-        """features: of both splits, (N, D) and (n, D)."""
+        """features: of both splits, (N, D) or, where every training clip is there k times, (k N, D), and (n, D)."""
         (train, test), labels = features, self.labels
-        return probe(train, labels[0], test, labels[1], self.dataset.row.num_classes, self.folds)
+        times = len(train) // len(labels[0])
+        known, folds = labels[0].repeat(times), np.tile(self.folds, times)
+        return probe(train, known, test, labels[1], self.dataset.row.num_classes, folds)
 
     def features(self, encoder: Encoder, stream: str, pools) -> dict[str | None, tuple[Tensor, Tensor]]:
         """An encoder's features of both splits under each pooling (None: its own)."""
@@ -168,6 +174,14 @@ def raw_features(views: ClipViews) -> Tensor:
     return torch.cat(
         [views.centre(index)[:, ::RAW_STEP].flatten(1).float().cpu() for index in in_order(len(views), 256)]
     )
+
+
+def with_mirrored(features: Tensor, layout: Layout, persons: int) -> Tensor:
+    """Raw features (N, D) of joints or bones, and after them those of the mirrored clips: (2 N, D). x, which runs from shoulder
+    to shoulder, changes its sign, and every joint takes the place of that on the other side."""
+    frames = features.view(len(features), -1, layout.joints, 3, persons)[:, :, list(layout.mirrored)]
+    signs = torch.tensor([-1.0, 1.0, 1.0])[:, None]
+    return torch.cat([features, (frames * signs).flatten(1)])
 
 
 def random_rows(comparison: Comparison, config: EncoderConfig, stream: str, seeds: list[int]) -> list[Row]:
@@ -224,9 +238,11 @@ class Trainer:
 def all_rows(comparison: Comparison, pretrained: dict[str, LoadedEncoder], trainer: Trainer) -> Iterator[Row]:
     """Every row of the table as it is finished. pretrained: by path; trainer: knows the encoder."""
     args = comparison.args
-    for words, stream, scale_by in RAW:
-        features = tuple(raw_features(view) for view in comparison.views(stream, scale_by))
-        yield Row(words, LABEL_FREE, [comparison.probed(features)], features)
+    dataset = comparison.dataset
+    for words, stream, scale_by, mirrored in RAW:
+        train, test = (raw_features(view) for view in comparison.views(stream, scale_by))
+        train = with_mirrored(train, dataset.layout, dataset.row.persons) if mirrored else train
+        yield Row(words, LABEL_FREE, [comparison.probed((train, test))], (train, test))
     yield from random_rows(comparison, trainer.config, trainer.stream, args.seed)
     if args.supervised:
         yield trainer.row()

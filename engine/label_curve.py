@@ -69,14 +69,17 @@ def label_points(labels: np.ndarray, asked: Iterable[int | float], seeds: Iterab
 def frozen_share(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int, chosen: np.ndarray
 ) -> float:
-    """The share of test clips that is right with the labels of the chosen training clips. train (N, D), test (n, D)."""
+    """The share of test clips that is right with the labels of the chosen training clips. train (N, D) or, where every clip is
+    there k times, (k N, D), all of which are learned from; test (n, D)."""
     picked, known = train[chosen], labels[chosen]
     fewest = int(np.bincount(known.numpy(), minlength=classes)[np.unique(known)].min())
     strength = ALONE_STRENGTH
     if fewest > 1:
         folds = class_folds(known.numpy(), min(fewest, MOST_FOLDS))
         strength = choose_strength(picked, known, classes, folds, STRENGTHS)
-    return linear_share(picked, known, test, test_labels, classes, strength, scale_by=train)
+    every = np.concatenate([chosen + first for first in range(0, len(train), len(labels))])
+    known = known.repeat(len(every) // len(chosen))
+    return linear_share(train[every], known, test, test_labels, classes, strength, scale_by=train)
 
 
 def curve(name: str, points: list[Point], share_of: Callable[[np.ndarray, int], float | None], seeds) -> Curve:
