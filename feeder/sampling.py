@@ -21,7 +21,9 @@ from utils.names import PROMPT_USES
 from utils.skeleton import Layout
 
 # One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
-ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW, MIRROR = range(14)
+ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW, MIRROR = (
+    range(14)
+)
 
 
 def uniforms(seed: int, purpose: int, step: int, shape) -> np.ndarray:
@@ -177,7 +179,7 @@ def mirror(matrices: np.ndarray, bodies: np.ndarray | None, chosen: np.ndarray, 
     shoulder to shoulder, changes its sign, and every joint takes the place of that on the other side."""
     matrices[chosen, ..., 0] *= -1
     if bodies is None:
-        bodies = np.broadcast_to(np.eye(layout.joints, dtype=np.float32), (*chosen.shape, layout.joints, layout.joints)).copy()
+        bodies = np.tile(np.eye(layout.joints, dtype=np.float32), (*chosen.shape, 1, 1))
     bodies[chosen] = bodies[chosen][..., list(layout.mirrored)]
     return matrices, bodies
 
