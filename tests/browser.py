@@ -9,6 +9,8 @@ import sys
 import time
 from select import select
 
+from processes import until
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chromium-headless-shell")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --mute-audio "
@@ -110,12 +112,11 @@ class Page:
         elif method == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
 
-    def open(self, address: str) -> None:
+    def open(self, address: str, before: str = "") -> None:
+        """before: a script that runs before those of the page."""
+        self.ask("Page.addScriptToEvaluateOnNewDocument", source=before)
         self.ask("Page.navigate", url=address)
-        end = time.monotonic() + 60
-        while self.js("document.readyState + ' ' + location.href") != f"complete {address}":
-            assert time.monotonic() < end, f"{address} does not load"
-            time.sleep(0.02)
+        until(lambda: self.js("document.readyState + ' ' + location.href") == f"complete {address}", address)
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)

@@ -62,12 +62,21 @@ class Processes:
         return ended
 
 
-def wait_for_lines(path: Path, lines: int, seconds: float = 60) -> None:
-    """Returns when the file has that many lines."""
+def until(holds, what="", seconds: float = 60, process=None):
+    """The first true value of `holds()`; the test fails when it does not come in time, or when `process` (of subprocess or
+    multiprocessing) ends before it came. The only place where tests wait by the clock."""
     limit = time.monotonic() + seconds
-    while not path.exists() or path.read_text().count("\n") < lines:
-        assert time.monotonic() < limit, f"{path} has not got {lines} lines"
-        time.sleep(0.05)
+    while not (found := holds()):
+        ended = process is not None and (process.poll() if hasattr(process, "poll") else process.exitcode) is not None
+        assert not ended and time.monotonic() < limit, what
+        time.sleep(0.005)
+    return found
+
+
+def wait_for_lines(path: Path, lines: int, seconds: float = 60, process=None) -> None:
+    """Returns when the file has that many lines."""
+    what = f"{path} has not got {lines} lines"
+    until(lambda: path.exists() and path.read_text().count("\n") >= lines, what, seconds, process)
 
 
 def _forked(program: str, arguments: str, log: str, file_limit: int | None) -> None:

@@ -5,8 +5,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from browser import Page, find_browser
 from make_tiny import write_tiny_dataset
+from processes import until
 from programs import call, refused
 
 import action_classification
@@ -192,88 +191,107 @@ def test_moving_figures_are_the_clips(runs, page):
         assert np.abs(predicted - true)[hidden].max() > 1e-2
 
 
-def test_the_script_works_in_node(page, tmp_path):
-    """Play, pause, drag, hover and legend, on a page of plain objects."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
-    clips = [m.replace("&#x27;", "'") for m in re.findall(r"data-clip='([^']*)'", page)]
-    clips.sort(key=lambda key: "tiny/" not in key)  # a whole clip first, predictions last
-    content = {"data": data_of(page), "charts": re.findall(r"data-chart='([^']*)'", page), "clips": clips}
-    content["matrices"] = re.findall(r"data-matrix='([^']*)'", page)
-    (tmp_path / "page.json").write_text(json.dumps(content))
-    command = [node, ROOT / "tests" / "fake_page.js", ROOT / "engine" / "report_page.js", tmp_path / "page.json"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    out = json.loads(ran.stdout)
-    assert out["buttons"] == ["Pause", "Play", "Play all", "Play"]
-    assert out["moved"][0] < out["moved"][1] and out["paused"][0] == out["paused"][1]
-    assert 3 < out["from_three"] < 20
-    assert out["turned"] and out["lines"] in (24, 48)
-    assert {"--part0", "--part4"} <= set(out["colours"][0][0])
-    seen, predicted, true = map(set, out["colours"][-1])
-    assert "--predicted" in predicted - true - seen and "--true" in true - predicted - seen and "--seen" in seen
-    assert all(said is None or said.startswith("at ") for said in out["chart"]) and any(
-        "query: " in s for s in out["chart"]
-    )
-    assert out["legend"] == [4, "false"] and "masked: " in out["without"] and "query: " not in out["without"]
-    counts = np.array(next(m for m in content["data"]["matrices"] if m)["counts"])
-    assert out["cell"].startswith(f"{HOSTILE}\ntaken for action 0: {counts[1, 0]} of {counts[1].sum()} (")
-    assert out["outside"] is None and not out["wrong"] and all(0 < a <= 1 for a in out["alphas"])
+# every stroke, bar and letter, before the page's own script runs: [canvas, what, colour, opacity, numbers...]
+RECORD = """
+window.drawn = [];
+const pens = CanvasRenderingContext2D.prototype;
+for (const what of ["moveTo", "lineTo", "stroke", "fillRect", "strokeRect", "fillText", "arc"]) {
+  const own = pens[what];
+  pens[what] = function (...values) {
+    drawn.push([this.canvas, what, this.strokeStyle, this.globalAlpha, ...values]);
+    return own.apply(this, values);
+  };
+}
+window.strokes = (canvas) => [...new Set(drawn.filter((d) => d[0] === canvas && d[1] === "stroke").map((d) => d[2]))];
+window.frames = (n) => new Promise((done) => {
+  const next = () => n-- > 0 ? requestAnimationFrame(next) : done();
+  next();
+});
+"""
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium on the PATH and no PCM3_BROWSER")
 def test_the_page_in_a_browser(page_path, tmp_path):
-    """Opened and clicked through: figures move and stop, values show, nothing is asked of a network, nothing fails."""
+    """Opened and clicked through: figures move, stop and turn, values show, lines go, nothing is asked of a network."""
+    data = data_of(page_path.read_text(encoding="utf-8"))
+    contrasts = next(j for j, panel in enumerate(data["charts"][0]) if panel["title"] == "contrast losses")
+    whole, predicted = (next(k for k, clip in data["clips"].items() if len(clip["stages"]) == n) for n in (1, 3))
+    chart, clip = f"[data-chart='0,{contrasts}']", f"[data-clip={json.dumps(whole)}]"
 
     def canvas():
-        return page.js("document.querySelector('.player canvas').toDataURL()")
+        return page.js(f"document.querySelector('{clip} canvas').toDataURL()")
 
-    def says(wanted, seconds=5.0):
-        end = time.monotonic() + seconds
-        while not (
-            said := page.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
-        ):
-            assert time.monotonic() < end, f"no tip with {wanted}"
-            time.sleep(0.02)
-        assert wanted in said, said
+    def changed(first):
+        return until(lambda: canvas() != first, "the figure stands still")
 
-    def changes(seconds=5.0):
-        first, end = canvas(), time.monotonic() + seconds
-        while canvas() == first:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.02)
-        return True
+    def tip():
+        return page.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+
+    def says(button):
+        return page.js(f"document.querySelector('{button}').textContent")
+
+    def colours(*names):
+        return {page.js(f"getComputedStyle(document.documentElement).getPropertyValue('--{n}').trim()") for n in names}
+
+    def strokes(figure):
+        found = f"[...document.querySelectorAll({json.dumps(figure + ' canvas')})].map(strokes)"
+        return [set(drawn) for drawn in page.js(found)]
 
     (tmp_path / "profile").mkdir()
     with Page(find_browser(), tmp_path / "profile") as page:
-        page.open(page_path.as_uri())
-        page.at(".player")
-        assert changes(), "figures move by themselves"
-        page.click(".player button")
-        assert page.js("document.querySelector('.player button').textContent") == "Play"
+        page.open(page_path.as_uri(), RECORD)
+        page.at(clip)
+        assert says(f"{clip} button") == "Pause" and changed(canvas()), "figures move by themselves"
+        page.click(f"{clip} button")
         still = canvas()
-        assert not changes(0.3)
-        x, y = page.at(".player canvas")
+        page.js("frames(12)")
+        assert says(f"{clip} button") == "Play" and canvas() == still
+        x, y = page.at(f"{clip} canvas")
         page.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
         page.mouse("mouseMoved", x + 40, y, button="left", buttons=1)
         page.mouse("mouseReleased", x + 40, y, button="left", clickCount=1)
         assert canvas() != still, "a dragged figure turns"
-        page.click(".player button")
-        assert changes()
-        page.click("#all")
-        assert page.js("[...document.querySelectorAll('.player button')].every(b => b.textContent === 'Play')")
-        page.hover(".chart")
-        says("at ")
-        page.hover("[data-matrix]", 0.6, 0.3)
-        says(" of ")
-        page.click(".legend button")
-        assert page.js("document.querySelector('.legend button').getAttribute('aria-pressed')") == "false"
-        page.click("details summary")
-        assert page.js(
-            "document.querySelector('details').open && document.querySelector('.arguments').clientHeight > 100"
+        slider = f"document.querySelector('{clip} input')"
+        page.js(f"drawn.length = 0, {slider}.value = 3, {slider}.dispatchEvent(new Event('input'))")
+        bones = page.js(
+            f"drawn.filter((d) => d[0] === document.querySelector('{clip} canvas') && d[1] === 'lineTo').length"
         )
+        assert bones in (24, 48)  # of one person or of two
+        page.click(f"{clip} button")
+        assert until(lambda: page.js(f"Number({slider}.value)") not in (3, 0) and changed(still))
+        assert colours("part0", "part4") <= strokes(clip)[0]
+        assert says("#all") == "Pause all"
+        page.click("#all")
+        assert says("#all") == "Play all"
+        assert page.js("[...document.querySelectorAll('.player button')].every(b => b.textContent === 'Play')")
+        slider = f"document.querySelector('[data-clip={json.dumps(predicted)}] input')"
+        page.js(f"for (let i = 0; i < 64; i++) {slider}.value = i, {slider}.dispatchEvent(new Event('input'))")
+        seen, guessed, true = strokes(f"[data-clip={json.dumps(predicted)}]")
+        assert colours("predicted") <= guessed - true - seen and colours("true") <= true - guessed - seen
+        assert colours("seen") <= seen
+        page.hover(chart)
+        assert until(tip).startswith("at ") and "query: " in tip() and "masked: " in tip()
+        page.click(f"{chart} + .legend button")
+        assert page.js(f"document.querySelector(`{chart} + .legend button`).getAttribute('aria-pressed')") == "false"
+        assert page.js(f"document.querySelectorAll(`{chart} + .legend button`).length") == 4
+        page.hover(chart)
+        assert "masked: " in until(tip) and "query: " not in tip()
+        counts = np.array(next(m for m in data["matrices"] if m)["counts"])
+        width, K = page.js("document.querySelector('[data-matrix]').clientWidth"), len(counts)
+        left = min(150, 0.26 * width) if width > 420 else 4
+        cell = (width - left - 4) / K
+        height = page.js("document.querySelector('[data-matrix]').clientHeight")
+        page.hover("[data-matrix]", (left + 0.5 * cell) / width, (4 + 1.5 * cell) / height)
+        assert until(tip).startswith(f"{HOSTILE}\ntaken for action 0: {counts[1, 0]} of {counts[1].sum()} (")
+        page.hover("h1")
+        until(lambda: not tip(), "the tip stays when nothing is pointed at")
+        bars = page.js("drawn.filter((d) => d[0].dataset.matrix && d[1] === 'fillRect').map((d) => d[3])")
+        shares = 0.08 + 0.92 * (counts / np.maximum(counts.sum(1, keepdims=True), 1))[counts > 0]
+        assert bars[-len(shares) :] == pytest.approx(shares.tolist(), abs=1e-6)
+        assert page.js("drawn.every((d) => d.every((v) => typeof v !== 'number' || Number.isFinite(v)))")
+        page.click("details summary")
+        assert page.js("document.querySelector('details').open")
+        assert page.js("document.querySelector('.arguments').clientHeight") > 100
         assert page.js("document.title") == "runs" and page.js("typeof hurt") == "undefined"
         assert HOSTILE in page.js("document.querySelector('.bars').textContent")
         page.resize(390, 844, mobile=True)
