@@ -1,7 +1,7 @@
 """Loads packed clips in a process of its own and says what it got: `packer.main` for tests.processes.fork."""
 
+import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from feeder.clips import load_clips
 
 
 def main(argv) -> None:
-    """argv: the cache folder, how often, where to stop (`slow`: sleeps before the second clip, until it is killed), and
+    """argv: the cache folder, how often, where to stop (`slow`: before the first clip, until it is killed), and
     folders of splits. Prints how often frames were packed, and "same" when every load gave the frames of its folder."""
     cache, times, how, *folders = argv
     packed, fill = [], feeder.packed.Packing.fill
@@ -21,7 +21,7 @@ def main(argv) -> None:
         if how == "slow":
             out[:100] = 1
             Path(cache, "packing").touch()
-            time.sleep(600)
+            signal.pause()
         return fill(packing, out)
 
     feeder.packed.Packing.fill = watched

@@ -63,12 +63,13 @@ class Processes:
 
 
 def until(holds, what="", seconds: float = 60, process=None):
-    """The first true value of `holds()`; the test fails when it does not come in time, or when `process` (of subprocess or
-    multiprocessing) ends before it came. The only place where tests wait by the clock."""
+    """The first true value of `holds()`; the test fails, with `what` (words, or the path of a log), when it does not come in
+    time, or when `process` (of subprocess or multiprocessing) ends before. The only place where tests wait by the clock."""
     limit = time.monotonic() + seconds
     while not (found := holds()):
         ended = process is not None and (process.poll() if hasattr(process, "poll") else process.exitcode) is not None
-        assert not ended and time.monotonic() < limit, what
+        if ended or time.monotonic() > limit:
+            raise AssertionError(what.read_text()[-2000:] if isinstance(what, Path) else what)
         time.sleep(0.005)
     return found
 

@@ -2,11 +2,11 @@
 
 import json
 import shlex
-import time
 from pathlib import Path
 
 import pytest
 from make_tiny import write_tiny_dataset
+from processes import until
 from programs import call, refused
 
 from options import classification, pretraining, retrieval
@@ -132,8 +132,7 @@ def test_a_run_that_fails_stops_the_others(monkeypatch, tmp_path):
     def perform(task, asked_to_stop, note):
         if task.folder.name.startswith("full"):
             raise UserError("full ended with status 2")
-        while not asked_to_stop():
-            time.sleep(0.01)
+        until(asked_to_stop)
         asked.append(task.folder.name)
         return asked_to_stop()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from make_tiny import write_tiny_dataset
-from processes import finish, fork
+from processes import finish, fork, wait_for_lines
 from test_pretrain_program import QUEUE, SMALL, same
 
 from utils import checkpoint as files
@@ -208,10 +208,7 @@ def test_a_disk_that_fills_up_while_training(data, tmp_path, start):
     with small_disk(tmp_path / "disk", "8m") as disk:
         folder = disk / "run"
         process = start(command(data, folder, "-p 1"), tmp_path / "out")
-        limit = time.monotonic() + 60
-        while not (folder / "metrics.jsonl").exists() or (folder / "metrics.jsonl").stat().st_size < 2000:
-            assert process.is_alive() and time.monotonic() < limit, (tmp_path / "out").read_text()
-            time.sleep(0.02)
+        wait_for_lines(folder / "metrics.jsonl", 3, process=process)
         with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 512)

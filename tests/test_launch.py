@@ -5,10 +5,9 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from processes import ROOT, wait_for_lines
+from processes import ROOT, until, wait_for_lines
 from programs import call
 from test_pretrain_program import QUEUE, SMALL, pretrain
 
@@ -46,10 +45,7 @@ def gone_on(data, run) -> None:
 
 def wait_free(run, seconds=60) -> None:
     """Returns when no process owns the run folder."""
-    limit = time.monotonic() + seconds
-    while (run / ".owner").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    until(lambda: not (run / ".owner").exists(), "the folder is not free", seconds)
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.slow)])

@@ -1,7 +1,9 @@
 """A folder has one writer: the second is refused by name, a dead one hinders nobody, readers are not hindered."""
 
+import contextlib
 import errno
 import json
+import multiprocessing
 import signal
 import socket
 import subprocess
@@ -98,21 +100,21 @@ def test_a_refused_run_leaves_no_folder(data, tmp_path):
 
 
 WRITING = """
-import sys, time
+import sys
 sys.path.insert(0, {root!r})
 from utils.files import atomic_write
 with atomic_write({path!r}) as file:
     file.write(b"half")
     file.flush()
     print("writing", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def test_leftovers_of_the_living_stay(tmp_path):
     """The temporary file of another process, even where its number says nothing, as from another machine."""
     code = WRITING.format(root=str(ROOT), path=str(tmp_path / "result.json"))
-    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     try:
         assert writer.stdout.readline() == "writing\n"
         (temporary,) = tmp_path.glob(".result.json.*.tmp")
@@ -155,28 +157,26 @@ def test_a_file_system_without_locks_is_said_to_be_one(data, tmp_path, monkeypat
     assert ran.status == 0 and "without locks: nothing keeps a second run out" in ran.out, ran.err
 
 
+def take_turns(folder, inside, barrier, turns):
+    """Has the folder so often; `inside` can be made only where nobody else is between its making and its removal."""
+    barrier.wait()
+    for _ in range(turns):
+        taken = False
+        while not taken:
+            with contextlib.suppress(UserError), locks.Ownership(folder, "test"):
+                inside.mkdir()
+                inside.rmdir()
+                taken = True
+
+
 def test_many_take_turns(tmp_path):
     """Of many that take and release at once never two have the folder, though each removes the file it has locked."""
-    code = f"""
-import sys, time
-sys.path.insert(0, {str(ROOT)!r})
-from utils.locks import Ownership
-from utils.errors import UserError
-from pathlib import Path
-inside, taken, limit = Path({str(tmp_path / "inside")!r}), 0, time.monotonic() + 3
-while time.monotonic() < limit:
-    try:
-        with Ownership({str(tmp_path / "folder")!r}, "test"):
-            inside.mkdir()
-            inside.rmdir()
-            taken += 1
-    except UserError:
-        pass
-print(taken)
-"""
-    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    taken = [int(process.communicate(timeout=60)[0]) for process in started]
-    assert [process.returncode for process in started] == [0] * 4 and sum(taken) > 100
+    context = multiprocessing.get_context("fork")
+    arguments = (tmp_path / "folder", tmp_path / "inside", context.Barrier(4), 100)
+    started = [context.Process(target=take_turns, args=arguments) for _ in range(4)]
+    for process in started:
+        process.start()
+    assert [finish(process) for process in started] == [0] * 4
 
 
 def test_who_holds_it_is_read_from_a_damaged_file_too(tmp_path):

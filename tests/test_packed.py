@@ -1,12 +1,11 @@
 """The packed cache: many may want it at once, kills leave nothing, data sets do not meet, damage is noticed."""
 
 import os
-import time
 
 import numpy as np
 import pytest
 from make_tiny import write_tiny_dataset
-from processes import finish, fork
+from processes import finish, fork, until
 from test_pretrain_program import pretrain
 
 from feeder.clips import load_clips
@@ -40,20 +39,16 @@ def test_a_kill_while_packing(folder, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
     process = fork("packer", f"{cache} 1 slow {folder}", tmp_path / "log")
-    limit = time.monotonic() + 60
-    while not (cache / "packing").exists():
-        assert process.is_alive() and time.monotonic() < limit, (tmp_path / "log").read_text()
-        time.sleep(0.01)
+    until((cache / "packing").exists, tmp_path / "log", process=process)
     (cache / "packing").unlink()
     other = cache / f".train-0123456789abcdef.npy.{process.pid}.00000000.tmp"
     other.write_bytes(b"half")
     waiting = fork("packer", f"{cache} 1 once {folder}", tmp_path / "waiting")
-    while "waiting for it" not in ((tmp_path / "waiting").read_text() if (tmp_path / "waiting").exists() else ""):
-        assert waiting.is_alive() and time.monotonic() < limit
-        time.sleep(0.01)
+    said = tmp_path / "waiting"
+    until(lambda: said.exists() and "waiting for it" in said.read_text(), said, process=waiting)
     process.kill()
     assert finish(process) == -9 and finish(waiting) == 0
-    assert (tmp_path / "waiting").read_text().endswith("packed 1\nsame\n")
+    assert said.read_text().endswith("packed 1\nsame\n")
     assert [name for name in caches(cache) if not name.startswith("train-")] == [other.name]
 
 

@@ -8,12 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import checksum_of
+from processes import until
 from programs import call
 
 from data_gen import prepare_ntu, prepare_pku, protocols
@@ -43,10 +43,11 @@ def load(name: str):
     return np.stack(people).transpose(3, 1, 2, 0)
 
 
-def slow_load(name: str):
-    """A loader that takes its time and says in which process it runs, for the tests of interruptions."""
-    Path(os.environ["PIDS"], str(os.getpid())).touch()
-    time.sleep(0.5)  # a preparation must not end before a busy machine gets to interrupt it
+def held_load(name: str):
+    """A loader that says in which process it runs and waits until it may go on, for the tests of interruptions."""
+    folder = Path(os.environ["PIDS"])
+    (folder / str(os.getpid())).touch()
+    until((folder / "go on").exists)
     return load("clip001")
 
 
@@ -214,11 +215,11 @@ def test_a_worker_that_is_ended_from_outside_is_a_sentence(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def start_slow(tmp_path) -> subprocess.Popen:
-    """Starts a slow preparation of tmp_path/d in a process of its own, and waits until workers are at work."""
+def start_held(tmp_path) -> subprocess.Popen:
+    """Starts a preparation of tmp_path/d in a process of its own; two workers are at work, and wait."""
     # a shell's background jobs, tests among them, are started with SIGINT ignored
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{listen}; import test_prepare as t; t.build(t.sys.argv[1], t.slow_load, workers=2)"
+    code = f"{listen}; import test_prepare as t; t.build(t.sys.argv[1], t.held_load, workers=2)"
     (tmp_path / "pids").mkdir(exist_ok=True)
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     process = subprocess.Popen(
@@ -227,17 +228,15 @@ def start_slow(tmp_path) -> subprocess.Popen:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 30
-    while len(os.listdir(tmp_path / "pids")) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    assert process.poll() is None
+    until(lambda: len(os.listdir(tmp_path / "pids")) == 2, process=process)
     return process
 
 
 def test_interrupted_by_ctrl_c_leaves_nothing(tmp_path):
-    process = start_slow(tmp_path)
+    process = start_held(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
-    assert process.wait(20) != 0
+    (tmp_path / "pids" / "go on").touch()
+    assert process.wait(60) != 0
     assert os.listdir(tmp_path) == ["pids"]
 
 
@@ -251,15 +250,12 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_killed_leaves_no_folder_and_no_worker_and_a_rerun_starts_clean(tmp_path):
-    process = start_slow(tmp_path)
+    process = start_held(tmp_path)
     process.kill()
-    process.wait(20)
+    process.wait(60)
     assert not (tmp_path / "d" / "xsub").exists() and (tmp_path / ".d.building.tmp").exists()
     workers = [int(name) for name in os.listdir(tmp_path / "pids")]
-    deadline = time.monotonic() + 10
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(workers) == 2 and not any(map(alive, workers))
+    until(lambda: not any(map(alive, workers)), "workers live on without the process that they work for")
     (tmp_path / "d").mkdir(exist_ok=True)
     (tmp_path / "d" / ".xsub.old.1.tmp").mkdir()
     build(tmp_path / "d", workers=1)

@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from make_tiny import write_tiny_dataset
+from processes import finish, fork, wait_for_lines
 from programs import call, refused
 
 import pretrain_moco_mask
@@ -287,21 +286,12 @@ def test_a_folder_that_cannot_be_made(data, tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_signals_save_and_tell(data, tmp_path, name):
     command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/run {SMALL} {QUEUE} --epochs 100000"
-    process = subprocess.Popen(
-        [sys.executable, "pretrain_moco_mask.py", *command.split()],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists() and metrics.read_text().count("\n") >= 2:
-            break
-        time.sleep(0.1)
+    process = fork("pretrain_moco_mask", command, tmp_path / "log")
+    wait_for_lines(tmp_path / "run" / "metrics.jsonl", 2, process=process)
     os.kill(process.pid, getattr(signal, name))
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert f"stopped by {name}" in out.decode() and "--resume auto" in out.decode()
+    assert finish(process) == 75
+    out = (tmp_path / "log").read_text()
+    assert f"stopped by {name}" in out and "--resume auto" in out
     assert files.load(tmp_path / "run" / files.LAST)["step"] > 0
 
 

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import time
 
 import numpy as np
 import pytest
 from make_tiny import write_tiny_dataset
-from processes import finish, fork
+from processes import finish, fork, until
 from programs import call, refused
 from test_pretrain_program import QUEUE, SMALL, lines
 
@@ -133,6 +132,10 @@ def test_fusing_scores_of_other_test_data(root, tmp_path):
     assert read_scores(tmp_path / "a").data["val"]["clips"] == 12
 
 
+def time_of(path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def timeless(run):
     return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines(run)]
 
@@ -144,16 +147,13 @@ def test_lines_of_a_killed_run_are_those_of_an_unkilled_one(trained, tmp_path):
         "-p 2", ""
     )
     data += " --save-every-minutes 0"
-    process, log = None, tmp_path / "log"
+    process, log, last = None, tmp_path / "log", tmp_path / "killed" / files.LAST
     began_at = []
     for kill in range(2):
         process = fork("pretrain_moco_mask", f"{data} --checkpoint-path {tmp_path}/killed --resume auto", log)
-        last, limit = tmp_path / "killed" / files.LAST, time.monotonic() + 60
-        began = last.stat().st_mtime_ns if last.exists() else 0
-        while not last.exists() or last.stat().st_mtime_ns == began:
-            assert process.is_alive() and time.monotonic() < limit, log.read_text()
-            time.sleep(0.005)
-        time.sleep(0.03 * kill)
+        for _ in range(kill + 1):  # saves
+            before = time_of(last)
+            until(lambda before=before: time_of(last) != before, log, process=process)
         process.kill()
         assert finish(process) == -9
         began_at.append(files.load_latest(tmp_path / "killed")[0]["step"])

@@ -6,10 +6,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import until
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(p.name for p in ROOT.glob("script_*.sh") if p.name != "script_environment.sh")  # that one is sourced
@@ -45,9 +45,7 @@ def stopped_when_started(command, environment, record, number=signal.SIGUSR1) ->
         ["bash", *command], cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.PIPE
     )
     try:
-        until = time.monotonic() + 20
-        while "started" not in record.read_text() and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: "started" in record.read_text(), process=child)
         os.killpg(child.pid, number)
         status = child.wait(timeout=20)
     finally:

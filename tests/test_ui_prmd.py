@@ -1,9 +1,9 @@
 """UI-PRMD in the box: the packed clips are the pickle's, the data sets make themselves, whole, once, and safely."""
 
+import contextlib
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import until
 
 import action_retrieval
 from data_gen import ui_prmd
@@ -205,13 +206,24 @@ def test_two_processes_at_once_make_it_once(tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def written(folder, since: int) -> int:
+    """Bytes on the disk of all files below a folder that were written to after `since`."""
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            about = path.stat()
+            found += (about.st_mtime_ns > since) * about.st_blocks * 512
+    return found
+
+
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
     command = [sys.executable, "-m", "data_gen.ui_prmd", "ui_prmd", "--data-root", str(tmp_path), "--workers", "1"]
-    for seconds in (0.6, 1.0, 1.4, 1.8):
+    for part in (1, 40_000_000, 120_000_000, 200_000_000):  # bytes of 215 million
+        began = time.time_ns()
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
+        until(lambda part=part, began=began: written(tmp_path, began) >= part, process=process)
+        process.kill()
         process.wait()
         for sub in (tmp_path / "ui_prmd").glob("x*"):
             assert len(open_split(sub, "train", 25, 1, 10)) == len(open_split(sub, "val", 25, 1, 10)) == 1000
