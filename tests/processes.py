@@ -5,14 +5,14 @@ import importlib
 import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from engine import signals
 from utils.errors import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,37 +29,6 @@ class Ended:
     status: int
     out: str
     err: str
-
-
-class Processes:
-    """`size` processes of `python program arguments`, which torchrun's variables tell of each other."""
-
-    def __init__(self, size: int, program: str, arguments: str, **environment):
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
-        shared |= {"LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-        self.started = [
-            subprocess.Popen(
-                [sys.executable, program, *arguments.split()],
-                cwd=ROOT,
-                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-
-    def wait(self, seconds: float = 120) -> list[Ended]:
-        """What each process gave; those that do not end in time are killed, and the test fails."""
-        ended, limit = [], time.monotonic() + seconds
-        try:
-            for process in self.started:
-                out, err = process.communicate(timeout=max(limit - time.monotonic(), 0.1))
-                ended.append(Ended(process.returncode, out, err))
-        finally:
-            for process in self.started:
-                process.kill()
-        return ended
 
 
 def until(holds, what="", seconds: float = 60, process=None):
@@ -80,11 +49,13 @@ def wait_for_lines(path: Path, lines: int, seconds: float = 60, process=None) ->
     until(lambda: path.exists() and path.read_text().count("\n") >= lines, what, seconds, process)
 
 
-def _forked(program: str, arguments: str, log: str, file_limit: int | None) -> None:
+def _forked(program: str, arguments: str, logs: tuple[str, str], file_limit: int | None, variables: dict) -> None:
     torch.set_num_threads(1)
-    with open(log, "a") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
+    os.environ.update(variables)
+    signals._PARENT = os.getppid()  # the server's, not that of who started the server
+    for number, log in enumerate(logs, 1):
+        with open(log, "a") as out:
+            os.dup2(out.fileno(), number)
     if file_limit is not None:
         import resource
 
@@ -92,12 +63,14 @@ def _forked(program: str, arguments: str, log: str, file_limit: int | None) -> N
     run(importlib.import_module(program).main, arguments.split())
 
 
-def fork(program: str, arguments: str, log, file_limit: int | None = None) -> multiprocessing.Process:
-    """Starts `program` (a module's name) in a process of its own, its output into a file; file_limit: bytes that a file may
-    have. It is killed as any process is."""
+def fork(program: str, arguments: str, log, errors=None, file_limit=None, variables=None) -> multiprocessing.Process:
+    """Starts `program` (a module's name) in a process of its own, what it says into files (`log` alone: all into one);
+    file_limit: bytes that a file may have; variables: of its environment. It is killed as any process is."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pretrain_moco_mask", "action_classification", "torch.utils.tensorboard"])
-    process = context.Process(target=_forked, args=(program, arguments, str(log), file_limit), daemon=True)
+    logs = str(log), str(errors or log)
+    arguments = program, arguments, logs, file_limit, variables or {}
+    process = context.Process(target=_forked, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -109,3 +82,32 @@ def finish(process: multiprocessing.Process, seconds: float = 60) -> int:
         process.kill()
         raise AssertionError(f"still running after {seconds} s")
     return process.exitcode
+
+
+def launched_as(size: int) -> list[dict[str, str]]:
+    """What torchrun's variables say to each of `size` processes."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    shared |= {"LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+class Processes:
+    """`size` processes of a program (a module's name), which torchrun's variables tell of each other."""
+
+    def __init__(self, size: int, program: str, arguments: str):
+        self._folder = tempfile.TemporaryDirectory()
+        self._logs = [(Path(self._folder.name, f"{i}.out"), Path(self._folder.name, f"{i}.err")) for i in range(size)]
+        self.started = [
+            fork(program, arguments, *logs, variables=variables)
+            for logs, variables in zip(self._logs, launched_as(size), strict=True)
+        ]
+
+    def wait(self, seconds: float = 120) -> list[Ended]:
+        """What each process gave; those that do not end in time are killed, and the test fails."""
+        limit = time.monotonic() + seconds
+        try:
+            statuses = [finish(process, max(limit - time.monotonic(), 0.1)) for process in self.started]
+        finally:
+            for process in self.started:
+                process.kill()
+        return [Ended(s, *(log.read_text() for log in logs)) for s, logs in zip(statuses, self._logs, strict=True)]

@@ -264,8 +264,8 @@ def test_flags_are_words_again():
 # -- programs -------------------------------------------------------------------------------------------------------
 
 RUN = (
-    "--recipe paper "
-    "--decoder-hidden-size 8 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu --optimizer adamw --lr 0.001 "
+    "--recipe paper --decoder-hidden-size 8 --pictures 0 "
+    "--batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu --optimizer adamw --lr 0.001 "
     "--precision fp32"
 )
 
@@ -369,7 +369,7 @@ def test_two_processes_are_one(data, tmp_path, name):
     more = f"{words(name)} --max-steps 6 --precision fp64 --optimizer sgd --lr 0.02"
     assert pretrain(data, tmp_path / "one", more).status == 0
     command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/two {RUN} --epochs 2 --warmup-epochs 1 --cos"
-    for ended in Processes(2, "pretrain_moco_mask.py", f"{command} {more}").wait():
+    for ended in Processes(2, "pretrain_moco_mask", f"{command} {more}").wait():
         assert ended.status == 0, ended.err
     one, two = (files.load(tmp_path / run / files.LAST)["state_dict"] for run in ("one", "two"))
     for key, value in one.items():

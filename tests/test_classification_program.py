@@ -25,7 +25,8 @@ README = (
     "--finetune-skeleton-representation graph-based"
 )
 PRETRAIN = (
-    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --threads 1 --max-steps 2"
+    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 8 --threads 1 "
+    "--max-steps 2"
 )
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from processes import ROOT, Processes, wait_for_lines
+from processes import ROOT, Processes, launched_as, wait_for_lines
 from programs import call, refused
 from test_pretrain_program import QUEUE, SMALL, lines, same, weights
 
@@ -20,7 +20,7 @@ from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError
 
-PROGRAM = "pretrain_moco_mask.py"
+PROGRAM = "pretrain_moco_mask"
 
 
 def command(data, run, more=""):
@@ -67,9 +67,11 @@ def test_closed_group_leaves_no_thread(data, tmp_path):
     """A thread of the group that still has a tensor to drop when the interpreter goes down aborts the process."""
     program = tmp_path / "program.py"
     program.write_text(LAST_WORDS.format(root=str(ROOT)))
-    for ended in Processes(2, str(program), command(data, tmp_path / "run", "--max-steps 2")).wait():
-        assert ended.status == 0, ended.err
-        assert ended.out.splitlines()[-1] == "threads:"
+    words = [sys.executable, str(program), *command(data, tmp_path / "run", "--max-steps 2").split()]
+    both = [subprocess.Popen(words, env={**os.environ, **v}, stdout=-1, text=True) for v in launched_as(2)]
+    for process in both:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0 and out.splitlines()[-1] == "threads:"
 
 
 def test_two_processes_are_one(data, tmp_path):
@@ -262,9 +264,7 @@ def test_linear_evaluation_of_two_processes_is_that_of_one(data, tmp_path):
     more += " --precision fp32"
     ran = call(action_classification.main, f"{more} --threads 1 --checkpoint-path {tmp_path}/one")
     assert ran.status == 0, ran.err
-    for ended in Processes(
-        2, "action_classification.py", f"{more} --threads 1 --checkpoint-path {tmp_path}/two"
-    ).wait():
+    for ended in Processes(2, "action_classification", f"{more} --threads 1 --checkpoint-path {tmp_path}/two").wait():
         assert ended.status == 0, ended.err
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     assert one == two
@@ -287,7 +287,7 @@ def test_torchrun(data, tmp_path):
     def torchrun(more, run="run"):
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         return subprocess.Popen(
-            [*launch, PROGRAM, *command(data, tmp_path / run, more).split()],
+            [*launch, f"{PROGRAM}.py", *command(data, tmp_path / run, more).split()],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from make_checkpoint import write_classifier, write_pretrained
 from make_tiny import write_tiny_dataset
+from processes import finish, fork
 from programs import call, refused
 
 import action_classification
@@ -137,26 +138,26 @@ def test_one_bad_line_of_metrics_costs_only_itself(tmp_path):
 # -- a full disk ----------------------------------------------------------------------------------------------------------
 
 
-def limited(module: str, words: str, most: int):
-    """A program that may write no file of more than `most` bytes: how a full disk looks to what writes it."""
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); "
-    code = f"{limit}import sys; from utils.errors import run; import {module}; run({module}.main, sys.argv[1:])"
-    ran = subprocess.run([sys.executable, "-c", code, *words.split()], cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stderr
-    return ran.stderr
+def limited(module: str, words: str, most: int, log) -> str:
+    """A program that may write no file of more than `most` bytes: how a full disk looks to what writes it; what it says."""
+    assert finish(fork(module, words, log, file_limit=most)) == 2
+    said = log.read_text()
+    assert "Traceback" not in said
+    return said
 
 
-def test_a_full_disk_is_a_sentence(tmp_path):
-    checkpoint = write_pretrained(tmp_path / "c.pth")
+def test_a_full_disk_is_a_sentence(tmp_path, tmp_path_factory):
+    checkpoint, logs = write_pretrained(tmp_path / "c.pth"), tmp_path_factory.mktemp("logs")
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", np.random.default_rng(0).normal(0, 0.3, (3000, 25, 3)))
     err = limited(
         "tools.extract_features",
         f"--pretrained {checkpoint} --input {tmp_path}/in --frames --output {tmp_path}/out",
         20_000,
+        logs / "a",
     )
     assert "a.npy: the file would exceed" in err
-    err = limited("tools.export", f"{checkpoint} --output {tmp_path}/e.pt2", 4096)
+    err = limited("tools.export", f"{checkpoint} --output {tmp_path}/e.pt2", 4096, logs / "b")
     assert "the file would exceed" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.pth", "in"]
 

@@ -1,13 +1,11 @@
 """utils.fusion and the program tools/ensemble.py."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bombs import npy_header, write_bomb
+from programs import call, refused
 
 from tools import ensemble
 from utils.errors import UserError
@@ -20,8 +18,6 @@ from utils.fusion import (
     weight_grid,
     write_scores,
 )
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_run(folder, stream, noise=3.0, seed=0, clips=80, classes=6, **change):
@@ -251,10 +247,6 @@ def test_mistakes_are_sentences(runs, tmp_path):
 
 
 def test_the_command_runs_and_ends_with_status_2_for_a_mistake(runs):
-    def call(*argv):
-        return subprocess.run([sys.executable, "-m", "tools.ensemble", *argv], cwd=ROOT, capture_output=True, text=True)
-
-    good = call(*map(str, runs))
-    assert good.returncode == 0 and "weights 0.6 0.6 0.4" in good.stdout, good.stderr
-    bad = call(str(runs[0]), "missing")
-    assert bad.returncode == 2 and bad.stderr.startswith("error: missing") and "Traceback" not in bad.stderr
+    good = call(ensemble.main, " ".join(map(str, runs)))
+    assert good.status == 0 and "weights 0.6 0.6 0.4" in good.out, good.err
+    refused(call(ensemble.main, f"{runs[0]} missing"), "missing")

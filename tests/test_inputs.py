@@ -12,7 +12,10 @@ from feeder.clips import load_clips
 from utils.arrays import open_split
 from utils.errors import UserError
 
-SMALL = "--hidden-size 16 --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --topk 8 --epochs 1 --max-steps 1 --threads 1"
+SMALL = (
+    "--hidden-size 16 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 8 --topk 8 --epochs 1 --max-steps 1 "
+    "--threads 1"
+)
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ def pretrain(data, run, flags=""):
     return call(
         pretrain_moco_mask.main,
         f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} --hidden-size 16 --num-layers 1 "
-        f"--decoder-hidden-size 8 --batch-size 8 --contrast-k 16 --threads 1 --workers 0 --epochs 4 --precision fp32 {flags}",
+        f"--decoder-hidden-size 8 --pictures 0 --batch-size 8 --contrast-k 16 --threads 1 --workers 0 --epochs 4 "
+        f"--precision fp32 {flags}",
     )
 
 

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import multiprocessing
-import signal
 import socket
 import subprocess
 import sys
@@ -84,13 +83,13 @@ def test_two_evaluations_in_one_folder(data, tmp_path):
 @pytest.mark.slow
 def test_the_main_process_of_several_owns_the_folder(data, tmp_path):
     run = tmp_path / "run"
-    first = Processes(2, "pretrain_moco_mask.py", pretraining(data, run))
+    first = Processes(2, "pretrain_moco_mask", pretraining(data, run))
     wait_for_lines(run / "metrics.jsonl", 1)
-    second = Processes(2, "pretrain_moco_mask.py", pretraining(data, run)).wait()
+    second = Processes(2, "pretrain_moco_mask", pretraining(data, run)).wait()
     assert [ended.status for ended in second] == [2, 2], second
     assert f"process {first.started[0].pid} on" in second[0].err
     assert "ended because of rank 0" in second[1].err
-    first.started[0].send_signal(signal.SIGTERM)
+    first.started[0].terminate()
     assert [ended.status for ended in first.wait()] == [75, 75]
 
 

@@ -19,7 +19,10 @@ from utils import checkpoint as files
 from utils.errors import UserError
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
-RUN = "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu"
+RUN = (
+    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 "
+    "--device cpu"
+)
 
 
 TINY_DATASET = dict(train=12, val=8, frames=90)

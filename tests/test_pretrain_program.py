@@ -18,7 +18,10 @@ from models.pcm3 import PCM3Config
 from utils import checkpoint as files
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = "--recipe paper --hidden-size 16 --num-layers 2 --decoder-hidden-size 8 --threads 1 -p 2 --device cpu --precision fp32"
+SMALL = (
+    "--recipe paper --hidden-size 16 --num-layers 2 --decoder-hidden-size 8 --pictures 0 --threads 1 -p 2 "
+    "--device cpu --precision fp32"
+)
 QUEUE = "--batch-size 4 --contrast-k 12 --topk 12"
 
 README = (

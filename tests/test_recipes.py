@@ -84,7 +84,8 @@ def test_what_does_not_go_together_is_said_whenever_it_is_known(tmp_path):
 
 def test_a_run_by_the_small_recipe(tmp_path):
     write_tiny_dataset(tmp_path, train=12, frames=70)
-    words = f"--data-root {tmp_path} --pre-dataset tiny --hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --max-steps 2"
+    words = f"--data-root {tmp_path} --pre-dataset tiny --hidden-size 16 --num-layers 1 --decoder-hidden-size 8 "
+    words += "--pictures 0 --max-steps 2"
     ran = call(pretrain_moco_mask.main, f"{words} --checkpoint-path {tmp_path}/run --threads 1")
     assert ran.status == 0 and "recipe small (12 training clips, fewer than 20000)" in ran.out, ran.err
     content = files.load(tmp_path / "run" / files.LAST)

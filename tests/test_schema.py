@@ -54,7 +54,9 @@ def test_old_runs_are_gone_on_with(tmp_path, name, more):
     write_tiny_dataset(tmp_path / "data", train=17, frames=120, persons=1, joints=20, layout="kinect_v1_20")
     if name == "transformer":
         more += " --width 16 --depth 1 --heads 2 --mlp-ratio 1"
-    small = f"--decoder-hidden-size 4 --contrast-dim 8 --no-mlp --threads 1 -p 2 --device cpu {QUEUE} {more}"
+    small = (
+        f"--decoder-hidden-size 4 --pictures 0 --contrast-dim 8 --no-mlp --threads 1 -p 2 --device cpu {QUEUE} {more}"
+    )
     resumed = f"--resume {unpacked(name + '.pth.tar', tmp_path)} --max-steps 5 --epochs 3 --pictures 0"
     command = f"--data-root {tmp_path}/data --pre-dataset tiny --checkpoint-path {tmp_path}/run {small} {resumed}"
     ran = call(pretrain_moco_mask.main, command)

@@ -1,6 +1,7 @@
 """The architecture: imports go one way, help is instant, every flag is read, no path or call that ties it to one machine."""
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -33,17 +34,28 @@ TOOLS = {p.stem for p in (ROOT / "tools").glob("*.py") if p.stem != "__init__"}
 OURS = {*ALLOWED, *TOP, "tools"}
 
 
+@functools.cache
 def sources():
     return [p for p in ROOT.rglob("*.py") if not any(part.startswith(".") for part in p.relative_to(ROOT).parts)]
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+@functools.cache
+def parsed(path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def imports(path) -> list[str]:
+    found = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # `from engine import setup`
+            found += [
+                node.module,
+                *(f"{node.module}.{alias.name}" for alias in node.names),
+            ]  # `from engine import setup`
+    return found
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
@@ -194,7 +206,7 @@ def public_names(tree):
 
 def test_every_name_is_read_outside_of_tests():
     """What only a test uses, or nothing, goes: a name counts as read where it is loaded, or given as a string (getattr)."""
-    trees = [ast.parse(path.read_text()) for path in sources() if path.relative_to(ROOT).parts[0] != "tests"]
+    trees = [parsed(path) for path in sources() if path.relative_to(ROOT).parts[0] != "tests"]
     read = {*BY_OTHERS, *FOR_GOLDEN}
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):

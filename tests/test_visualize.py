@@ -36,7 +36,8 @@ from utils.plots import drawn_alike
 from utils.skeleton import LAYOUTS, get_layout
 
 SMALL = (
-    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 2 --threads 1"
+    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 8 --max-steps 2 "
+    "--threads 1"
 )
 
 
@@ -382,7 +383,7 @@ def test_tensorboard_gets_predictions_and_features(root):
 
 
 def test_a_picture_that_fails_does_not_lose_the_training(root, tmp_path, monkeypatch):
-    words = f"--data-root {root} --pre-dataset tiny --recipe paper {SMALL} --checkpoint-path"
+    words = f"--data-root {root} --pre-dataset tiny --recipe paper {SMALL} --pictures 1 --checkpoint-path"
     monkeypatch.setattr(pictures, "strip_figure", lambda *_: 1 / 0)
     ran = call(pretrain_moco_mask.main, f"{words} {tmp_path}/run")
     assert ran.status == 0 and "note: the pictures" in ran.out and "ZeroDivisionError" in ran.out
