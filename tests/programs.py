@@ -5,7 +5,9 @@ import io
 import shlex
 from dataclasses import dataclass
 
-from utils.errors import run
+import pytest
+
+from utils.errors import UserError, run
 
 
 @dataclass
@@ -26,8 +28,18 @@ def call(main, command: str) -> Ran:
     raise AssertionError("a program always exits")
 
 
+@contextlib.contextmanager
+def refuses(*parts: str):
+    """Asserts that the block ends with a UserError whose sentence has these parts: what was given, what was expected, what
+    to type. Not its wording."""
+    with pytest.raises(UserError) as caught:
+        yield
+    for part in parts:
+        assert part in str(caught.value), (part, str(caught.value))
+
+
 def refused(ran: Ran, *words: str) -> None:
-    """Asserts that a mistake was answered by one sentence with these words and status 2."""
+    """Asserts that a mistake was answered by status 2 and one sentence with these parts, see `refuses`."""
     assert ran.status == 2, (ran.status, ran.out, ran.err)
     lines = [line for line in ran.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, ran.err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from programs import call, refused
+from programs import call, refused, refuses
 
 from data_gen import from_arrays, from_ctrgcn, from_pyskl
 from data_gen.from_ctrgcn import guess_protocol, open_member, to_clip
@@ -114,7 +114,7 @@ def test_pyskl_classes_from_names(tmp_path):
     assert split.labels.tolist() == list(expected.values())
     with pytest.raises(UserError, match="the class names of ntu60 are fixed"):
         run(from_pyskl, tmp_path / "mine.pkl", "--name", "ntu60", "--data-root", tmp_path, *pattern, *QUICK)
-    with pytest.raises(UserError, match="describes another data set .*'classes'.*another --name"):
+    with refuses("'classes'", "another --name"):
         run(from_pyskl, tmp_path / "mine.pkl", "--name", "quality", "--data-root", tmp_path, *QUICK)
     assert label_from_name(["a1", "b2"], r"\d") == ({"a1": 0, "b2": 1}, ("1", "2"))
     with pytest.raises(UserError, match="finds nothing in the clip name 'b'"):
@@ -134,7 +134,7 @@ def test_pyskl_person_and_class_flags(tmp_path):
     stored = split.data[split.names.index(two["frame_dir"])]
     assert np.array_equal(stored[:, :13, :, 0], two["keypoint"][0].transpose(2, 0, 1))
     (tmp_path / "classes.txt").write_text("sit\n")
-    with pytest.raises(UserError, match="--classes names 1 classes, but the file has label 1"):
+    with refuses("--classes", "1 classes", "label 1"):
         run(from_pyskl, tmp_path / "mine.pkl", "--name", "other", "--data-root", tmp_path, *flags, *QUICK)
 
 
@@ -214,7 +214,7 @@ def test_protocols_from_split_names():
     assert find_protocols({"train": ["a"], "test": ["b"]}) == {"default": {"train": ["a"], "val": ["b"]}}
     folds = {"train1": ["a"], "test1": ["b"], "train2": ["c"], "test2": ["d"], "readme": ["e"]}
     assert list(find_protocols(folds)) == ["default1", "default2"]
-    with pytest.raises(UserError, match="has no protocol 'cross_view'; it has cross_subject, cross_setup"):
+    with refuses("'cross_view'", "cross_subject, cross_setup"):
         find_protocols(both, ["cross_view"])
 
 
@@ -492,7 +492,7 @@ def test_own_calls_with_mistakes(tmp_path):
     with pytest.raises(UserError, match="at most 1 persons"):
         run(from_arrays, *words, "--name", "mine", "--persons", 1)
     (tmp_path / "classes.txt").write_text("walk\nsit\n")
-    with pytest.raises(UserError, match="label 'fall' is not among the class names walk, sit"):
+    with refuses("'fall'", "walk, sit"):
         run(from_arrays, *words, "--name", "mine", "--classes", tmp_path / "classes.txt")
     (tmp_path / "classes.txt").write_text("walk\nwalk\n")
     with pytest.raises(UserError, match="'walk' appears twice"):
@@ -502,7 +502,7 @@ def test_own_calls_with_mistakes(tmp_path):
         run(from_arrays, *words, "--name", "mine")
     (tmp_path / "clips" / "wave").mkdir()
     np.save(tmp_path / "clips" / "wave" / "a.npy", np.zeros((9, 25, 3)))
-    with pytest.raises(UserError, match="its folders are the classes: python -m data_gen.from_poses"):
+    with refuses("python -m data_gen.from_poses"):
         run(from_arrays, *words, "--name", "mine")
     for flag, value in (
         ("--frames", "0"),

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from programs import refused
+from programs import refused, refuses
 from test_pretrain_program import pretrain
 
 from engine.graph import WARM_UP, CapturedPass, Prefetcher, choose_capture
@@ -103,7 +103,7 @@ def test_the_pass_asks_the_host_for_nothing(more, monkeypatch):
 
 def test_refused_without_a_cuda_device(data, tmp_path):
     ended = pretrain(data, tmp_path / "run", "--cuda-graph")
-    refused(ended, "--cuda-graph needs a CUDA device and one process, here are --device cpu")
+    refused(ended, "--cuda-graph", "CUDA device", "--device cpu")
 
 
 @pytest.mark.parametrize("compute_by", (plain, captured))
@@ -179,7 +179,7 @@ def test_a_capture_that_fails(asked):
         one(first)
     compute.captures, compute.calls, compute._capture = True, WARM_UP, fail  # as on a card after warming up
     if asked == "on":
-        with pytest.raises(UserError, match=r"cannot be captured \(operation not permitted\); give --no-cuda-graph"):
+        with refuses("operation not permitted", "--no-cuda-graph"):
             compute(second)
         return
     for batch in (second, third):

@@ -3,6 +3,7 @@
 import numpy as np
 import pose_files as pf
 import pytest
+from programs import refuses
 
 from data_gen.poses.door import Wishes, survey
 from data_gen.poses.record import Bad
@@ -341,7 +342,7 @@ def test_what_does_not_tell_is_asked_for(tmp_path):
         survey(tmp_path / "odd")
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
-    with pytest.raises(UserError, match="1 videos are there: python -m data_gen.from_video"):
+    with refuses("1 videos", "python -m data_gen.from_video"):
         survey(tmp_path / "videos")
     with pytest.raises(UserError, match="there is no such file or folder"):
         survey(tmp_path / "nowhere")

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from make_checkpoint import write_pretrained
-from programs import call, refused
+from programs import call, refused, refuses
 
 import action_classification
 import action_retrieval
@@ -16,7 +16,6 @@ from engine.setup import choose_precision
 from models.backbones import BACKBONES
 from models.recurrent import ForwardGRU, wavefront_works
 from utils import checkpoint as files
-from utils.errors import UserError
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 RUN = (
@@ -78,9 +77,7 @@ def test_a_name_is_what_it_says(monkeypatch, name):
 
 def test_a_card_without_bf16(monkeypatch):
     card(monkeypatch, 7, 5)
-    with pytest.raises(
-        UserError, match="--precision bf16: Card 1 has no bfloat16 units; give --precision fp32, or auto"
-    ):
+    with refuses("--precision bf16", "Card 1", "--precision fp32", "auto"):
         choose_precision("bf16", CARD, "gru")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import checksum_of
 from processes import until
-from programs import call
+from programs import call, refuses
 
 from data_gen import prepare_ntu, prepare_pku, protocols
 from data_gen.build import Stored, build_dataset, building_folder
@@ -192,7 +192,7 @@ def test_loaders_that_give_wrong_arrays_are_refused(tmp_path, clip, message):
 def test_too_little_space_is_said_before_anything_is_read(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10**6})
     monkeypatch.setattr("data_gen.build.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="0.0 GB are needed for 140 clips, 0.0 GB are free"):
+    with refuses("0.0 GB", "140 clips", "free"):
         build(tmp_path / "d")
 
 
