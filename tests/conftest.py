@@ -36,3 +36,8 @@ def data(request, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_tiny_dataset(root, **getattr(request.module, "TINY_DATASET", {"train": 17, "frames": 120}))
     return root
+
+
+@pytest.fixture
+def no_progress_bar(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")

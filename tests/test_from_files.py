@@ -20,12 +20,9 @@ from utils.arrays import SIDECAR, open_split
 from utils.errors import UserError
 from utils.skeleton import KINECT_V2, get_layout
 
+pytestmark = pytest.mark.usefixtures("no_progress_bar")
+
 QUICK = ("--workers", "1", "--frames", "40")
-
-
-@pytest.fixture(autouse=True)
-def no_progress_bar(monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 def run(program, *words):

@@ -22,14 +22,11 @@ from tools import extract_features
 from utils.arrays import SIDECAR, open_split
 from utils.skeleton import KINECT_V2, get_layout
 
+pytestmark = pytest.mark.usefixtures("no_progress_bar")
+
 CLIPS = pf.real_clips(classes=2, each=4, frames=24)
 NAME = next(iter(CLIPS))
 CLIP = CLIPS[NAME][1]  # (24, 25, 3)
-
-
-@pytest.fixture(autouse=True)
-def no_progress_bar(monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 def save(path, array):
