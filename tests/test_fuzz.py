@@ -29,7 +29,7 @@ from data_gen.untrimmed import write_untrimmed
 from models.encoder import Encoder, EncoderConfig
 from options.datasets import DescriptionError, from_description
 from tests import make_raw
-from utils import checkpoint, pku_text
+from utils import checkpoint
 from utils.arrays import SIDECAR, open_split, split_files
 from utils.errors import UserError
 from utils.features import Features, SplitFeatures, read_features, write_features
@@ -231,20 +231,6 @@ class ScoresFile(Reader):
         return same_arrays(result.scores, original.scores) and same_arrays(result.labels, original.labels)
 
 
-class PredictionText(Reader):
-    def prepare(self, folder):
-        path = folder / "0002-L.txt"
-        pku_text.write_video(path, [[3, 10, 40, 0.5], [17, 60, 99, 0.75], [1, 100, 180, 1.0]])
-        return path
-
-    def read(self, path):
-        return pku_text.read_video(path)
-
-    def right(self, result, original):
-        finite = np.isfinite(result).all() and result.shape[1:] == (4,)
-        return finite and (result[:, 0] >= 1).all() and (result[:, 2] >= result[:, 1]).all()
-
-
 class UntrimmedFile(Reader):
     def __init__(self, name: str):
         self.name = name
@@ -365,7 +351,6 @@ READERS = {
     "sidecar": (SplitFile(3), 300),
     "features": (FeaturesFile(), 400),
     "scores": (ScoresFile(), 400),
-    "prediction text": (PredictionText(), 500),
     "untrimmed frames": (UntrimmedFile("frames.npy"), 200),
     "untrimmed offsets": (UntrimmedFile("offsets.npy"), 300),
     "untrimmed labels": (UntrimmedFile("frame_label.npy"), 200),
