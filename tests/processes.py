@@ -63,7 +63,7 @@ def _forked(program: str, arguments: str, logs: tuple[str, str], file_limit: int
     run(importlib.import_module(program).main, arguments.split())
 
 
-def fork(program: str, arguments: str, log, errors=None, file_limit=None, variables=None) -> multiprocessing.Process:
+def fork(program: str, arguments: str, log, errors=None, *, file_limit=None, variables=None) -> multiprocessing.Process:
     """Starts `program` (a module's name) in a process of its own, what it says into files (`log` alone: all into one);
     file_limit: bytes that a file may have; variables: of its environment. It is killed as any process is."""
     context = multiprocessing.get_context("forkserver")

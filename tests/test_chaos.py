@@ -38,7 +38,7 @@ def start():
     """Starts pretraining in a process of its own."""
 
     def begin(arguments: str, log, file_limit=None):
-        return fork("pretrain_moco_mask", arguments, log, file_limit)
+        return fork("pretrain_moco_mask", arguments, log, file_limit=file_limit)
 
     return begin
 
