@@ -10,9 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from engine import signals
 from utils.errors import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +47,10 @@ def wait_for_lines(path: Path, lines: int, seconds: float = 60, process=None) ->
 
 
 def _forked(program: str, arguments: str, logs: tuple[str, str], file_limit: int | None, variables: dict) -> None:
+    import torch  # not above: workers of preparations import this module, and need none
+
+    from engine import signals
+
     torch.set_num_threads(1)
     os.environ.update(variables)
     signals._PARENT = os.getppid()  # the server's, not that of who started the server
