@@ -213,13 +213,16 @@ def test_mistakes_are_one_sentence(data, tmp_path):
 def test_freed_memory_stays_with_the_process():
     """In processes of their own, because it cannot be undone: pages of a freed array are there for the next one."""
     program = """
+import resource
 import numpy as np
 from utils.memory import keep_freed_memory
-from benchmarks.common import status_bytes
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 print(keep_freed_memory())
-before = status_bytes("VmRSS")
+before = resident()
 np.ones(64 * 2**20, dtype=np.uint8)
-print(status_bytes("VmRSS") - before > 48 * 2**20)
+print(resident() - before > 48 * 2**20)
 """
     clean = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES" and "MALLOC_" not in name}
     said = {}

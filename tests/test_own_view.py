@@ -115,7 +115,7 @@ def test_weights_of_the_papers_views(data, tmp_path, example):
     assert same(found["none"], found["one"]) and not same(found["none"], found["zero"])
     (row,) = lines(tmp_path / "zero")
     assert row["contrast_mixed"] > 0
-    trained = "encoder_q.encoder.gru.weight_hh_l1"
+    trained = "encoder_q.encoder.gru.weight_hh_l0"
     torch.testing.assert_close(found["zero"][trained], found["off"][trained], rtol=0, atol=1e-7)
 
 

@@ -19,7 +19,7 @@ from utils import checkpoint as files
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
-    "--recipe paper --hidden-size 16 --num-layers 2 --decoder-hidden-size 8 --pictures 0 --threads 1 -p 2 "
+    "--recipe paper --hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --threads 1 -p 2 "
     "--device cpu --precision fp32"
 )
 QUEUE = "--batch-size 4 --contrast-k 12 --topk 12"
@@ -226,10 +226,13 @@ def test_the_engine_of_recurrent_layers_is_asked_for_by_name(data, tmp_path, mon
     monkeypatch.setitem(sys.modules, "models.recurrent_wave", None)
     monkeypatch.delattr("models.recurrent_wave", raising=False)
     for name in ("own", "cudnn"):
-        assert pretrain(data, tmp_path / name, f"--recurrent {name} --max-steps 2 --precision fp64").status == 0
+        assert (
+            pretrain(data, tmp_path / name, f"--recurrent {name} --num-layers 2 --max-steps 2 --precision fp64").status
+            == 0
+        )
     own, cudnn = (lines(tmp_path / name)[-1] for name in ("own", "cudnn"))
     assert own["total"] == pytest.approx(cudnn["total"], rel=1e-9)
-    parts = "--recurrent streams --grad-accum 2 --precision bf16 --max-steps 1"
+    parts = "--recurrent streams --num-layers 2 --grad-accum 2 --precision bf16 --max-steps 1"
     assert pretrain(data, tmp_path / "parts", parts).status == 0
     refused(pretrain(data, tmp_path / "wave", "--recurrent wavefront --max-steps 1"), "--recurrent wavefront")
 
@@ -242,7 +245,7 @@ def test_precisions(data, tmp_path, precision):
 
 
 @pytest.mark.parametrize(
-    "flags", ["--domain-prompt after_norm", "--no-mlp", "--num-layers 1", "--use-bone-feeder --stream bone"]
+    "flags", ["--domain-prompt after_norm", "--no-mlp", "--num-layers 2", "--use-bone-feeder --stream bone"]
 )
 def test_variants_run(data, tmp_path, flags):
     assert pretrain(data, tmp_path / "run", flags + " --max-steps 2").status == 0

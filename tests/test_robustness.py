@@ -109,10 +109,10 @@ def test_hiding_comes_before_the_stream(data, stream, dtype):
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("stream", ["joint", "bone"])
 def test_the_ends_of_the_curves_are_the_clean_number(data, monkeypatch, frozen, stream):
-    monkeypatch.setattr("engine.robustness.FEATURE_BATCH", 8)
-    monkeypatch.setattr("engine.classify.FEATURE_BATCH", 8)
+    monkeypatch.setattr("engine.robustness.FEATURE_BATCH", 16)  # of 21 clips
+    monkeypatch.setattr("engine.classify.FEATURE_BATCH", 16)
     train, test = (views_of(data, split, stream) for split in ("train", "val"))
-    encoder = random_encoder(EncoderConfig(hidden_size=16, num_layers=2), 3)
+    encoder = random_encoder(EncoderConfig(hidden_size=16, num_layers=1), 3)
     outcome = train_classifier(encoder, train, test, 4, Recipe(frozen=frozen, epochs=3, batch_size=8), 1, quiet=True)
     for kind in ("spatial", "temporal"):
         curve = occlusion_curve(encoder, outcome.fc, test, kind, KINECT_V2.parts, 0)
