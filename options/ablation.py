@@ -6,7 +6,7 @@ import shlex
 
 from options import classification, common, pretraining
 from options.backbones import as_words, encoder_flags
-from options.common import natural, positive_int
+from options.common import add_flags, group
 
 GROUPS = ("views", "losses", "prompts", "mask_ratio")
 # Small, for the 1,000 training clips of UI-PRMD: 360 steps a run. Much shorter or slower runs stay below a random encoder.
@@ -16,6 +16,32 @@ PRETRAIN = (
 )
 LINEAR = "--batch-size 256 --epochs 60 --schedule 30 50 --cache-features"
 
+ROWS = """
+--rows FILE.json = ""
+    rows of your own instead of --groups, such as benchmarks/recipe_search.json: an object with pretrain_flags and
+    linear_flags, given to every run (unless the flags of these names are), and rows, a list of objects with group,
+    name and flags
+--seeds SEED:natural+ = 1 2 3
+    of pretraining and classifier; three or more, since rows often differ by less than seeds do
+--pretrain-flags FLAGS
+    given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more
+    epochs and a larger --hidden-size bring it nearer to the paper's, and cost time; if not given: $pretrain
+--linear-flags FLAGS
+    given to every linear evaluation, in the same way; without --cache-features it is the exact protocol; if not
+    given: $linear
+--output FOLDER = runs/ablation
+    a folder for each run, and table.md and table.json, which are up to date after every run
+--jobs N:positive_int = 1
+    runs at a time; on a card with room for several small encoders 4 to 16, on a processor its cores, with --threads
+    1
+--dry-run  print the command lines and stop
+"""
+PARTS = """
+--groups {$groups}+
+    which part is taken away or varied: contrasted views, losses, prompts, share of hidden body parts; all of them
+    if neither this nor --row is given; the full method is in each group and is run once
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
@@ -24,17 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
         "command line that --dry-run prints. The defaults are small, to compare rows on UI-PRMD; for a real table give "
         'the paper\'s run: --pretrain-flags "" --linear-flags "".',
         program="tools.ablation",
+        first="--dataset --protocol --data-root --groups --row --seeds --pretrain-flags --output --jobs --dry-run",
     )
-    common.add_data_group(p, "", "ui_prmd_quality", "to pretrain and to evaluate on", renders=True)
-    g = p.add_argument_group("ablation")
-    g.add_argument(
-        "--groups",
-        nargs="+",
-        choices=GROUPS,
-        default=None,
-        help="which part is taken away or varied: contrasted views, losses, prompts, share of hidden body parts; all of them if "
-        "neither this nor --row is given; the full method is in each group and is run once",
-    )
+    common.add_data_group(p, "--dataset NAME = ui_prmd_quality", "to pretrain and to evaluate on")
+    g = group(p, "ablation", PARTS, groups=",".join(GROUPS))
     g.add_argument(
         "--row",
         action="append",
@@ -43,55 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="a row of your own, in quotes, beside those of --groups, or beside the full method where that is not given: "
         "--row 'less masking=--mask-ratio 0.4 --mask-segments 4'; may be given several times",
     )
-    g.add_argument(
-        "--rows",
-        default="",
-        metavar="FILE.json",
-        help="rows of your own instead of --groups, such as benchmarks/recipe_search.json: an object with pretrain_flags and "
-        "linear_flags, given to every run (unless the flags of these names are), and rows, a list of objects with group, name "
-        "and flags",
-    )
-    g.add_argument(
-        "--seeds",
-        type=natural,
-        nargs="+",
-        default=[1, 2, 3],
-        metavar="SEED",
-        help="of pretraining and classifier; three or more, since rows often differ by less than seeds do",
-    )
-    g.add_argument(
-        "--pretrain-flags",
-        default=None,
-        metavar="FLAGS",
-        help="given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more "
-        "epochs and a larger --hidden-size bring it nearer to the paper's, and cost time; "
-        f"if not given: {PRETRAIN}",
-    )
-    g.add_argument(
-        "--linear-flags",
-        default=None,
-        metavar="FLAGS",
-        help="given to every linear evaluation, in the same way; without --cache-features it is the exact protocol; "
-        f"if not given: {LINEAR}",
-    )
-    g.add_argument(
-        "--output",
-        default="runs/ablation",
-        metavar="FOLDER",
-        help="a folder for each run, and table.md and table.json, which are up to date after every run",
-    )
-    g.add_argument(
-        "--jobs",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="runs at a time; on a card with room for several small encoders 4 to 16, on a processor its cores, with --threads 1",
-    )
-    g.add_argument("--dry-run", action="store_true", help="print the command lines and stop")
+    add_flags(g, ROWS, pretrain=PRETRAIN, linear=LINEAR)
     common.add_machine_group(p)
-    p.first = tuple(
-        "--dataset --protocol --data-root --groups --row --seeds --pretrain-flags --output --jobs --dry-run --device".split()
-    )
     return p
 
 

@@ -1,14 +1,26 @@
-"""Flags that several programs share, and the checks that need no data."""
+"""Flags that several programs share, the table in which flags are written, and the checks that need no data.
+
+A table of flags reads like the help that it becomes (`add_flags`), a row for each:
+
+    -b --batch-size N:int>=3 = 128  clips a step
+    --negatives {$NEGATIVES} = queue
+        what a clip is contrasted with: ...
+
+First the names; the value is found under the last one. Then a placeholder for each word that the flag takes, with what the
+word must be after a colon: a name of KINDS, or int or float with bounds. {a,b} is a choice. + or * after it: one or more,
+any number; ?: one or none; !: it must be given. Then the default, None without one. Then, after two spaces or on the next
+lines, the sentence. A row without placeholder is a switch; --[no-]mlp can be switched on and off. $NAME stands for a text
+that the caller gives, or for a tuple of utils.names.
+"""
 
 import argparse
+import re
 import sys
+from string import Template
 
+import utils.names as shared
 from options.datasets import PROTOCOLS
-from utils.names import POOLS, STREAMS
-
-REPRESENTATIONS = ("graph-based", "seq-based", "image-based")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
-
+from utils.names import POOLS
 
 PRETRAINED = "--pretrained"
 
@@ -17,14 +29,14 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, but not where there is nothing to show."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False or action.default == "":
+        if action.default is None or action.default is False or action.default in ("", []):
             return action.help
         return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one sentence, without the page of flags before it, and exits with status 2. Its help begins with the
-    flags that most people need (`first`, set after all are added); the others follow under their headings."""
+    flags that most people need (`first`); the others follow under their headings."""
 
     first: tuple[str, ...] = ()
 
@@ -60,38 +72,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (--help explains the flags)\n")
 
 
-def parser(description: str, epilog: str = "", program: str | None = None) -> argparse.ArgumentParser:
+def parser(description: str, epilog: str = "", program: str | None = None, first: str = "") -> Parser:
     """A parser in the style of all programs; flags may not be shortened, so that a new flag never breaks a script. program:
-    the name of one that is started as `python -m NAME`."""
+    the name of one that is started as `python -m NAME`; first: the ten flags or less that its help begins with."""
     prog = program and f"python -m {program}"
-    return Parser(prog=prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
+    p = Parser(prog=prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
+    p.first = tuple(first.split())
+    return p
 
 
 def _without_equals(word: str) -> list[str]:
     return word.split("=", 1) if word.startswith(f"{PRETRAINED}=") else [word]
 
 
-def add_pretrained(g, dest: str, what: str) -> None:
-    """--pretrained of a program that needs it; older commands have the path as a word by itself, which stays accepted."""
-    g.add_argument(dest, metavar=PRETRAINED, help=argparse.SUPPRESS)
-    g.add_argument(PRETRAINED, dest=dest, default=argparse.SUPPRESS, metavar="PATH", help=f"{what} (needed)")
-
-
-def add_output(g, what: str, default: str | None = None) -> None:
-    """--output, a run folder, which the original commands call --checkpoint-path."""
-    flags, dest = ("--output", "--checkpoint-path"), "checkpoint_path"
-    g.add_argument(*flags, dest=dest, type=place, default=default, metavar="FOLDER", help=what)
-
-
-def add_resume(g) -> None:
-    """--resume of the evaluations that train."""
-    g.add_argument(
-        "--resume",
-        choices=("auto",),
-        default=None,
-        help="auto: go on with what a stopped run left in the run folder (status 75 after Ctrl-C, SIGTERM or SIGUSR1), or begin "
-        "where there is nothing; seeds that are finished are not trained again",
-    )
+# -- what a word of the command line must be: argparse types ------------------------------------------------------------------
 
 
 def number(kind, low=None, high=None, above=None):
@@ -148,6 +142,148 @@ share = number(float, low=0.0, high=1.0)
 non_negative = number(float, low=0.0)
 positive = number(float, above=0.0)
 
+KINDS = {
+    "": str,
+    "place": place,
+    "pooling": pooling,
+    "pooling_or_all": pooling_or_all,
+    "positive_int": positive_int,
+    "natural": natural,
+    "share": share,
+    "non_negative": non_negative,
+    "positive": positive,
+}
+
+# -- tables of flags ----------------------------------------------------------------------------------------------------------
+
+
+def add_flags(g, table: str, kinds: dict | None = None, **words: str) -> None:
+    """Adds a table of flags (see the module's text) to a parser or a group of one. kinds: argparse types of the table beside
+    KINDS, by name; words: texts for $NAME in it."""
+    tuples = {name: ",".join(value) for name, value in vars(shared).items() if isinstance(value, tuple)}
+    for row in re.split(r"\n(?=\S)", Template(table).substitute(tuples | words).strip()):
+        head, _, help = re.sub(r" *\n *", "  ", row).partition("  ")
+        _add_flag(g, head, " ".join(help.split()).replace("%", "%%"), KINDS | (kinds or {}))
+
+
+def _add_flag(g, head: str, help: str, kinds: dict) -> None:
+    """One row: its head, and the sentence."""
+    head, _, default = head.partition(" = ")
+    flags = [word for word in head.split() if word.startswith("-")] or head.split()[:1]
+    places = [word for word in head.split() if word not in flags]
+    given = {"help": help}
+    if flags[0].startswith("-"):
+        given["dest"] = flags[-1].replace("[no-]", "").strip("-").replace("-", "_")
+    if not places and "[no-]" not in head:
+        given["action"] = "store_true"
+    elif not places:
+        flags = [flag.replace("[no-]", "") for flag in flags]
+        given["action"], given["default"] = argparse.BooleanOptionalAction, {"on": True, "off": False}.get(default)
+    else:
+        given |= _values(places, default, kinds)
+    g.add_argument(*flags, **given)
+
+
+def _values(places: list[str], default: str, kinds: dict) -> dict:
+    """What argparse takes for the words that a flag needs, and their default."""
+    end = places[-1][-1] if places[-1][-1] in "+*?!" else ""
+    shown, kind = zip(*(place.rstrip("+*?!").partition(":")[::2] for place in places), strict=True)
+    kind = kinds.get(kind[0]) or _bounded(kind[0])
+    several = end in ("+", "*") or len(places) > 1
+    given = {"type": kind, "metavar": shown if len(shown) > 1 else shown[0]}
+    if shown[0].startswith("{"):
+        given = {"choices": tuple(shown[0].strip("{}").split(","))}
+    if end == "!":
+        given["required"] = True
+    elif end or len(places) > 1:
+        given["nargs"] = end or len(places)
+    if default:
+        parts = [kind(part) for part in default.split() if part != '""']
+        given["default"] = parts if several else parts[0] if parts else ""
+    return given
+
+
+def _bounded(text: str):
+    """The argparse type of int>=3, float>0<=1 and the like."""
+    kind = {"int": int, "float": float}[re.match("[a-z]+", text)[0]]
+    bounds = {sign: float(n) if "." in n else int(n) for sign, n in re.findall(r"(>=|<=|>)([^<>]+)", text)}
+    return number(kind, bounds.get(">="), bounds.get("<="), bounds.get(">"))
+
+
+# -- groups that several programs share -----------------------------------------------------------------------------------------
+
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
+
+DATA = """
+--data-root FOLDER = data  folder that holds the data sets' folders
+$dataset
+    data set $what. One of ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the
+    program, made on first use), or the name of any folder under --data-root that holds a dataset.json
+--protocol NAME$protocol
+--cache-dir FOLDER  where packed clips are cached; default: beside the arrays
+--clips {auto,device,memory,mapped} = auto
+    where the packed clips live: on the device, in memory, or memory-mapped from the cache; auto takes the first
+    that fits in half of what is free
+-j --workers N:int>=0<=256 = 1  $workers
+"""
+WORKERS = (
+    "threads that render coming batches; 1 is usually enough (the log shows the data time of a step); 0 renders in the "
+    "training loop; not used when the clips are on the device; never changes a result"
+)
+NO_WORKERS = "accepted as in older commands; evaluations render their batches where they use them"
+
+REPRESENTATION = """
+$flag {graph-based,seq-based,image-based} = graph-based
+    accepted as in the original commands; as there, all three feed the same flattened coordinates of each frame
+"""
+ENCODER = """
+--pretrained PATH = ""  checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q$without
+--stream {$STREAMS}  $stream
+"""
+OTHER_DATA = """
+--evaluate-on-other-data
+    go on where the encoder's own data set holds other clips now than it was pretrained on, which is refused
+    otherwise; the result says so
+"""
+RESUME = """
+--resume {auto}
+    auto: go on with what a stopped run left in the run folder (status 75 after Ctrl-C, SIGTERM or SIGUSR1), or
+    begin where there is nothing; seeds that are finished are not trained again
+"""
+SGD = """
+--momentum X:float>=0.0<=0.9999 = 0.9  $momentum
+--wd --weight-decay X:non_negative = $decay  weight decay
+"""
+MACHINE = """
+--device {auto,cpu,cuda} = auto  auto = cuda where there is one
+--precision {$precisions} = auto
+    of the large matrix products: fp32 is exact; tf32 and bf16 are faster where the hardware has them (weights,
+    states, norms and losses stay float32); fp64 computes everything in float64, for checks; auto = bf16 where the
+    card, or a processor that computes, has units for it, else fp32; the first line of the log says which, and files
+    keep it
+--threads N:positive_int
+    CPU threads; default: as torch chooses; another number adds up in another order: after 20 steps of pretraining,
+    weights that differ by some 5e-3 in float32, by 1e-13 in fp64
+"""
+PROCESSES = """
+--timeout-minutes X:positive = 30.0
+    with several processes (torchrun): how long one waits for the others before the run ends with an error; more
+    where the first preparation of the clips takes longer, less to notice a process that hangs
+--local_rank --local-rank N:int = -1  accepted from older launchers; torchrun needs no flag
+"""
+DEVICE = """
+--device {auto,cpu,cuda} = auto  auto = cuda where there is one
+--threads N:positive_int  CPU threads; default: as torch chooses$few
+"""
+
+
+def group(p: argparse.ArgumentParser, title: str, *tables: str, kinds: dict | None = None, **words: str):
+    """A group of flags under a heading, from one table or several."""
+    g = p.add_argument_group(title)
+    for table in tables:
+        add_flags(g, table, kinds, **words)
+    return g
+
 
 def evaluated_on(dataset: str) -> str:
     """What the data set's flag of an evaluation says of itself; dataset: taken where no checkpoint says one."""
@@ -160,57 +296,42 @@ def protocol_help(default) -> str:
     return f"split of the data set: {', '.join(PROTOCOLS)}, as the data set has them{of_checkpoint}"
 
 
-def add_data_group(
-    p: argparse.ArgumentParser, seed: str, default, what: str, protocol: str | None = "cross_subject", renders=False
-):
-    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. seed: what the original commands call --dataset, or
-    ''; protocol: default, None for that of a checkpoint; renders: whether threads of the program render batches, else -j is
-    accepted and has nothing to do."""
-    g = p.add_argument_group("data")
-    g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
-    g.add_argument(
-        "--dataset",
-        *([seed] if seed else []),
-        dest=(seed or "--dataset").removeprefix("--").replace("-", "_"),
-        default=default,
-        metavar="NAME",
-        help=f"data set {what}. One of ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the "
-        "program, made on first use), or the name of any folder under --data-root that holds a dataset.json",
-    )
-    g.add_argument("--protocol", default=protocol, help=protocol_help(protocol))
-    g.add_argument("--cache-dir", default=None, help="where packed clips are cached; default: beside the arrays")
-    g.add_argument(
-        "--clips",
-        choices=("auto", "device", "memory", "mapped"),
-        default="auto",
-        help="where the packed clips live: on the device, in memory, or memory-mapped from the cache; auto takes the first "
-        "that fits in half of what is free",
-    )
-    g.add_argument(
-        "-j",
-        "--workers",
-        type=number(int, low=0, high=256),
-        default=1,
-        metavar="N",
-        help="threads that render coming batches; 1 is usually enough (the log shows the data time of a step); 0 renders in the "
-        "training loop; not used when the clips are on the device; never changes a result"
-        if renders
-        else "accepted as in older commands; evaluations render their batches where they use them",
-    )
+def add_data_group(p, dataset: str, what: str, protocol: str | None = "cross_subject", workers: str = WORKERS) -> None:
+    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. dataset: the head of the row of --dataset; protocol:
+    default, None for that of a checkpoint; workers: help of -j, whether threads of the program render batches."""
+    shown = f"{protocol and f' = {protocol}' or ''}  {protocol_help(protocol)}"
+    group(p, "data", DATA, dataset=dataset, what=what, protocol=shown, workers=workers)
+
+
+def add_evaluation_data(p: argparse.ArgumentParser, dataset: str) -> None:
+    """The same of an evaluation, where a checkpoint says data set and protocol. dataset: taken where none does."""
+    add_data_group(p, "--dataset --finetune-dataset NAME", evaluated_on(dataset), None, NO_WORKERS)
 
 
 def add_encoder(g, without: str, stream: str = "default: that of the checkpoint") -> None:
     """--pretrained, --stream and the representation of an evaluation; without: what is evaluated where no checkpoint is given."""
-    what = "checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q"
-    g.add_argument(PRETRAINED, default="", metavar="PATH", help=what + without)
-    g.add_argument("--stream", choices=STREAMS, default=None, help=stream)
-    add_representation(g, "--finetune-skeleton-representation")
+    add_flags(g, ENCODER + REPRESENTATION, without=without, stream=stream, flag="--finetune-skeleton-representation")
 
 
-def add_seeds(g) -> None:
+def add_pretrained(g, dest: str, what: str) -> None:
+    """--pretrained of a program that needs it; older commands have the path as a word by itself, which stays accepted."""
+    g.add_argument(dest, metavar=PRETRAINED, help=argparse.SUPPRESS)
+    g.add_argument(PRETRAINED, dest=dest, default=argparse.SUPPRESS, metavar="PATH", help=f"{what} (needed)")
+
+
+def add_output(g, what: str, default: str = "") -> None:
+    """--output, a run folder, which the original commands call --checkpoint-path."""
+    add_flags(g, f"--output --checkpoint-path FOLDER:place{default and f' = {default}'}  {what}")
+
+
+def add_seeds(g, what: str = "one or several; several give mean and standard deviation") -> None:
     """--seed of an evaluation that trains."""
-    what = "one or several; several give mean and standard deviation"
-    g.add_argument("--seed", type=natural, nargs="+", default=[42], metavar="SEED", help=what)
+    add_flags(g, f"--seed SEED:natural+ = 42  {what}")
+
+
+def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """--device, --precision, --threads."""
+    return group(p, "machine and chance", MACHINE, precisions=",".join(PRECISIONS))
 
 
 def refuse_twice(p: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
@@ -219,68 +340,3 @@ def refuse_twice(p: argparse.ArgumentParser, args: argparse.Namespace, *names: s
         if len(set(getattr(args, name))) < len(getattr(args, name)):
             given = " ".join(map(str, getattr(args, name)))
             p.error(f"--{name.replace('_', '-')} names a value twice: {given}")
-
-
-def add_sgd(g, what: str) -> None:
-    """--momentum and --wd of SGD. what: kind of momentum."""
-    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help=what)
-    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=0.0, help="weight decay")
-
-
-def add_other_data(g) -> None:
-    """--evaluate-on-other-data of the programs that evaluate an encoder on clips."""
-    g.add_argument(
-        "--evaluate-on-other-data",
-        action="store_true",
-        help="go on where the encoder's own data set holds other clips now than it was pretrained on, which is refused "
-        "otherwise; the result says so",
-    )
-
-
-def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """--device, --precision, --threads, --seed."""
-    g = p.add_argument_group("machine and chance")
-    g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
-    g.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the large matrix products: fp32 is exact; tf32 and bf16 are faster where the hardware has them (weights, "
-        "states, norms and losses stay float32); fp64 computes everything in float64, for checks; auto = bf16 where the card, "
-        "or a processor that computes, has units for it, else fp32; the first line of the log says which, and files keep it",
-    )
-    g.add_argument(
-        "--threads",
-        type=positive_int,
-        default=None,
-        help="CPU threads; default: as torch chooses; another number adds up in another order: after 20 steps of pretraining, "
-        "weights that differ by some 5e-3 in float32, by 1e-13 in fp64",
-    )
-    return g
-
-
-def add_processes(g) -> None:
-    """--timeout-minutes and --local_rank of the programs that torchrun may start several times."""
-    g.add_argument(
-        "--timeout-minutes",
-        type=positive,
-        default=30.0,
-        help="with several processes (torchrun): how long one waits for the others before the run ends with an error; more "
-        "where the first preparation of the clips takes longer, less to notice a process that hangs",
-    )
-    g.add_argument(
-        "--local_rank",
-        "--local-rank",
-        type=int,
-        default=-1,
-        help="accepted from older launchers; torchrun needs no flag",
-    )
-
-
-def add_representation(g, flag: str) -> None:
-    g.add_argument(
-        flag,
-        choices=REPRESENTATIONS,
-        default="graph-based",
-        help="accepted as in the original commands; as there, all three feed the same flattened coordinates of each frame",
-    )

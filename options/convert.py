@@ -3,9 +3,20 @@
 import argparse
 
 from options import common
-from options.common import positive_int
 
-FORMATS = ("ours", "released", "encoder")
+FLAGS = """
+--to {ours,released,encoder}
+    ours: a pretraining file that explains and rebuilds itself, from a released one. released: what the original
+    code and its relatives read, epoch and state_dict with encoder_q.*; gru only. encoder: the query encoder by
+    itself, without head, queue and prompts: a third of the size or less, for sharing. Not given: nothing is written
+--half
+    with --to encoder: the weights as float16, half the size, for sharing (features then differ in the fourth digit
+    or so; every program computes in float32 all the same)
+--output FILE = ""  file to write, with --to; nothing is overwritten
+--stream {$STREAMS}  to write into the file where the old one does not say it; what contradicts it is refused
+--layout NAME  joint layout, likewise; default: the one that fits the encoder's input
+--persons M:positive_int  persons in a frame, likewise
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,39 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
         "Every tensor that is kept stays bit for bit as it is (but for --half).",
         program="tools.convert_checkpoint",
     )
-    common.add_pretrained(
-        p,
-        "checkpoint",
-        "checkpoint: ours, a released one, a relative's (CMD, HaLP, skeleton-contrast), or a bare encoder",
-    )
-    p.add_argument(
-        "--to",
-        choices=FORMATS,
-        default=None,
-        help="ours: a pretraining file that explains and rebuilds itself, from a released one. released: what the original code "
-        "and its relatives read, epoch and state_dict with encoder_q.*; gru only. encoder: the query encoder by itself, "
-        "without head, queue and prompts: a third of the size or less, for sharing. Not given: nothing is written",
-    )
-    p.add_argument(
-        "--half",
-        action="store_true",
-        help="with --to encoder: the weights as float16, half the size, for sharing (features then differ in the fourth digit or "
-        "so; every program computes in float32 all the same)",
-    )
-    p.add_argument("--output", default="", metavar="FILE", help="file to write, with --to; nothing is overwritten")
-    p.add_argument(
-        "--stream",
-        choices=common.STREAMS,
-        default=None,
-        help="to write into the file where the old one does not say it; what contradicts it is refused",
-    )
-    p.add_argument(
-        "--layout",
-        default=None,
-        metavar="NAME",
-        help="joint layout, likewise; default: the one that fits the encoder's input",
-    )
-    p.add_argument("--persons", type=positive_int, default=None, metavar="M", help="persons in a frame, likewise")
+    what = "checkpoint: ours, a released one, a relative's (CMD, HaLP, skeleton-contrast), or a bare encoder"
+    common.add_pretrained(p, "checkpoint", what)
+    common.add_flags(p, FLAGS)
     return p
 
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from options import backbones, common
-from options.common import natural, number, positive, positive_int
+from options.common import add_flags, group
 
 DEFAULT_DATASET = "pku_v1"  # of a random encoder, and of files that do not say theirs
 
@@ -31,6 +31,50 @@ MODES = {
     "frozen": Mode(0.01, 64, 60, (40,), 16, 16, 4, (3, 5), "threshold", "normalised"),
     "sequence": Mode(0.1, 8, 60, (40,), 2, 256, 1, (1, 1), "threshold", "normalised"),
 }
+BY_MODE = ("lr", "batch_size", "epochs", "schedule", "windows", "length", "segments", "coordinates")
+
+DATA = """
+--data-root FOLDER = data  folder that holds the data sets' folders
+--dataset --finetune-dataset NAME
+    data set $evaluated_on. Its folder holds `untrimmed` (whole videos with frame labels): pku_v1, pku_v2, ui_prmd
+    and ui_prmd_quality (made on first use), or a folder under --data-root with a dataset.json
+--protocol NAME  $protocol
+"""
+DETECTION = """
+--mode {$modes} = tuned
+    tuned: windows of 32 consecutive raw frames, all weights trained (the paper's figures); frozen: the encoder
+    stays as it is (checked), windows of 16 frames 4 apart, probabilities smoothed; sequence: this repository's own,
+    not a published protocol: trained on long sequences, and the causal encoder runs over each test video once,
+    which is many times faster than a window for every frame
+--coordinates {raw,normalised}
+    raw: camera coordinates as they are; normalised: centred and turned as the clips of pretraining, which a frozen
+    encoder needs because its norm fits nothing else; default: $coordinates
+--segments {released,threshold}
+    how frames become segments; released: a walk in steps of 15 frames over the classes; threshold: runs of frames
+    with 1 - P(background) of at least 0.4 after a moving mean over 21; default: $segments
+--overlaps SHARE:float>0.0<=1.0+ = 0.1 0.3 0.5
+    overlaps from which a detection counts as right; published figures are at 0.5; the best epoch is chosen by mAP_a
+    at the last one
+--delay FRAMES:natural = 16
+    with --mode sequence: how long after a frame its class is read off; 16 sees as much of the future as a window of
+    32 frames; 0 is fully online, and less accurate at the starts of actions
+"""
+TRAINING = """
+--lr X:positive  learning rate of SGD; default: $lr
+-b --batch-size N:positive_int  windows (or sequences) a step; default: $batch_size
+--epochs N:positive_int  default: $epochs
+--schedule EPOCH:natural*  epochs at which the rate drops x0.1; default: $schedule
+--windows N:positive_int  windows (or sequences) of each video in an epoch; default: $windows
+--length FRAMES:int>=2
+    frames of a window (or of a training sequence: longer teaches more patience); default: $length
+"""
+TESTS = """
+--test-every N:natural = 0
+    epochs between two tests, to see the best one too; 0 tests after the last epoch only, because a test reads every
+    frame of every video
+--test-batch N:positive_int = 256
+    windows that go through the encoder at once in the test; less takes less memory and gives the same result
+"""
 
 
 def _by_mode(name: str) -> str:
@@ -47,130 +91,23 @@ def build_parser() -> argparse.ArgumentParser:
         "Finds actions in untrimmed videos: a class for every frame, then segments, then mAP over actions (mAP_a) and over "
         "videos (mAP_v, PKU-MMD's official measure).",
         "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ui_prmd",
+        first="--pretrained --mode --dataset --protocol --data-root --output --lr --epochs --device --seed",
     )
-    g = p.add_argument_group("data")
-    g.add_argument("--data-root", default="data", help="folder that holds the data sets' folders")
-    g.add_argument(
-        "--dataset",
-        "--finetune-dataset",
-        dest="finetune_dataset",
-        default=None,
-        metavar="NAME",
-        help=f"data set {common.evaluated_on(DEFAULT_DATASET)}. Its folder holds "
-        "`untrimmed` (whole videos with frame labels): pku_v1, pku_v2, ui_prmd and "
-        "ui_prmd_quality (made on first use), or a folder under --data-root with a dataset.json",
-    )
-    g.add_argument("--protocol", default=None, help=common.protocol_help(None))
-    g = p.add_argument_group("detection")
-    without = "; without it a random encoder, its input statistics taken from training windows"
-    common.add_encoder(g, without)
-    g.add_argument(
-        "--mode",
-        choices=tuple(MODES),
-        default="tuned",
-        help="tuned: windows of 32 consecutive raw frames, all weights trained (the paper's figures); frozen: the encoder "
-        "stays as it is (checked), windows of 16 frames 4 apart, probabilities smoothed; sequence: this repository's own, "
-        "not a published protocol: trained on long sequences, and the causal encoder runs over each test video once, which "
-        "is many times faster than a window for every frame",
-    )
-    g.add_argument(
-        "--coordinates",
-        choices=("raw", "normalised"),
-        default=None,
-        help="raw: camera coordinates as they are; normalised: centred and turned as the clips of pretraining, which a "
-        f"frozen encoder needs because its norm fits nothing else; default: {_by_mode('coordinates')}",
-    )
-    g.add_argument(
-        "--segments",
-        choices=("released", "threshold"),
-        default=None,
-        help="how frames become segments; released: a walk in steps of 15 frames over the classes; threshold: runs of frames "
-        f"with 1 - P(background) of at least 0.4 after a moving mean over 21; default: {_by_mode('segments')}",
-    )
-    g.add_argument(
-        "--overlaps",
-        type=number(float, above=0.0, high=1.0),
-        nargs="+",
-        default=[0.1, 0.3, 0.5],
-        metavar="SHARE",
-        help="overlaps from which a detection counts as right; published figures are at 0.5; the best epoch is chosen by "
-        "mAP_a at the last one",
-    )
-    g.add_argument(
-        "--delay",
-        type=natural,
-        default=16,
-        metavar="FRAMES",
-        help="with --mode sequence: how long after a frame its class is read off; 16 sees as much of the future as a window "
-        "of 32 frames; 0 is fully online, and less accurate at the starts of actions",
-    )
-    common.add_output(
-        g,
-        "run folder: result.json, predictions as PKU-MMD text files, timelines; default: "
-        "runs/detection_MODE_DATASET_PROTOCOL",
-    )
-    common.add_resume(g)
-    g.add_argument(
-        "--timelines",
-        type=natural,
-        default=6,
-        metavar="N",
-        help="test videos to draw, truth above prediction, for the first seed; 0 draws none",
-    )
-    g = p.add_argument_group("training (defaults depend on the mode)")
-    g.add_argument("--lr", type=positive, default=None, help=f"learning rate of SGD; default: {_by_mode('lr')}")
-    g.add_argument(
-        "-b",
-        "--batch-size",
-        type=positive_int,
-        default=None,
-        help=f"windows (or sequences) a step; default: {_by_mode('batch_size')}",
-    )
-    g.add_argument("--epochs", type=positive_int, default=None, help=f"default: {_by_mode('epochs')}")
-    g.add_argument(
-        "--schedule",
-        type=natural,
-        nargs="*",
-        default=None,
-        metavar="EPOCH",
-        help=f"epochs at which the rate drops x0.1; default: {_by_mode('schedule')}",
-    )
-    g.add_argument(
-        "--windows",
-        type=positive_int,
-        default=None,
-        metavar="N",
-        help=f"windows (or sequences) of each video in an epoch; default: {_by_mode('windows')}",
-    )
-    g.add_argument(
-        "--length",
-        type=number(int, low=2),
-        default=None,
-        metavar="FRAMES",
-        help=f"frames of a window (or of a training sequence: longer teaches more patience); default: {_by_mode('length')}",
-    )
-    common.add_sgd(g, "of SGD (Nesterov)")
-    g.add_argument(
-        "--test-every",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="epochs between two tests, to see the best one too; 0 tests after the last epoch only, because a test reads "
-        "every frame of every video",
-    )
-    g.add_argument(
-        "--test-batch",
-        type=positive_int,
-        default=256,
-        metavar="N",
-        help="windows that go through the encoder at once in the test; less takes less memory and gives the same result",
-    )
+    default = common.evaluated_on(DEFAULT_DATASET)
+    group(p, "data", DATA, evaluated_on=default, protocol=common.protocol_help(None))
+    by_mode = {name: _by_mode(name) for name in BY_MODE}
+    g = group(p, "detection")
+    common.add_encoder(g, "; without it a random encoder, its input statistics taken from training windows")
+    add_flags(g, DETECTION, modes=",".join(MODES), **by_mode)
+    where = "default: runs/detection_MODE_DATASET_PROTOCOL"
+    common.add_output(g, f"run folder: result.json, predictions as PKU-MMD text files, timelines; {where}")
+    add_flags(g, common.RESUME)
+    what = "test videos to draw, truth above prediction, for the first seed; 0 draws none"
+    add_flags(g, f"--timelines N:natural = 6  {what}")
+    g = group(p, "training (defaults depend on the mode)", TRAINING, **by_mode)
+    add_flags(g, common.SGD + TESTS, momentum="of SGD (Nesterov)", decay="0.0")
     backbones.add_random_encoder_group(p)
-    g = common.add_machine_group(p)
-    common.add_seeds(g)
-    p.first = tuple(
-        "--pretrained --mode --dataset --protocol --data-root --output --lr --epochs --device --seed".split()
-    )
+    common.add_seeds(common.add_machine_group(p))
     return p
 
 
@@ -178,7 +115,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Parsed and checked arguments; what the mode decides is filled in."""
     p = build_parser()
     args = p.parse_args(argv)
-    for name in ("lr", "batch_size", "epochs", "schedule", "windows", "length", "segments", "coordinates"):
+    for name in BY_MODE:
         if getattr(args, name) is None:
             setattr(args, name, getattr(MODES[args.mode], name))
     args.stride, args.train_strides = MODES[args.mode].stride, MODES[args.mode].train_strides

@@ -3,9 +3,25 @@
 import argparse
 
 from options import common
-from options.common import positive, positive_int
 
 SUFFIXES = {".pt2": "torch", ".onnx": "onnx"}
+FLAGS = """
+--output FILE!
+    file to write: .pt2 for torch.export.load, .onnx for an ONNX runtime (needs the packages onnx, onnxscript and
+    onnxruntime)
+--what {clip,step} = clip
+    clip: features (N, D) of clips (N, T, F). step: one frame of a stream, (N, F) and the state -> (N, D) and the
+    next state, for encoders that see no future: gru, and the transformer pretrained with --causal
+--frames T:positive_int = 64
+    frames of a clip, fixed in the file (the number of clips is not); 64 is what encoders are trained and evaluated
+    on
+--tolerance X:positive = 1e-4
+    largest allowed difference of a number of the features, for random inputs; rounding gives 1e-7 to 1e-5 (ONNX
+    more); above it nothing is written
+--layout NAME  joint layout, for files that do not say it; default: what fits
+--persons M:positive_int  persons in a frame, likewise; default: what fits
+--threads N:positive_int  CPU threads; default: as torch chooses
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,46 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         program="tools.export",
     )
     common.add_pretrained(p, "checkpoint", "checkpoint: ours, a released one, a relative's, or a bare encoder")
-    p.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="file to write: .pt2 for torch.export.load, .onnx for an ONNX runtime (needs the packages onnx, onnxscript and "
-        "onnxruntime)",
-    )
-    p.add_argument(
-        "--what",
-        choices=("clip", "step"),
-        default="clip",
-        help="clip: features (N, D) of clips (N, T, F). step: one frame of a stream, (N, F) and the state -> (N, D) and the next "
-        "state, for encoders that see no future: gru, and the transformer pretrained with --causal",
-    )
-    p.add_argument(
-        "--frames",
-        type=positive_int,
-        default=64,
-        metavar="T",
-        help="frames of a clip, fixed in the file (the number of clips is not); 64 is what encoders are trained and evaluated on",
-    )
-    p.add_argument(
-        "--tolerance",
-        type=positive,
-        default=1e-4,
-        metavar="X",
-        help="largest allowed difference of a number of the features, for random inputs; rounding gives 1e-7 to 1e-5 (ONNX "
-        "more); above it nothing is written",
-    )
-    p.add_argument(
-        "--layout", default=None, metavar="NAME", help="joint layout, for files that do not say it; default: what fits"
-    )
-    p.add_argument(
-        "--persons",
-        type=positive_int,
-        default=None,
-        metavar="M",
-        help="persons in a frame, likewise; default: what fits",
-    )
-    p.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
+    common.add_flags(p, FLAGS)
     return p
 
 

@@ -3,8 +3,26 @@
 import argparse
 
 from options import common
-from options.common import natural, number, positive_int, share
-from options.extract import add_encoder_flags, add_input_layout
+from options.common import add_flags, group
+from options.extract import INPUT_LAYOUT, READS
+
+CLIPS = """
+input CLIPS? = ""
+    a folder of .npy files, one a clip (also CLASS/NAME.npy), a single .npy file, or one .npz of clips by name: raw
+    coordinates in metres, (T, V, 3) or (M, T, V, 3); or poses of any form that data_gen.from_poses reads; may be
+    left out with --labelled
+--labelled FOLDER = ""
+    labelled clips, CLASS/NAME.npy: trains a classifier on them, tests it by cross-validation, and keeps it as
+    classifier.pth for later calls
+--output FOLDER = runs/predictions  run folder; an earlier one in it is moved aside
+--none SHARE:share = 0.05
+    a clip is none of the classes where its distance to the training clips is above that which this share of
+    held-out clips of known classes exceed; more calls more clips none, 0 calls no clip so
+--skip-bad  leave out, and list, clips that cannot be read, instead of ending
+--folds K:int>=2 = 5
+    of the cross-validation of --labelled; as many as the smallest class has clips at most
+--seed SEED:natural = 0  deals the labelled clips into folds; nothing else is drawn
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,53 +35,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what = "classifier.pth of a run folder of action_classification.py, or of an earlier call of this program; with --labelled "
     common.add_pretrained(p, "source", what + "any checkpoint that holds an encoder")
-    p.add_argument(
-        "input",
-        nargs="?",
-        default="",
-        metavar="CLIPS",
-        help="a folder of .npy files, one a clip (also CLASS/NAME.npy), a single .npy file, or one .npz of clips by name: raw "
-        "coordinates in metres, (T, V, 3) or (M, T, V, 3); or poses of any form that data_gen.from_poses reads; may be left out "
-        "with --labelled",
-    )
-    p.add_argument(
-        "--labelled",
-        default="",
-        metavar="FOLDER",
-        help="labelled clips, CLASS/NAME.npy: trains a classifier on them, tests it by cross-validation, and keeps it as "
-        "classifier.pth for later calls",
-    )
-    p.add_argument(
-        "--output", default="runs/predictions", metavar="FOLDER", help="run folder; an earlier one in it is moved aside"
-    )
-    p.add_argument(
-        "--none",
-        type=share,
-        default=0.05,
-        metavar="SHARE",
-        help="a clip is none of the classes where its distance to the training clips is above that which this share of "
-        "held-out clips of known classes exceed; more calls more clips none, 0 calls no clip so",
-    )
-    p.add_argument(
-        "--skip-bad", action="store_true", help="leave out, and list, clips that cannot be read, instead of ending"
-    )
-    p.add_argument(
-        "--folds",
-        type=number(int, low=2),
-        default=5,
-        metavar="K",
-        help="of the cross-validation of --labelled; as many as the smallest class has clips at most",
-    )
-    p.add_argument("--seed", type=natural, default=0, help="deals the labelled clips into folds; nothing else is drawn")
-    g = p.add_argument_group("what the clips are, where files do not say it")
-    add_encoder_flags(g)
-    add_input_layout(g, "the clips")
-    g = p.add_argument_group("machine")
-    g.add_argument(
-        "--batch-size", type=positive_int, default=64, metavar="N", help="clips encoded at once, and held in memory"
-    )
-    g.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto = cuda where there is one")
-    g.add_argument("--threads", type=positive_int, default=None, help="CPU threads; default: as torch chooses")
+    add_flags(p, CLIPS)
+    group(p, "what the clips are, where files do not say it", READS, INPUT_LAYOUT, source="the clips")
+    g = group(p, "machine", "--batch-size N:positive_int = 64  clips encoded at once, and held in memory")
+    add_flags(g, common.DEVICE, few="")
     return p
 
 

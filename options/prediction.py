@@ -3,10 +3,26 @@
 import argparse
 
 from options import backbones, common
-from options.common import natural, positive, positive_int
-from utils.names import PREDICTION_MODES
+from options.common import add_flags, group
 
 DEFAULT_DATASET = "ntu60"  # of a random encoder, and of files that do not say theirs
+
+PREDICTION = """
+--encoder-mode {$PREDICTION_MODES}+ = frozen
+    frozen: the encoder stays as it is (checked), the decoder is trained; tuned: both are trained from --pretrained;
+    scratch: both from random weights of the same sizes; several give a row each
+--observe FRAMES:positive_int = 50  observed frames, at the raw rate (30 a second)
+--predict FRAMES:positive_int = 25  predicted frames; clips shorter than both together are skipped and counted
+--horizons FRAME:positive_int+ = 1 5 10 15 20 25  predicted frames at which the error is printed, counted from 1
+"""
+TRAINING = """
+--lr X:positive = 1e-3  of the decoder, by Adam; lower when the loss is not finite
+--encoder-lr X:positive = 3e-4  of the encoder, where it is trained
+-b --batch-size N:positive_int = 64  clips a step
+--epochs N:positive_int = 100  passes over the training clips
+--schedule EPOCH:natural* = 80  epochs at which the rates drop x0.1
+--decoder-size N:positive_int = 256  hidden size of the decoder's GRU
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,63 +31,18 @@ def build_parser() -> argparse.ArgumentParser:
         "of zero velocity (the last pose repeated).",
         "There is no published protocol; this one is this repository's: raw frame rate, person 1, shorter clips skipped and "
         "counted. Example: python motion_prediction.py --pretrained P --dataset ui_prmd --encoder-mode frozen scratch",
+        first="--pretrained --encoder-mode --dataset --protocol --data-root --output --observe --predict --device --seed",
     )
-    common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
-    g = p.add_argument_group("prediction")
-    common.add_other_data(g)
+    common.add_evaluation_data(p, DEFAULT_DATASET)
+    g = group(p, "prediction", common.OTHER_DATA)
     without = "; without it `frozen` is a random encoder, its input statistics taken from the training split"
     common.add_encoder(g, without, "of the encoder; default: that of the checkpoint")
-    g.add_argument(
-        "--encoder-mode",
-        choices=PREDICTION_MODES,
-        nargs="+",
-        default=["frozen"],
-        help="frozen: the encoder stays as it is (checked), the decoder is trained; tuned: both are trained from --pretrained; "
-        "scratch: both from random weights of the same sizes; several give a row each",
-    )
-    g.add_argument(
-        "--observe",
-        type=positive_int,
-        default=50,
-        metavar="FRAMES",
-        help="observed frames, at the raw rate (30 a second)",
-    )
-    g.add_argument(
-        "--predict",
-        type=positive_int,
-        default=25,
-        metavar="FRAMES",
-        help="predicted frames; clips shorter than both together are skipped and counted",
-    )
-    g.add_argument(
-        "--horizons",
-        type=positive_int,
-        nargs="+",
-        default=[1, 5, 10, 15, 20, 25],
-        metavar="FRAME",
-        help="predicted frames at which the error is printed, counted from 1",
-    )
+    add_flags(g, PREDICTION)
     common.add_output(g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL")
-    common.add_resume(g)
-    g.add_argument("--pictures", type=natural, default=3, metavar="N", help="test clips to draw; 0 draws none")
-    g = p.add_argument_group("training")
-    g.add_argument(
-        "--lr", type=positive, default=1e-3, help="of the decoder, by Adam; lower when the loss is not finite"
-    )
-    g.add_argument("--encoder-lr", type=positive, default=3e-4, help="of the encoder, where it is trained")
-    g.add_argument("-b", "--batch-size", type=positive_int, default=64, help="clips a step")
-    g.add_argument("--epochs", type=positive_int, default=100, help="passes over the training clips")
-    g.add_argument(
-        "--schedule", type=natural, nargs="*", default=[80], metavar="EPOCH", help="epochs at which the rates drop x0.1"
-    )
-    g.add_argument("--decoder-size", type=positive_int, default=256, help="hidden size of the decoder's GRU")
+    add_flags(g, common.RESUME + "--pictures N:natural = 3  test clips to draw; 0 draws none")
+    group(p, "training", TRAINING)
     backbones.add_random_encoder_group(p)
-    g = common.add_machine_group(p)
-    common.add_seeds(g)
-    p.first = tuple(
-        "--pretrained --encoder-mode --dataset --protocol --data-root "
-        "--output --observe --predict --device --seed".split()
-    )
+    common.add_seeds(common.add_machine_group(p))
     return p
 
 

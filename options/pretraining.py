@@ -3,377 +3,157 @@
 import argparse
 
 from options import backbones, common, recipes
-from options.common import natural, non_negative, number, positive, positive_int, share
-from utils.names import CONTRASTS, KEY_ENCODERS, NEGATIVES
+from options.common import add_flags, group, non_negative
+from utils.names import CONTRASTS
 
-EXPERIMENTS = ("PCM3_wprompt", "PCM3_woprompt")
+EPILOG = (
+    "A small data set needs a small queue: keep --contrast-k well below the number of clips (a queue that holds every "
+    "clip several times over contrasts a clip with itself). Status: 0 finished, 2 a mistake in what was given, 75 stopped "
+    "by a signal after saving (start again with --resume auto). Several GPUs or machines: torchrun --nproc_per_node=K "
+    "pretrain_moco_mask.py with the same flags computes what one process computes (the same sums in another order: weights "
+    "that differ by some 5e-3 after 20 steps in float32, by 1e-13 in fp64); --batch-size must be a multiple of K. On one "
+    "machine, python -m engine.launch --processes K passes signals on and ends with 75, which torchrun does not. "
+    "Transformers and the graph network want AdamW, a warm-up and a cosine instead of the paper's SGD; points to start "
+    "from: --backbone transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size "
+    "256; for a set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr "
+    "0.001 --wd 0.05 --warmup-epochs 2 --cos --epochs 24."
+)
 
-
-def build_parser() -> argparse.ArgumentParser:
-    p = common.parser(
-        "Pretrains a skeleton encoder with PCM3: prompted contrast with masked motion modeling.",
-        "A small data set needs a small queue: keep --contrast-k well below the number of clips (a queue that holds every "
-        "clip several times over contrasts a clip with itself). Status: 0 finished, 2 a mistake in what was given, 75 stopped "
-        "by a signal after saving (start again with --resume auto). Several GPUs or machines: torchrun --nproc_per_node=K "
-        "pretrain_moco_mask.py with the same flags computes what one process computes (the same sums in another order: weights "
-        "that differ by some 5e-3 after 20 steps in float32, by 1e-13 in fp64); --batch-size must be a multiple of K. On one "
-        "machine, python -m engine.launch --processes K passes signals on and ends with 75, which torchrun does not. "
-        "Transformers and the graph network want AdamW, a warm-up and a cosine instead of the paper's SGD; points to start "
-        "from: --backbone transformer --optimizer adamw --lr 0.0005 --wd 0.05 --warmup-epochs 20 --cos --epochs 400 --batch-size "
-        "256; for a set of a few hundred clips --backbone transformer --width 128 --depth 3 --heads 4 --optimizer adamw --lr "
-        "0.001 --wd 0.05 --warmup-epochs 2 --cos --epochs 24.",
-    )
-    common.add_data_group(p, "--pre-dataset", "ntu60", "to pretrain on", renders=True)
-    _add_run_group(p)
-    _add_optimizer_group(p)
-    _add_model_group(p)
-    _add_contrast_group(p)
-    _add_view_group(p)
-    _add_ablation_group(p)
-    g = common.add_machine_group(p)
-    g.add_argument("--seed", type=natural, default=42, help="every random number is a function of it and of the step")
-    _add_memory_flags(g)
-    common.add_processes(g)
-    p.first = tuple(
-        "--dataset --protocol --data-root --output --resume --epochs --batch-size --stream --recipe --seed".split()
-    )
-    return p
-
-
-def _add_memory_flags(g) -> None:
-    g.add_argument(
-        "--cuda-graph",
-        nargs="?",
-        choices=("auto", "on", "off"),
-        const="on",
-        default="auto",
-        help="replay forward and backward pass as one captured CUDA graph, so that the card does not wait for Python to launch "
-        "small kernels; the same numbers through the same memory; auto = on where that was measured: one card, one process, "
-        "neither --grad-accum nor --recompute; alone it means on",
-    )
-    g.add_argument(
-        "--no-cuda-graph",
-        dest="cuda_graph",
-        action="store_const",
-        const="off",
-        default="auto",
-        help="the same as --cuda-graph off",
-    )
-    g.add_argument(
-        "--recurrent",
-        choices=("auto", "own", "cudnn", "streams", "wavefront"),
-        default="auto",
-        help="what computes recurrent layers: own = our loop over frames, cudnn = torch's GRU a layer and direction, streams = "
-        "the same with two directions side by side on a card, wavefront = all layers at once by Triton on a card; auto = own on "
-        "a processor, on a card wavefront where it was measured to be faster (bf16, capability 9, large layers), else cudnn",
-    )
-    g.add_argument(
-        "--recompute",
-        type=number(int, low=0, high=65536),
-        default=0,
-        metavar="K",
-        help="for small cards: keep no activations of the encoder, compute them again in the backward pass, each view in K "
-        "pieces; the same sums in another order: weights that differ by some 1e-4 after 20 steps in float32, by 1e-14 in fp64; a "
-        "step takes about a third longer; 0 = off; usually 1 to 8, "
-        "more pieces need less memory; not for stgcn, whose batch norms need all rows at once",
-    )
-    g.add_argument(
-        "--grad-accum",
-        type=positive_int,
-        default=1,
-        metavar="K",
-        help="for small cards, after --recompute, which changes no number: walks a batch in K parts of --batch-size / K "
-        "clips and makes one optimizer step of all; batch statistics are then those of a part, so that K belongs to "
-        "the recipe; 1 = off, usually 2 to 8",
-    )
-
-
-def _add_run_group(p) -> None:
-    g = p.add_argument_group("run")
-    common.add_output(g, "run folder: log, metrics, checkpoints", "runs/pretrain")
-    g.add_argument(
-        "--exp-descri",
-        choices=EXPERIMENTS,
-        default="PCM3_wprompt",
-        help="sets four switches at once, each of which may still be given by itself: PCM3_wprompt has --distillation, "
-        "--domain-prompts and --task-prompts and lets the predicted view train the decoder (joint in the paper), PCM3_woprompt has "
-        "none of them (bone and motion)",
-    )
-    g.add_argument(
-        "--resume",
-        default="",
-        metavar="PATH|auto",
-        help="continue this checkpoint exactly; auto: the newest of the run folder, or a new run where there is none",
-    )
-    g.add_argument(
-        "--init-from", default="", metavar="PATH", help="start from the weights of another checkpoint, as a new run"
-    )
-    g.add_argument(
-        "--resume-on-other-data",
-        action="store_true",
-        help="with --resume: go on where the data set holds other clips now than the run began with (names, labels, frame "
-        "counts or coordinates), which is refused otherwise; it is then another run, and arguments.json says so",
-    )
-    g.add_argument(
-        "--recipe",
-        choices=recipes.RECIPES,
-        default="auto",
-        help="what is used where no flag is given: paper, the defaults below; small, for sets of some hundred or thousand clips "
-        "(options/recipes.py: a small two-way encoder, mean, maximum and deviation over time, other bodies, about 1,000 steps and "
-        "more with the number of clips); auto: paper from 20,000 training clips on, and for every command that names --lr or "
-        "--schedule, else small. The first line of the log says which, and with what",
-    )
-    g.add_argument("--epochs", type=positive_int, default=451, help="passes over the training split")
-    g.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="epoch to begin at (with --init-from)")
-    g.add_argument("--max-steps", type=positive_int, default=None, help="stop after this many steps, to try things out")
-    g.add_argument(
-        "--save-fre", type=positive_int, default=100, metavar="N", help="keep a numbered checkpoint every N epochs"
-    )
-    g.add_argument(
-        "--save-every-minutes", type=non_negative, default=10.0, help="write checkpoint_last this often; 0 = every step"
-    )
-    g.add_argument(
-        "-p", "--print-freq", type=positive_int, default=50, metavar="N", help="steps between two lines of the log"
-    )
-    g.add_argument(
-        "--knn-every",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="every N epochs, classify held-out clips (val split) by their nearest neighbour in the train split and log "
-        "knn_top1; 0 = off, usually 5 to 20; the run itself is the same with and without",
-    )
-    g.add_argument(
-        "--knn-clips",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="with --knn-every: at most N clips of each split, the same ones every time; 0 = all; some thousands are enough",
-    )
-    g.add_argument(
-        "--pictures",
-        type=natural,
-        default=2,
-        metavar="N",
-        help="at the end, show in TensorBoard what the model predicts of hidden body parts of N clips, and the features of up "
-        "to 300 clips in its projector; takes seconds; 0 = none",
-    )
-    g.add_argument(
-        "--on-nonfinite",
-        choices=("stop", "skip"),
-        default="stop",
-        help="a loss or gradient that is not finite: stop with the step and the clips named, or leave the step out",
-    )
-    g.add_argument(
-        "--nonfinite-limit",
-        type=natural,
-        default=10,
-        metavar="N",
-        help="with skip: stop after N such steps all the same",
-    )
-
-
-def _add_optimizer_group(p) -> None:
-    g = p.add_argument_group("optimizer")
-    g.add_argument(
-        "--optimizer",
-        choices=("sgd", "adamw"),
-        default="sgd",
-        help="sgd: the paper's; adamw learns more in few steps (short runs, small sets, transformers); give it --lr 0.001",
-    )
-    g.add_argument(
-        "-b",
-        "--batch-size",
-        type=number(int, low=3),
-        default=128,
-        metavar="N",
-        help="clips a step, of all processes together",
-    )
-    g.add_argument("--lr", "--learning-rate", dest="lr", type=positive, default=0.02, help="learning rate")
-    g.add_argument(
-        "--schedule",
-        type=natural,
-        nargs="*",
-        default=[351],
-        metavar="EPOCH",
-        help="epochs (from 0) at which the rate drops x0.1",
-    )
-    g.add_argument("--cos", action="store_true", help="cosine schedule over all epochs instead of --schedule")
-    g.add_argument(
-        "--warmup-epochs", type=natural, default=0, metavar="N", help="epochs over which the rate grows from 0 to --lr"
-    )
-    g.add_argument("--momentum", type=number(float, low=0.0, high=0.9999), default=0.9, help="momentum of SGD")
-    g.add_argument("--wd", "--weight-decay", dest="weight_decay", type=non_negative, default=1e-4, help="weight decay")
-
-
-def _add_model_group(p) -> None:
-    g = p.add_argument_group("model")
-    common.add_representation(g, "--skeleton-representation")
-    g.add_argument(
-        "--stream",
-        choices=common.STREAMS,
-        default="joint",
-        help="coordinates, bones, motion, or coordinates or bones and their motion side by side, which helps on small sets",
-    )
-    g.add_argument(
-        "--use-motion-feeder", action="store_true", help="with --stream motion: take it before crop and transform"
-    )
-    g.add_argument(
-        "--use-bone-feeder", action="store_true", help="with --stream bone: take it before crop and transform"
-    )
-    backbones.add_backbone_flags(g)
-    g.add_argument("--decoder-hidden-size", type=positive_int, default=512, help="width of the masked-motion decoder")
-    g.add_argument("--contrast-dim", type=positive_int, default=128, help="size of the embedding that is contrasted")
-    g.add_argument(
-        "--mlp",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="hidden layer in the projection head; always in the released runs, so it need not be given",
-    )
-    g.add_argument(
-        "--head-norm",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="batch norm in the head's hidden layer; not in the released runs, helps with few clips",
-    )
-
-
-def _add_contrast_group(p) -> None:
-    g = p.add_argument_group("contrast and distillation")
-    g.add_argument(
-        "--contrast-k", type=positive_int, default=16384, help="queue size (negatives); at least the batch size"
-    )
-    g.add_argument(
-        "--negatives",
-        choices=NEGATIVES,
-        default="queue",
-        help="what a clip is contrasted with: queue, all of it, as released; others, the queue without older keys of the clip "
-        "itself, for sets that are not much larger than the queue; batch, only the other clips of the batch (no queue)",
-    )
-    g.add_argument(
-        "--key-encoder",
-        choices=KEY_ENCODERS,
-        default="slow",
-        help="what makes the keys: slow, the momentum copy, as released; same, the encoder itself, with gradient, view and key "
-        "contrasted with all others both ways (SimCLR; needs --negatives batch): more is learned in few steps. One process only, "
-        "without --grad-accum",
-    )
-    g.add_argument("--contrast-m", type=share, default=0.999, help="momentum of the key encoder")
-    g.add_argument("--contrast-t", type=positive, default=0.07, help="temperature of the contrast; lower = harder")
-    g.add_argument(
-        "--teacher-t", type=positive, default=0.05, help="temperature of the teacher; lower = sharper targets"
-    )
-    g.add_argument("--student-t", type=positive, default=0.1, help="temperature of the student")
-    g.add_argument(
-        "--topk",
-        type=positive_int,
-        default=16384,
-        help="of the queue, how many entries nearest to the teacher's key are distilled; the queue size or more takes "
-        "all, as released",
-    )
-    g.add_argument(
-        "--distillation-weight", "--cmd-weight", type=non_negative, default=1.0, help="weight of the distillation"
-    )
-    g.add_argument(
-        "--prediction-weight", type=non_negative, default=40.0, help="weight of the prediction error; 0 = off"
-    )
-    g.add_argument(
-        "--prediction-energy",
-        type=share,
-        default=0.0,
-        help="let the error of coordinates that move count more: 0, all alike, as released; 1, in proportion to how far they move",
-    )
-    g.add_argument(
-        "--latent-weight",
-        type=non_negative,
-        default=0.0,
-        help="weight of a second prediction: the slow encoder's features of the whole clip, from the masked view; 0 = off, as "
-        "released; 1 is usual; follows by --contrast-m, usually 0.99 on small sets",
-    )
-
-
-def _add_view_group(p) -> None:
-    g = p.add_argument_group("views")
-    pair = {"nargs": 2, "metavar": ("LOW", "HIGH")}
-    g.add_argument(
-        "--crop", type=number(float, above=0.0, high=1.0), default=[0.1, 1.0], **pair, help="range of the cropped share"
-    )
-    g.add_argument(
-        "--corruption", type=share, default=0.5, help="probability of joint corruption instead of shear (query, key)"
-    )
-    g.add_argument("--corrupt-share", type=share, default=0.6, help="share of the joints that are corrupted")
-    g.add_argument("--shear", type=non_negative, default=1.0, help="amplitude of the shear")
-    g.add_argument(
-        "--shear-probability", type=share, default=1.0, help="how often a view that is not corrupted is sheared"
-    )
-    g.add_argument(
-        "--rotation",
-        type=number(float, low=0.0, high=180.0),
-        default=0.0,
-        metavar="DEGREES",
-        help="turn every view by up to so much about each of the three axes; 10 is usual, 30 where cameras differ",
-    )
-    g.add_argument(
-        "--scale",
-        type=number(float, above=0.0, high=10.0),
-        default=[1.0, 1.0],
-        **pair,
-        help="range of a factor for each axis; 0.8 1.2 is usual",
-    )
-    g.add_argument(
-        "--bones",
-        type=number(float, low=0.0, high=2.0),
-        default=0.0,
-        metavar="B",
-        help="give every view a body of its own: each bone e^u times as long, u in -B..B, left and right alike, the same in all "
-        "frames; 0.25 is usual; for sets of few subjects, where clips can be told apart by bodies alone",
-    )
-    g.add_argument(
-        "--mirror",
-        type=share,
-        default=0.0,
-        metavar="P",
-        help="probability that a view is mirrored, left for right: left- and right-handed people become alike; 0.5 is usual; not "
-        "where classes differ by the side alone",
-    )
-    g.add_argument(
-        "--noise",
-        type=non_negative,
-        default=0.0,
-        metavar="X",
-        help="standard deviation of noise on every coordinate of query and key, in the units of the clips as they are read "
-        "(metres, or trunks with --scale-by trunk); 0.01 to 0.03 is usual",
-    )
-    g.add_argument(
-        "--mask-ratio",
-        type=share,
-        default=0.6,
-        help="share of the five body parts hidden in each segment (rounded down)",
-    )
-    g.add_argument(
-        "--mask-segments", type=positive_int, default=8, help="segments of the clip, each with its own hidden parts"
-    )
-    g.add_argument(
-        "--mask-per-sample", action="store_true", help="an own mask for each clip; released: one for the batch"
-    )
-    g.add_argument(
-        "--mix-parts", type=number(int, low=1, high=5), default=[2, 3], **pair, help="body parts swapped, from-to"
-    )
-    g.add_argument(
-        "--mix-length",
-        type=positive_int,
-        default=[7, 11],
-        **pair,
-        help="shortest and longest window whose frames two clips exchange, in units of 4 frames: 7 11 is 28 to 44 of the 64",
-    )
-    g.add_argument(
-        "--mix-probabilities",
-        type=share,
-        nargs=3,
-        default=[0.5, 0.25, 0.25],
-        metavar=("CUTMIX", "RESIZEMIX", "MIXUP"),
-        help="how often each way of mixing is chosen; they add up to 1",
-    )
+RUN = """
+--exp-descri {PCM3_wprompt,PCM3_woprompt} = PCM3_wprompt
+    sets four switches at once, each of which may still be given by itself: PCM3_wprompt has --distillation,
+    --domain-prompts and --task-prompts and lets the predicted view train the decoder (joint in the paper),
+    PCM3_woprompt has none of them (bone and motion)
+--resume PATH|auto = ""
+    continue this checkpoint exactly; auto: the newest of the run folder, or a new run where there is none
+--init-from PATH = ""  start from the weights of another checkpoint, as a new run
+--resume-on-other-data
+    with --resume: go on where the data set holds other clips now than the run began with (names, labels, frame
+    counts or coordinates), which is refused otherwise; it is then another run, and arguments.json says so
+--recipe {$recipes} = auto
+    what is used where no flag is given: paper, the defaults below; small, for sets of some hundred or thousand
+    clips (options/recipes.py: a small two-way encoder, mean, maximum and deviation over time, other bodies, about
+    1,000 steps and more with the number of clips); auto: paper from 20,000 training clips on, and for every command
+    that names --lr or --schedule, else small. The first line of the log says which, and with what
+--epochs N:positive_int = 451  passes over the training split
+--start-epoch N:natural = 0  epoch to begin at (with --init-from)
+--max-steps N:positive_int  stop after this many steps, to try things out
+--save-fre N:positive_int = 100  keep a numbered checkpoint every N epochs
+--save-every-minutes X:non_negative = 10.0  write checkpoint_last this often; 0 = every step
+-p --print-freq N:positive_int = 50  steps between two lines of the log
+--knn-every N:natural = 0
+    every N epochs, classify held-out clips (val split) by their nearest neighbour in the train split and log
+    knn_top1; 0 = off, usually 5 to 20; the run itself is the same with and without
+--knn-clips N:natural = 0
+    with --knn-every: at most N clips of each split, the same ones every time; 0 = all; some thousands are enough
+--pictures N:natural = 2
+    at the end, show in TensorBoard what the model predicts of hidden body parts of N clips, and the features of up
+    to 300 clips in its projector; takes seconds; 0 = none
+--on-nonfinite {stop,skip} = stop
+    a loss or gradient that is not finite: stop with the step and the clips named, or leave the step out
+--nonfinite-limit N:natural = 10  with skip: stop after N such steps all the same
+"""
+OPTIMIZER = """
+--optimizer {sgd,adamw} = sgd
+    sgd: the paper's; adamw learns more in few steps (short runs, small sets, transformers); give it --lr 0.001
+-b --batch-size N:int>=3 = 128  clips a step, of all processes together
+--learning-rate --lr X:positive = 0.02  learning rate
+--schedule EPOCH:natural* = 351  epochs (from 0) at which the rate drops x0.1
+--cos  cosine schedule over all epochs instead of --schedule
+--warmup-epochs N:natural = 0  epochs over which the rate grows from 0 to --lr
+"""
+STREAM = """
+--stream {$STREAMS} = joint
+    coordinates, bones, motion, or coordinates or bones and their motion side by side, which helps on small sets
+--use-motion-feeder  with --stream motion: take it before crop and transform
+--use-bone-feeder  with --stream bone: take it before crop and transform
+"""
+HEADS = """
+--decoder-hidden-size N:positive_int = 512  width of the masked-motion decoder
+--contrast-dim N:positive_int = 128  size of the embedding that is contrasted
+--[no-]mlp = on  hidden layer in the projection head; always in the released runs, so it need not be given
+--[no-]head-norm = off  batch norm in the head's hidden layer; not in the released runs, helps with few clips
+"""
+CONTRAST = """
+--contrast-k N:positive_int = 16384  queue size (negatives); at least the batch size
+--negatives {$NEGATIVES} = queue
+    what a clip is contrasted with: queue, all of it, as released; others, the queue without older keys of the clip
+    itself, for sets that are not much larger than the queue; batch, only the other clips of the batch (no queue)
+--key-encoder {$KEY_ENCODERS} = slow
+    what makes the keys: slow, the momentum copy, as released; same, the encoder itself, with gradient, view and key
+    contrasted with all others both ways (SimCLR; needs --negatives batch): more is learned in few steps. One
+    process only, without --grad-accum
+--contrast-m X:share = 0.999  momentum of the key encoder
+--contrast-t X:positive = 0.07  temperature of the contrast; lower = harder
+--teacher-t X:positive = 0.05  temperature of the teacher; lower = sharper targets
+--student-t X:positive = 0.1  temperature of the student
+--topk N:positive_int = 16384
+    of the queue, how many entries nearest to the teacher's key are distilled; the queue size or more takes all, as
+    released
+--cmd-weight --distillation-weight X:non_negative = 1.0  weight of the distillation
+--prediction-weight X:non_negative = 40.0  weight of the prediction error; 0 = off
+--prediction-energy X:share = 0.0
+    let the error of coordinates that move count more: 0, all alike, as released; 1, in proportion to how far they
+    move
+--latent-weight X:non_negative = 0.0
+    weight of a second prediction: the slow encoder's features of the whole clip, from the masked view; 0 = off, as
+    released; 1 is usual; follows by --contrast-m, usually 0.99 on small sets
+"""
+VIEWS = """
+--crop LOW:float>0.0<=1.0 HIGH:float>0.0<=1.0 = 0.1 1.0  range of the cropped share
+--corruption X:share = 0.5  probability of joint corruption instead of shear (query, key)
+--corrupt-share X:share = 0.6  share of the joints that are corrupted
+--shear X:non_negative = 1.0  amplitude of the shear
+--shear-probability X:share = 1.0  how often a view that is not corrupted is sheared
+--rotation DEGREES:float>=0.0<=180.0 = 0.0
+    turn every view by up to so much about each of the three axes; 10 is usual, 30 where cameras differ
+--scale LOW:float>0.0<=10.0 HIGH:float>0.0<=10.0 = 1.0 1.0  range of a factor for each axis; 0.8 1.2 is usual
+--bones B:float>=0.0<=2.0 = 0.0
+    give every view a body of its own: each bone e^u times as long, u in -B..B, left and right alike, the same in
+    all frames; 0.25 is usual; for sets of few subjects, where clips can be told apart by bodies alone
+--mirror P:share = 0.0
+    probability that a view is mirrored, left for right: left- and right-handed people become alike; 0.5 is usual;
+    not where classes differ by the side alone
+--noise X:non_negative = 0.0
+    standard deviation of noise on every coordinate of query and key, in the units of the clips as they are read
+    (metres, or trunks with --scale-by trunk); 0.01 to 0.03 is usual
+--mask-ratio X:share = 0.6  share of the five body parts hidden in each segment (rounded down)
+--mask-segments N:positive_int = 8  segments of the clip, each with its own hidden parts
+--mask-per-sample  an own mask for each clip; released: one for the batch
+--mix-parts LOW:int>=1<=5 HIGH:int>=1<=5 = 2 3  body parts swapped, from-to
+--mix-length LOW:positive_int HIGH:positive_int = 7 11
+    shortest and longest window whose frames two clips exchange, in units of 4 frames: 7 11 is 28 to 44 of the 64
+--mix-probabilities CUTMIX:share RESIZEMIX:share MIXUP:share = 0.5 0.25 0.25
+    how often each way of mixing is chosen; they add up to 1
+"""
+ABLATIONS = """
+--view-weights NAME=WEIGHT:view_weight+ = ""
+    factors of the contrast and the distillation of views in the loss, 1 where none is given; naming a view of your
+    own (examples/own_view.py) switches it on
+--[no-]distillation  train on the distillation (it is logged anyway)
+--[no-]domain-prompts  learned offsets of the encoder's input per view
+--[no-]task-prompts  learned offsets of the features per task
+--domain-prompt {before_norm,after_norm} = before_norm
+    where domain prompts are added: before the input norm, as released, batch statistics cancel them in training;
+    after it they act as the paper's figure says
+--[no-]detach-predicted  keep the predicted view's contrast away from the decoder
+"""
+COMPUTATION = """
+--recurrent {auto,own,cudnn,streams,wavefront} = auto
+    what computes recurrent layers: own = our loop over frames, cudnn = torch's GRU a layer and direction, streams =
+    the same with two directions side by side on a card, wavefront = all layers at once by Triton on a card; auto =
+    own on a processor, on a card wavefront where it was measured to be faster (bf16, capability 9, large layers),
+    else cudnn
+--recompute K:int>=0<=65536 = 0
+    for small cards: keep no activations of the encoder, compute them again in the backward pass, each view in K
+    pieces; the same sums in another order: weights that differ by some 1e-4 after 20 steps in float32, by 1e-14 in
+    fp64; a step takes about a third longer; 0 = off; usually 1 to 8, more pieces need less memory; not for stgcn,
+    whose batch norms need all rows at once
+--grad-accum K:positive_int = 1
+    for small cards, after --recompute, which changes no number: walks a batch in K parts of --batch-size / K clips
+    and makes one optimizer step of all; batch statistics are then those of a part, so that K belongs to the recipe;
+    1 = off, usually 2 to 8
+"""
 
 
 def view_weight(text: str) -> tuple[str, float]:
@@ -384,42 +164,45 @@ def view_weight(text: str) -> tuple[str, float]:
     return name, non_negative(weight)
 
 
-def _add_ablation_group(p) -> None:
-    g = p.add_argument_group("ablations (each default follows --exp-descri)")
-    on_off = argparse.BooleanOptionalAction
-    for name in CONTRASTS:
-        g.add_argument(
-            f"--{name}-view", action=on_off, default=True, help=f"contrast and distillation of the {name} view"
-        )
-    g.add_argument(
-        "--view-weights",
-        type=view_weight,
-        nargs="+",
-        default={},
-        metavar="NAME=WEIGHT",
-        help="factors of the contrast and the distillation of views in the loss, 1 where none is given; naming a view of your own "
-        "(examples/own_view.py) switches it on",
+def build_parser() -> argparse.ArgumentParser:
+    p = common.parser(
+        "Pretrains a skeleton encoder with PCM3: prompted contrast with masked motion modeling.",
+        EPILOG,
+        first="--dataset --protocol --data-root --output --resume --epochs --batch-size --stream --recipe --seed",
     )
+    common.add_data_group(p, "--dataset --pre-dataset NAME = ntu60", "to pretrain on")
+    g = group(p, "run")
+    common.add_output(g, "run folder: log, metrics, checkpoints", "runs/pretrain")
+    add_flags(g, RUN, recipes=",".join(recipes.RECIPES))
+    group(p, "optimizer", OPTIMIZER, common.SGD, momentum="momentum of SGD", decay="1e-4")
+    g = group(p, "model", common.REPRESENTATION, STREAM, flag="--skeleton-representation")
+    backbones.add_backbone_flags(g)
+    add_flags(g, HEADS)
+    group(p, "contrast and distillation", CONTRAST)
+    group(p, "views", VIEWS)
+    views = "\n".join(f"--[no-]{name}-view = on  contrast and distillation of the {name} view" for name in CONTRASTS)
+    group(p, "ablations (each default follows --exp-descri)", views, ABLATIONS, kinds={"view_weight": view_weight})
+    g = common.add_machine_group(p)
+    add_flags(g, "--seed SEED:natural = 42  every random number is a function of it and of the step")
+    _add_cuda_graph(g)
+    add_flags(g, COMPUTATION + common.PROCESSES)
+    return p
+
+
+def _add_cuda_graph(g) -> None:
+    """--cuda-graph alone means on."""
     g.add_argument(
-        "--distillation", action=on_off, default=None, help="train on the distillation (it is logged anyway)"
+        "--cuda-graph",
+        nargs="?",
+        choices=("auto", "on", "off"),
+        const="on",
+        default="auto",
+        help="replay forward and backward pass as one captured CUDA graph, so that the card does not wait for Python to launch "
+        "small kernels; the same numbers through the same memory; auto = on where that was measured: one card, one process, "
+        "neither --grad-accum nor --recompute; alone it means on",
     )
-    g.add_argument(
-        "--domain-prompts", action=on_off, default=None, help="learned offsets of the encoder's input per view"
-    )
-    g.add_argument("--task-prompts", action=on_off, default=None, help="learned offsets of the features per task")
-    g.add_argument(
-        "--domain-prompt",
-        choices=("before_norm", "after_norm"),
-        default="before_norm",
-        help="where domain prompts are added: before the input norm, as released, batch statistics cancel them in training; "
-        "after it they act as the paper's figure says",
-    )
-    g.add_argument(
-        "--detach-predicted",
-        action=on_off,
-        default=None,
-        help="keep the predicted view's contrast away from the decoder",
-    )
+    off = {"action": "store_const", "const": "off", "default": "auto", "help": "the same as --cuda-graph off"}
+    g.add_argument("--no-cuda-graph", dest="cuda_graph", **off)
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -3,7 +3,20 @@
 import argparse
 
 from options import common
-from options.common import natural, positive_int
+
+FLAGS = """
+runs RUN+
+    run folders of pretraining and of evaluations, folders that hold several of them (such as runs/demo), or result
+    files of tools/ensemble.py
+--output FILE = report.html  file to write, .html
+--title TEXT = ""  heading; default: the names of the folders
+--data-root FOLDER  folder that holds the data sets' folders, for the moving figures; default: where each run had it
+--hardest N:natural = 4  classes with the lowest accuracy whose clips are shown for each evaluation; 0 = no clips
+--clips N:positive_int = 2  clips of each of these classes, wrongly classified ones first; each adds 20 to 60 kB
+--predictions N:natural = 3
+    clips whose masked motion each pretrained model predicts; 0 = none, and no checkpoint is opened
+--seed SEED:natural = 0  chooses the clips and what is hidden
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -12,42 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "The file holds everything it shows and asks no network; it can be sent by mail and opened in any browser.",
         program="tools.report",
     )
-    p.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="run folders of pretraining and of evaluations, folders that hold several of them (such as runs/demo), or "
-        "result files of tools/ensemble.py",
-    )
-    p.add_argument("--output", default="report.html", metavar="FILE", help="file to write, .html")
-    p.add_argument("--title", default="", help="heading; default: the names of the folders")
-    p.add_argument(
-        "--data-root",
-        default=None,
-        help="folder that holds the data sets' folders, for the moving figures; default: where each run had it",
-    )
-    p.add_argument(
-        "--hardest",
-        type=natural,
-        default=4,
-        metavar="N",
-        help="classes with the lowest accuracy whose clips are shown for each evaluation; 0 = no clips",
-    )
-    p.add_argument(
-        "--clips",
-        type=positive_int,
-        default=2,
-        metavar="N",
-        help="clips of each of these classes, wrongly classified ones first; each adds 20 to 60 kB",
-    )
-    p.add_argument(
-        "--predictions",
-        type=natural,
-        default=3,
-        metavar="N",
-        help="clips whose masked motion each pretrained model predicts; 0 = none, and no checkpoint is opened",
-    )
-    p.add_argument("--seed", type=natural, default=0, help="chooses the clips and what is hidden")
+    common.add_flags(p, FLAGS)
     return p
 
 

@@ -3,9 +3,37 @@
 import argparse
 
 from options import backbones, common
-from options.common import natural, positive_int
+from options.common import add_flags, group
 
 DEFAULT_DATASET, DEFAULT_SEED = "ntu60", 42
+
+FEATURES = """
+--raw-joints
+    no encoder: the feature is the centre crop itself, 64 frames of normalised coordinates, flattened; what an
+    encoder has to beat
+--features FILE = ""
+    a file that --save-features wrote: nothing is encoded and no data set is opened; data set and protocol are the
+    file's
+--save-features
+    keep the features of both splits as features.npz in the run folder, to try other k without encoding again; 8 kB
+    a clip at the usual width of 2048
+"""
+RETRIEVAL = """
+--knn K:positive_int+ = 1
+    numbers of neighbours that vote, one or several; tables give 1; a larger K smooths over noisy labels
+--recall K:positive_int+ = 1 5 10
+    cut-offs of recall@K: the share of test clips with a clip of their class among the K nearest
+--[no-]map = on
+    mean average precision over the whole ranked gallery; it sorts the gallery for every test clip, so --no-map is
+    quicker
+--memory MB:positive_int = 256
+    working memory beside the features; test clips are compared in chunks that fit; more is seldom faster
+"""
+SEED = f"""
+--seed SEED:natural+
+    of the random encoder, {DEFAULT_SEED} if not given; several give mean and standard deviation; nothing else here is
+    left to chance
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -13,77 +41,16 @@ def build_parser() -> argparse.ArgumentParser:
         "Retrieval without training: every test clip is classified by its nearest neighbours among the training clips.",
         "Similarity is the cosine of the features. Features come from a checkpoint (--pretrained), from a random encoder "
         "(nothing given), from the coordinates themselves (--raw-joints), or from a file saved before (--features).",
+        first="--pretrained --dataset --protocol --data-root --output --knn --raw-joints --save-features --device --seed",
     )
-    common.add_data_group(p, "--finetune-dataset", None, common.evaluated_on(DEFAULT_DATASET), None)
-    g = p.add_argument_group("features")
-    common.add_other_data(g)
+    common.add_evaluation_data(p, DEFAULT_DATASET)
+    g = group(p, "features", common.OTHER_DATA)
     common.add_encoder(g, "", "default: that of the checkpoint, without one joint")
-    g.add_argument(
-        "--raw-joints",
-        action="store_true",
-        help="no encoder: the feature is the centre crop itself, 64 frames of normalised coordinates, flattened; what an "
-        "encoder has to beat",
-    )
-    g.add_argument(
-        "--features",
-        default="",
-        metavar="FILE",
-        help="a file that --save-features wrote: nothing is encoded and no data set is opened; data set and protocol are the "
-        "file's",
-    )
-    g.add_argument(
-        "--save-features",
-        action="store_true",
-        help="keep the features of both splits as features.npz in the run folder, to try other k without encoding again; "
-        "8 kB a clip at the usual width of 2048",
-    )
-    g = p.add_argument_group("retrieval")
-    g.add_argument(
-        "--knn",
-        type=positive_int,
-        nargs="+",
-        default=[1],
-        metavar="K",
-        help="numbers of neighbours that vote, one or several; tables give 1; a larger K smooths over noisy labels",
-    )
-    g.add_argument(
-        "--recall",
-        type=positive_int,
-        nargs="+",
-        default=[1, 5, 10],
-        metavar="K",
-        help="cut-offs of recall@K: the share of test clips with a clip of their class among the K nearest",
-    )
-    g.add_argument(
-        "--map",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="mean average precision over the whole ranked gallery; it sorts the gallery for every test clip, so "
-        "--no-map is quicker",
-    )
-    g.add_argument(
-        "--memory",
-        type=positive_int,
-        default=256,
-        metavar="MB",
-        help="working memory beside the features; test clips are compared in chunks that fit; more is seldom faster",
-    )
+    add_flags(g, FEATURES)
+    g = group(p, "retrieval", RETRIEVAL)
     common.add_output(g, "run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL")
     backbones.add_random_encoder_group(p, every_pooling=True)
-    g = common.add_machine_group(p)
-    g.add_argument(
-        "--seed",
-        type=natural,
-        nargs="+",
-        default=None,
-        metavar="SEED",
-        help=f"of the random encoder, {DEFAULT_SEED} if not given; several give mean and standard deviation; nothing else "
-        "here is left to chance",
-    )
-    p.first = tuple(
-        "--pretrained --dataset --protocol --data-root --output "
-        "--knn --raw-joints --save-features --device --seed".split()
-    )
+    add_flags(common.add_machine_group(p), SEED)
     return p
 
 

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+from options import common
 from tests.programs import call
 from tools import export
 
@@ -36,3 +37,38 @@ def test_a_checkpoint_that_is_missing_is_asked_for_by_its_flag():
     for words in ("--output a.pt2", "--output a.pt2 --pretrained"):
         ran = call(export.main, words)
         assert ran.status == 2 and "--pretrained" in ran.err
+
+
+TABLE = """
+-b --batch-size N:int>=3<=9 = 4  clips a step
+--pair LOW:share HIGH:share = 0.1 1.0
+    range of what is kept, in % of the $what
+--modes {$SCALES}+
+    one or several
+--[no-]mlp = on  a hidden layer
+--cos  a cosine
+--new-name --old_name PATH!  is needed
+"""
+
+
+def test_a_table_of_flags_is_what_it_says(capsys):
+    p = common.parser("A program.")
+    common.add_flags(p, TABLE, what="clip")
+    usual = vars(p.parse_args(["--new-name", "a"]))
+    assert usual == {
+        "batch_size": 4,
+        "pair": [0.1, 1.0],
+        "modes": None,
+        "mlp": True,
+        "cos": False,
+        "old_name": "a",
+    }
+    words = "--old_name a -b 9 --pair 0 0.5 --modes none trunk --no-mlp --cos"
+    assert list(vars(p.parse_args(words.split())).values()) == [9, [0.0, 0.5], ["none", "trunk"], False, True, "a"]
+    for wrong in ("-b 2", "-b 10", "-b 3.5", "--pair 0.1", "--pair 0 2", "--modes all", "--cos 1"):
+        with pytest.raises(SystemExit):
+            p.parse_args(f"--new-name a {wrong}".split())
+    with pytest.raises(SystemExit):
+        p.parse_args([])
+    assert "--new-name/--old_name" in capsys.readouterr().err
+    assert "range of what is kept, in % of the clip (default: [0.1, 1.0])" in " ".join(p.format_help().split())

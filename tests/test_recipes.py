@@ -24,6 +24,7 @@ def after(command, clips):
 
 def test_the_papers_command_is_the_papers_run_however_few_clips_there_are():
     defaults = vars(build_parser().parse_args(README.split()))
+    defaults["view_weights"] = dict(defaults["view_weights"])
     for clips in (200, 40_000):
         args, said = after(README, clips)
         assert "recipe paper" in said and args.recipe == "paper"

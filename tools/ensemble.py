@@ -5,10 +5,10 @@ python -m tools.ensemble RUN_OR_SCORES RUN_OR_SCORES ... [--weights W W ...] [--
 
 import sys
 
-from options.ensemble import get_parser
+from options.ensemble import parse_args
 
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
-    get_parser().parse_args()  # before torch is imported, so that help is instant
+    parse_args()  # before torch is imported, so that help is instant
 
 from pathlib import Path
 
@@ -16,11 +16,21 @@ import torch
 
 from utils.errors import UserError, run
 from utils.files import write_json
-from utils.fusion import check_same_clips, check_weights, fuse, read_scores, search_weights
+from utils.fusion import SCORES_FILE, check_same_clips, check_weights, fuse, read_scores, search_weights
 from utils.metrics import topk_accuracy
 
 DEFAULT_STEPS = 10
 USUAL = {"joint": 0.6, "bone": 0.6, "motion": 0.4}  # usual in three-stream tables beside equal weights
+
+
+def check_runs(paths: list[str]) -> None:
+    """UserError unless two different runs are named, or more."""
+    if len(paths) < 2:
+        raise UserError(f"{paths[0]} is one run only; name two or more to fuse")
+    places = [path.parent if path.name == SCORES_FILE else path for path in (Path(path).resolve() for path in paths)]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"{path} is named twice: fused with itself a run is what it was; name runs that differ")
 
 
 def default_weights(streams: list[str]) -> list[tuple[float, ...]]:
@@ -57,9 +67,8 @@ def print_table(rows: list[dict]) -> None:
 
 
 def main(argv=None) -> None:
-    args = get_parser().parse_args(argv)
-    if len(args.runs) < 2:
-        raise UserError(f"{args.runs[0]} is one run only; name two or more to fuse")
+    args = parse_args(argv)
+    check_runs(args.runs)
     if args.search_steps is not None and not args.search:
         raise UserError(f"--search-steps {args.search_steps} has no effect without --search; add --search")
     if args.output and not Path(args.output).absolute().parent.is_dir():
@@ -72,9 +81,8 @@ def main(argv=None) -> None:
     streams = [one.stream for one in runs]
     chosen = [tuple(weights) for weights in args.weights] if args.weights else default_weights(streams)
     fusions = [("weights " + " ".join(f"{weight:g}" for weight in weights), weights) for weights in chosen]
-    search = (
-        search_weights(runs, DEFAULT_STEPS if args.search_steps is None else args.search_steps) if args.search else None
-    )
+    steps = DEFAULT_STEPS if args.search_steps is None else args.search_steps
+    search = search_weights(runs, steps) if args.search else None
     if search:
         fusions.append(("searched " + " ".join(f"{weight:g}" for weight in search.weights), search.weights))
 
@@ -100,4 +108,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, sys.argv[1:])
