@@ -273,8 +273,8 @@ RUN = (
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    write_tiny_dataset(root, train=12, val=6, frames=120)
-    write_tiny_dataset(root, "alone", train=12, val=6, frames=120, layout="sbu_15", joints=15, persons=1)
+    write_tiny_dataset(root, train=10, val=6, frames=120)
+    write_tiny_dataset(root, "alone", train=10, val=6, frames=120, layout="sbu_15", joints=15, persons=1)
     write_tiny_videos(root / "alone", 4, "sbu_15", persons=1, count=6)
     return root
 
@@ -302,9 +302,9 @@ def test_a_backbone_through_the_programs(data, tmp_path, name):
     """Pretrained with a stop in the middle (bit for bit a run without), classified, searched; files rebuild themselves."""
     more = words(name)
     assert pretrain(data, tmp_path / "whole", more).status == 0
-    assert pretrain(data, tmp_path / "part", more + " --max-steps 2").status == 0
+    assert pretrain(data, tmp_path / "part", more + " --max-steps 3").status == 0
     ran = pretrain(data, tmp_path / "part", more + " --resume auto")
-    assert ran.status == 0 and "at step 2" in ran.out, ran.err
+    assert ran.status == 0 and "at step 3" in ran.out, ran.err
     whole, part = (files.load(tmp_path / run / files.LAST) for run in ("whole", "part"))
     assert whole["config"]["encoder"]["backbone"] == VARIANTS[name]["backbone"]
     assert all(torch.equal(value, part["state_dict"][key]) for key, value in whole["state_dict"].items())
@@ -366,7 +366,7 @@ def test_another_layout_and_low_precision(data, tmp_path, name):
 @pytest.mark.parametrize("name", ["stgcn", "causal transformer"])
 def test_two_processes_are_one(data, tmp_path, name):
     """Norms inside of a backbone too are over the whole batch."""
-    more = f"{words(name)} --max-steps 6 --precision fp64 --optimizer sgd --lr 0.02"
+    more = f"{words(name)} --max-steps 4 --precision fp64 --optimizer sgd --lr 0.02"
     assert pretrain(data, tmp_path / "one", more).status == 0
     command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/two {RUN} --epochs 2 --warmup-epochs 1 --cos"
     for ended in Processes(2, "pretrain_moco_mask", f"{command} {more}").wait():
