@@ -332,7 +332,8 @@ class TrainingRun:
         self.folder.metrics(step, values, epoch=epoch)
         bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
         if position == self.per_epoch - 1 or step % self.args.print_freq == 0 or step == self.last_step:
-            report(self.folder, epoch, step, values, self.pace.words(step))
+            trained = [name for name, factor in self.model.term_factors().items() if factor]
+            report(self.folder, epoch, step, values, trained, self.pace.words(step))
             self.pace.spoken()
         if warning := self.watch(found):
             self.folder.say(warning)
@@ -438,9 +439,10 @@ def train(args, training: TrainingRun, batches: Batches) -> int:
     return 0
 
 
-def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict, pace: str) -> None:
-    """A line of the log: every loss under its name, and pace: seconds a step, what is left and when it ends."""
-    names = [n for n in values if n.startswith("contrast_") or n in ("distillation", "prediction", "total")]
+def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict, trained: list[str], pace: str) -> None:
+    """A line of the log: every loss that is trained under its name (metrics.jsonl has the others, too), and pace: seconds a
+    step, what is left and when it ends."""
+    names = [name for name in values if name in (*trained, "total")]
     line = " ".join(f"{n.replace('contrast_', '')} {values[n]:.3f}" for n in names)
     top1 = " ".join(f"{values[n]:.2f}" for n in values if n.startswith("top1_"))
     spread = "".join(
@@ -463,6 +465,10 @@ def introduce(
         f"{batches.steps_per_epoch} steps an epoch, {model.config.encoder.backbone} encoder {size:.1f} M parameters, "
         f"{device}{several}, {computation}, torch {torch.__version__}"
     )
+    if args.distillation and args.negatives != "batch" and args.topk > args.contrast_k:
+        folder.say(
+            f"note: --topk {args.topk} is more than the queue of {args.contrast_k} holds: all of it is distilled"
+        )
     queue_share = args.contrast_k / len(batches.clips)
     if queue_share > 0.75:
         folder.say(

@@ -389,15 +389,19 @@ class PCM3(nn.Module):
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         """The loss: the terms that count, weighed."""
+        return sum(factor * terms[name] for name, factor in self.term_factors().items())
+
+    def term_factors(self) -> dict[str, float]:
+        """What each term that is trained on counts in the loss, by its name in `losses`."""
         c = self.config
-        total = sum(self._weight(name) * terms[f"contrast_{name}"] for name in c.contrasts)
+        factors = {f"contrast_{name}": self._weight(name) for name in c.contrasts}
         if c.distillation and c.contrasts:
-            total = total + c.distillation_weight * terms["distillation"]
+            factors["distillation"] = c.distillation_weight
         if c.prediction_weight > 0:
-            total = total + c.prediction_weight * terms["prediction"]
-        if "latent" in terms:
-            total = total + c.latent_weight * terms["latent"]
-        return total
+            factors["prediction"] = c.prediction_weight
+        if c.latent_weight > 0:
+            factors["latent"] = c.latent_weight
+        return factors
 
     def _weight(self, view: str) -> float:
         """What the contrast and the distillation of a view count in the loss."""

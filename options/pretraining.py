@@ -130,7 +130,7 @@ ABLATIONS = """
 --view-weights NAME=WEIGHT:view_weight+ = ""
     factors of the contrast and the distillation of views in the loss, 1 where none is given; naming a view of your
     own (examples/own_view.py) switches it on
---[no-]distillation  train on the distillation (it is logged anyway)
+--[no-]distillation  train on the distillation (metrics.jsonl has it anyway)
 --[no-]domain-prompts  learned offsets of the encoder's input per view
 --[no-]task-prompts  learned offsets of the features per task
 --domain-prompt {before_norm,after_norm} = before_norm

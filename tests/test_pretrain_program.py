@@ -207,9 +207,21 @@ def test_topk_changes_the_distillation_only(data, tmp_path):
     for name, topk in (("all", 12), ("more", 5000), ("few", 3)):
         ran = pretrain(data, tmp_path / name, "--max-steps 1", f"--batch-size 4 --contrast-k 12 --topk {topk}")
         assert ran.status == 0
+        assert ("--topk 5000 is more than the queue of 12 holds" in (tmp_path / name / "log.txt").read_text()) == (
+            topk == 5000
+        )
     all_, more, few = (lines(tmp_path / n)[-1] for n in ("all", "more", "few"))
     assert all_["distillation"] == more["distillation"] != few["distillation"]
     assert all_["contrast_query"] == few["contrast_query"]
+
+
+def test_the_log_has_the_losses_that_are_trained(data, tmp_path):
+    more = "--no-distillation --latent-weight 1 --view-weights masked=0 --max-steps 1 -p 1"
+    assert pretrain(data, tmp_path / "run", more).status == 0
+    (line,) = [line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if " step 1 " in line]
+    words = set(line.split(" | ")[1].split()[::2])
+    assert words == {"query", "predicted", "mixed", "prediction", "latent", "total"}
+    assert {"distillation", "contrast_masked"} <= lines(tmp_path / "run")[-1].keys()
 
 
 def test_schedules(data, tmp_path):
