@@ -95,7 +95,7 @@ def check_causal(encoder: Encoder) -> None:
 
 def fit_to_windows(encoder: Encoder, train: VideoWindows, recipe: DetectionRecipe, seed: int) -> None:
     """Sets the input norm of a random encoder by training windows."""
-    drawn = train.draw(seed, 0, recipe.windows, recipe.train_strides)[:NORM_WINDOWS]
+    drawn = train.sample(seed, 0, recipe.windows, recipe.train_strides)[:NORM_WINDOWS]
     length = min(recipe.length, NORM_LENGTH)
     parts = (drawn[low : low + NORM_BATCH] for low in range(0, len(drawn), NORM_BATCH))
     fit_norm(encoder, (train.windows(part, length)[0] for part in parts))
@@ -207,9 +207,9 @@ class _Detection(Training):
     def batches(self, epoch: int) -> list[np.ndarray]:
         recipe, train = self.recipe, self.train
         if self.sequences:
-            drawn = train.draw_chunks(self.seed, epoch, recipe.windows, recipe.length)
+            drawn = train.sample_chunks(self.seed, epoch, recipe.windows, recipe.length)
         else:
-            drawn = train.draw(self.seed, epoch, recipe.windows, recipe.train_strides)
+            drawn = train.sample(self.seed, epoch, recipe.windows, recipe.train_strides)
         order = epoch_order(self.seed, epoch, len(drawn))
         return [drawn[index.numpy()] for index in shuffled(len(drawn), recipe.batch_size, order)]
 

@@ -207,7 +207,7 @@ def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes
             elif name == "mixed":
                 title += f" with {partner} (red)"
             panels.append(Panel(title, x, paint))
-    return panels, f"{mix.mode}, share of the partner {mix.share:.2f}"
+    return panels, f"{mix.mode}, share of the partner {mix.mix_lambda:.2f}"
 
 
 # -- predictions ------------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ class Batches:
             target=target,
             hidden=hidden,
             partner=put(partner),
-            mix_lambda=put(mix.share, key.dtype),
+            mix_lambda=put(mix.mix_lambda, key.dtype),
             offsets=put(samples.offsets, key.dtype),
             clips=put(samples.clips[rows]),
             all_clips=put(samples.clips),

@@ -32,18 +32,18 @@ class MixSettings:
 
 @dataclass
 class MixSample:
-    """partner (N,): index within the batch; weight (T, V) float32; index (T,) int64; share: lambda, the partner's part of
-    the mixed key."""
+    """partner (N,): index within the batch; weight (T, V) float32; index (T,) int64; mix_lambda: the partner's share
+    of the mixed key."""
 
     mode: str
     partner: np.ndarray
     weight: np.ndarray
     index: np.ndarray
-    share: float
+    mix_lambda: float
 
 
 def mix_maps(mode: str, parts, chosen, start: int, length: int, alpha: float, joints: int, frames: int, unit: int):
-    """Weight map (T, V), index map (T,) and share lambda of one mixing.
+    """Weight map (T, V), index map (T,) and lambda of one mixing.
 
     chosen: numbers of the swapped body parts; start, length: the window in units; alpha: the share of Mixup.
     ResizeMix fills the window with the partner's first min(2 * window, T) frames, nearest-resized to the window."""
@@ -57,8 +57,8 @@ def mix_maps(mode: str, parts, chosen, start: int, length: int, alpha: float, jo
     weight[first : first + size, region] = 1.0
     if mode == RESIZEMIX:
         index[first : first + size] = np.arange(size) * min(2 * size, frames) // size
-    share = length * len(region) / (frames // unit * joints)
-    return weight, index, float(share)
+    mix_lambda = length * len(region) / (frames // unit * joints)
+    return weight, index, float(mix_lambda)
 
 
 def sample_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, settings: MixSettings) -> MixSample:
@@ -72,9 +72,9 @@ def sample_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, 
     _, resize, mixup = settings.probabilities
     mode = MIXUP if u[4] < mixup else RESIZEMIX if u[4] < mixup + resize else CUTMIX
     alpha = settings.alpha[0] + (settings.alpha[1] - settings.alpha[0]) * u[5]
-    weight, index, share = mix_maps(mode, parts, chosen, start, length, alpha, joints, frames, settings.unit)
+    weight, index, mix_lambda = mix_maps(mode, parts, chosen, start, length, alpha, joints, frames, settings.unit)
     partner = (np.arange(batch_size) + shift) % batch_size
-    return MixSample(mode, partner, weight, index, share)
+    return MixSample(mode, partner, weight, index, mix_lambda)
 
 
 def mix_views(

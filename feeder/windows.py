@@ -164,7 +164,7 @@ class VideoWindows:
             return take_stream(x.transpose(2, 3), self.stream, parents).flatten(2)
         return x.transpose(2, 3).flatten(2)
 
-    def draw(self, seed: int, epoch: int, number: int, strides: tuple[int, int]) -> np.ndarray:
+    def sample(self, seed: int, epoch: int, number: int, strides: tuple[int, int]) -> np.ndarray:
         """Windows of a training epoch: rows (video, target frame, stride), `number` for each video with frames; targets are
         uniform over the video, strides over strides[0]..strides[1]. A function of (seed, epoch)."""
         u = uniforms(seed, WINDOWS, epoch, (len(self), number, 2))
@@ -211,7 +211,7 @@ class VideoWindows:
         frames = self._read(i).transpose(1, 2)
         return scale.first_length(scale.trunk_lengths(frames, self.layout)) or 1.0
 
-    def draw_chunks(self, seed: int, epoch: int, number: int, length: int) -> np.ndarray:
+    def sample_chunks(self, seed: int, epoch: int, number: int, length: int) -> np.ndarray:
         """Chunks of a training epoch: rows (video, start), `number` for each video of at least `length` frames, starts
         uniform; a shorter video gives its start 0 once."""
         u = uniforms(seed, CHUNKS, epoch, (len(self), number))

@@ -114,10 +114,10 @@ def test_a_window_is_turned_by_the_first_frame_that_shows_person_1(root):
 
 def test_draws_are_a_function_of_seed_and_epoch_and_cover_the_video(root):
     views = open_windows(root)
-    drawn = views.draw(3, 5, 200, (3, 5))
-    assert np.array_equal(drawn, views.draw(3, 5, 200, (3, 5)))
-    assert not np.array_equal(drawn, views.draw(4, 5, 200, (3, 5)))
-    assert not np.array_equal(drawn, views.draw(3, 6, 200, (3, 5)))
+    drawn = views.sample(3, 5, 200, (3, 5))
+    assert np.array_equal(drawn, views.sample(3, 5, 200, (3, 5)))
+    assert not np.array_equal(drawn, views.sample(4, 5, 200, (3, 5)))
+    assert not np.array_equal(drawn, views.sample(3, 6, 200, (3, 5)))
     assert np.array_equal(np.bincount(drawn[:, 0]), [200] * 6)
     assert set(drawn[:, 2]) == {3, 4, 5}
     for video, length in enumerate(views.lengths):
@@ -137,8 +137,8 @@ def test_every_frame_in_batches_is_every_window(root):
 
 def test_chunks_and_their_padding(root):
     views = open_windows(root)
-    drawn = views.draw_chunks(0, 0, 5, 64)
-    assert len(drawn) == 30 and len(views.draw_chunks(0, 0, 5, 1000)) == 6
+    drawn = views.sample_chunks(0, 0, 5, 64)
+    assert len(drawn) == 30 and len(views.sample_chunks(0, 0, 5, 1000)) == 6
     x, labels = views.chunks(drawn[:1], 64)
     video, start = drawn[0]
     assert torch.equal(x[0], views.whole(video)[0, start : start + 64])

@@ -107,9 +107,9 @@ def test_mixing_follows_the_ranges():
             joints = mix.weight.any(axis=0)
             numbers.append(sum(joints[list(part)].all() for part in PARTS))
             # lambda is the share of the map that is the partner's
-            assert mix.share == pytest.approx(mix.weight.mean(), abs=1e-6)
+            assert mix.mix_lambda == pytest.approx(mix.weight.mean(), abs=1e-6)
         else:
-            assert (mix.weight == np.float32(mix.share)).all()
+            assert (mix.weight == np.float32(mix.mix_lambda)).all()
     share = {m: modes.count(m) / len(modes) for m in (CUTMIX, RESIZEMIX, MIXUP)}
     assert share[CUTMIX] == pytest.approx(0.5, abs=0.03) and share[MIXUP] == pytest.approx(0.25, abs=0.03)
     assert set(lengths) == set(range(7, 12)) and set(numbers) == {2, 3}
