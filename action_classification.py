@@ -95,7 +95,7 @@ def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, f
     start = time.monotonic()
     classes = dataset.row.num_classes
     outcome = train_classifier(encoder, train, test, classes, recipe_of(args), seed, world=work.world, **running)
-    folder.say(
+    folder.log(
         f"seed {seed}: {len(train)} training clips, last {100 * outcome.last['top1']:.2f} (top-5 "
         f"{100 * outcome.last['top5']:.2f}), best {100 * outcome.best['top1']:.2f} at epoch {outcome.best['epoch']}, "
         f"{time.monotonic() - start:.0f} s"
@@ -143,13 +143,13 @@ def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, f
         curve = curve_summary(AMOUNTS[kind], {seed: c[kind] for seed, c in curves.items()}, clean=0)
         found[kind] = {"unit": UNITS[kind], "seed_of_hiding": args.occlusion_seed, **curve}
         percent = [100 * value for value in curve["mean"]]
-        with beside_results(f"occlusion_{kind}.png", folder.say):
+        with beside_results(f"occlusion_{kind}.png", folder.log):
             draw_curves(folder.path / f"occlusion_{kind}.png", {"": (curve["x"], percent)}, UNITS[kind], "top-1, %")
         points = ", ".join(
             f"{x}: {100 * mean:.1f} (drop {100 * drop:.1f})"
             for x, mean, drop in zip(curve["x"], curve["mean"], curve["drop"], strict=True)
         )
-        folder.say(f"{kind} occlusion, {UNITS[kind]}: {points}")
+        folder.log(f"{kind} occlusion, {UNITS[kind]}: {points}")
     if found:
         folder.write_json("occlusion.json", found)
     if args.early:
@@ -158,10 +158,10 @@ def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, f
         found["early"] = {"unit": f"% of the resized clip's frames observed{ahead}", **curve}
         percent = [100 * value for value in curve["mean"]]
         folder.write_json("early.json", found["early"])
-        with beside_results("early.png", folder.say):
+        with beside_results("early.png", folder.log):
             draw_curves(folder.path / "early.png", {"": (curve["x"], percent)}, "% of the frames observed", "top-1, %")
         points = ", ".join(f"{x}: {value:.1f}" for x, value in zip(curve["x"], percent, strict=True))
-        folder.say(f"early recognition, {found['early']['unit']}: {points}")
+        folder.log(f"early recognition, {found['early']['unit']}: {points}")
     return found
 
 
@@ -218,23 +218,23 @@ def write_results(
             "dropped_test_clips": list(test.clips.dropped),
         },
     )
-    with beside_results("confusion.png", folder.say):
+    with beside_results("confusion.png", folder.log):
         title = confusion_title(args, dataset, outcome)
         draw_confusion(folder.path / "confusion.png", confusion, dataset.row.classes, title)
 
 
 def say_beginning(work: Evaluation, train: ClipViews, test: ClipViews, folder) -> None:
     args, dataset, size = work.args, work.dataset, work.world.size
-    folder.say(
+    folder.log(
         f"{args.mode} evaluation of {work.title} on {dataset.row.name} {args.protocol}, {work.stream} stream: "
         f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {work.device}"
         f"{f', {size} processes' if size > 1 else ''}, {work.precision}"
     )
     work.say_place(folder, test.clips.names)
     if args.cache_features:
-        folder.say("features: cached centre crops, not the exact protocol of fresh crops")
+        folder.log("features: cached centre crops, not the exact protocol of fresh crops")
     if args.precision not in ("fp32", "fp64"):
-        folder.say(
+        folder.log(
             f"products in {args.precision}, not the exact protocol of float32 (--precision fp32); the result says so"
         )
 
@@ -262,10 +262,10 @@ def evaluate(args, below: str, world: World) -> tuple[int, str]:
             curves = write_curves(args, {seed: o["curves"] for seed, o in outcomes.items()}, test.stream, folder)
             write_results(work, test, outcomes, curves, folder)
             last, best = (summarise([o[which]["top1"] for o in outcomes.values()]) for which in ("last", "best"))
-            folder.say(f"results and pictures: {folder.path}")
+            folder.log(f"results and pictures: {folder.path}")
             seeds = f"{len(outcomes)} seed{'s' * (len(outcomes) > 1)}"
             line = f"top-1 last {last.percent()}, best test epoch {best.percent()} ({seeds})"
-            folder.say(line)
+            folder.log(line)
     return work.status, line
 
 

@@ -149,7 +149,7 @@ def train_seed(work: Evaluation, train: VideoWindows, test: VideoWindows, seed: 
     found = outcome.found
     write_predictions(folder.path / "predictions" / f"seed{seed}", dict(zip(test.names, found.proposals, strict=True)))
     top = f"{recipe.overlaps[-1]:g}"
-    folder.say(
+    folder.log(
         f"seed {seed}: last mAP_a {100 * outcome.last[f'map_a@{top}']:.1f} mAP_v {100 * outcome.last[f'map_v@{top}']:.1f} "
         f"at overlap {top}, right frames {100 * outcome.last['frame_accuracy']:.1f}, best epoch {outcome.best['epoch']}, "
         f"{time.monotonic() - start:.0f} s, test {found.frames_per_second:.0f} frames/s"
@@ -211,7 +211,7 @@ def main(argv=None) -> int:
     train, test = open_windows(work)
     data = {split: of_videos(views.videos, views.chosen) for split, views in (("train", train), ("val", test))}
     with work.folder("action_detection", f"detection_{args.mode}", data, check=False) as folder:
-        folder.say(
+        folder.log(
             f"detection ({KINDS[args.mode]}) with {work.title} on {work.dataset.row.name} {args.protocol}, {work.stream} "
             f"stream, {args.coordinates} coordinates: {len(train)} training videos ({train.lengths.sum()} frames), {len(test)} "
             f"test videos ({test.lengths.sum()} frames), {work.dataset.row.num_classes} classes and background, "
@@ -223,14 +223,14 @@ def main(argv=None) -> int:
             for seed in args.seed
         }
         write_results(work, test, outcomes, folder)
-        with beside_results("timelines", folder.say):
+        with beside_results("timelines", folder.log):
             draw_timelines(work, test, outcomes[args.seed[0]], folder)
-        folder.say(f"results, predictions and timelines: {folder.path}")
+        folder.log(f"results, predictions and timelines: {folder.path}")
         top = f"{args.overlaps[-1]:g}"
         map_a, map_v = (
             summarise([o["last"][f"{name}@{top}"] for o in outcomes.values()]).percent() for name in ("map_a", "map_v")
         )
-        folder.say(
+        folder.log(
             f"mAP_a {map_a}, mAP_v {map_v} at overlap {top}, last epoch "
             f"({len(outcomes)} seed{'s' * (len(outcomes) > 1)}; {KINDS[args.mode]})"
         )

@@ -153,7 +153,7 @@ def evaluate(work: FromEncoder | FromFile, folder: RunFolder) -> str:
         if args.save_features:
             write_features(folder.path / "features.npz", content)
         figures[seed] = measure(args, content)
-        folder.say(
+        folder.log(
             f"{'' if seed is None else f'seed {seed}: '}{sentence(args, [figures[seed]])}; "
             f"features {encoded - start:.1f} s, ranking {time.monotonic() - encoded:.1f} s"
         )
@@ -174,10 +174,10 @@ def evaluate(work: FromEncoder | FromFile, folder: RunFolder) -> str:
             "per_class": last["per_class"],
         },
     )
-    folder.say(f"results: {folder.path}")
+    folder.log(f"results: {folder.path}")
     count = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
     line = sentence(args, list(figures.values())) + count
-    folder.say(line)
+    folder.log(line)
     return line
 
 
@@ -188,7 +188,7 @@ def retrieve_by(args, below: str) -> tuple[int, str]:
         if max(ks) > len(work.train):
             raise UserError(f"{flag} {max(ks)}: the train split has {len(work.train)} clips; give at most that many")
     with work.folder("action_retrieval", "retrieval", work.fingerprints, below) as folder:
-        folder.say(
+        folder.log(
             f"retrieval with {work.title} on {args.finetune_dataset} {args.protocol}, {work.stream} stream: "
             f"{len(work.val)} queries, gallery of {len(work.train)}, cosine{work.how}"
         )

@@ -89,7 +89,7 @@ def train_seed(
     )
     start = time.monotonic()
     outcome = train_predictor(encoder, train, test, recipe, seed, **running)
-    folder.say(
+    folder.log(
         f"{mode}, seed {seed}: mean {float(outcome.errors.mean()):.1f} mm over {test.predict} frames, "
         f"{time.monotonic() - start:.0f} s"
     )
@@ -158,7 +158,7 @@ def write_results(work: Evaluation, test, still, outcomes: dict, skipped: dict, 
             },
         },
     )
-    with beside_results("curve.png", folder.say):
+    with beside_results("curve.png", folder.log):
         title = f"motion prediction on {work.dataset.row.name}"
         draw_curves(folder.path / "curve.png", curves, "predicted frame", "MPJPE, mm", title)
     return rows
@@ -171,7 +171,7 @@ def main(argv=None) -> int:
     work = Evaluation(args, DEFAULT_DATASET)
     (train, short_train), (test, short_test) = (split_views(work, split) for split in ("train", "val"))
     with work.folder("motion_prediction", "prediction", data_of(train, test)) as folder:
-        folder.say(
+        folder.log(
             f"motion prediction with {work.title} on {work.dataset.row.name} {args.protocol}, {work.stream} stream: "
             f"{len(train)} training and {len(test)} "
             f"test clips of at least {args.observe + args.predict} frames ({short_train} and {short_test} shorter ones skipped), "
@@ -179,7 +179,7 @@ def main(argv=None) -> int:
         )
         work.say_place(folder, test.clips.names)
         if work.dataset.row.dimensions == 2:
-            folder.say(f"clips of two dimensions: errors are those of a person whose trunk measures {TRUNK} m")
+            folder.log(f"clips of two dimensions: errors are those of a person whose trunk measures {TRUNK} m")
         still = zero_velocity(test)
         outcomes = {
             mode: {
@@ -191,11 +191,11 @@ def main(argv=None) -> int:
             for mode in args.encoder_mode
         }
         rows = write_results(work, test, still, outcomes, {"train": short_train, "val": short_test}, folder)
-        with beside_results("predicted poses", folder.say):
+        with beside_results("predicted poses", folder.log):
             draw_poses(work, test, {mode: o[args.seed[0]]["poses"] for mode, o in outcomes.items()}, folder)
-        folder.say(f"results and pictures: {folder.path}")
+        folder.log(f"results and pictures: {folder.path}")
         for line in table(args.horizons, rows):
-            folder.say(line)
+            folder.log(line)
     return work.status
 
 

@@ -127,13 +127,13 @@ def taught(
             "per_class": dict(zip(classes, per_class_accuracy(confusion), strict=True)),
         },
     )
-    with beside_results("confusion.png", folder.say):
+    with beside_results("confusion.png", folder.log):
         draw_confusion(folder.path / "confusion.png", confusion.numpy(), classes, title)
-    folder.say(
+    folder.log(
         f"{len(names)} labelled clips of {len(classes)} classes ({each} of each): "
         f"{found.folds}-fold cross-validation {100 * right:.1f} % right, confusion.png shows which"
     )
-    folder.say("where clips of one person are in several folds, clips of a new person will do less well")
+    folder.log("where clips of one person are in several folds, clips of a new person will do less well")
     about = {"stream": encoder.stream, "seed": args.seed, "dataset": str(args.labelled)}
     content = classifier_content(encoder.encoder, found.fc, classes, about, found.novelty)
     files.save(folder.path / "classifier.pth", content)
@@ -143,11 +143,11 @@ def taught(
 def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
     """The distance from which a clip is none of the classes, said in words; infinite where nothing is."""
     if found.novelty is None:
-        folder.say(f"this classifier knows no distances (an older file), so that no clip is {NONE}")
+        folder.log(f"this classifier knows no distances (an older file), so that no clip is {NONE}")
         return float("inf")
     threshold = found.novelty.threshold(args.none)
     if args.none:
-        folder.say(
+        folder.log(
             f"{NONE}: clips whose distance to the nearest of {len(found.novelty.gallery)} training clips is above "
             f"{threshold:.4f}, as that of {100 * args.none:g} % of {len(found.novelty.distances)} held-out clips of known "
             "classes"
@@ -174,11 +174,11 @@ def answer(
         threshold,
     )
     none = said.count(NONE)
-    folder.say(f"{len(names)} clips, {none} of them {NONE}: {folder.path / answers.FILE}")
+    folder.log(f"{len(names)} clips, {none} of them {NONE}: {folder.path / answers.FILE}")
     if known.any():
         right = sum(found.classes[k] == s for k, s in zip(labels[known], np.array(said)[known], strict=True))
         best = int((probabilities.argmax(axis=1) == labels)[known].sum())
-        folder.say(
+        folder.log(
             f"{right} of {int(known.sum())} right by the names of their folders ({best} with the most probable class, whatever "
             "its distance)"
         )
@@ -207,21 +207,21 @@ def main(argv=None) -> int:
     folder = RunFolder(args.output, "predict", vars(args))
     try:
         for line in said:
-            folder.say(line, show=False)
+            folder.log(line, show=False)
         for path, source in sources.items():
             for line in source.lines:
-                folder.say(f"{path}: {line}")
+                folder.log(f"{path}: {line}")
         found = found or taught(args, folder, encoder, sources[args.labelled], *encoded[args.labelled])
-        folder.say(
+        folder.log(
             f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, "
             f"{found.encoder.stream} stream, {found.encoder.layout.name}, {found.encoder.device}"
         )
         if found.encoder.converted:
-            folder.say(found.encoder.converted)
+            folder.log(found.encoder.converted)
         if args.input:
             answer(args, found, folder, sources[args.input], *encoded[args.input])
     except UserError as error:
-        folder.say(f"error: {error}", show=False)
+        folder.log(f"error: {error}", show=False)
         raise
     finally:
         folder.close()

@@ -283,7 +283,7 @@ class TrainingRun:
         self.count, self.skipped = progress.get("count", 0), progress.get("skipped", 0)
         self.timed_steps, self.data_seconds = 0, 0.0
         self.saved_step = resumed.step if args.resume == "auto" and resumed.step else None
-        self.pace = Pace(resumed.step, self.last_step, folder.say)
+        self.pace = Pace(resumed.step, self.last_step, folder.log)
         self.saved_at = self.logged_at = time.monotonic()
         self.embeddings, self.watch = None, CollapseWatch()  # of the last step: its keys, and cosines with the own key
 
@@ -336,7 +336,7 @@ class TrainingRun:
             report(self.folder, epoch, step, values, trained, self.pace.words(step))
             self.pace.spoken()
         if warning := self.watch(found):
-            self.folder.say(warning)
+            self.folder.log(warning)
         self.sums, self.count, self.timed_steps, self.data_seconds = {}, 0, 0, 0.0
         self.logged_at = time.monotonic()
 
@@ -354,7 +354,7 @@ class TrainingRun:
         if self.monitor is not None and (epoch + 1) % args.knn_every == 0:
             accuracy = self.monitor(self.model.encoder_q)
             self.folder.metrics(step, {"knn_top1": accuracy}, epoch=epoch)
-            self.folder.say(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
+            self.folder.log(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
         self.logged_at += time.monotonic() - started  # not a part of the steps' time
 
     def save(self, step: int) -> None:
@@ -366,7 +366,7 @@ class TrainingRun:
     def stopped(self, step: int, stop: StopRequest) -> int:
         """Says so; returns the exit status."""
         who = stop.received or "a signal to another process"
-        self.folder.say(f"stopped by {who} after step {step}; go on with: {resume_command(self.world.size)}")
+        self.folder.log(f"stopped by {who} after step {step}; go on with: {resume_command(self.world.size)}")
         if self.world.size > 1:
             self.world.barrier()
             stop.ignore_from_now_on()
@@ -388,7 +388,7 @@ class TrainingRun:
                 f"{message}. {saved[0].upper()}{saved[1:]}; "
                 "a smaller --lr or --precision fp32 may help, --on-nonfinite skip leaves such steps out"
             )
-        self.folder.say(f"{message}; left out ({self.skipped} of at most {args.nonfinite_limit})")
+        self.folder.log(f"{message}; left out ({self.skipped} of at most {args.nonfinite_limit})")
 
 
 def train(args, training: TrainingRun, batches: Batches) -> int:
@@ -396,7 +396,7 @@ def train(args, training: TrainingRun, batches: Batches) -> int:
     model, optimizer, world, step = training.model, training.optimizer, training.world, training.first_step
     compute, meanwhile = partial(compute_gradients, model, parts=args.grad_accum), None
     if args.cuda_graph != "off":
-        compute = CapturedPass(compute, None if args.cuda_graph == "on" else training.folder.say)
+        compute = CapturedPass(compute, None if args.cuda_graph == "on" else training.folder.log)
     model.train()
     world.traffic.clear()
     quiet = None if world.is_main else True
@@ -424,7 +424,7 @@ def train(args, training: TrainingRun, batches: Batches) -> int:
             bar.update()
             training.pace.after(step, f"epoch {epoch}")
             if world.size > 1 and step == training.first_step + 1:
-                training.folder.say(traffic_of(world))
+                training.folder.log(traffic_of(world))
             ends_epoch = position == training.per_epoch - 1
             if step % args.print_freq == 0 or step == training.last_step or ends_epoch:
                 training.log(step, bar)
@@ -450,7 +450,7 @@ def report(folder: RunFolder | QuietFolder, epoch: int, step: int, values: dict,
         for word, name, digits in (("rank", "effective_rank", 1), ("alignment",) * 2 + (2,), ("uniformity",) * 2 + (2,))
         if name in values
     )
-    folder.say(f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} |{spread} | {pace}")
+    folder.log(f"epoch {epoch} step {step} lr {values['lr']:g} | {line} | top-1 {top1} |{spread} | {pace}")
 
 
 def introduce(
@@ -460,18 +460,18 @@ def introduce(
     size = sum(p.numel() for p in model.encoder_q.parameters()) / 1e6
     several = f", {world.size} processes" if world.size > 1 else ""
     method = args.exp_descri if args.recipe == "paper" else "small recipe"
-    folder.say(
+    folder.log(
         f"{method}, {args.stream} stream of {args.pre_dataset} {args.protocol}: {len(batches.clips)} clips, "
         f"{batches.steps_per_epoch} steps an epoch, {model.config.encoder.backbone} encoder {size:.1f} M parameters, "
         f"{device}{several}, {computation}, torch {torch.__version__}"
     )
     if args.distillation and args.negatives != "batch" and args.topk > args.contrast_k:
-        folder.say(
+        folder.log(
             f"note: --topk {args.topk} is more than the queue of {args.contrast_k} holds: all of it is distilled"
         )
     queue_share = args.contrast_k / len(batches.clips)
     if queue_share > 0.75:
-        folder.say(
+        folder.log(
             f"note: the queue ({args.contrast_k}) is {queue_share:.1f} times the number of clips: a clip meets its own "
             "older keys as negatives; give a smaller --contrast-k"
         )
@@ -511,7 +511,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     folder = folder or QuietFolder(args.checkpoint_path)
     try:
         for note in notes:
-            folder.say(note)
+            folder.log(note)
         introduce(args, folder, model, batches, device, world, computation)
         training = TrainingRun(args, model, optimizer, batches, monitor, folder, world, resumed)
         status = train(args, training, batches)
@@ -519,10 +519,10 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
             if args.pictures and world.is_main:
                 held_out = monitor and monitor.queries
                 show_at_the_end(args.pictures, args.stream, folder, model, dataset, batches, held_out)
-            folder.say(f"done: {folder.path / files.LAST}")
+            folder.log(f"done: {folder.path / files.LAST}")
         return status
     except UserError as error:
-        folder.say(f"error: {error}", show=False)
+        folder.log(f"error: {error}", show=False)
         raise
     finally:
         folder.close()

@@ -268,7 +268,7 @@ def few_label_curve(
     for row in frozen:
         share_of = partial(_frozen_share, row, labels, test_labels, classes)
         curves.append(label_curve.curve(row.name, points, share_of, seeds))
-        folder.say(f"few labels, {row.name}: done")
+        folder.log(f"few labels, {row.name}: done")
     if args.supervised:
         first = next(iter(pretrained.values()), None)
         starts = {"trained with labels": lambda seed: comparison.random(trainer.config, trainer.stream, seed)}
@@ -276,11 +276,11 @@ def few_label_curve(
         for name, start in starts.items():
             share_of = partial(_trained_share, trainer, start, seeds[: args.trained_seeds])
             curves.append(label_curve.curve(name, points, share_of, seeds))
-            folder.say(f"few labels, {name}: done")
+            folder.log(f"few labels, {name}: done")
     text = label_curve.markdown(points, curves)
     with atomic_write(folder.path / "few_labels.md", "w") as file:
         file.write(text + "\n")
-    folder.say(text)
+    folder.log(text)
     label_curve.draw(folder.path / "few_labels.png", points, curves, classes)
     return label_curve.to_dict(points, curves)
 
@@ -355,24 +355,24 @@ def compare(
 ) -> None:
     """All rows, told as they come, and the results. other: what `check_own_data` found."""
     dataset = comparison.dataset
-    folder.say(
+    folder.log(
         f"baselines on {dataset.row.name} {dataset.protocol}: {dataset.row.num_classes} classes, {comparison.device}; strength "
         f"of the regression chosen on {comparison.cut}"
     )
     test_names = comparison.views("joint", "none")[1].clips.names
     pretraining = pretraining_of(place, args.data_root, test_names, other)
-    say_place(place, pretraining, dataset.converted, folder.say)
+    say_place(place, pretraining, dataset.converted, folder.log)
     trainer = Trainer(comparison, *what_is_trained(args, dataset, pretrained), folder)
     rows, start = [], time.monotonic()
     for row in all_rows(comparison, pretrained, trainer):
         rows.append(row)
         figures = ", ".join(f"{h} {row.summary(f).percent()}" for f, h in zip(FIGURES, HEADS, strict=True))
-        folder.say(f"{row.name}: {figures} ({time.monotonic() - start:.0f} s)")
-    folder.say(markdown(rows))
+        folder.log(f"{row.name}: {figures} ({time.monotonic() - start:.0f} s)")
+    folder.log(markdown(rows))
     curve = few_label_curve(comparison, rows, pretrained, trainer, folder) if args.few_labels else None
     write_results(comparison, rows, pretraining, curve, folder)
     for sentence in verdicts(rows):
-        folder.say(sentence)
+        folder.log(sentence)
 
 
 def what_is_trained(args, dataset: Dataset, pretrained: dict[str, LoadedEncoder]) -> tuple:
@@ -402,7 +402,7 @@ def main(argv=None) -> int:
     other = check_own_data(place, data, args.evaluate_on_other_data)
     path = args.checkpoint_path or place.default_folder("baselines", "joint")
     with RunFolder(path, "baselines", vars(args), data=data) as folder:
-        folder.say(f"encoders in {words}")
+        folder.log(f"encoders in {words}")
         compare(args, place, comparison, pretrained, other, folder)
     return 0
 

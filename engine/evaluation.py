@@ -275,7 +275,7 @@ class Evaluation:
                 try:
                     yield opened
                 except Stopped:
-                    self.progress.stopped(opened.say)
+                    self.progress.stopped(opened.log)
                     self.status = EXIT_STOPPED
 
     def _open(self, program: str, kept: int | None) -> RunFolder:
@@ -287,9 +287,9 @@ class Evaluation:
         """Says where data set and protocol come from, what is known of the pretraining (`pretraining_of`), and what an earlier
         start has done."""
         self.pretraining = pretraining_of(self.place, self.args.data_root, test_names, self.other)
-        say_place(self.place, self.pretraining, self.converted, folder.say)
+        say_place(self.place, self.pretraining, self.converted, folder.log)
         for line in self.progress.lines() if hasattr(self.args, "resume") else ():
-            folder.say(line)
+            folder.log(line)
 
     def trained(self, folder, name: str, train) -> dict:
         """The outcome of a training, by `train(**running)`, or what an earlier start has kept of it (`Progress`).
@@ -300,7 +300,7 @@ class Evaluation:
             def log(epoch: int, values: dict) -> None:
                 folder.metrics(epoch, {f"{name}/{key}": value for key, value in values.items()})
 
-            running = {"title": in_words(name), "log": log, "say": folder.say}
+            running = {"title": in_words(name), "log": log, "say": folder.log}
             state, watch = self.progress.state_of(name), self.progress.watch(name)
             self.progress.finish(name, train(**running, state=state, after_step=watch))
         return self.progress.finished[name]

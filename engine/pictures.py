@@ -348,10 +348,10 @@ def show_at_the_end(
             figure = strip_figure(clips, layout, titles, 10, paints, 30.0, prediction_legend(panels), dataset.up)
             folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
         add_features(folder, model, limited(views, BOARD_CLIPS), classes)
-        folder.say(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")
+        folder.log(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")
     except Exception as error:
         what = " ".join(str(error).split())[:200]
-        folder.say(f"note: the pictures for TensorBoard could not be made ({type(error).__name__}: {what})")
+        folder.log(f"note: the pictures for TensorBoard could not be made ({type(error).__name__}: {what})")
 
 
 def add_features(folder, model: PCM3, views: ClipViews, classes) -> None:

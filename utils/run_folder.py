@@ -85,7 +85,7 @@ class _Closing:
 
     def __exit__(self, _, error, __) -> None:
         if isinstance(error, UserError):
-            self.say(f"error: {error}", show=False)
+            self.log(f"error: {error}", show=False)
         self.close()
 
 
@@ -95,7 +95,7 @@ class QuietFolder(_Closing):
     def __init__(self, path):
         self.path = Path(path)
 
-    def say(self, text: str = "", show: bool = True) -> None:
+    def log(self, text: str = "", show: bool = True) -> None:
         pass
 
     def metrics(self, step: int, values: dict, **more) -> None:
@@ -152,9 +152,9 @@ class RunFolder(_Closing):
         self._board, self._board_wanted = None, True
         self._resumed_step = resumed_step
         if self._owner.note:
-            self.say(self._owner.note)
+            self.log(self._owner.note)
         if earlier is not None:
-            self.say(f"the folder held an earlier run; its files are now in {earlier}")
+            self.log(f"the folder held an earlier run; its files are now in {earlier}")
 
     def _set_aside(self) -> Path | None:
         """Moves the files of an earlier run in this folder into a folder of their own, so that nothing is lost or mixed."""
@@ -203,7 +203,7 @@ class RunFolder(_Closing):
         with atomic_write(self._metrics_path, "w") as file:
             file.writelines(line + "\n" for line in kept)
 
-    def say(self, text: str = "", show: bool = True) -> None:
+    def log(self, text: str = "", show: bool = True) -> None:
         """Prints a line (unless not shown), past a running bar, and keeps it in log.txt."""
         if show:
             tqdm.write(text, file=sys.stdout)
@@ -231,7 +231,7 @@ class RunFolder(_Closing):
             except Exception as error:  # a package that does not suit another raises whatever it meets first
                 self._board_wanted = False
                 what = f"{type(error).__name__}: {str(error)[:120]}"
-                self.say(f"warning: TensorBoard cannot be imported ({what}); the curves are in metrics.jsonl only")
+                self.log(f"warning: TensorBoard cannot be imported ({what}); the curves are in metrics.jsonl only")
                 return None
             _leave_disk_errors_to_the_caller()
             purge = None if self._resumed_step is None else self._resumed_step + 1
