@@ -37,19 +37,22 @@ def main(argv=None) -> None:
     parser.add_argument("--data-root", default="data", help="folder of all data sets")
     parser.add_argument("--asked", nargs="+", default=ASKED, metavar="SUBJECT", help="who is in the val split")
     parser.add_argument("--name", default=NAME, help="of the data set")
-    parser.add_argument("--every", type=int, default=1, help="of the others' clips, every n-th is learned from")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the others' clips of a class, every n-th is learned from"
+    )
     args = parser.parse_args(argv)
     found = find_dataset(args.data_root, SOURCE, "cross_subject", ("train",))
     clips, layout = found.clips("train"), found.layout
     asked = np.array([name.split("_")[1] in args.asked for name in clips.names])
+    labels = clips.labels.numpy()
+    learned = np.flatnonzero(~asked)
+    learned = np.sort(learned[np.argsort(labels[learned], kind="stable")][:: args.every])
     target = Path(args.data_root, args.name)
     with building_folder(target.absolute()) as temporary:
         splits = {}
-        for split, rows in (("train", np.flatnonzero(~asked)[:: args.every]), ("val", np.flatnonzero(asked))):
+        for split, rows in (("train", learned), ("val", np.flatnonzero(asked))):
             names = [clips.names[i] for i in rows]
-            writer = SplitWriter(
-                Path(temporary, "xsub"), split, names, clips.labels.numpy()[rows], layout.joints, clips.persons
-            )
+            writer = SplitWriter(Path(temporary, "xsub"), split, names, labels[rows], layout.joints, clips.persons)
             for index, i in enumerate(rows.tolist()):
                 low, n = int(clips.offsets[i]), int(clips.num_frame[i])
                 writer.write(index, clips.frames[low : low + n].permute(2, 0, 1, 3).numpy(), n)
