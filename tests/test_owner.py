@@ -147,6 +147,15 @@ def test_a_file_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch
     assert len(calls) == 2 and (tmp_path / "a").read_text() == "whole"
 
 
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_folder_is_not_taken_for_one_that_was_removed(tmp_path, kind):
+    """It is refused at once; a folder that another process removes is made again, for ever if need be."""
+    place = tmp_path / "run"
+    place.write_text("") if kind == "file" else place.symlink_to(tmp_path / "nothing")
+    with pytest.raises(OSError):
+        locks.Ownership(place, "test")
+
+
 def test_a_file_system_without_locks_is_said_to_be_one(data, tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")

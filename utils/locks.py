@@ -124,8 +124,8 @@ class Ownership:
         while True:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:  # a file, or a folder that was removed before mkdir could see that it is one
-                if self.path.parent.exists() and not self.path.parent.is_dir():
+            except FileExistsError:  # a file, a link to nothing, or a folder that was removed before mkdir saw it
+                if not self.path.parent.is_dir() and (self.path.parent.exists() or self.path.parent.is_symlink()):
                     raise
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder it had made
