@@ -1,7 +1,7 @@
 """Answers which class each of somebody's clips is.
 
-    python predict.py --pretrained runs/linear_ui_prmd_cross_subject/classifier.pth my_clips  # a trained classifier, any clips
-    python predict.py --pretrained ENCODER.pth.tar my_clips --labelled my_labelled_clips      # one from a few of one's own
+    python predict.py --pretrained runs/linear_ui_prmd_cross_subject_small/classifier.pth my_clips  # a trained classifier
+    python predict.py --pretrained ENCODER.pth.tar my_clips --labelled my_labelled_clips            # one from a few clips
 
 The run folder gets predictions.csv (engine.answers): the class, the three best with their probabilities, and "none of them"
 where a clip is unlike the training clips, by a threshold that is said (engine.novelty). With --labelled (CLASS/NAME.npy) a

@@ -13,6 +13,8 @@ pretraining clips in its test split. Where that is so nevertheless, by the names
 Clips that have the encoder's own data set's name and are other clips are refused.
 """
 
+import os
+import re
 from argparse import Namespace
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,10 +62,11 @@ class Place:
     data: dict = field(default_factory=dict)
     guessed: tuple[str, ...] = ()
 
-    def default_folder(self, task: str, stream: str) -> str:
-        """runs/TASK_DATASET_PROTOCOL, with the stream unless it is joint: two evaluations share no folder by default."""
-        words = [task, self.dataset, self.protocol, *([stream] if stream != "joint" else [])]
-        return "runs/" + "_".join(words)
+    def default_folder(self, task: str, stream: str, encoder: str = "") -> str:
+        """runs/TASK_DATASET_PROTOCOL_ENCODER, with the stream unless it is joint: two evaluations share no folder by default.
+        encoder: its name, see `short_name`."""
+        words = [task, self.dataset, self.protocol, *([stream] if stream != "joint" else []), encoder]
+        return "runs/" + "_".join(filter(None, words))
 
     def said(self) -> list[str]:
         """Lines about where data set and protocol come from."""
@@ -87,6 +90,17 @@ def training_data(path) -> tuple[str | None, str | None, dict]:
     told = encoder.arguments
     found = (told.get("pre_dataset", told.get("dataset")), told.get("protocol"))
     return *(value if isinstance(value, str) else None for value in found), encoder.data
+
+
+def short_name(title: str) -> str:
+    """A word for an encoder, for folders. title: as result.json has it, a checkpoint's path or the name of shipped weights, with
+    more in brackets. It is the name of its run folder (with the epoch, unless it is the last), of any other file its own:
+    runs/small/checkpoint_last.pth.tar -> small, checkpoint_0100.pth.tar there -> small_0100, my/encoder.pth -> encoder."""
+    path = Path(os.path.abspath(title.rsplit(" (", 1)[0]))
+    name = re.sub(r"(\.(tar|pth|pt))+$", "", path.name)
+    if name.startswith("checkpoint_") or name == "classifier":  # what run folders hold
+        name = "_".join([path.parent.name, *([name.removeprefix("checkpoint_")] if path.name != files.LAST else [])])
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | None, fallback: str) -> Place:
@@ -261,7 +275,7 @@ class Evaluation:
         args, world = self.args, self.world
         self.data = data
         self.other = check_own_data(self.place, data, args.evaluate_on_other_data) if check else []
-        path = Path(args.checkpoint_path or self.place.default_folder(task, self.stream), below)
+        path = Path(args.checkpoint_path or self.place.default_folder(task, self.stream, short_name(self.title)), below)
         args.checkpoint_path = str(path)
         if not hasattr(args, "resume"):
             with RunFolder(path, program, vars(args), data=data) as opened:

@@ -27,12 +27,13 @@ from engine.report_clips import ClipStore
 from engine.report_runs import RunRecord, is_number
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings
+from feeder.views import VIEWS
 from models.pcm3 import PCM3Config
 from utils.checkpoint import LAST
 from utils.plots import drawn_alike, literal, new_figure
 
 FIRST = "An encoder learns to describe recorded movements without being told what they are."
-VIEWS = (
+ALTERED = (
     "It gets two altered versions of a recording (query and key) and must give them nearly the same description, unlike those of "
     "other recordings."
 )
@@ -131,7 +132,7 @@ def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
     """The method as this run trains it."""
     masked = "masked" in config.contrasts
     when = [words for words, does in ((HIDES, masked), (MIXES, "mixed" in config.contrasts)) if does]
-    said = [FIRST, VIEWS]
+    said = [FIRST, ALTERED]
     if when:
         said.append(f"It must do so also {', and '.join(when)}.")
     if config.prediction_weight > 0:
@@ -148,6 +149,8 @@ def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
         )
         *before, last = [words for does, words in ways if does] or ["the recording as it is"]
         said.append(f"An altered version is {', '.join(before)}{' and ' * bool(before)}{last}.")
+    if config.own_views:
+        said.append(f"The run has versions of its own, which the method does not: {', '.join(config.own_views)}.")
     return tuple(said)
 
 
@@ -158,7 +161,8 @@ def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
     dataset, views = store.open_as_trained(run, trained)
     check_drawable(model, trained, dataset, path)
     settings, layout, config = settings_of(trained, path), dataset.layout, model.config
-    batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout)
+    own = [name for name in config.own_views if name in VIEWS]  # others are declared where this was not started from
+    batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout, own_views=own)
     batch, samples = batches[0], batches.samples(0)
     altered = (samples.matrices[0] != samples.matrices[0][:, :1]).any(axis=(1, 2, 3))  # joint corruption of the query
     row = int(np.flatnonzero(altered)[0]) if altered.any() else 0
@@ -188,6 +192,7 @@ def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
         partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
         mixed = {"partner": samples.mix.weight > 0.5}
         panels.append((f"mixed with: {partner}", person(batch.views["mixed"][row]), mixed))
+    panels += [(f"its own: {name}", person(batch.views[name][row]), {}) for name in own]
     title = f"{dataset.row.classes[int(views.clips.labels[int(chosen)])]} ({views.clips.names[int(chosen)]})"
     shown = {name for _, _, marks in panels for name in marks}
     picture = _picture(title, panels, layout)

@@ -5,8 +5,8 @@
 
 The first word is the program, the rest are its flags; --view-weights switches the view on. Its contrast with the clip's key is
 added to the loss with that weight, and stands in the log and in metrics.jsonl under its name. The checkpoint is used like any
-other; only what makes the view again, resuming and `--show views`, is started through this file. Inside of the project the function
-and the declaration would stand in feeder/views.py.
+other; only what makes the view again (resuming, `--show views`, its figure in a report) is started through this file. Inside of
+the project the function and the declaration would stand in feeder/views.py.
 """
 
 import importlib
@@ -22,7 +22,7 @@ if str(ROOT) not in sys.path:
 from feeder.views import VIEWS, Sources, View
 from utils.errors import UserError, run
 
-PROGRAMS = {"pretrain_moco_mask": "pretrain_moco_mask", "visualize": "tools.visualize"}
+PROGRAMS = {"pretrain_moco_mask": "pretrain_moco_mask", "visualize": "tools.visualize", "report": "tools.report"}
 SHARE = 0.3  # of the joints that are missing, on average
 
 

@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         g, "; without it a random encoder is evaluated, its input statistics taken from the training split"
     )
     add_flags(g, EVALUATION, modes=",".join(RECIPES))
-    common.add_output(g, "run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL")
+    common.add_output(g, "run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL_ENCODER")
     add_flags(g, common.RESUME)
     defaults = {
         name: ", ".join(f"{mode} {values[i]}" for mode, values in RECIPES.items())

@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     g = group(p, "detection")
     common.add_encoder(g, "; without it a random encoder, its input statistics taken from training windows")
     add_flags(g, DETECTION, modes=",".join(MODES), **by_mode)
-    where = "default: runs/detection_MODE_DATASET_PROTOCOL"
+    where = "default: runs/detection_MODE_DATASET_PROTOCOL_ENCODER"
     common.add_output(g, f"run folder: result.json, predictions as PKU-MMD text files, timelines; {where}")
     add_flags(g, common.RESUME)
     what = "test videos to draw, truth above prediction, for the first seed; 0 draws none"

@@ -29,9 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Says of each of your clips which class it is, with its probability, the three best classes, and 'none of them' where it "
         "is unlike everything that the classifier was trained on. The table is FOLDER/predictions.csv.",
-        "With a classifier: python predict.py --pretrained runs/linear_ui_prmd_cross_subject/classifier.pth my_clips. From a few "
-        "labelled clips of your own (labelled/CLASS/NAME.npy, two or more of each class): python predict.py --pretrained ENCODER "
-        "my_clips --labelled labelled, where ENCODER is any pretrained checkpoint; the classifier is cross-validated first.",
+        "With a classifier: python predict.py --pretrained runs/linear_ui_prmd_cross_subject_small/classifier.pth my_clips. From a "
+        "few labelled clips of your own (labelled/CLASS/NAME.npy, two or more of each class): python predict.py --pretrained "
+        "ENCODER my_clips --labelled labelled, where ENCODER is any checkpoint; the classifier is cross-validated first.",
     )
     what = "classifier.pth of a run folder of action_classification.py, or of an earlier call of this program; with --labelled "
     common.add_pretrained(p, "source", what + "any checkpoint that holds an encoder")

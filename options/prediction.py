@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     without = "; without it `frozen` is a random encoder, its input statistics taken from the training split"
     common.add_encoder(g, without, "of the encoder; default: that of the checkpoint")
     add_flags(g, PREDICTION)
-    common.add_output(g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL")
+    common.add_output(
+        g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL_ENCODER"
+    )
     add_flags(g, common.RESUME + "--pictures N:natural = 3  test clips to draw; 0 draws none")
     group(p, "training", TRAINING)
     backbones.add_random_encoder_group(p)

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_encoder(g, "", "default: that of the checkpoint, without one joint")
     add_flags(g, FEATURES)
     g = group(p, "retrieval", RETRIEVAL)
-    common.add_output(g, "run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL")
+    common.add_output(g, "run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL_ENCODER")
     backbones.add_random_encoder_group(p, every_pooling=True)
     add_flags(common.add_machine_group(p), SEED)
     return p

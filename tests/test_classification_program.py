@@ -61,7 +61,7 @@ def test_the_readme_command_runs_on_ntu_files(world, tmp_path, monkeypatch):
     ran = call(action_classification.main, README.format(path=world / "pre" / files.LAST) + " --epochs 6")
     assert ran.status == 0, ran.err
     assert "top-1 last" in ran.out and "best" in ran.out
-    assert result(tmp_path / "runs/linear_ntu60_cross_view")["protocol"] == "cross_view"
+    assert result(tmp_path / "runs/linear_ntu60_cross_view_pre")["protocol"] == "cross_view"
 
 
 def test_products_in_bfloat16_are_labelled(world, tmp_path):

@@ -1,6 +1,8 @@
 """Weights of views, and a view of one's own (examples/own_view.py), run as a user runs it."""
 
+import base64
 import math
+import re
 import runpy
 import sys
 
@@ -69,9 +71,22 @@ def test_a_view_of_ones_own(example, data, tmp_path):
         example, f"visualize {tmp_path}/whole/{files.LAST} --data-root {data} --show views --clips 2 --output {picture}"
     )
     assert ran.status == 0 and "views of 2 clips" in ran.out and picture.stat().st_size > 0, ran.err
+    words = f"report {tmp_path}/whole --data-root {data} --predictions 1 --output {tmp_path}/"
+    assert call(example, f"{words}with.html").status == 0
     VIEWS.pop("dropped")  # as where the file does not say it
+    assert call(example, f"{words}without.html").status == 0
+    with_it, without = ((tmp_path / f"{name}.html").read_text() for name in ("with", "without"))
+    for page in (with_it, without):  # its name is said either way, only who declares it can draw it
+        assert "<li>The run has versions of its own, which the method does not: dropped.</li>" in page
+    assert figure_height(with_it) < figure_height(without)
     ran = call(example, f"visualize {tmp_path}/whole/{files.LAST} --data-root {data} --show views --output {picture}")
     refused(ran, "'dropped'", "query, masked, mixed, predicted", "examples/own_view.py")
+
+
+def figure_height(page: str) -> int:
+    """Pixels of a report's figure of the method; more panels have to be smaller."""
+    png = re.search(r"class=method alt='[^']*' src='data:image/png;base64,([^']+)'", page)[1]
+    return int.from_bytes(base64.b64decode(png)[20:24], "big")
 
 
 @pytest.mark.parametrize("rows", [None, slice(2, 5)])

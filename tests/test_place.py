@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from make_checkpoint import write_pretrained, write_released
@@ -10,7 +11,7 @@ from programs import call, refused
 
 import action_classification
 import action_retrieval
-from engine.evaluation import Place, find_place, pretraining_of
+from engine.evaluation import Place, find_place, pretraining_of, short_name
 from options.datasets import DATASETS
 from tools import extract_features, visualize
 from utils.files import load_json, write_json
@@ -109,13 +110,45 @@ def test_a_folder_for_each_mode_and_data_set(world, tmp_path, monkeypatch):
     for flags in ("", "--mode finetune", "--mode semi --label-fraction 0.5", "--finetune-dataset other"):
         assert call(action_classification.main, f"{common} {flags}").status == 0
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
-        "finetune_tiny_cross_view",
-        "linear_other_cross_subject",
-        "linear_tiny_cross_view",
-        "semi_0.5_tiny_cross_view",
+        "finetune_tiny_cross_view_cross_view",  # the last word is the checkpoint's
+        "linear_other_cross_subject_cross_view",
+        "linear_tiny_cross_view_cross_view",
+        "semi_0.5_tiny_cross_view_cross_view",
     ]
     assert not list((tmp_path / "runs").glob("*/earlier-*"))
-    assert Place("ntu60", "cross_view").default_folder("retrieval", "bone") == "runs/retrieval_ntu60_cross_view_bone"
+    place = Place("ntu60", "cross_view")
+    assert place.default_folder("retrieval", "bone", "small") == "runs/retrieval_ntu60_cross_view_bone_small"
+
+
+def test_a_folder_for_each_checkpoint(world, tmp_path, monkeypatch):
+    """Two runs, an earlier epoch of one, and no encoder at all: nobody's results are moved aside."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("small/checkpoint_last.pth.tar", "small/checkpoint_0002.pth.tar", "large/checkpoint_last.pth.tar"):
+        Path("pre", name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(world / "cross_view.pth.tar", Path("pre", name))
+        command = f"--data-root {world}/data --pretrained pre/{name} --no-map --recall 1 --threads 1"
+        assert call(action_retrieval.main, command).status == 0
+    raw = f"--data-root {world}/data --dataset tiny --raw-joints --no-map --recall 1 --threads 1"
+    assert call(action_retrieval.main, raw).status == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        "retrieval_tiny_cross_subject_no_encoder_joint_coordinates",
+        "retrieval_tiny_cross_view_large",
+        "retrieval_tiny_cross_view_small",
+        "retrieval_tiny_cross_view_small_0002",
+    ]
+    assert not list((tmp_path / "runs").glob("*/earlier-*"))
+
+
+def test_the_word_for_an_encoder_is_a_good_name_of_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "my run").mkdir()
+    monkeypatch.chdir(tmp_path / "my run")
+    assert short_name("ui_prmd (encoder)") == "ui_prmd"
+    assert short_name("checkpoint_last.pth.tar (pcm3, epoch 3)") == short_name(
+        "./../my run/checkpoint_last.pth.tar (pcm3)"
+    )
+    assert short_name("checkpoint_last.pth.tar (pcm3, epoch 3)") == "my_run"
+    assert short_name("runs/linear/classifier.pth (encoder)") == "linear_classifier"
+    assert short_name("../v1.5.pt (encoder)") == "v1.5"
 
 
 def test_pictures_of_a_released_file_need_no_protocol(world, tmp_path):
