@@ -37,6 +37,7 @@ from engine.setup import Dataset, prepare_process
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from options.classification import DEFAULT_DATASET
+from options.common import from_flags
 from utils import checkpoint as files
 from utils.distributed import World, connect
 from utils.errors import UserError, run
@@ -54,17 +55,7 @@ def task_of(args) -> str:
 
 
 def recipe_of(args) -> Recipe:
-    return Recipe(
-        frozen=args.mode == "linear",
-        lr=args.lr,
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        schedule=tuple(args.schedule),
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        test_every=args.test_every,
-        cached=args.cache_features,
-    )
+    return from_flags(Recipe, args, ("crop",), frozen=args.mode == "linear", cached=args.cache_features)
 
 
 def occlusion_kinds(args) -> tuple[str, ...]:
@@ -250,8 +241,7 @@ def evaluate(args, below: str, world: World) -> tuple[int, str]:
     work, line = Evaluation(args, DEFAULT_DATASET, world), ""
     if args.early:
         check_causal(work.first.encoder)
-    shared = args.clips == "auto" and world.size > 1 and work.device.type == "cpu"
-    train, test = work.views("mapped" if shared else None)
+    train, test = work.views()
     with work.folder("action_classification", task_of(args), data_of(train, test), below) as folder:
         say_beginning(work, train, test, folder)
         outcomes = {

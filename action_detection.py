@@ -30,6 +30,7 @@ from engine.features import classifier_content
 from engine.setup import Dataset, find_row, make_if_packed, prepare_process
 from engine.transfer import pad_persons
 from feeder.windows import STEPS, VideoWindows
+from options.common import from_flags
 from options.detection import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.convert_layout import convert
@@ -97,24 +98,7 @@ def converted_videos(videos: Untrimmed, dataset: Dataset) -> Untrimmed:
 
 
 def recipe_of(args) -> DetectionRecipe:
-    return DetectionRecipe(
-        mode=args.mode,
-        lr=args.lr,
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        schedule=tuple(args.schedule),
-        windows=args.windows,
-        length=args.length,
-        stride=args.stride,
-        train_strides=tuple(args.train_strides),
-        segments=args.segments,
-        overlaps=tuple(args.overlaps),
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        delay=args.delay if args.mode == "sequence" else 0,
-        test_every=args.test_every,
-        test_batch=args.test_batch,
-    )
+    return from_flags(DetectionRecipe, args, delay=args.delay if args.mode == "sequence" else 0)
 
 
 def normalisation(args, dataset: Dataset) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_
 from engine.setup import prepare_process
 from engine.transfer import TRUNK
 from feeder.windows import FutureViews, long_enough
+from options.common import from_flags
 from options.prediction import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.drawing import draw_clips
@@ -78,15 +79,7 @@ def train_seed(
     encoder.set_compute_dtype(work.compute_dtype)
     if loaded.source == RANDOM:
         fit_to_observed(encoder, train)
-    recipe = PredictionRecipe(
-        mode=mode,
-        lr=args.lr,
-        encoder_lr=args.encoder_lr,
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        schedule=tuple(args.schedule),
-        hidden_size=args.decoder_size,
-    )
+    recipe = from_flags(PredictionRecipe, args, mode=mode, hidden_size=args.decoder_size)
     start = time.monotonic()
     outcome = train_predictor(encoder, train, test, recipe, seed, **running)
     folder.log(

@@ -32,7 +32,15 @@ from engine.encoders import (
     random_encoder,
 )
 from engine.progress import Progress, Stopped, in_words
-from engine.setup import Dataset, choose_precision, find_dataset, find_row, resolve_device, resolve_precision
+from engine.setup import (
+    Dataset,
+    choose_precision,
+    find_dataset,
+    find_row,
+    placement_of,
+    resolve_device,
+    resolve_precision,
+)
 from engine.signals import EXIT_STOPPED, LAUNCHER_GRACE, StopRequest
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
@@ -262,9 +270,10 @@ class Evaluation:
         self.dtype, self.compute_dtype = resolve_precision(args.precision)
         self.converted = self.dataset.converted
 
-    def views(self, placement: str | None = None) -> list[ClipViews]:
-        """Both splits, as the encoder reads them. placement: of the packed clips, that of --clips where None."""
-        where = (self.stream, self.device, self.dtype, placement or self.args.clips, self.args.cache_dir, self.scale_by)
+    def views(self) -> list[ClipViews]:
+        """Both splits, as the encoder reads them."""
+        placement = placement_of(self.args.clips, self.device, self.world)
+        where = (self.stream, self.device, self.dtype, placement, self.args.cache_dir, self.scale_by)
         return self.world.main_first(lambda: [open_views(self.dataset, split, *where) for split in ("train", "val")])
 
     @contextmanager

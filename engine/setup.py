@@ -14,6 +14,7 @@ from feeder.clips import PackedClips, load_clips
 from models.recurrent import ForwardGRU, wavefront_works
 from options.datasets import DATASETS, DatasetRow, DescriptionError, from_description
 from utils.arrays import SIDECAR, split_files
+from utils.distributed import World
 from utils.drawing import Z_UP
 from utils.errors import UserError
 from utils.files import load_json
@@ -108,6 +109,11 @@ def prepare_process(threads: int | None) -> None:
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def placement_of(asked: str, device: torch.device, world: World) -> str:
+    """Where packed clips live, see feeder.clips. auto: processes that share a machine's memory share one map of the file."""
+    return "mapped" if asked == "auto" and world.size > 1 and device.type == "cpu" else asked
 
 
 @dataclass(frozen=True)

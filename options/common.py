@@ -14,6 +14,7 @@ that the caller gives, or for a tuple of utils.names.
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 from string import Template
@@ -332,6 +333,14 @@ def add_seeds(g, what: str = "one or several; several give mean and standard dev
 def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--device, --precision, --threads."""
     return group(p, "machine and chance", MACHINE, precisions=",".join(PRECISIONS))
+
+
+def from_flags(kind, args: argparse.Namespace, no_flags: tuple[str, ...] = (), **others):
+    """A dataclass of which every field is the flag of its name, but for others, which are given, and no_flags, which keep
+    their default. AttributeError for a field that is none of them, so that a misspelt name cannot be lost."""
+    names = {field.name for field in dataclasses.fields(kind)} - {*no_flags, *others}
+    given = {name: getattr(args, name) for name in names}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}, **others)
 
 
 def refuse_twice(p: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:

@@ -1,6 +1,8 @@
 """Flags of one meaning have one name in every program; the original names mean the same."""
 
 import importlib
+from argparse import Namespace
+from dataclasses import dataclass
 
 import pytest
 
@@ -72,3 +74,18 @@ def test_a_table_of_flags_is_what_it_says(capsys):
         p.parse_args([])
     assert "--new-name/--old_name" in capsys.readouterr().err
     assert "range of what is kept, in % of the clip (default: [0.1, 1.0])" in " ".join(p.format_help().split())
+
+
+@dataclass(frozen=True)
+class Settings:
+    pair: tuple[float, float] = (0.0, 0.0)
+    frames: int = 64
+    twice: int = 1
+
+
+def test_a_dataclass_is_filled_from_the_flags_of_its_names():
+    args = Namespace(pair=[0.1, 1.0], unrelated=3)
+    assert common.from_flags(Settings, args, ("frames",), twice=2) == Settings((0.1, 1.0), 64, 2)
+    for wrong in ({}, {"twise": 2}):  # a field without a flag, and a name that is no field
+        with pytest.raises((AttributeError, TypeError), match="twice|twise"):
+            common.from_flags(Settings, args, ("frames",), **wrong)

@@ -1,6 +1,7 @@
 """The architecture: imports go one way, help is instant, every flag is read, no path or call that ties it to one machine."""
 
 import ast
+import dataclasses
 import functools
 import importlib
 import re
@@ -124,22 +125,36 @@ def imported_by_programs_of(parser):
     return [path for path in seen if path.parent.name != "options" or path.stem == "backbones"]
 
 
+def fields_from_flags(paths) -> set[str]:
+    """Fields of the dataclasses that these modules fill by `from_flags(KIND, args, NO_FLAGS, OTHER=...)`, but for the others."""
+    found = set()
+    for path in paths:
+        for node in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)):
+            if getattr(node.func, "id", "") == "from_flags":
+                module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+                names = {field.name for field in dataclasses.fields(getattr(module, node.args[0].id))}
+                found |= names - {keyword.arg for keyword in node.keywords}
+    return found
+
+
 PARSERS = sorted(p.stem for p in (ROOT / "options").glob("*.py") if "def build_parser" in p.read_text())
 
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_every_flag_is_read(name):
-    """A flag that nothing reads is a lie: its name must be used as `args.NAME` or by name in a program of this parser or in
-    what that imports. Flags that are only kept from older commands say so: their help begins with "accepted"."""
+    """A flag that nothing reads is a lie: its name must be used as `args.NAME`, by name, or as a field that is filled
+    `from_flags`, in a program of this parser or in what that imports. Flags that are only kept from older commands say so:
+    their help begins with "accepted"."""
     parser = importlib.import_module(f"options.{name}").build_parser()
-    text = "\n".join(path.read_text() for path in imported_by_programs_of(f"options.{name}"))
+    modules = imported_by_programs_of(f"options.{name}")
+    text, fields = "\n".join(path.read_text() for path in modules), fields_from_flags(modules)
     own = (ROOT / "options" / f"{name}.py").read_text()
     for action in parser._actions:
         if action.dest == "help" or (action.help or "").startswith("accepted"):
             continue
         used = re.search(rf"\bargs\.{action.dest}\b", text + own) or re.search(rf'"{action.dest}"', text + own)
         view = action.dest.endswith("_view") and '_view")' in own
-        assert used or view, f"--{action.dest} of options/{name}.py is read by nothing"
+        assert used or view or action.dest in fields, f"--{action.dest} of options/{name}.py is read by nothing"
         assert action.help, f"--{action.dest} of options/{name}.py has no help"
 
 
