@@ -71,8 +71,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Parsed and checked arguments; pretrain_flags and linear_flags become lists of words."""
     p = build_parser()
     args = p.parse_args(argv)
-    if len(set(args.seeds)) < len(args.seeds):
-        p.error(f"--seeds names a seed twice: {' '.join(map(str, args.seeds))}")
+    common.refuse_twice(p, args, "seeds")
     own = read_rows(args.rows, p.error) if args.rows else {}
     args.rows = own.get("rows")
     for name, usual in (("pretrain_flags", PRETRAIN), ("linear_flags", LINEAR)):

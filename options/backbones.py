@@ -8,8 +8,8 @@ is built.
 
 import argparse
 
-from options.common import number, pooling, pooling_or_all, positive, positive_int
-from utils.names import ATTENTION, SCALES, SIZES, TOKENS
+from options.common import add_flags, number
+from utils.names import SIZES
 
 
 def multiple_of_16(text: str) -> int:
@@ -22,110 +22,53 @@ def multiple_of_16(text: str) -> int:
 
 READING = ("pool", "scale_by")  # how an encoder reads clips
 
+BACKBONE = """
+--backbone NAME
+    gru (the paper's, and the default: two forward-running GRUs a layer), bigru (truly bidirectional), transformer
+    (a token for each frame), st_transformer (a token for each joint and group of frames), stgcn (spatial-temporal
+    graph convolution), or one of your own
+--hidden-size N:multiple_of_16
+    gru, bigru: numbers of each GRU, a multiple of 16; the feature has twice as many; 1024 if not given; 256 trains
+    in minutes on a CPU
+--num-layers N:positive_int  gru, bigru: recurrent layers; 3 if not given
+--width N:multiple_of_16
+    transformer, st_transformer, stgcn: numbers of a token, or channels of the last blocks, and of the feature; a
+    multiple of 16 and of --heads; if not given 512 (transformer) or 256; half trains about three times as fast
+--depth N:positive_int
+    transformer, st_transformer, stgcn: blocks, one after the other; if not given 6, 8 and 10; fewer for small sets
+--heads N:positive_int
+    transformer, st_transformer: heads of the attention; 8 if not given; usually 32 to 64 numbers of the width each
+--mlp-ratio X:positive
+    transformer, st_transformer: width of the feed-forward part, as a multiple of --width; 4 if not given; 2 halves
+    most of the work
+--patch-frames N:positive_int
+    st_transformer: frames that a token spans; 4 if not given; more is cheaper and coarser in time
+--tokens {$TOKENS}
+    st_transformer: a token for each joint (if not given) or for each of the five body parts, which is five times
+    cheaper
+--attention {$ATTENTION}
+    st_transformer: over the joints, then over time (if not given); or over all tokens of a person at once, which
+    costs the square of their number
+--[no-]causal
+    transformer, st_transformer: each frame sees only itself and those before, as in the gru; the clip feature is
+    then the last frame's instead of the mean. Needed by early recognition and by detection in one pass; without it
+    (if not given) features see the whole clip
+--pool WORD:$pooling
+    how the frames' features become the clip's: last, mean, max, min, std, or several side by side, like mean_std or
+    last_max; if not given the last frame (gru, bigru: what each direction knows at its end), as in the paper and
+    the released weights, and the mean where a backbone sees all frames at once. max is worth ten points and more on
+    small sets. A checkpoint knows its own; given with --pretrained it overrules that$every
+--scale-by {$SCALES}
+    what clips are divided by when they are read: nothing (if not given), or trunk: the length of the person's trunk
+    (median over the clip), so that tall and small people, and units, become alike; arrays and files stay in metres
+"""
+
 
 def add_backbone_flags(g, every_pooling: bool = False) -> None:
     """--backbone and the sizes, --pool and --scale-by. every_pooling: whether --pool may be all."""
-    g.add_argument(
-        "--backbone",
-        default=None,
-        metavar="NAME",
-        help="gru (the paper's, and the default: two forward-running GRUs a layer), bigru (truly bidirectional), transformer "
-        "(a token for each frame), st_transformer (a token for each joint and group of frames), stgcn (spatial-temporal "
-        "graph convolution), or one of your own",
-    )
-    g.add_argument(
-        "--hidden-size",
-        type=multiple_of_16,
-        default=None,
-        metavar="N",
-        help="gru, bigru: numbers of each GRU, a multiple of 16; the feature has twice as many; 1024 if not given; 256 trains "
-        "in minutes on a CPU",
-    )
-    g.add_argument(
-        "--num-layers",
-        type=positive_int,
-        default=None,
-        metavar="N",
-        help="gru, bigru: recurrent layers; 3 if not given",
-    )
-    g.add_argument(
-        "--width",
-        type=multiple_of_16,
-        default=None,
-        metavar="N",
-        help="transformer, st_transformer, stgcn: numbers of a token, or channels of the last blocks, and of the feature; a "
-        "multiple of 16 and of --heads; if not given 512 (transformer) or 256; half trains about three times as fast",
-    )
-    g.add_argument(
-        "--depth",
-        type=positive_int,
-        default=None,
-        metavar="N",
-        help="transformer, st_transformer, stgcn: blocks, one after the other; if not given 6, 8 and 10; fewer for small sets",
-    )
-    g.add_argument(
-        "--heads",
-        type=positive_int,
-        default=None,
-        metavar="N",
-        help="transformer, st_transformer: heads of the attention; 8 if not given; usually 32 to 64 numbers of the width each",
-    )
-    g.add_argument(
-        "--mlp-ratio",
-        type=positive,
-        default=None,
-        metavar="X",
-        help="transformer, st_transformer: width of the feed-forward part, as a multiple of --width; 4 if not given; 2 halves "
-        "most of the work",
-    )
-    g.add_argument(
-        "--patch-frames",
-        type=positive_int,
-        default=None,
-        metavar="N",
-        help="st_transformer: frames that a token spans; 4 if not given; more is cheaper and coarser in time",
-    )
-    g.add_argument(
-        "--tokens",
-        choices=TOKENS,
-        default=None,
-        help="st_transformer: a token for each joint (if not given) or for each of the five body parts, which is five times "
-        "cheaper",
-    )
-    g.add_argument(
-        "--attention",
-        choices=ATTENTION,
-        default=None,
-        help="st_transformer: over the joints, then over time (if not given); or over all tokens of a person at once, which "
-        "costs the square of their number",
-    )
-    g.add_argument(
-        "--causal",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="transformer, st_transformer: each frame sees only itself and those before, as in the gru; the clip feature is "
-        "then the last frame's instead of the mean. Needed by early recognition and by detection in one pass; without it "
-        "(if not given) features see the whole clip",
-    )
-
-    g.add_argument(
-        "--pool",
-        type=pooling_or_all if every_pooling else pooling,
-        default=None,
-        metavar="WORD",
-        help="how the frames' features become the clip's: last, mean, max, min, std, or several side by side, like mean_std or "
-        "last_max; if not given the last frame (gru, bigru: what each direction knows at its end), as in the paper and the "
-        "released weights, and the mean where a backbone sees all frames at once. max is worth ten points and more on small "
-        "sets. A checkpoint knows its own; given with --pretrained it overrules that"
-        + ("; all: one after the other, each in a folder of its own, and a table at the end" if every_pooling else ""),
-    )
-    g.add_argument(
-        "--scale-by",
-        choices=SCALES,
-        default=None,
-        help="what clips are divided by when they are read: nothing (if not given), or trunk: the length of the person's trunk "
-        "(median over the clip), so that tall and small people, and units, become alike; arrays and files stay in metres",
-    )
+    every = "; all: one after the other, each in a folder of its own, and a table at the end" if every_pooling else ""
+    kind = "pooling_or_all" if every_pooling else "pooling"
+    add_flags(g, BACKBONE, {"multiple_of_16": multiple_of_16}, pooling=kind, every=every)
 
 
 def add_random_encoder_group(p: argparse.ArgumentParser, every_pooling: bool = False) -> None:

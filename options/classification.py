@@ -6,12 +6,10 @@ from options import backbones, common
 from options.common import add_flags, group
 
 DEFAULT_DATASET = "ntu60"  # of a random encoder, and of files that do not say theirs
-# what each mode trains with unless told otherwise: lr, batch size, epochs, epochs at which the rate drops
-RECIPES = {
-    "linear": (0.1, 1024, 100, [20, 50, 80]),
-    "finetune": (0.01, 64, 80, [50, 70]),
-    "semi": (0.01, 64, 80, [50, 70]),
-}
+# what each mode trains with unless told otherwise
+FINETUNE = {"lr": 0.01, "batch_size": 64, "epochs": 80, "schedule": [50, 70]}
+LINEAR = {"lr": 0.1, "batch_size": 1024, "epochs": 100, "schedule": [20, 50, 80]}
+MODES = {"linear": LINEAR, "finetune": FINETUNE, "semi": FINETUNE}
 
 EVALUATION = """
 --mode {$modes} = linear
@@ -26,12 +24,6 @@ EVALUATION = """
 --cache-features
     with linear: encode the centre crop of each training clip once instead of a fresh crop an epoch; many times
     faster, not the exact protocol; the result says so
-"""
-TRAINING = """
---lr X:positive  learning rate; default: $lr
--b --batch-size N:positive_int  clips a step; default: $batch_size
---epochs N:positive_int  passes over the training clips; default: $epochs
---schedule EPOCH:natural*  epochs at which the rate drops x0.1; default: 20 50 80 (linear), 50 70
 """
 TESTS = """
 --occlusion {spatial,temporal,both}
@@ -57,14 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_encoder(
         g, "; without it a random encoder is evaluated, its input statistics taken from the training split"
     )
-    add_flags(g, EVALUATION, modes=",".join(RECIPES))
+    add_flags(g, EVALUATION, modes=",".join(MODES))
     common.add_output(g, "run folder: results, scores, pictures; default: runs/MODE_DATASET_PROTOCOL_ENCODER")
     add_flags(g, common.RESUME)
-    defaults = {
-        name: ", ".join(f"{mode} {values[i]}" for mode, values in RECIPES.items())
-        for i, name in enumerate(("lr", "batch_size", "epochs"))
-    }
-    g = group(p, "training (defaults depend on the mode)", TRAINING, **defaults)
+    defaults = common.by_mode(MODES, LINEAR)
+    g = group(p, "training (defaults depend on the mode)", common.BY_MODE, samples="clips", **defaults)
     add_flags(g, common.SGD, momentum="momentum of SGD", decay="0.0")
     add_flags(g, "--test-every N:positive_int = 5  epochs between two tests")
     group(p, "further tests of the trained classifier", TESTS)
@@ -79,9 +68,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Parsed and checked arguments; what the mode decides is filled in."""
     p = build_parser()
     args = p.parse_args(argv)
-    for name, value in zip(("lr", "batch_size", "epochs", "schedule"), RECIPES[args.mode], strict=True):
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    common.fill(args, MODES[args.mode])
     if args.mode == "semi" and args.label_fraction is None and args.label_count is None:
         p.error("--mode semi needs --label-fraction, like 0.1, or --label-count, like 5")
     if args.label_fraction is not None and args.label_count is not None:

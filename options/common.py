@@ -215,8 +215,10 @@ def _bounded(text: str):
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp64")
 
-DATA = """
+DATA_ROOT = """
 --data-root FOLDER = data  folder that holds the data sets' folders
+"""
+DATA = """
 $dataset
     data set $what. One of ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the
     program, made on first use), or the name of any folder under --data-root that holds a dataset.json
@@ -250,6 +252,12 @@ RESUME = """
 --resume {auto}
     auto: go on with what a stopped run left in the run folder (status 75 after Ctrl-C, SIGTERM or SIGUSR1), or
     begin where there is nothing; seeds that are finished are not trained again
+"""
+BY_MODE = """
+--lr X:positive  learning rate of SGD; default: $lr
+-b --batch-size N:positive_int  $samples a step; default: $batch_size
+--epochs N:positive_int  passes over the training $samples; default: $epochs
+--schedule EPOCH:natural*  epochs at which the rate drops x0.1; default: $schedule
 """
 SGD = """
 --momentum X:float>=0.0<=0.9999 = 0.9  $momentum
@@ -301,7 +309,7 @@ def add_data_group(p, dataset: str, what: str, protocol: str | None = "cross_sub
     """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. dataset: the head of the row of --dataset; protocol:
     default, None for that of a checkpoint; workers: help of -j, whether threads of the program render batches."""
     shown = f"{protocol and f' = {protocol}' or ''}  {protocol_help(protocol)}"
-    group(p, "data", DATA, dataset=dataset, what=what, protocol=shown, workers=workers)
+    group(p, "data", DATA_ROOT, DATA, dataset=dataset, what=what, protocol=shown, workers=workers)
 
 
 def add_evaluation_data(p: argparse.ArgumentParser, dataset: str) -> None:
@@ -341,6 +349,24 @@ def from_flags(kind, args: argparse.Namespace, no_flags: tuple[str, ...] = (), *
     names = {field.name for field in dataclasses.fields(kind)} - {*no_flags, *others}
     given = {name: getattr(args, name) for name in names}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}, **others)
+
+
+def by_mode(modes: dict[str, dict], names) -> dict[str, str]:
+    """Words for a table of flags whose defaults depend on the mode. modes: defaults by mode and name; names: of them."""
+
+    def show(value) -> str:
+        if isinstance(value, (tuple, list)):
+            return " ".join(map(str, value)) or "none"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return {name: ", ".join(f"{mode} {show(given[name])}" for mode, given in modes.items()) for name in names}
+
+
+def fill(args: argparse.Namespace, values: dict) -> None:
+    """Gives every argument that was not given its value."""
+    for name, value in values.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def refuse_twice(p: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:

@@ -34,7 +34,6 @@ MODES = {
 BY_MODE = ("lr", "batch_size", "epochs", "schedule", "windows", "length", "segments", "coordinates")
 
 DATA = """
---data-root FOLDER = data  folder that holds the data sets' folders
 --dataset --finetune-dataset NAME
     data set $evaluated_on. Its folder holds `untrimmed` (whole videos with frame labels): pku_v1, pku_v2, ui_prmd
     and ui_prmd_quality (made on first use), or a folder under --data-root with a dataset.json
@@ -60,10 +59,6 @@ DETECTION = """
     32 frames; 0 is fully online, and less accurate at the starts of actions
 """
 TRAINING = """
---lr X:positive  learning rate of SGD; default: $lr
--b --batch-size N:positive_int  windows (or sequences) a step; default: $batch_size
---epochs N:positive_int  default: $epochs
---schedule EPOCH:natural*  epochs at which the rate drops x0.1; default: $schedule
 --windows N:positive_int  windows (or sequences) of each video in an epoch; default: $windows
 --length FRAMES:int>=2
     frames of a window (or of a training sequence: longer teaches more patience); default: $length
@@ -77,15 +72,6 @@ TESTS = """
 """
 
 
-def _by_mode(name: str) -> str:
-    def show(value) -> str:
-        if not isinstance(value, tuple):
-            return f"{value:g}" if isinstance(value, float) else str(value)
-        return " ".join(map(str, value)) or "none"
-
-    return ", ".join(f"{mode} {show(getattr(values, name))}" for mode, values in MODES.items())
-
-
 def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
         "Finds actions in untrimmed videos: a class for every frame, then segments, then mAP over actions (mAP_a) and over "
@@ -94,8 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
         first="--pretrained --mode --dataset --protocol --data-root --output --lr --epochs --device --seed",
     )
     default = common.evaluated_on(DEFAULT_DATASET)
-    group(p, "data", DATA, evaluated_on=default, protocol=common.protocol_help(None))
-    by_mode = {name: _by_mode(name) for name in BY_MODE}
+    group(p, "data", common.DATA_ROOT, DATA, evaluated_on=default, protocol=common.protocol_help(None))
+    by_mode = common.by_mode({mode: vars(values) for mode, values in MODES.items()}, BY_MODE)
     g = group(p, "detection")
     common.add_encoder(g, "; without it a random encoder, its input statistics taken from training windows")
     add_flags(g, DETECTION, modes=",".join(MODES), **by_mode)
@@ -104,7 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(g, common.RESUME)
     what = "test videos to draw, truth above prediction, for the first seed; 0 draws none"
     add_flags(g, f"--timelines N:natural = 6  {what}")
-    g = group(p, "training (defaults depend on the mode)", TRAINING, **by_mode)
+    words = by_mode | {"samples": "windows (or sequences)"}
+    g = group(p, "training (defaults depend on the mode)", common.BY_MODE + TRAINING, **words)
     add_flags(g, common.SGD + TESTS, momentum="of SGD (Nesterov)", decay="0.0")
     backbones.add_random_encoder_group(p)
     common.add_seeds(common.add_machine_group(p))
@@ -115,10 +102,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Parsed and checked arguments; what the mode decides is filled in."""
     p = build_parser()
     args = p.parse_args(argv)
-    for name in BY_MODE:
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(MODES[args.mode], name))
-    args.stride, args.train_strides = MODES[args.mode].stride, MODES[args.mode].train_strides
+    mode = MODES[args.mode]
+    common.fill(args, {name: getattr(mode, name) for name in BY_MODE})
+    args.stride, args.train_strides = mode.stride, mode.train_strides
     if args.mode == "frozen" and args.pretrained and args.coordinates == "raw":
         p.error(
             "--coordinates raw does not go with --mode frozen: the norm of a frozen encoder fits normalised clips only"

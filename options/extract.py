@@ -44,7 +44,6 @@ CLIPS = """
     Class numbers go to labels.npy
 """
 PREPARED = """
---data-root FOLDER = data  folder that holds the data sets' folders
 --protocol NAME  of --dataset: $protocol
 --split {train,val} = val  of --dataset: which clips
 """
@@ -67,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group(p, "encoder", ENCODER, READS)
     words = {"source": "--input", "protocol": common.protocol_help(None)}
-    group(p, "clips", CLIPS, INPUT_LAYOUT, PREPARED, **words)
+    group(p, "clips", CLIPS, INPUT_LAYOUT, common.DATA_ROOT, PREPARED, **words)
     group(p, "output", OUTPUT, common.DEVICE, few="")
     return p
 

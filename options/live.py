@@ -13,7 +13,6 @@ NORMALISE = """
 """
 STREAM = """
 --dataset NAME = ""  a prepared data set whose test clips play the sensor, one after the other
---data-root FOLDER = data  folder that holds the data sets' folders
 --protocol NAME = cross_subject  of --dataset
 --clips N:positive_int = 5  clips of --dataset, drawn by --seed
 --seed SEED:natural = 0  chooses the clips
@@ -61,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     what = "classifier.pth of a run folder of action_classification.py (linear evaluation or fine-tuning)"
     common.add_pretrained(g, "classifier", what)
     add_flags(g, NORMALISE)
-    group(p, "stream", STREAM, INPUT_LAYOUT, ANSWER, source="--stdin")
+    group(p, "stream", common.DATA_ROOT, STREAM, INPUT_LAYOUT, ANSWER, source="--stdin")
     group(p, "picture (needs matplotlib)", PICTURE)
     group(p, "machine", common.DEVICE, few="; 1 is often quickest for a small encoder")
     return p

@@ -17,7 +17,6 @@ source SOURCE
     file to write, .png, .pdf or .svg, for moving figures .gif or .mp4; default: the word of --show with .png
 """
 CLIPS = """
---data-root FOLDER = data  folder that holds the data sets' folders
 --dataset NAME  data set; default: that of the checkpoint
 --protocol NAME  protocol; default: that of the checkpoint on its data set, else cross_subject
 --split {train,val}  default: val, which pretraining has not seen; train for the views
@@ -49,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         first="--show --output --data-root --dataset --protocol --split --clips --names --poses --seed",
     )
     add_flags(p, SHOWN)
-    group(p, "which clips", CLIPS)
+    group(p, "which clips", common.DATA_ROOT, CLIPS)
     group(p, "how they are drawn", DRAWING)
     group(p, "features", FEATURES)
     return p

@@ -1,13 +1,28 @@
-"""Runs a program in this process, through the same wrapper that the command line goes through."""
+"""Which programs there are, and how tests run one in this process, through the wrapper that the command line goes through."""
 
 import contextlib
 import io
+import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from utils.errors import UserError, run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def find_programs() -> dict[str, str]:
+    """Every program at the top and in tools/ -> the module of options that it imports its parser from."""
+    parser = re.compile(r"^from options\.(\w+) import .*\bparse_args\b", re.M)
+    paths = sorted([*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py")])
+    found = {path.relative_to(ROOT).as_posix(): parser.search(path.read_text()) for path in paths}
+    return {name: match[1] for name, match in found.items() if match}
+
+
+PROGRAMS = find_programs()
 
 
 @dataclass

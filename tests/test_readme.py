@@ -7,27 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from programs import PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "CONTRIBUTING.md", ROOT / "checkpoints" / "README.md", *PAGES]
-# program -> module of options that holds its parser
-PARSERS = {
-    "pretrain_moco_mask.py": "pretraining",
-    "action_classification.py": "classification",
-    "action_retrieval.py": "retrieval",
-    "action_detection.py": "detection",
-    "motion_prediction.py": "prediction",
-    "predict.py": "predict",
-    "tools/ensemble.py": "ensemble",
-    "tools/ablation.py": "ablation",
-    "tools/visualize.py": "visualize",
-    "tools/report.py": "report",
-    "tools/extract_features.py": "extract",
-    "tools/export.py": "export",
-    "tools/live_demo.py": "live",
-    "tools/convert_checkpoint.py": "convert",
-}
 
 
 def commands():
@@ -45,19 +29,6 @@ def parser_of(module):
         if hasattr(module, name):
             return getattr(module, name)
     return module.make_parser().parse_args if hasattr(module, "make_parser") else None
-
-
-@pytest.mark.parametrize(
-    "program",
-    sorted(
-        str(p.relative_to(ROOT))
-        for p in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py")]
-        if "from options" in p.read_text()
-    ),
-)
-def test_every_program_is_held_to_its_parser(program):
-    assert program in PARSERS, f"{program} has flags; put it into PARSERS, so that commands in the texts are tried"
-    assert parser_of(importlib.import_module(f"options.{PARSERS[program]}")) is not None
 
 
 @pytest.mark.parametrize("command", list(commands()))
@@ -78,7 +49,7 @@ def test_every_command_parses(command):
     if "[" in command or "..." in command or words[0].startswith("examples/"):
         return
     folder = words[0].rpartition("/")[0]
-    held = PARSERS.get(words[0])
+    held = PROGRAMS.get(words[0])
     name = f"options.{held}" if held else words[0].removesuffix(".py").replace("/", ".")
     parse = parser_of(importlib.import_module(name))
     if parse is None:
@@ -132,7 +103,7 @@ def test_where_is_what_is_complete():
         pytest.skip("not a git checkout")
     tops = {name if "/" not in name else name.split("/")[0] + "/" for name in tracked if not name.startswith(".")}
     places = {top for top in tops if top.endswith((".py", "/")) or re.fullmatch(r"script_\w+\.sh", top)}
-    places |= {name for name in PARSERS if name.startswith("tools/")}
+    places |= {name for name in PROGRAMS if name.startswith("tools/")}
     missing = {top for top in places - {"script_environment.sh"} if f"`{top}`" not in table}  # sourced by the others
     assert not missing, missing
 
@@ -141,7 +112,7 @@ def test_where_is_what_is_complete():
 def test_flags_named_in_the_text_exist(path):
     """A flag in the text, outside of commands, belongs to some program."""
     flags = set(re.findall(r"`(--[a-z][a-z_-]+)", path.read_text()))
-    parsers = [importlib.import_module(f"options.{name}").build_parser() for name in (*PARSERS.values(), "baselines")]
+    parsers = [importlib.import_module(f"options.{name}").build_parser() for name in (*PROGRAMS.values(), "baselines")]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     others = "\n".join(p.read_text() for folder in ("data_gen", "engine") for p in (ROOT / folder).glob("*.py"))
     for flag in flags:
