@@ -17,9 +17,8 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
 
-import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
@@ -27,7 +26,7 @@ from torch import nn
 from engine import answers
 from engine.classify import Recipe, train_classifier
 from engine.encoders import clip_features, snapshot
-from engine.evaluation import Evaluation, data_of, one_by_one
+from engine.evaluation import Evaluation, data_of, last_and_best, one_by_one, shares_by_class
 from engine.features import classifier_content
 from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
@@ -43,7 +42,7 @@ from utils.distributed import World, connect
 from utils.errors import UserError, run
 from utils.files import save_npy
 from utils.fusion import SCORES_FILE, write_scores
-from utils.metrics import confusion_matrix, per_class_accuracy, summarise
+from utils.metrics import confusion_matrix, summarise
 from utils.plots import beside_results, draw_confusion, draw_curves
 from utils.run_folder import RunFolder
 
@@ -171,9 +170,7 @@ def write_results(
     labels = test.clips.labels.cpu()
     outcome = list(outcomes.values())[-1]
     confusion = confusion_matrix(outcome["scores"].argmax(dim=1), labels, dataset.row.num_classes)
-    accuracy = per_class_accuracy(confusion)
-    confusion = confusion.numpy()
-    save_npy(folder.path / "confusion.npy", confusion)
+    save_npy(folder.path / "confusion.npy", confusion.numpy())
     probabilities = answers.softmax(outcome["scores"])
     answers.write_predictions(
         folder.path / answers.FILE, test.clips.names, probabilities, dataset.row.classes, labels.numpy()
@@ -187,31 +184,25 @@ def write_results(
         dataset.row.name,
         {"val": work.data["val"]},
     )
-    summary = {
-        which: {k: asdict(summarise([o[which][k] for o in outcomes.values()])) for k in ("top1", "top5")}
-        for which in ("last", "best")
-    }
     exact = args.precision in ("fp32", "fp64")
     fresh = "exact protocol, fresh crops" if exact else "fresh crops"
     features = "centre crop, cached" if args.cache_features else fresh
     features += "" if exact else f", {args.precision} products"
-    by_class = [None if math.isnan(share) else share for share in accuracy]
     folder.write_json(
         "result.json",
         {
             **work.result(f"classification/{args.mode}", features),
             "label_fraction": args.label_fraction,
             "label_count": args.label_count,
-            "summary": summary,
-            "seeds": {str(s): {"last": o["last"], "best": o["best"]} for s, o in outcomes.items()},
+            **last_and_best(outcomes),
             "curves": curves,
-            "per_class": dict(zip(dataset.row.classes, by_class, strict=True)),
+            "per_class": shares_by_class(confusion, dataset.row.classes),
             "dropped_test_clips": list(test.clips.dropped),
         },
     )
     with beside_results("confusion.png", folder.log):
         title = confusion_title(args, dataset, outcome)
-        draw_confusion(folder.path / "confusion.png", confusion, dataset.row.classes, title)
+        draw_confusion(folder.path / "confusion.png", confusion.numpy(), dataset.row.classes, title)
 
 
 def say_beginning(work: Evaluation, train: ClipViews, test: ClipViews, folder) -> None:
@@ -244,10 +235,7 @@ def evaluate(args, below: str, world: World) -> tuple[int, str]:
     train, test = work.views()
     with work.folder("action_classification", task_of(args), data_of(train, test), below) as folder:
         say_beginning(work, train, test, folder)
-        outcomes = {
-            seed: work.trained(folder, f"seed{seed}", partial(train_seed, work, train, test, seed, folder))
-            for seed in args.seed
-        }
+        outcomes = work.trained(folder, partial(train_seed, work, train, test))
         if world.is_main:
             curves = write_curves(args, {seed: o["curves"] for seed, o in outcomes.items()}, test.stream, folder)
             write_results(work, test, outcomes, curves, folder)

@@ -25,7 +25,7 @@ import torch
 from data_gen.normalise import PLANAR_STEPS
 from data_gen.normalise import STEPS as ALL_STEPS
 from engine.detection import DetectionRecipe, check_causal, check_videos, fit_to_windows, train_detector
-from engine.evaluation import Evaluation
+from engine.evaluation import Evaluation, last_and_best
 from engine.features import classifier_content
 from engine.setup import Dataset, find_row, make_if_packed, prepare_process
 from engine.transfer import pad_persons
@@ -36,7 +36,7 @@ from utils import checkpoint as files
 from utils.convert_layout import convert
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
-from utils.metrics import summarise, summarise_runs
+from utils.metrics import summarise
 from utils.pku_text import write_predictions
 from utils.plots import beside_results
 from utils.run_folder import RunFolder
@@ -162,10 +162,7 @@ def draw_timelines(work: Evaluation, test: VideoWindows, outcome: dict, folder: 
 
 def write_results(work: Evaluation, test: VideoWindows, outcomes: dict[int, dict], folder: RunFolder) -> None:
     """result.json: figures of all seeds; per class those of the last seed at the last overlap."""
-    args, dataset, summary = work.args, work.dataset, {}
-    for which in ("last", "best"):
-        runs = [{k: v for k, v in o[which].items() if k != "epoch"} for o in outcomes.values()]
-        summary[which] = {name: asdict(value) for name, value in summarise_runs(runs).items()}
+    args, dataset = work.args, work.dataset
     found = list(outcomes.values())[-1]
     features = "one pass over each video" if args.mode == "sequence" else "a window around each frame"
     folder.write_json(
@@ -176,9 +173,8 @@ def write_results(work: Evaluation, test: VideoWindows, outcomes: dict[int, dict
             "coordinates": "normalised: " + " ".join(test.steps) if test.steps else "as in the videos' files",
             "recipe": asdict(recipe_of(args)),
             "test_videos": len(test),
-            "summary": summary,
+            **last_and_best(outcomes),
             "best_chosen_by": f"map_a@{args.overlaps[-1]:g} on the test videos",
-            "seeds": {str(s): {"last": o["last"], "best": o["best"]} for s, o in outcomes.items()},
             "test_frames_per_second": found["frames_per_second"],
             "per_class": {dataset.row.classes[c - 1]: ap for c, ap in found["per_class"].items()},
         },
@@ -202,10 +198,7 @@ def main(argv=None) -> int:
             f"{work.device}, {work.precision}"
         )
         work.say_place(folder, None)
-        outcomes = {
-            seed: work.trained(folder, f"seed{seed}", partial(train_seed, work, train, test, seed, folder))
-            for seed in args.seed
-        }
+        outcomes = work.trained(folder, partial(train_seed, work, train, test))
         write_results(work, test, outcomes, folder)
         with beside_results("timelines", folder.log):
             draw_timelines(work, test, outcomes[args.seed[0]], folder)

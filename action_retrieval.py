@@ -15,7 +15,6 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
 
 
-import math
 import time
 from dataclasses import asdict
 
@@ -25,13 +24,13 @@ from tqdm import tqdm
 
 from engine.answers import FILE, write_neighbours
 from engine.encoders import ALONE, clip_features
-from engine.evaluation import Evaluation, Place, data_of, one_by_one
+from engine.evaluation import Evaluation, Place, data_of, one_by_one, shares_by_class
 from engine.setup import prepare_process, resolve_device
 from options.retrieval import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.features import Features, SplitFeatures, read_features, write_features
-from utils.metrics import confusion_matrix, per_class_accuracy, summarise
+from utils.metrics import confusion_matrix, summarise
 from utils.retrieval import retrieve
 from utils.run_folder import RunFolder
 
@@ -111,12 +110,11 @@ def measure(args, content: Features) -> dict:
     )
     predicted = found.predicted[args.knn[0]]
     confusion = confusion_matrix(predicted, torch.from_numpy(val.labels), len(content.classes))
-    by_class = [None if math.isnan(share) else share for share in per_class_accuracy(confusion)]
     return {
         "knn": found.accuracy,
         "recall": found.recall,
         "map": found.mean_average_precision,
-        "per_class": dict(zip(content.classes, by_class, strict=True)),
+        "per_class": shares_by_class(confusion, content.classes),
         "queries": found.queries,
         "gallery": len(train),
         "queries_without_match": found.without_match,

@@ -33,7 +33,7 @@ from options.prediction import DEFAULT_DATASET
 from utils.distributed import refuse_several
 from utils.drawing import draw_clips
 from utils.errors import UserError, run
-from utils.metrics import summarise
+from utils.metrics import summarise_runs
 from utils.plots import beside_results, draw_curves
 from utils.run_folder import RunFolder
 
@@ -128,7 +128,7 @@ def write_results(work: Evaluation, test, still, outcomes: dict, skipped: dict, 
     summary, curves = {}, {"zero velocity": (range(1, args.predict + 1), still.tolist())}
     for mode, by_seed in outcomes.items():
         values = [figures(o["errors"], args.horizons) for o in by_seed.values()]
-        summary[mode] = {k: asdict(summarise([v[k] for v in values])) for k in values[0]}
+        summary[mode] = {name: asdict(value) for name, value in summarise_runs(values).items()}
         rows[mode] = [
             f"{s['mean']:.1f}" + ("" if s["std"] is None else f" ± {s['std']:.1f}") for s in summary[mode].values()
         ]
@@ -175,12 +175,7 @@ def main(argv=None) -> int:
             folder.log(f"clips of two dimensions: errors are those of a person whose trunk measures {TRUNK} m")
         still = zero_velocity(test)
         outcomes = {
-            mode: {
-                seed: work.trained(
-                    folder, f"{mode}/seed{seed}", partial(train_seed, work, mode, train, test, seed, folder)
-                )
-                for seed in args.seed
-            }
+            mode: work.trained(folder, partial(train_seed, work, mode, train, test), f"{mode}/")
             for mode in args.encoder_mode
         }
         rows = write_results(work, test, still, outcomes, {"train": short_train, "val": short_test}, folder)

@@ -26,6 +26,7 @@ import torch
 
 from engine import answers
 from engine.clip_files import ClipFiles, PoseFiles, open_clips
+from engine.evaluation import shares_by_class
 from engine.features import Classifier, SkeletonEncoder, classifier_content, load, load_classifier
 from engine.few_labels import teach
 from engine.novelty import NONE
@@ -33,7 +34,7 @@ from engine.setup import prepare_process
 from utils import checkpoint as files
 from utils.clip_check import OddClips
 from utils.errors import UserError, run
-from utils.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
+from utils.metrics import confusion_matrix, topk_accuracy
 from utils.plots import beside_results, draw_confusion
 from utils.run_folder import RunFolder
 
@@ -124,7 +125,7 @@ def taught(
             "clips": len(names),
             "folds": found.folds,
             "top1": right,
-            "per_class": dict(zip(classes, per_class_accuracy(confusion), strict=True)),
+            "per_class": shares_by_class(confusion, classes),
         },
     )
     with beside_results("confusion.png", folder.log):
@@ -204,8 +205,7 @@ def main(argv=None) -> int:
         said.append(line)
 
     encoded = {path: encode(encoder, source, args, say) for path, source in sources.items()}
-    folder = RunFolder(args.output, "predict", vars(args))
-    try:
+    with RunFolder(args.output, "predict", vars(args)) as folder:
         for line in said:
             folder.log(line, show=False)
         for path, source in sources.items():
@@ -220,11 +220,6 @@ def main(argv=None) -> int:
             folder.log(found.encoder.converted)
         if args.input:
             answer(args, found, folder, sources[args.input], *encoded[args.input])
-    except UserError as error:
-        folder.log(f"error: {error}", show=False)
-        raise
-    finally:
-        folder.close()
     return 0
 
 

@@ -13,11 +13,13 @@ pretraining clips in its test split. Where that is so nevertheless, by the names
 Clips that have the encoder's own data set's name and are other clips are refused.
 """
 
+import math
 import os
 import re
 from argparse import Namespace
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,6 +53,7 @@ from utils.arrays import open_split
 from utils.distributed import World
 from utils.errors import UserError
 from utils.fingerprint import differences
+from utils.metrics import per_class_accuracy, summarise_runs
 from utils.run_folder import QuietFolder, RunFolder
 
 RANDOM = "random encoder (no --pretrained given)"
@@ -314,10 +317,17 @@ class Evaluation:
         for line in self.progress.lines() if hasattr(self.args, "resume") else ():
             folder.log(line)
 
-    def trained(self, folder, name: str, train) -> dict:
-        """The outcome of a training, by `train(**running)`, or what an earlier start has kept of it (`Progress`).
+    def trained(self, folder, train, task: str = "") -> dict[int, dict]:
+        """By seed the outcome of a training, by `train(seed, folder, **running)`, or what an earlier start has kept of it
+        (`Progress`).
 
-        train: gets what `fit` takes of its surroundings; returns the outcome as a dict that a checkpoint can hold."""
+        train: gets what `fit` takes of its surroundings; returns the outcome as a dict that a checkpoint can hold. task: tells
+        several trainings of a seed apart."""
+        return {
+            seed: self._trained(folder, f"{task}seed{seed}", partial(train, seed, folder)) for seed in self.args.seed
+        }
+
+    def _trained(self, folder, name: str, train) -> dict:
         if name not in self.progress.finished:
 
             def log(epoch: int, values: dict) -> None:
@@ -366,6 +376,23 @@ def open_views(
     the encoder's configuration."""
     clips = dataset.clips(split, cache_dir).scaled(scale_by, dataset.layout).to(device, placement)
     return ClipViews(clips, torch.tensor(dataset.layout.parents), stream, device=device, dtype=dtype)
+
+
+def last_and_best(outcomes: dict[int, dict]) -> dict:
+    """What result.json says of the seeds: `summary`, mean and deviation of every figure after the last and at the best epoch,
+    and each seed's own. outcomes: by seed, with `last` and `best`, figures by name and their epoch."""
+    seeds = {str(seed): {which: outcome[which] for which in ("last", "best")} for seed, outcome in outcomes.items()}
+    summary = {}
+    for which in ("last", "best"):
+        runs = [{name: value for name, value in o[which].items() if name != "epoch"} for o in outcomes.values()]
+        summary[which] = {name: asdict(value) for name, value in summarise_runs(runs).items()}
+    return {"summary": summary, "seeds": seeds}
+
+
+def shares_by_class(confusion: torch.Tensor, classes) -> dict[str, float | None]:
+    """Share of right clips of each class by its name, None for a class without clips, of a confusion matrix (K, K)."""
+    shares = per_class_accuracy(confusion)
+    return {name: None if math.isnan(share) else share for name, share in zip(classes, shares, strict=True)}
 
 
 def result_head(
