@@ -38,10 +38,9 @@ from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise
 from utils.pku_text import write_predictions
-from utils.plots import beside_results
+from utils.plots import beside_results, draw_timeline
 from utils.run_folder import RunFolder
 from utils.skeleton import get_layout
-from utils.timeline import draw_timeline
 from utils.untrimmed import Untrimmed, of_videos, open_untrimmed
 
 KINDS = {

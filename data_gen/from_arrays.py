@@ -180,7 +180,7 @@ class ArrayClips:
         """The shape that the array's header says; UserError when it is missing or no .npy array."""
         if Path(self.source).is_dir():
             return map_npy(Path(self.source) / f"{name}.npy").shape
-        return _archive(self.source, self.limit).shape(name)
+        return _archive(self.source, self.limit).header(name)[0]
 
     def __call__(self, name: str) -> np.ndarray:
         array = self.read(name)

@@ -11,16 +11,15 @@ class numbers (N,). One file is one protocol; x_test is the val split. What is d
   arrays are close to, but not equal to, those from the raw files: do not mix the two.
 * There are no names in these files; clips are called xsub_train_000000, ... in the file's order.
 
-Memory: an uncompressed npz (the usual one) is checked and then read in place through a memory map; a member of a compressed one is
-first unpacked, piece by piece, to a temporary file of 180 kB a clip. Neither is ever held in memory as a whole.
+Memory: one clip at a time. The npz is read once from front to back, which also compares its checksum, and the frames up to the
+last one of each clip go to a temporary file, from which all processes read.
 """
 
 import argparse
+import contextlib
 import re
 import shutil
 import sys
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from data_gen.from_files import (
     HOW,
     PROTOCOL_FOLDERS,
+    PackedClips,
     Source,
     add_flags,
     first_label,
@@ -39,12 +39,11 @@ from data_gen.from_files import (
 )
 from options.datasets import DATASETS, MAX_CLASSES, PROTOCOLS
 from utils.errors import UserError, run
-from utils.files import check_regular, read_npy_header, reading_archive
+from utils.files import ArrayArchive
 from utils.skeleton import KINECT_V2
 
 PERSONS = 2
 PARTS = {"train": "train", "val": "test"}  # our split -> the file's
-BLOCK = 2**22  # bytes unpacked, and about 8000 one-hot rows, at a time
 _HINTS = (  # of a file name, without its ending
     (re.compile(r"(_cs|csub|xsub)$", re.I), "cross_subject"),
     (re.compile(r"(_cv|xview)$", re.I), "cross_view"),
@@ -52,87 +51,33 @@ _HINTS = (  # of a file name, without its ending
 )
 
 
-@dataclass(frozen=True)
-class Member:
-    """One array of an npz, readable through a memory map: the file that holds its bytes and where they begin."""
-
-    path: str
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
-
-    def open(self) -> np.ndarray:
-        if 0 in self.shape:
-            return np.zeros(self.shape, self.dtype)
-        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
-
-
-def open_member(path, name: str, scratch) -> Member:
-    """The array `name` of the npz at `path`: in place when it is stored, unpacked into the folder `scratch` when it is
-    compressed; its bytes agree with the archive's checksum. UserError when it is missing, damaged or no numbers."""
-    path = Path(path)
-    check_regular(path)
-    with reading_archive(path), zipfile.ZipFile(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            raise UserError(f"{path}: holds no {name}; expected x_train, y_train, x_test and y_test")
-        info = archive.getinfo(f"{name}.npy")
-        with archive.open(info) as file:
-            shape, fortran, dtype = read_npy_header(file)
-            if dtype.kind not in "fiu" or fortran and len(shape) > 1:
-                raise UserError(f"{path}: {name} must hold plain numbers in C order, found {dtype}")
-            begin, size = file.tell(), int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if info.file_size != begin + size:
-                raise UserError(f"{path}: {name} holds {info.file_size - begin} bytes, its header says {size}")
-            if info.compress_type != zipfile.ZIP_STORED:
-                target = Path(scratch) / f"{path.name}.{name}.raw"
-                if size > (free := shutil.disk_usage(scratch).free):
-                    raise UserError(
-                        f"{path}: {name} is compressed and needs {size / 1e9:.1f} GB for unpacking, {free / 1e9:.1f} GB are "
-                        "free; give another --data-root"
-                    )
-                with open(target, "wb") as out:
-                    _read_through(file, f"unpacking {path.name}: {name}", size, out)
-                return Member(str(target), 0, shape, dtype.str)
-            _read_through(file, f"checking {path.name}: {name}", size)
-    with open(
-        path, "rb"
-    ) as file:  # its bytes come after its local header, whose lengths may differ from the directory's
-        file.seek(info.header_offset + 26)
-        lengths = file.read(4)
-    offset = (
-        info.header_offset + 30 + sum(int.from_bytes(part, "little") for part in (lengths[:2], lengths[2:])) + begin
-    )
-    if offset + size > path.stat().st_size:
-        raise UserError(f"{path}: {name} goes past the end of the file; download it again")
-    return Member(str(path), offset, shape, dtype.str)
-
-
-def _read_through(file, text: str, size: int, out=None) -> None:
-    """Reads an archive's member to its end, where zipfile compares its checksum, and writes it to `out` if given."""
-    with tqdm(total=size, unit="B", unit_scale=True, desc=text, disable=None) as bar:
-        while block := file.read(BLOCK):
-            bar.update(len(block) if out is None else out.write(block))
-
-
-def read_labels(path, name: str, member: Member) -> tuple[np.ndarray, int | None]:
+def read_labels(archive: ArrayArchive, name: str) -> tuple[np.ndarray, int | None]:
     """(class numbers (N,), K) of one-hot rows (N, K); (class numbers (N,), None) of class numbers (N,)."""
-    values = member.open()
+    _check_numbers(archive, name)
+    values = archive.read(name)
     if values.ndim == 1:
-        labels = np.asarray(values)
-        fits = np.isfinite(labels) & (labels == np.floor(labels)) & (labels >= 0) & (labels <= MAX_CLASSES)
+        fits = np.isfinite(values) & (values == np.floor(values)) & (values >= 0) & (values <= MAX_CLASSES)
         if not fits.all():
-            raise UserError(f"{path}: {name} must hold class numbers from 0 to {MAX_CLASSES - 1}, or one-hot rows")
-        return labels.astype(np.int64), None
+            raise UserError(
+                f"{archive.path}: {name} must hold class numbers from 0 to {MAX_CLASSES - 1}, or one-hot rows"
+            )
+        return values.astype(np.int64), None
     if values.ndim != 2:
-        raise UserError(f"{path}: {name} must be one-hot (N, K) or class numbers (N,), found shape {values.shape}")
-    labels = np.zeros(len(values), np.int64)
-    for start in range(0, len(values), 8192):
-        rows = np.asarray(values[start : start + 8192])
-        bad = np.flatnonzero(((rows != 0).sum(axis=1) != 1) | (rows.max(axis=1) != 1))
-        if len(bad):
-            raise UserError(f"{path}: row {start + bad[0]} of {name} is not one-hot (a single 1, all else 0)")
-        labels[start : start + 8192] = rows.argmax(axis=1)
-    return labels, values.shape[1]
+        raise UserError(f"{archive.path}: {name} must be one-hot (N, K) or class numbers (N,), found {values.shape}")
+    bad = np.flatnonzero(((values != 0).sum(axis=1) != 1) | (values.max(axis=1, initial=0) != 1))
+    if len(bad):
+        raise UserError(f"{archive.path}: row {bad[0]} of {name} is not one-hot (a single 1, all else 0)")
+    return values.argmax(axis=1), values.shape[1]
+
+
+def _check_numbers(archive: ArrayArchive, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """(shape, dtype) of an array of numbers; UserError when it is missing, or holds anything else."""
+    if name not in archive:
+        raise UserError(f"{archive.path}: holds no {name}; expected x_train, y_train, x_test and y_test")
+    shape, fortran, dtype = archive.header(name)
+    if dtype.kind not in "fiu" or fortran and len(shape) > 1:
+        raise UserError(f"{archive.path}: {name} must hold plain numbers in C order, found {dtype}")
+    return shape, dtype
 
 
 def to_clip(row: np.ndarray) -> np.ndarray:
@@ -147,23 +92,6 @@ def to_clip(row: np.ndarray) -> np.ndarray:
     return clip
 
 
-class NpzClips:
-    """Loader for `build_dataset`: the clip of a name such as xsub_train_000012. members: "xsub_train" -> Member."""
-
-    def __init__(self, members: dict[str, Member]):
-        self.members = members
-        self._open: dict[str, np.ndarray] = {}
-
-    def __getstate__(self):
-        return {"members": self.members, "_open": {}}
-
-    def __call__(self, name: str) -> np.ndarray:
-        key, number = name.rsplit("_", 1)
-        if key not in self._open:
-            self._open[key] = self.members[key].open()
-        return to_clip(self._open[key][int(number)])
-
-
 def guess_protocol(path) -> str:
     """The protocol that a file's name says (NTU60_CS, NTU120_CSet, ...); UserError when it says none."""
     for pattern, protocol in _HINTS:
@@ -172,50 +100,69 @@ def guess_protocol(path) -> str:
     raise UserError(f"{path}: its name does not say which protocol it is; give --protocol, such as cross_subject")
 
 
-def _members(path, scratch) -> dict[str, tuple[Member, np.ndarray, int | None]]:
-    """split -> (coordinates, class numbers, number of classes or None) of one npz, checked."""
+def _labels_of(archive: ArrayArchive) -> dict[str, tuple[np.ndarray, int | None]]:
+    """split -> (class numbers, number of classes or None) of one npz, whose arrays are checked."""
     found = {}
     for split, part in PARTS.items():
-        clips = open_member(path, f"x_{part}", scratch)
+        shape, dtype = _check_numbers(archive, f"x_{part}")
         width = PERSONS * KINECT_V2.joints * 3
-        if len(clips.shape) != 3 or clips.shape[2] != width or np.dtype(clips.dtype).kind != "f":
-            raise UserError(f"{path}: x_{part} must be float (N, T, {width}), found {clips.dtype} {clips.shape}")
-        labels, number = read_labels(path, f"y_{part}", open_member(path, f"y_{part}", scratch))
-        if len(labels) != clips.shape[0]:
-            raise UserError(f"{path}: {clips.shape[0]} clips in x_{part}, but {len(labels)} labels in y_{part}")
-        found[split] = clips, labels, number
+        if len(shape) != 3 or shape[2] != width or dtype.kind != "f":
+            raise UserError(f"{archive.path}: x_{part} must be float (N, T, {width}), found {dtype.str} {shape}")
+        labels, number = read_labels(archive, f"y_{part}")
+        if len(labels) != shape[0]:
+            raise UserError(f"{archive.path}: {shape[0]} clips in x_{part}, but {len(labels)} labels in y_{part}")
+        found[split] = labels, number
     return found
 
 
 def count_classes(found: dict[str, dict], name: str, labels_from: int | None) -> tuple[int, int]:
-    """(number of classes, number of the first one in the files) of all files; found: protocol -> split -> see `_members`."""
+    """(number of classes, number of the first one in the files) of all files; found: protocol -> split -> see `_labels_of`."""
     entries = [entry for splits in found.values() for entry in splits.values()]
-    one_hot = max((number for _, _, number in entries if number), default=None)
+    one_hot = max((number for _, number in entries if number), default=None)
     if one_hot is not None:
         return one_hot, 0
-    low, most = (int(pick([pick(n) for _, n, _ in entries if len(n)], default=0)) for pick in (min, max))
+    low, most = (int(pick([pick(n) for n, _ in entries if len(n)], default=0)) for pick in (min, max))
     first = first_label(low, most, DATASETS[name].num_classes if name in DATASETS else None, labels_from)
     return most + 1 - first, first
 
 
-def convert(args: argparse.Namespace, files: dict[str, str], scratch: Path) -> str:
-    """Writes the data set of npz files {protocol: path}; returns what was done. scratch: folder for unpacked clips."""
-    found = {}
-    for protocol, path in files.items():
-        (scratch / protocol).mkdir()  # files of one name in two folders must not meet
-        found[protocol] = _members(path, scratch / protocol)
+def _pack(archives: dict[str, ArrayArchive], protocols: dict[str, dict[str, list[str]]], folder: Path) -> PackedClips:
+    """The clips of all files in one file of `folder`. protocols: protocol -> split -> names of its clips."""
+    sources = [
+        (archives[p], f"x_{PARTS[split]}", names) for p, splits in protocols.items() for split, names in splits.items()
+    ]
+    size, free = sum(archive.size(name) for archive, name, _ in sources), shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"{folder.parent}: a temporary copy of the clips may need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give "
+            "another --data-root"
+        )
+    packed = PackedClips(folder / "clips.raw")
+    for archive, name, names in sources:
+        rows = tqdm(archive.rows(name), f"reading {archive.path.name}: {name}", len(names), unit="clip", disable=None)
+        for clip, row in zip(names, rows, strict=True):
+            packed.add(clip, to_clip(row).transpose(3, 1, 2, 0))
+    packed.close()
+    return packed
+
+
+def convert(args: argparse.Namespace, archives: dict[str, ArrayArchive]) -> str:
+    """Writes the data set of npz files {protocol: archive}; returns what was done."""
+    found = {protocol: _labels_of(archive) for protocol, archive in archives.items()}
     number, first = count_classes(found, args.name, args.labels_from)
-    labels, members, protocols = {}, {}, {}  # protocol -> split -> names
+    labels, protocols = {}, {}  # protocol -> split -> names
     for protocol, splits in found.items():
-        for split, (clips, numbers, _) in splits.items():
+        for split, (numbers, _) in splits.items():
             key = f"{PROTOCOL_FOLDERS.get(protocol, protocol)}_{split}"
-            names = [f"{key}_{i:06d}" for i in range(clips.shape[0])]
-            members[key] = clips
+            names = [f"{key}_{i:06d}" for i in range(len(numbers))]
             labels.update(zip(names, (numbers - first).tolist(), strict=True))
             protocols.setdefault(protocol, {})[split] = names
-    text = "CTR-GCN npz " + ", ".join(Path(path).name for path in files.values())
+    text = "CTR-GCN npz " + ", ".join(archive.path.name for archive in archives.values())
     details = {"person_2": "removed where it was an exact copy of person 1"}
-    return prepare(args, Source(text, protocols, labels, number, PERSONS, details=details), NpzClips(members))[1]
+    source = Source(text, protocols, labels, number, PERSONS, details=details)
+    source.target(args)  # refused before the clips are read
+    with scratch_folder(args) as scratch:
+        return prepare(args, source, _pack(archives, protocols, scratch))[1]
 
 
 def parse(argv=None) -> argparse.Namespace:
@@ -234,10 +181,11 @@ def main(argv=None) -> None:
         raise UserError(f"{len(args.files)} files, but --protocol names {len(protocols)}; give one for each file")
     if len(set(protocols)) != len(protocols):
         raise UserError(f"two files for protocol {max(protocols, key=protocols.count)}; each file is one protocol")
-    if args.name in DATASETS:  # refuses a protocol that it does not have before anything is unpacked
+    if args.name in DATASETS:  # refuses a protocol that it does not have before a file is opened
         make_target(args.data_root, args.name, protocols, 1, None, PERSONS)
-    with scratch_folder(args) as scratch:
-        print(convert(args, dict(zip(protocols, args.files, strict=True)), scratch))
+    with contextlib.ExitStack() as stack:
+        archives = [stack.enter_context(ArrayArchive(path)) for path in args.files]
+        print(convert(args, dict(zip(protocols, archives, strict=True))))
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def show_curves(args) -> str:
     panels = curve_panels(read_metrics(args.source))
     if not panels:
         raise UserError(f"{args.source}: its metrics hold no number to draw")
-    draw_curve_panels(args.output, panels, "step" if "total loss" in panels else "epoch", str(args.source))
+    draw_curve_panels(args.output, panels, "step" if "total loss" in panels else "epoch", title=str(args.source))
     points = max(len(x) for panel in panels.values() for x, _ in panel.values())
     return f"{len(panels)} panels of {args.source}, up to {points} points a curve"
 

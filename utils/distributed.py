@@ -34,6 +34,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.locks import has_ended
 
 BUCKET_BYTES = 25 * 2**20  # large enough for full bandwidth, small enough that copying and sending overlap
 GRACE_SECONDS = 1.0  # survivors of a dead process wait this long: the launcher then sees first who died first
@@ -195,7 +196,8 @@ class World:
             time.sleep(GRACE_SECONDS)
             lines = str(error).strip().splitlines() or [""]
             late = "timed out" in lines[0].lower() or "timeout" in lines[0].lower()
-            gone = [f"rank {r} (process {pid})" for r, (host, pid) in enumerate(self.peers) if _ended(host, pid)]
+            here = [(rank, pid) for rank, (host, pid) in enumerate(self.peers) if host == socket.gethostname()]
+            gone = [f"rank {rank} (process {pid})" for rank, pid in here if has_ended(pid)]
             who = f"{', '.join(gone)} has ended" if gone else "another process has ended or does not answer"
             limit = f" (limit: --timeout-minutes {self.minutes:g})" if late else ""
             raise UserError(
@@ -216,20 +218,6 @@ def _buckets(tensors: list[Tensor]) -> list[list[Tensor]]:
         groups[-1].append(tensor)
         filled += size
     return groups
-
-
-def _ended(host: str, pid: int) -> bool:
-    """Whether a process of this machine is known to be gone (False for other machines)."""
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"  # ended, but its parent has not looked yet
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
 
 
 def _number(name: str, default: int | None = None) -> int:

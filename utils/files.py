@@ -19,7 +19,6 @@ import codecs
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import math
 import mmap
@@ -30,17 +29,17 @@ import re
 import secrets
 import stat
 import struct
-import tempfile
 import tokenize
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.locks import is_locked, lock, still_named
+from utils.locks import has_ended, is_locked, lock, still_named
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_TEXT_BYTES = 256 * 2**20
@@ -72,16 +71,7 @@ def check_unpacked(place, size: int, stored: int, limit: int = MAX_UNPACKED) -> 
         )
 
 
-def decode_text(content: bytes, place) -> str:
-    """Text from bytes in UTF-8, with or without its byte order mark, or in UTF-16 with one; UserError for others."""
-    try:
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return content.decode("utf-16")
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{place}: not UTF-8 text") from None
-
-
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate in JSON, whole characters of two among them
 
 
@@ -95,11 +85,16 @@ def check_text(text: str, place) -> None:
 
 
 def read_text(path, limit: int = MAX_TEXT_BYTES) -> str:
-    """The text of a file (see `decode_text`); UserError when it is no regular file, larger than `limit`, or no text."""
+    """The text of a file in UTF-8, with or without its byte order mark, or in UTF-16 with one; UserError when it is no regular
+    file, larger than `limit`, or no text."""
     size = check_regular(path)
     if size > limit:
         raise UserError(f"{path}: {size} bytes are too many for a text file of this kind (at most {limit})")
-    return decode_text(Path(path).read_bytes(), path)
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
 
 
 class _ArrayType:
@@ -184,6 +179,7 @@ def _refuse_memory_bombs(file, size: int, limit: int) -> None:
         return
     made, most = size, max(limit, MAX_EXPANSION * size)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        data.seek(file.tell())
         for opcode, argument in _opcodes(data):
             made += _BYTES_MADE.get(opcode.code, 0)
             if opcode.name in ("PUT", "LONG_BINPUT") and argument > size:
@@ -192,8 +188,8 @@ def _refuse_memory_bombs(file, size: int, limit: int) -> None:
                 check_unpacked("the pickle", made, size, limit)
 
 
-def load_pickle(path, limit: int = MAX_UNPACKED) -> object:
-    """The object in a pickle of plain data (lists, dicts, numbers, strings, numpy arrays).
+def load_pickle(path, limit: int = MAX_UNPACKED, start: int = 0) -> object:
+    """The object in a pickle of plain data (lists, dicts, numbers, strings, numpy arrays), which begins at byte `start`.
 
     Raises UserError, with the path, when the file is missing, is no pickle, is cut short, asks to import anything
     that plain data does not need, or for more memory than the limit and its own size allow."""
@@ -201,6 +197,7 @@ def load_pickle(path, limit: int = MAX_UNPACKED) -> object:
     size = check_regular(path)
     try:
         with open(path, "rb") as file:
+            file.seek(start)
             _refuse_memory_bombs(file, size, limit)
             return _SafeUnpickler(file, encoding="latin1").load()
     except UserError as error:
@@ -216,43 +213,21 @@ def load_pickle(path, limit: int = MAX_UNPACKED) -> object:
         raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {what})") from None
 
 
-def unpickle(content: bytes, limit: int = MAX_UNPACKED) -> object:
-    """The object in the bytes of a pickle of plain data; UserError as `load_pickle`, without a path."""
-    with tempfile.TemporaryFile() as file:  # what is refused is found in a file
-        file.write(content)
-        file.flush()
-        file.seek(0)
-        try:
-            _refuse_memory_bombs(file, len(content), limit)
-            return _SafeUnpickler(file, encoding="latin1").load()
-        except (UserError, OSError):
-            raise
-        except Exception as error:
-            what = " ".join(str(error).split())[:120]
-            raise UserError(f"not a readable pickle ({type(error).__name__}: {what})") from None
-
-
 def load_json(path) -> object:
-    """The content of a JSON file; UserError with path and line when it is missing, too large or malformed."""
-    path = Path(path)
-    if (size := check_regular(path)) > MAX_JSON_BYTES:
-        raise UserError(f"{path}: {size} bytes is too large for a JSON description")
-    return parse_json(read_text(path), path)
-
-
-def parse_json(text: str, place) -> object:
-    """The value of JSON text; UserError, with the place, for what is none, or holds half a character."""
+    """The content of a JSON file; UserError with path and line when it is missing, too large or malformed, or holds half a
+    character."""
+    text = read_text(path, MAX_JSON_BYTES)
     try:
         value = json.loads(text)
         if _HALF.search(text):
-            check_text(json.dumps(value, ensure_ascii=False), place)
+            check_text(json.dumps(value, ensure_ascii=False), path)
         return value
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}, line {error.lineno}: not valid JSON ({error.msg})") from None
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
     except ValueError as error:  # a whole number of thousands of digits
-        raise UserError(f"{place}: not valid JSON ({str(error)[:80]})") from None
+        raise UserError(f"{path}: not valid JSON ({str(error)[:80]})") from None
     except RecursionError:
-        raise UserError(f"{place}: nested too deeply for a JSON description") from None
+        raise UserError(f"{path}: nested too deeply for a JSON description") from None
 
 
 # -- arrays -----------------------------------------------------------------------------------------------------------
@@ -366,10 +341,29 @@ class ArrayArchive:
     def close(self) -> None:
         self._zip.close()
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape that an array's header says; UserError when it is missing or no array."""
+    def header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+        """(shape, Fortran order, dtype) that an array's header says; UserError when it is missing or no array."""
         with self._open(name) as file:
-            return read_npy_header(file)[0]
+            return read_npy_header(file)
+
+    def size(self, name: str) -> int:
+        """Bytes of an array that is not compressed."""
+        return self._members[name].file_size
+
+    def rows(self, name: str) -> Iterator[np.ndarray]:
+        """The rows (its first axis) of an array in C order, one in memory at a time; UserError as `read`, that the checksum
+        does not agree after the last."""
+        with self._open(name) as file:
+            shape, _, dtype = read_npy_header(file)
+            row = math.prod(shape[1:]) * dtype.itemsize
+            check_unpacked(f"{self.path}:{name}", row, self._size, self.limit)
+            if shape[0] * row != self.size(name) - file.tell():
+                raise UserError(
+                    f"{self.path}: {name} holds {self.size(name) - file.tell()} bytes, its header says {shape[0] * row}"
+                )
+            for _ in range(shape[0]):
+                yield np.frombuffer(file.read(row), dtype).reshape(shape[1:])
+            file.read()
 
     def read(self, name: str) -> np.ndarray:
         """An array, whose bytes agree with the archive's checksum; UserError when it is missing, damaged, or one of Python
@@ -408,25 +402,15 @@ def remove_leftovers(folder) -> None:
     """Removes temporary files that killed processes have left in a folder. Those that a living process writes stay: it has
     locked them (`atomic_write`), or its number, which is in the name, is that of another process of this machine."""
     for path in Path(folder).glob(".*.tmp"):
-        if path.is_file() and not _runs(path) and not is_locked(path):
+        if path.is_file() and not _maker_runs(path) and not is_locked(path):
             path.unlink(missing_ok=True)
 
 
-def _runs(temporary: Path) -> bool:
+def _maker_runs(temporary: Path) -> bool:
     """Whether the process that made the temporary name may still run here (False for this one, whose number a process
     before it may have had)."""
     pid = temporary.name.split(".")[-3] if temporary.name.count(".") > 3 else ""
-    if not pid.isdecimal() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it runs, for another user
-        pass
-    with contextlib.suppress(OSError):  # one that has ended, but its parent has not looked yet
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+    return pid.isdecimal() and int(pid) != os.getpid() and not has_ended(int(pid))
 
 
 def open_temporary(path, mode: str, **more):
@@ -484,9 +468,7 @@ def save_npy(file, array: np.ndarray) -> None:
 
 def dump_pickle(value) -> bytes:
     """A pickle of plain data at protocol 4, which every Python that this project supports can read."""
-    buffer = io.BytesIO()
-    pickle.dump(value, buffer, protocol=4)
-    return buffer.getvalue()
+    return pickle.dumps(value, protocol=4)
 
 
 def sha256(path, block: int = 2**22) -> str:

@@ -79,6 +79,19 @@ def is_locked(path) -> bool:
         os.close(handle)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether no process of this number runs on this machine: it is gone, or has ended and its parent has not looked yet."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it runs, for another user
+        pass
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
+
+
 def _signature(program: str) -> bytes:
     about = {"program": program, "host": socket.gethostname(), "process": os.getpid()}
     return json.dumps({**about, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode()

@@ -1,4 +1,4 @@
-"""Pictures with axes: confusion matrices, curves and embeddings, written as files and never shown on a screen.
+"""Pictures with axes: confusion matrices, curves, time lines and embeddings, written as files and never shown on a screen.
 
 matplotlib is imported inside the functions, so that a program that draws nothing does not pay for it, and is used
 through `Figure` on the Agg canvas: no display, no global state. Functions that draw are `drawn_alike`, with matplotlib's own
@@ -205,61 +205,77 @@ def draw_confusion(path, matrix, names, title: str = "") -> None:
     save_figure(figure, path)
 
 
-@drawn_alike
 def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Draws lines {label: (x, y)} with x and y of equal length; points that are not finite leave a gap.
-
-    Raises UserError for another ending, ValueError when a curve's x and y differ in length or there is no curve."""
-    path = check_picture_path(path)
-    if not curves:
-        raise ValueError("expected at least one curve")
-    figure = new_figure(6.4, 4.0)
-    axes = figure.subplots()
-    for label, (x, y) in curves.items():
-        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        if x.ndim != 1 or x.shape != y.shape:
-            raise ValueError(f"curve {label!r}: x {x.shape} and y {y.shape} must be flat and of one length")
-        axes.plot(
-            x, np.where(np.isfinite(y), y, np.nan), label=literal(str(label)), marker="o" if len(x) < 25 else None, ms=3
-        )
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=literal(title, 120))
-    axes.grid(alpha=0.3)
-    if len(curves) > 1 or "" not in curves:
-        axes.legend(fontsize=8)
-    save_figure(figure, path)
+    """Draws lines {label: (x, y)} in one panel; see `draw_curve_panels`."""
+    draw_curve_panels(path, {title: curves}, xlabel, ylabel)
 
 
 @drawn_alike
-def draw_curve_panels(path, panels: dict, xlabel: str = "", title: str = "") -> None:
-    """Draws panels {name: {label: (x, y)}} of lines beside each other, three in a row; the lines of a panel share an axis.
+def draw_curve_panels(path, panels: dict, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
+    """Draws panels {name: {label: (x, y)}} of lines beside each other, three in a row; the lines of a panel share an axis. x and
+    y are of equal length; points that are not finite, or None, leave a gap.
 
-    Raises UserError for another ending, ValueError without a panel."""
+    Raises UserError for another ending, ValueError without a panel or a curve, or when a curve's x and y differ in length."""
     path = check_picture_path(path)
-    if not panels:
-        raise ValueError("expected at least one panel")
+    if not panels or not all(panels.values()):
+        raise ValueError("expected at least one panel, and at least one curve in each")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(4.4 * columns, 2.9 * rows + 0.3)
+    width, height = (6.4, 4.0) if len(panels) == 1 else (4.4 * columns, 2.9 * rows + 0.3)
+    figure = new_figure(width, height)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     for axes, (name, curves) in zip(grid.flat, panels.items(), strict=False):
         for label, (x, y) in curves.items():
-            y = np.array(y, dtype=np.float64)  # None is not a number
-            axes.plot(
-                x,
-                np.where(np.isfinite(y), y, np.nan),
-                label=literal(label),
-                marker="o" if len(y) < 25 else None,
-                ms=2.5,
-            )
-        axes.set_title(literal(name, 60), fontsize=9)
+            x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+            if x.ndim != 1 or x.shape != y.shape:
+                raise ValueError(f"curve {label!r}: x {x.shape} and y {y.shape} must be flat and of one length")
+            y, marker = np.where(np.isfinite(y), y, np.nan), "o" if len(x) < 25 else None
+            axes.plot(x, y, label=literal(str(label)), marker=marker, ms=3)
+        axes.set_title(literal(name, 120), fontsize=9)
         axes.set_xlabel(xlabel, fontsize=8)
+        axes.set_ylabel(ylabel, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(fontsize=7)
-    figure.suptitle(literal(title, 120), fontsize=9)
+    if title:
+        figure.suptitle(literal(title, 120), fontsize=9)
+    save_figure(figure, path)
+
+
+@drawn_alike
+def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> None:
+    """Two bars over the frames of a video, truth above prediction; an action has one colour in both.
+
+    frames: length of the video; truth, found: rows (class from 1, start, end, score), the score shown as opacity in the
+    lower bar; names: of the classes 1, 2, ...
+    Raises UserError for another ending than .png, .pdf or .svg."""
+    path = check_picture_path(path)
+    truth, found = (np.asarray(rows, dtype=np.float64).reshape(-1, 4) for rows in (truth, found))
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+
+    classes = sorted({int(c) for c in [*truth[:, 0], *found[:, 0]]})
+    palette = colormaps["tab20"]
+    colour = {c: palette((c - 1) % 20) for c in classes}
+    figure = new_figure(11.0, 2.2 + 0.16 * (len(classes) // 6))
+    axes = figure.subplots()
+    for row, segments, height in ((1, truth, 0.8), (0, found, 0.8)):
+        for c, start, end, score in segments:
+            opacity = 1.0 if row else 0.35 + 0.65 * float(np.clip(score, 0, 1))
+            # hatched from the twentieth class on, where the colours begin again
+            hatch = "//" if (int(c) - 1) // 20 % 2 else None
+            axes.broken_barh(
+                [(start, end - start + 1)], (row + 0.1, height), color=colour[int(c)], alpha=opacity, hatch=hatch
+            )
+    axes.set(xlim=(0, max(frames, 1)), ylim=(0, 2), yticks=(0.5, 1.5), yticklabels=("found", "true"), xlabel="frame")
+    axes.set_title(literal(title, 120), fontsize=9)
+    if classes:
+        words = labels(names)
+        patches = [Patch(color=colour[c], label=words[c - 1]) for c in classes]
+        axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncol=6, fontsize=7, frameon=False)
     save_figure(figure, path)
 
 

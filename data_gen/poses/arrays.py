@@ -13,7 +13,7 @@ from data_gen.poses import joints
 from data_gen.poses.record import Bad, BadPoses, Poses, read_bytes, third_is_score
 from utils import files
 from utils.errors import UserError
-from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header, unpickle
+from utils.files import MAX_UNPACKED, ArrayArchive, load_pickle, read_npy_header
 from utils.skeleton import LAYOUTS
 
 MOST_PERSONS = 64
@@ -77,7 +77,7 @@ def read_npy(path, name: str, axes: str = "") -> list[Poses]:
         objects = read_npy_header(content)[2].hasobject
     except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
         raise BadPoses(f"{path}: not a readable .npy array ({str(error)[:80]})") from None
-    found = unpickle(content.read()) if objects else files.read_npy(path)
+    found = load_pickle(path, start=content.tell()) if objects else files.read_npy(path)
     if isinstance(found, np.ndarray) and found.dtype == object and found.ndim == 0:
         found = found.item()
     if isinstance(found, dict):
