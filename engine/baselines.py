@@ -7,8 +7,8 @@ Rows, each by logistic regression (`engine.probes`: strength chosen inside of th
 * raw joints: every fourth frame of the centre crop, flattened, no encoder; as prepared, divided by the length of the trunk,
   with motion beside the coordinates; bones in place of joints; and those with every training clip a second time, mirrored,
   because some people are left-handed;
-* the random encoder, of the size of the first pretrained one, under every pooling. A recurrent network with random weights
-  remembers much, and at its last frame least;
+* the random encoder, of the size of the first pretrained one, under every pooling, and from both sides where that one is
+  read so. A recurrent network with random weights remembers much, and at its last frame least;
 * the same encoder trained with labels (--supervised), with the same pooling and views;
 * every checkpoint of --pretrained, under its own pooling or --pool.
 
@@ -63,7 +63,7 @@ from utils.metrics import summarise
 from utils.run_folder import RunFolder
 from utils.skeleton import Layout
 
-POOLS = ("last", "mean", "max", "mean_std", "last_max")
+POOLS = ("last", "mean", "max", "mean_std", "last_max", "mean_max_std")
 RAW = (  # in words, stream, what it is divided by, whether training clips are there a second time, mirrored
     ("raw joints, as prepared", "joint", "none", False),
     ("raw joints, by trunk length", "joint", "trunk", False),
@@ -160,10 +160,10 @@ def pooled(encoder: Encoder, views: ClipViews, pools, batch: int = 128) -> dict[
     parts = {pool: [] for pool in pools}
     try:
         for index in in_order(len(views), batch):
-            frames = encoder.frames(views.centre(index))
+            sides = [encoder.frames(side) for side in encoder.sides(views.centre(index))]
             for pool in pools:
                 encoder.config = own if pool is None else replace(own, pool=pool)
-                parts[pool].append(encoder.clip(frames).float().cpu())
+                parts[pool].append(encoder.joined([encoder.clip(frames) for frames in sides]).float().cpu())
     finally:
         encoder.config = own
     return {pool: torch.cat(found) for pool, found in parts.items()}
@@ -184,14 +184,25 @@ def with_mirrored(features: Tensor, layout: Layout, persons: int) -> Tensor:
     return torch.cat([features, (frames * signs).flatten(1)])
 
 
+def reading(config: EncoderConfig) -> str:
+    """How an encoder makes the feature of a clip, in words."""
+    return (config.pool or "own pooling") + (", both sides" if config.both_sides else "")
+
+
 def random_rows(comparison: Comparison, config: EncoderConfig, stream: str, seeds: list[int]) -> list[Row]:
-    """The random encoder under every pooling, over seeds."""
-    runs, features = {pool: [] for pool in POOLS}, {}
-    for seed in seeds:
-        features = comparison.features(comparison.random(config, stream, seed), stream, POOLS)
+    """The random encoder under every pooling, over seeds; where the configuration reads both sides, from one and from both."""
+    rows = []
+    for both_sides in range(1 + config.both_sides):
+        config = replace(config, both_sides=bool(both_sides))
+        runs, features = {pool: [] for pool in POOLS}, {}
+        for seed in seeds:
+            features = comparison.features(comparison.random(config, stream, seed), stream, POOLS)
+            for pool in POOLS:
+                runs[pool].append(comparison.probed(features[pool]))
         for pool in POOLS:
-            runs[pool].append(comparison.probed(features[pool]))
-    return [Row(f"random encoder, {pool}", LABEL_FREE, runs[pool], features[pool]) for pool in POOLS]
+            name = f"random encoder, {reading(replace(config, pool=pool))}"
+            rows.append(Row(name, LABEL_FREE, runs[pool], features[pool]))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -232,7 +243,7 @@ class Trainer:
             encoder, _ = self(self.comparison.random(self.config, self.stream, seed), seed)
             features = self.comparison.features(encoder, self.stream, (None,))[None]
             runs.append(self.comparison.probed(features))
-        return Row(f"trained with labels, {self.config.pool or 'own pooling'}", LABELS, runs, features)
+        return Row(f"trained with labels, {reading(self.config)}", LABELS, runs, features)
 
 
 def all_rows(comparison: Comparison, pretrained: dict[str, LoadedEncoder], trainer: Trainer) -> Iterator[Row]:
@@ -249,8 +260,7 @@ def all_rows(comparison: Comparison, pretrained: dict[str, LoadedEncoder], train
     for path, loaded in pretrained.items():
         encoder = comparison.ready(loaded)
         features = comparison.features(encoder, loaded.stream, (None,))[None]
-        pool = encoder.config.pool or "own pooling"
-        yield Row(f"pretrained {path}, {pool}", PRETRAINED, [comparison.probed(features)], features)
+        yield Row(f"pretrained {path}, {reading(encoder.config)}", PRETRAINED, [comparison.probed(features)], features)
 
 
 def few_label_curve(

@@ -78,7 +78,8 @@ class Source:
             f"backbone  {c.backbone} ({sizes}), features of {self.feature_size} numbers",
             f"frames    {c.layout}, {c.persons} person{'s' * (c.persons > 1)}: {c.input_size} numbers",
             f"stream    {self.stream or unknown}",
-            f"clips     pooled by {c.pool or 'the backbone'} to {self.clip_size} numbers, scaled by {c.scale_by}",
+            f"clips     pooled by {c.pool or 'the backbone'} to {self.clip_size} numbers, scaled by {c.scale_by}"
+            + (", read from both sides" if c.both_sides else ""),
             f"epoch     {unknown if self.found.epoch is None else self.found.epoch}",
             f"data set  {data or unknown}",
             f"tensors   {own:,} numbers in the encoder, {sum(v.numel() for v in state.values()):,} in all"

@@ -24,6 +24,9 @@ from utils.skeleton import LAYOUTS, Layout, get_layout
 ALONE = World()
 
 
+OVERRULING = ("pool", "both_sides")  # how features are read: what is asked for overrules what a file says
+
+
 @dataclass(frozen=True)
 class LoadedEncoder:
     """encoder: without head, in eval mode; stream: of its pretraining (joint when the file does not say); source: for
@@ -44,8 +47,8 @@ def sizes_refused(backbone: str):
 
 
 def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head) -> EncoderConfig:
-    """The configuration of a new encoder. given: backbone, sizes, pool and scale_by that were asked for, by name; stream: what
-    it will read; head: dim, mlp and head_norm.
+    """The configuration of a new encoder. given: backbone, sizes and how clips are read, as asked for, by name; stream: what it
+    will read; head: dim, mlp and head_norm.
 
     UserError for a backbone that is not known, and for sizes that it does not have."""
     layout, persons = dataset.layout, dataset.row.persons
@@ -69,8 +72,8 @@ def check_same_backbone(found: dict, asked: dict, path) -> None:
 def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: dict | None = None) -> LoadedEncoder:
     """The query encoder of a checkpoint: ours, released, or a relative's.
 
-    stream: asked for by the user, or None for that of the file; asked: backbone, sizes and scaling, likewise, and the
-    pooling, which overrules the file's. UserError when the file holds no encoder, the data set's frames do not fit it, or
+    stream: asked for by the user, or None for that of the file; asked: backbone, sizes and scaling, likewise, and OVERRULING,
+    which overrule the file's. UserError when the file holds no encoder, the data set's frames do not fit it, or
     stream, backbone, sizes or scaling contradict the file."""
     found = files.find_encoder(files.load(path), path)
     joints, persons = dataset.layout.joints, dataset.row.persons
@@ -162,7 +165,7 @@ def build_encoder(
     try:
         config = EncoderConfig.from_dict(sizes)
         check_same_backbone(config.to_dict(), asked or {}, path)
-        config = replace(config, pool=(asked or {}).get("pool") or config.pool)
+        config = replace(config, **{name: value for name, value in (asked or {}).items() if name in OVERRULING})
         encoder = Encoder(config, head=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"checkpoint {path}: {error}") from None

@@ -75,9 +75,10 @@ def early_curve(encoder: Encoder, fc: nn.Linear, test: ClipViews) -> list[float]
     last_frames = [-(-test.frames * percent // 100) - 1 for percent in OBSERVED]
     scores: list[list[Tensor]] = [[] for _ in OBSERVED]
     for index in in_order(len(test), FEATURE_BATCH):
-        frames = encoder.frames(test.centre(index))
+        sides = [encoder.frames(side) for side in encoder.sides(test.centre(index))]
         for kept, last in zip(scores, last_frames, strict=True):
-            kept.append(class_scores(fc, encoder.clip(frames[:, : last + 1]), test.device))
+            clip = encoder.joined([encoder.clip(frames[:, : last + 1]) for frames in sides])
+            kept.append(class_scores(fc, clip, test.device))
     labels = test.clips.labels.cpu()
     return [topk_accuracy(torch.cat(kept), labels, (1,))[1] for kept in scores]
 

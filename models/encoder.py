@@ -1,7 +1,10 @@
 """An encoder: input norm, backbone, projection head.
 
 `Encoder.frames` gives features of every frame, (N, T, F) -> (N, T, D); `clip` pools to the clip feature (N, P), P = D or a
-multiple of it (models.pooling); `project` is the head that only pretraining uses. The backbone between is one of
+multiple of it (models.pooling); `project` is the head that only pretraining uses. `forward` is the clip feature of downstream
+tasks: with `both_sides` a clip is read as it is and as its mirror image, and each number of the feature is the larger of the
+two, so that an exercise done with the left arm is that done with the right one. Pretraining reads one side (its views may be
+mirrored). The backbone between is one of
 models.backbones. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
 
 `EncoderConfig` says everything that is needed to build one, and what is done to clips before it reads them; checkpoints
@@ -19,6 +22,7 @@ from models import pooling
 from models.backbones import BACKBONES
 from models.norm import RunningUpdates, ViewNorm
 from utils.names import SCALES, SIZES
+from utils.skeleton import get_layout
 
 PROMPT_PLACES = ("before_norm", "after_norm")
 CHANNELS = (3, 6)
@@ -48,7 +52,8 @@ class EncoderConfig:
     dim: of the projection; mlp: whether the head has a hidden layer (as released); head_norm: whether that layer has a batch
     norm; dimensions: 2 where the third of a joint's coordinates is always 0 (data_gen.normalise says why it stays); pool: how
     frames become the clip feature, None for the backbone's own way (models.pooling); scale_by: what clips are divided by when
-    they are read, "none" or "trunk", the length of the trunk (feeder.scale).
+    they are read, "none" or "trunk", the length of the trunk (feeder.scale); both_sides: whether the clip feature is that of the
+    clip and of its mirror image.
 
     The others, SIZES, are those of the backbone: what it reads and is None becomes its default; what it does not read
     stays None, and ValueError if it is given. ValueError for a backbone that is not known and for sizes out of range."""
@@ -74,6 +79,7 @@ class EncoderConfig:
     pool: str | None = None
     scale_by: str = "none"
     head_norm: bool = False
+    both_sides: bool = False
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
@@ -88,6 +94,8 @@ class EncoderConfig:
             raise ValueError(
                 f"expected scale_by {' or '.join(SCALES)} and 3 or 6 numbers a joint, got {self.scale_by!r} and {self.channels!r}"
             )
+        if type(self.both_sides) is not bool:
+            raise ValueError(f"both_sides must be true or false, got {self.both_sides!r}")
         reads = BACKBONES[self.backbone].sizes
         for name in SIZES:
             if getattr(self, name) is None:
@@ -117,6 +125,16 @@ class EncoderConfig:
         if unknown:
             raise ValueError(f"its encoder has a setting {unknown[0]!r} that this version does not know")
         return cls(**values)
+
+
+def mirror_image(config: EncoderConfig) -> tuple[Tensor, Tensor]:
+    """(F,) of each number of a frame the one that its mirror image has there, and (F,) its sign: every joint takes the place of
+    that on the other side of the body, and x, which runs from shoulder to shoulder, changes its sign (so does its motion).
+    UserError for a joint layout that is not known."""
+    order = torch.arange(config.input_size).view(config.joints, config.channels, config.persons)
+    signs = torch.ones_like(order)
+    signs[:, ::3] = -1
+    return order[list(get_layout(config.layout).mirrored)].flatten(), signs.flatten()
 
 
 def xavier_linear(inputs: int, outputs: int) -> nn.Linear:
@@ -154,6 +172,10 @@ class Encoder(nn.Module):
         self.config = config
         self.input_norm = ViewNorm(config.input_size)
         self.encoder = BACKBONES[config.backbone].build(config)
+        if config.both_sides:
+            order, signs = mirror_image(config)
+            self.register_buffer("mirror_order", order, persistent=False)
+            self.register_buffer("mirror_signs", signs, persistent=False)
         if head:
             self.fc = (
                 ProjectionHead(self.clip_size, config.dim, config.head_norm)
@@ -191,14 +213,27 @@ class Encoder(nn.Module):
 
     def first_clip_state(self, n: int) -> tuple[Tensor, ...]:
         """The state of n clips before their first frame, for `clip_step`."""
-        state, pool = self.first_state(n), self.config.pool
-        if pool is None:
-            return state
-        return (*state, *pooling.first_state(pool, self.input_norm.weight.new_zeros(n, self.feature_size)))
+        pool, state = self.config.pool, ()
+        for _ in range(1 + self.config.both_sides):
+            state += tuple(self.first_state(n))
+            if pool is not None:
+                state += pooling.first_state(pool, self.input_norm.weight.new_zeros(n, self.feature_size))
+        return state
 
     def clip_step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One frame x (N, F) of each clip and the state -> the clip feature (N, P) of all frames so far, as `forward` gives it
         for them, the frame's feature (N, D), and the next state."""
+        sides = self.sides(x)
+        own = len(state) // len(sides)
+        steps = [self._side_step(side, *state[i * own : (i + 1) * own]) for i, side in enumerate(sides)]
+        return (
+            self.joined([clip for clip, *_ in steps]),
+            steps[0][1],
+            *(value for _, _, *kept in steps for value in kept),
+        )
+
+    def _side_step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """`clip_step` of one side."""
         pool = self.config.pool
         if pool is None:
             frame, *state = self.step(x, *state)
@@ -256,6 +291,14 @@ class Encoder(nn.Module):
         """(views * N, P) -> unit vectors (views * N, dim); views, updates: of the head's batch norm, where it has one."""
         return F.normalize(self.fc(clip, views, updates) if self.config.head_norm else self.fc(clip), dim=1)
 
+    def sides(self, x: Tensor) -> list[Tensor]:
+        """What of inputs (..., F) is read: they themselves and, with `both_sides`, their mirror images."""
+        return [x, x[..., self.mirror_order] * self.mirror_signs] if self.config.both_sides else [x]
+
+    def joined(self, clips: list[Tensor]) -> Tensor:
+        """Clip features (N, P) of the sides -> the clip feature (N, P)."""
+        return clips[0] if len(clips) == 1 else torch.maximum(*clips)
+
     def forward(self, x: Tensor) -> Tensor:
         """The clip feature that downstream tasks use. x (N, T, F) -> (N, P)."""
-        return self.clip(self.frames(x))
+        return self.joined([self.clip(self.frames(side)) for side in self.sides(x)])

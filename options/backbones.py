@@ -20,7 +20,7 @@ def multiple_of_16(text: str) -> int:
     return value
 
 
-READING = ("pool", "scale_by")  # how an encoder reads clips
+READING = ("pool", "both_sides", "scale_by")  # how an encoder reads clips
 
 BACKBONE = """
 --backbone NAME
@@ -58,6 +58,10 @@ BACKBONE = """
     last_max; if not given the last frame (gru, bigru: what each direction knows at its end), as in the paper and
     the released weights, and the mean where a backbone sees all frames at once. max is worth ten points and more on
     small sets. A checkpoint knows its own; given with --pretrained it overrules that$every
+--[no-]both-sides
+    the clip's feature is the larger, number by number, of the clip's and of its mirror image's, so that left- and
+    right-handed executions are alike; takes twice the time; off if not given; not for classes that differ by the
+    side. A checkpoint knows its own; given with --pretrained it overrules that
 --scale-by {$SCALES}
     what clips are divided by when they are read: nothing (if not given), or trunk: the length of the person's trunk
     (median over the clip), so that tall and small people, and units, become alike; arrays and files stay in metres
@@ -65,7 +69,7 @@ BACKBONE = """
 
 
 def add_backbone_flags(g, every_pooling: bool = False) -> None:
-    """--backbone and the sizes, --pool and --scale-by. every_pooling: whether --pool may be all."""
+    """--backbone and the sizes, --pool, --both-sides and --scale-by. every_pooling: whether --pool may be all."""
     every = "; all: one after the other, each in a folder of its own, and a table at the end" if every_pooling else ""
     kind = "pooling_or_all" if every_pooling else "pooling"
     add_flags(g, BACKBONE, {"multiple_of_16": multiple_of_16}, pooling=kind, every=every)
@@ -83,7 +87,7 @@ def add_random_encoder_group(p: argparse.ArgumentParser, every_pooling: bool = F
 
 
 def encoder_flags(args: argparse.Namespace) -> dict:
-    """The backbone, the sizes, pooling and scaling that were given, by name."""
+    """The backbone, the sizes and how clips are read, as given, by name."""
     return {name: value for name in ("backbone", *SIZES, *READING) if (value := getattr(args, name)) is not None}
 
 

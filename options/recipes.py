@@ -83,6 +83,11 @@ SMALL = (
     Row("scale", [0.8, 1.2], "people and sensors differ"),
     Row("bones", 0.25, "other bodies, the same motion: few subjects are told apart by their bodies alone"),
     Row("mirror", 0.5, "some are left-handed: with none of them to learn from, their clips were right half as often"),
+    Row(
+        "both_sides",
+        lambda clips, args: args.mirror > 0,
+        "where views are mirrored: a clip is read from both sides, worth two points, most where left-handed people are new",
+    ),
     Row("noise", 0.01, "of a trunk's length: what a sensor adds"),
     Row(
         "mask_ratio",

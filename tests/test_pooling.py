@@ -1,7 +1,11 @@
 """Poolings against their definition, frame by frame, and the negatives of small sets."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset
 from programs import call, refused
 
@@ -13,6 +17,7 @@ from models import losses, pooling
 from models.encoder import Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from options import common
+from utils.skeleton import get_layout
 
 POOLS = ["last", "mean", "max", "min", "std", "mean_std", "last_max", "mean_max_std", "last_mean_max_min_std"]
 
@@ -75,12 +80,81 @@ def test_a_feature_that_never_changes_has_a_gradient():
     assert frames.grad.isfinite().all()
 
 
+# -- both sides -------------------------------------------------------------------------------------------------------
+
+
+def mirror_image(x, layout, channels, persons):
+    """Inputs (N, T, F) of the mirror images, joint by joint, by the joints' names."""
+    seen = x.view(*x.shape[:2], layout.joints, channels, persons)
+    image = torch.empty_like(seen)
+    swapped = {"left": "right", "right": "left"}
+    for j, name in enumerate(layout.names):
+        other = " ".join(swapped.get(word, word) for word in name.split())
+        image[:, :, j] = seen[:, :, layout.names.index(other)]
+        for channel in range(0, channels, 3):
+            image[:, :, j, channel] *= -1
+    return image.reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    "layout, channels, persons", [("kinect_v2_25", 3, 2), ("coco_17", 6, 1), ("mediapipe_33", 3, 1)]
+)
+def test_with_both_sides_a_clip_and_its_mirror_image_are_one(layout, channels, persons):
+    layout = get_layout(layout)
+    of_frame = {"layout": layout.name, "joints": layout.joints, "channels": channels, "persons": persons}
+    config = EncoderConfig(
+        backbone="bigru", hidden_size=16, num_layers=1, pool="mean_max_std", both_sides=True, **of_frame
+    )
+    torch.manual_seed(0)
+    encoder = Encoder(config, head=False).eval()
+    one_side = Encoder(replace(config, both_sides=False), head=False).eval()
+    one_side.load_state_dict(encoder.state_dict())
+    x = torch.randn(3, 5, config.input_size)
+    image = mirror_image(x, layout, channels, persons)
+    with torch.no_grad():
+        assert not torch.allclose(one_side(x), one_side(image), atol=1e-3)
+        torch.testing.assert_close(encoder(x), torch.maximum(one_side(x), one_side(image)))
+        assert torch.equal(encoder(x), encoder(image))
+        assert torch.equal(encoder.frames(x), one_side.frames(x))  # of a frame one side is read
+
+
+@pytest.mark.parametrize("pool", [None, "mean_max_std"])
+def test_both_sides_come_frame_by_frame(pool):
+    torch.manual_seed(0)
+    config = EncoderConfig(hidden_size=16, num_layers=2, persons=1, pool=pool, both_sides=True)
+    encoder = Encoder(config, head=False).eval()
+    x = torch.randn(2, 9, 75)
+    with torch.no_grad():
+        state, frames = encoder.first_clip_state(2), encoder.frames(x)
+        for t in range(9):
+            clip, frame, *state = encoder.clip_step(x[:, t], *state)
+            torch.testing.assert_close(frame, frames[:, t], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(clip, encoder(x[:, : t + 1]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_says_both_sides_and_the_flag_overrules_it(tmp_path):
+    write_tiny_dataset(tmp_path, train=12, val=6)
+    path = write_pretrained(
+        tmp_path / "c.pth.tar", persons=2, hidden_size=16, num_layers=1, pool="max", both_sides=True
+    )
+    words = f"--pretrained {path} --data-root {tmp_path} --finetune-dataset tiny --no-map --threads 1 --checkpoint-path {tmp_path}"
+    found = {}
+    for name, more in (("file", ""), ("on", "--both-sides"), ("off", "--no-both-sides")):
+        ran = call(action_retrieval.main, f"{words}/{name} --save-features {more}")
+        assert ran.status == 0, ran.err
+        found[name] = np.load(tmp_path / name / "features.npz")["train_features"]
+    assert np.array_equal(found["file"], found["on"]) and (found["off"] <= found["on"]).all()
+    assert not np.array_equal(found["off"], found["on"])
+
+
 def test_what_is_no_pooling_is_refused():
     for wrong in ("", "median", "mean_mean", "mean-std", "MAX", 3, "max_"):
         with pytest.raises(ValueError, match="not known"):
             EncoderConfig(pool=wrong)
     with pytest.raises(ValueError, match="scale_by"):
         EncoderConfig(scale_by="height")
+    with pytest.raises(ValueError, match="both_sides"):
+        EncoderConfig(both_sides=1)
     with pytest.raises(ValueError, match="numbers a joint"):
         EncoderConfig(channels=4)
     with pytest.raises(ValueError, match="mlp is off"):

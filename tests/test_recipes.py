@@ -64,6 +64,11 @@ def test_the_small_recipe_is_its_table_and_a_given_flag_wins():
     assert (queue.negatives, queue.key_encoder, queue.contrast_k, queue.topk) == ("queue", "slow", 512, 256)
 
 
+def test_both_sides_are_read_where_views_are_mirrored():
+    for flags, expected in (("", True), ("--mirror 0", False), ("--mirror 0.3", True), ("--no-both-sides", False)):
+        assert after(flags, 1_000)[0].both_sides is expected, flags
+
+
 def test_steps_and_batch_grow_with_the_set():
     steps = {}
     for clips in (10, 60, 431, 1_000, 5_000, 19_000):

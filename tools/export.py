@@ -161,11 +161,13 @@ def difference(encoder: Encoder, program, what: str, frames: int) -> float:
             for t in range(STREAM_FRAMES):
                 feature, *state = program(x[:, t].contiguous(), *state)
                 found.append(feature)
-            frames = encoder.frames(x)  # a whole stream is one pass over its frames
+            sides = [encoder.frames(side) for side in encoder.sides(x)]  # a whole stream is one pass over its frames
             pairs = [
                 (
                     torch.stack(found, 1),
-                    torch.stack([encoder.clip(frames[:, : t + 1]) for t in range(STREAM_FRAMES)], 1),
+                    torch.stack(
+                        [encoder.joined([encoder.clip(f[:, : t + 1]) for f in sides]) for t in range(STREAM_FRAMES)], 1
+                    ),
                 )
             ]
         for found, expected in pairs:
