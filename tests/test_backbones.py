@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
 from make_tiny import write_tiny_dataset, write_tiny_videos
 from processes import Processes
 from programs import call, refused
+from tiny_runs import pretraining
 
 import action_classification
 import action_detection
 import action_retrieval
 import motion_prediction
-import pretrain_moco_mask
 from engine.encoders import fit_norm, random_encoder
 from models.attention import Attention
 from models.backbones import BACKBONES
@@ -263,11 +264,7 @@ def test_flags_are_words_again():
 
 # -- programs -------------------------------------------------------------------------------------------------------
 
-RUN = (
-    "--recipe paper --decoder-hidden-size 8 --pictures 0 "
-    "--batch-size 4 --contrast-k 12 --topk 12 --threads 1 --device cpu --optimizer adamw --lr 0.001 "
-    "--precision fp32"
-)
+ADAMW = "--epochs 2 --optimizer adamw --lr 0.001 --warmup-epochs 1 --cos"
 
 
 @pytest.fixture(scope="module")
@@ -284,10 +281,7 @@ def words(name: str) -> str:
 
 
 def pretrain(data, run, more, name="tiny"):
-    command = (
-        f"--data-root {data} --pre-dataset {name} --checkpoint-path {run} {RUN} --epochs 2 --warmup-epochs 1 --cos"
-    )
-    return call(pretrain_moco_mask.main, f"{command} {more}")
+    return tiny_runs.pretrain(data, run, f"{ADAMW} {more}", name)
 
 
 def evaluate(main, data, run, more, name="tiny"):
@@ -368,8 +362,8 @@ def test_two_processes_are_one(data, tmp_path, name):
     """Norms inside of a backbone too are over the whole batch."""
     more = f"{words(name)} --max-steps 4 --precision fp64 --optimizer sgd --lr 0.02"
     assert pretrain(data, tmp_path / "one", more).status == 0
-    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/two {RUN} --epochs 2 --warmup-epochs 1 --cos"
-    for ended in Processes(2, "pretrain_moco_mask", f"{command} {more}").wait():
+    command = pretraining(data, tmp_path / "two", f"{ADAMW} {more}")
+    for ended in Processes(2, "pretrain_moco_mask", command).wait():
         assert ended.status == 0, ended.err
     one, two = (files.load(tmp_path / run / files.LAST)["state_dict"] for run in ("one", "two"))
     for key, value in one.items():
@@ -404,8 +398,8 @@ def test_mistakes_are_one_sentence(data, tmp_path):
 def test_one_s_own_backbone(data, tmp_path, monkeypatch):
     """The example as a user runs it; where its row is not set, the file it made is refused by the backbone's name."""
     run, example = tmp_path / "run", ROOT / "examples" / "own_backbone.py"
-    more = f"--data-root {data} --pre-dataset tiny --backbone frame_mlp --width 32 --checkpoint-path {run} {RUN} --epochs 1"
-    command = [sys.executable, str(example), "pretrain_moco_mask", *more.split()]
+    words = pretraining(data, run, "--backbone frame_mlp --width 32 --optimizer adamw --lr 0.001 --epochs 1").split()
+    command = [sys.executable, str(example), "pretrain_moco_mask", *words]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     search = (

@@ -17,7 +17,7 @@ import pytest
 import torch
 from make_tiny import write_tiny_dataset
 from processes import finish, fork, wait_for_lines
-from test_pretrain_program import QUEUE, SMALL, same
+from tiny_runs import pretraining, same
 
 from utils import checkpoint as files
 
@@ -25,12 +25,6 @@ KILLS = 60
 LIMIT_SECONDS = 1800  # a hang; on a quiet machine the test takes some minutes
 
 pytestmark = pytest.mark.slow
-
-
-def command(data, run_folder, more=""):
-    return (
-        f"--data-root {data} --pre-dataset tiny --checkpoint-path {run_folder} {SMALL} {QUEUE} --epochs 100000 {more}"
-    )
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +89,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path, start):
     folder, log, chance, data = tmp_path / "run", tmp_path / "log", random.Random(7), tmp_path / "data"
     write_tiny_dataset(data, train=17, frames=120)
     writers = changed = 0
-    arguments = command(data, folder, "--resume auto --save-every-minutes 0 --save-fre 40 -p 1")
+    arguments = pretraining(data, folder, "--resume auto --save-every-minutes 0 --save-fre 40 -p 1")
     began, during_save, steps = time.monotonic(), 0, [0]
     for kill in range(KILLS):
         if kill % 10 == 9:
@@ -128,7 +122,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path, start):
     assert finish(start(f"{arguments} {more}", log), 180) == 0, log.read_text()[-2000:]
     assert not list(folder.glob(".*")), "what killed processes left is cleared away"
     assert not list(folder.glob("earlier-*"))
-    assert finish(start(command(data, tmp_path / "whole", f"{more} -p 1"), log), 600) == 0
+    assert finish(start(pretraining(data, tmp_path / "whole", f"{more} -p 1"), log), 600) == 0
     killed, whole = (files.load(tmp_path / name / files.LAST) for name in ("run", "whole"))
     assert killed["step"] == whole["step"] and same(killed["state_dict"], whole["state_dict"])
     for i, entry in whole["optimizer"]["state"].items():
@@ -163,9 +157,9 @@ def test_a_limit_of_the_size_of_files(data, tmp_path, start, limit):
     """`ulimit -f`: no checkpoint can be written, or half of one."""
     pytest.importorskip("resource")
     folder = tmp_path / "run"
-    assert finish(start(command(data, folder, "--max-steps 2"), tmp_path / "before")) == 0
+    assert finish(start(pretraining(data, folder, "--max-steps 2"), tmp_path / "before")) == 0
     step = check_files(folder)
-    process = start(command(data, folder, "--resume auto --max-steps 6"), tmp_path / "out", limit)
+    process = start(pretraining(data, folder, "--resume auto --max-steps 6"), tmp_path / "out", limit)
     assert finish(process) == 2
     one_sentence(tmp_path / "out", "size limit")
     assert check_files(folder) == step and not list(folder.glob(".*.tmp"))
@@ -189,15 +183,15 @@ def small_disk(path: Path, size: str):
 
 def test_a_full_disk(data, tmp_path, start):
     """Room for two checkpoints and a half: the third, written beside last and previous, does not fit."""
-    assert finish(start(command(data, tmp_path / "probe", "--max-steps 1"), tmp_path / "log")) == 0
+    assert finish(start(pretraining(data, tmp_path / "probe", "--max-steps 1"), tmp_path / "log")) == 0
     size = (tmp_path / "probe" / files.LAST).stat().st_size
     with small_disk(tmp_path / "disk", f"{int(2.5 * size) // 1024}k") as disk:
         folder = disk / "run"
-        process = start(command(data, folder, "--save-every-minutes 0"), tmp_path / "out")
+        process = start(pretraining(data, folder, "--save-every-minutes 0"), tmp_path / "out")
         assert finish(process) == 2
         one_sentence(tmp_path / "out", "no space is left")
         assert check_files(folder) > 0 and not list(folder.glob(".*.tmp"))
-        process = start(command(data, folder, "--resume auto --max-steps 1000"), tmp_path / "again")
+        process = start(pretraining(data, folder, "--resume auto --max-steps 1000"), tmp_path / "again")
         assert finish(process) == 2
         one_sentence(tmp_path / "again", "no space is left")
         assert check_files(folder) > 0
@@ -207,7 +201,7 @@ def test_a_disk_that_fills_up_while_training(data, tmp_path, start):
     """Something else takes the last byte in the middle of the run: log, metrics or TensorBoard's file meet it first."""
     with small_disk(tmp_path / "disk", "8m") as disk:
         folder = disk / "run"
-        process = start(command(data, folder, "-p 1"), tmp_path / "out")
+        process = start(pretraining(data, folder, "-p 1"), tmp_path / "out")
         wait_for_lines(folder / "metrics.jsonl", 3, process=process)
         with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
             while True:
@@ -219,7 +213,7 @@ def test_a_disk_that_fills_up_while_training(data, tmp_path, start):
 def test_a_full_disk_for_packed_clips(tmp_path, start):
     with small_disk(tmp_path / "disk", "200k") as disk:
         write_tiny_dataset(tmp_path / "data", train=17, frames=120)
-        process = start(command(tmp_path / "data", tmp_path / "run", f"--cache-dir {disk}/cache"), tmp_path / "out")
+        process = start(pretraining(tmp_path / "data", tmp_path / "run", f"--cache-dir {disk}/cache"), tmp_path / "out")
         assert finish(process) == 2
         one_sentence(tmp_path / "out", "no space is left")
         assert not list(disk.glob("cache/*")) and not list(disk.glob("cache/.*tmp"))
@@ -228,10 +222,10 @@ def test_a_full_disk_for_packed_clips(tmp_path, start):
 def test_a_read_only_folder(data, tmp_path, start):
     with small_disk(tmp_path / "disk", "4m") as disk:
         folder = disk / "run"
-        assert finish(start(command(data, folder, "--max-steps 2"), tmp_path / "log")) == 0
+        assert finish(start(pretraining(data, folder, "--max-steps 2"), tmp_path / "log")) == 0
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for run_folder, more in ((folder, "--resume auto"), (folder, ""), (disk / "new", "")):
             out = tmp_path / f"out{len(more)}{run_folder.name}"
-            assert finish(start(command(data, run_folder, more), out)) == 2
+            assert finish(start(pretraining(data, run_folder, more), out)) == 2
             one_sentence(out, "read-only")
         assert check_files(folder) == 2

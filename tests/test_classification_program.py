@@ -9,9 +9,9 @@ import pytest
 import torch
 from make_tiny import write_tiny_dataset
 from programs import call, refused
+from tiny_runs import pretrain
 
 import action_classification
-import pretrain_moco_mask
 from engine import fit
 from engine.encoders import fit_input_norm, random_encoder, snapshot
 from engine.labels import choose_labelled, choose_per_class
@@ -24,10 +24,6 @@ README = (
     "--lr 0.1 --pretrained {path} --finetune-dataset ntu60 --protocol cross_view "
     "--finetune-skeleton-representation graph-based"
 )
-PRETRAIN = (
-    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 8 --threads 1 "
-    "--max-steps 2"
-)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +32,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     write_tiny_dataset(root / "data", "tiny", frames=120)
     write_tiny_dataset(root / "data", "ntu60", ("xview",), train=70, val=64, classes=60, frames=300)
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {root}/data --pre-dataset tiny --recipe paper --checkpoint-path {root}/pre {PRETRAIN}",
-    )
+    ran = pretrain(root / "data", root / "pre", "--max-steps 2")
     assert ran.status == 0, ran.err
     return root
 
@@ -200,10 +193,7 @@ def test_a_diverging_classifier_is_an_error(world, tmp_path):
 def test_one_person_and_other_joints(tmp_path):
     """V and M come from the data set."""
     write_tiny_dataset(tmp_path, "sbu", layout="sbu_15", joints=15, persons=1, frames=90)
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {tmp_path} --pre-dataset sbu --recipe paper --checkpoint-path {tmp_path}/pre {PRETRAIN}",
-    )
+    ran = pretrain(tmp_path, tmp_path / "pre", "--max-steps 2", "sbu")
     assert ran.status == 0, ran.err
     ran = call(
         action_classification.main,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from processes import ROOT, Processes, launched_as, wait_for_lines
 from programs import call, refused
-from test_pretrain_program import QUEUE, SMALL, lines, same, weights
+from tiny_runs import lines, pretraining, same, weights
 
 import action_classification
 import pretrain_moco_mask
@@ -23,11 +23,6 @@ from utils.errors import UserError
 PROGRAM = "pretrain_moco_mask"
 
 
-def command(data, run, more=""):
-    sizes = SMALL.replace("--hidden-size 16 --num-layers 1 ", "") if "--backbone" in more else SMALL
-    return f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} {sizes} {QUEUE} --epochs 100000 {more}"
-
-
 def distance(a: dict, b: dict) -> float:
     """The largest difference of two states, relative to the norm of each tensor."""
     assert list(a) == list(b)
@@ -37,8 +32,8 @@ def distance(a: dict, b: dict) -> float:
 def equal_after(data, tmp_path, size: int, more: str, steps: int) -> None:
     """Runs one process here and `size` beside it, in float64, and compares losses, weights, momenta."""
     more = f"{more} --max-steps {steps} --precision fp64"
-    assert call(pretrain_moco_mask.main, command(data, tmp_path / "one", more)).status == 0
-    for ended in Processes(size, PROGRAM, command(data, tmp_path / "many", more)).wait():
+    assert call(pretrain_moco_mask.main, pretraining(data, tmp_path / "one", more)).status == 0
+    for ended in Processes(size, PROGRAM, pretraining(data, tmp_path / "many", more)).wait():
         assert ended.status == 0, ended.err
     one, many = (files.load(tmp_path / name / files.LAST) for name in ("one", "many"))
     assert distance(one["state_dict"], many["state_dict"]) < 1e-9
@@ -67,7 +62,7 @@ def test_closed_group_leaves_no_thread(data, tmp_path):
     """A thread of the group that still has a tensor to drop when the interpreter goes down aborts the process."""
     program = tmp_path / "program.py"
     program.write_text(LAST_WORDS.format(root=str(ROOT)))
-    words = [sys.executable, str(program), *command(data, tmp_path / "run", "--max-steps 2").split()]
+    words = [sys.executable, str(program), *pretraining(data, tmp_path / "run", "--max-steps 2").split()]
     both = [subprocess.Popen(words, env={**os.environ, **v}, stdout=-1, text=True) for v in launched_as(2)]
     for process in both:
         out, _ = process.communicate(timeout=120)
@@ -190,13 +185,13 @@ def test_an_environment_that_is_not_complete(monkeypatch, environment, flag, wor
 
 
 def test_the_old_flag_of_one_process(data, tmp_path):
-    ran = call(pretrain_moco_mask.main, command(data, tmp_path / "run", "--max-steps 1 --local_rank 0"))
+    ran = call(pretrain_moco_mask.main, pretraining(data, tmp_path / "run", "--max-steps 1 --local_rank 0"))
     assert ran.status == 0, ran.err
 
 
 def stop_two(data, run) -> int:
     """Two processes, of which SIGUSR1 reaches rank 1 alone; returns the step after which both have stopped."""
-    processes = Processes(2, PROGRAM, command(data, run))
+    processes = Processes(2, PROGRAM, pretraining(data, run))
     wait_for_lines(run / "metrics.jsonl", 2)
     os.kill(processes.started[1].pid, signal.SIGUSR1)
     main, other = processes.wait()
@@ -207,7 +202,7 @@ def stop_two(data, run) -> int:
 
 def test_a_stop_signal_stops_all_and_one_process_goes_on(data, tmp_path):
     step = stop_two(data, tmp_path / "run")
-    ran = call(pretrain_moco_mask.main, command(data, tmp_path / "run", f"--resume auto --max-steps {step + 1}"))
+    ran = call(pretrain_moco_mask.main, pretraining(data, tmp_path / "run", f"--resume auto --max-steps {step + 1}"))
     assert ran.status == 0 and f"at step {step}" in ran.out, ran.err
 
 
@@ -216,14 +211,14 @@ def test_resuming_two_processes_is_never_having_stopped(data, tmp_path):
     """Bit for bit."""
     more = f"--max-steps {stop_two(data, tmp_path / 'run') + 3}"
     for run, resume in (("run", " --resume auto"), ("whole", "")):
-        for ended in Processes(2, PROGRAM, command(data, tmp_path / run, more + resume)).wait():
+        for ended in Processes(2, PROGRAM, pretraining(data, tmp_path / run, more + resume)).wait():
             assert ended.status == 0, ended.err
     assert same(weights(tmp_path / "run" / files.LAST), weights(tmp_path / "whole" / files.LAST))
 
 
 def test_a_process_that_dies_ends_the_others_by_name(data, tmp_path):
     run = tmp_path / "run"
-    processes = Processes(3, PROGRAM, command(data, run).replace("--batch-size 4", "--batch-size 6"))
+    processes = Processes(3, PROGRAM, pretraining(data, run).replace("--batch-size 4", "--batch-size 6"))
     wait_for_lines(run / "metrics.jsonl", 1)
     gone = processes.started[2]
     gone.kill()
@@ -239,7 +234,7 @@ def test_a_failed_write_is_an_error_everywhere(data, tmp_path):
     """The main process meets a limit of the size of files, as it would meet a full disk, in the middle of the run."""
     resource = pytest.importorskip("resource")
     run = tmp_path / "run"
-    processes = Processes(2, PROGRAM, command(data, run, "--save-every-minutes 0"))
+    processes = Processes(2, PROGRAM, pretraining(data, run, "--save-every-minutes 0"))
     wait_for_lines(run / "metrics.jsonl", 1)
     resource.prlimit(processes.started[0].pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
     main, other = processes.wait(60)
@@ -252,7 +247,7 @@ def test_a_failed_write_is_an_error_everywhere(data, tmp_path):
 @pytest.mark.slow
 def test_a_run_folder_that_cannot_be_made_is_an_error_everywhere(data, tmp_path):
     (tmp_path / "file").write_text("")
-    ended = Processes(2, PROGRAM, command(data, tmp_path / "file" / "run")).wait(60)
+    ended = Processes(2, PROGRAM, pretraining(data, tmp_path / "file" / "run")).wait(60)
     assert [e.status for e in ended] == [2, 2]
     assert "error: rank 0: run folder" in ended[0].err and "ended because of rank 0: run folder" in ended[1].err
 
@@ -287,7 +282,7 @@ def test_torchrun(data, tmp_path):
     def torchrun(more, run="run"):
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         return subprocess.Popen(
-            [*launch, f"{PROGRAM}.py", *command(data, tmp_path / run, more).split()],
+            [*launch, f"{PROGRAM}.py", *pretraining(data, tmp_path / run, more).split()],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -312,7 +307,7 @@ def test_torchrun(data, tmp_path):
     os.kill(int(children[-1]), signal.SIGUSR1)
     _, err = process.communicate(timeout=60)
     assert "exitcode  : 75" in err and files.load(tmp_path / "stopped" / files.LAST)["step"] > 0
-    again = call(pretrain_moco_mask.main, command(data, tmp_path / "stopped", "--resume auto --max-steps 1"))
+    again = call(pretrain_moco_mask.main, pretraining(data, tmp_path / "stopped", "--resume auto --max-steps 1"))
     assert again.status == 0, "one process goes on where two stopped"
 
 
@@ -328,4 +323,4 @@ def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path, monkeypatch):
     for name in ("main_first", "on_main"):
         monkeypatch.setattr(world, name, lambda work: work())
     monkeypatch.setattr(world, "broadcast", lambda value: value)
-    refused(call(pretrain_moco_mask.main, command(data, tmp_path / "run")), "--batch-size 4", "by 3")
+    refused(call(pretrain_moco_mask.main, pretraining(data, tmp_path / "run")), "--batch-size 4", "by 3")

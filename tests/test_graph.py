@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from programs import refused, refuses
-from test_pretrain_program import pretrain
+from tiny_runs import pretrain
 
 from engine.graph import WARM_UP, CapturedPass, Prefetcher, choose_capture
 from engine.step import compute_gradients, train_step

@@ -4,18 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import tiny_runs
 from make_tiny import write_tiny_dataset
-from programs import call, refused
+from programs import refused
 
-import pretrain_moco_mask
 from feeder.clips import load_clips
 from utils.arrays import open_split
 from utils.errors import UserError
-
-SMALL = (
-    "--hidden-size 16 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 8 --topk 8 --epochs 1 --max-steps 1 "
-    "--threads 1"
-)
 
 
 @pytest.fixture
@@ -27,10 +22,7 @@ def folder(tmp_path):
 
 def pretrain(folder, more=""):
     root, name = folder.parent.parent, folder.parent.name
-    return call(
-        pretrain_moco_mask.main,
-        f"--data-root {root} --pre-dataset {name} --recipe paper --checkpoint-path {root}/run {SMALL} {more}",
-    )
+    return tiny_runs.pretrain(root, root / "run", f"--contrast-k 8 --topk 8 --max-steps 1 {more}", name)
 
 
 def relabel(folder, change):
@@ -50,15 +42,12 @@ def test_missing_file(folder, name):
 
 
 def test_unknown_dataset(tmp_path):
-    ran = call(pretrain_moco_mask.main, f"--data-root {tmp_path} --pre-dataset nobody --recipe paper {SMALL}")
+    ran = tiny_runs.pretrain(tmp_path, tmp_path / "run", name="nobody")
     refused(ran, "'nobody'", "dataset.json")
 
 
 def test_known_dataset_without_files_says_how_to_make_them(tmp_path):
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {tmp_path} --pre-dataset ntu60 --protocol cross_view --recipe paper {SMALL}",
-    )
+    ran = tiny_runs.pretrain(tmp_path, tmp_path / "run", "--protocol cross_view", "ntu60")
     refused(ran, "xview/train_data_joint.npy", "python -m data_gen.prepare_ntu --dataset ntu60")
 
 

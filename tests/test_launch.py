@@ -9,7 +9,7 @@ import sys
 import pytest
 from processes import ROOT, until, wait_for_lines
 from programs import call
-from test_pretrain_program import QUEUE, SMALL, pretrain
+from tiny_runs import EPOCHS, MODEL, SMALL, pretrain, pretraining
 
 import pretrain_moco_mask
 from engine.launch import status_of
@@ -17,12 +17,6 @@ from engine.signals import StopRequest
 from utils import checkpoint as files
 
 PROGRAM = "pretrain_moco_mask.py"
-
-
-def command(data, run, more=""):
-    return (
-        f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {QUEUE} --epochs 100000 {more}".split()
-    )
 
 
 def begin(words, **environment):
@@ -33,13 +27,13 @@ def begin(words, **environment):
 
 
 def launched(data, run, more="", launcher="engine.launch --processes 2"):
-    return begin([sys.executable, "-m", *launcher.split(), PROGRAM, *command(data, run, more)])
+    return begin([sys.executable, "-m", *launcher.split(), PROGRAM, *pretraining(data, run, more).split()])
 
 
 def gone_on(data, run) -> None:
     """The run was saved, and goes on from there."""
     step = files.load(run / files.LAST)["step"]
-    ran = call(pretrain_moco_mask.main, " ".join(command(data, run, f"--resume auto --max-steps {step + 1}")))
+    ran = pretrain(data, run, f"--resume auto --epochs {EPOCHS} --max-steps {step + 1}")
     assert ran.status == 0 and f"at step {step}" in ran.out, ran.err
 
 
@@ -98,10 +92,10 @@ def test_torchrun_itself(data, tmp_path, name):
 
 def test_what_a_stopped_run_prints_goes_on(data, tmp_path):
     """Of a run with --init-from and --start-epoch, which --resume refuses to be given with."""
-    assert pretrain(data, tmp_path / "first", "--max-steps 1 --pictures 0").status == 0
+    assert pretrain(data, tmp_path / "first", "--max-steps 1").status == 0
     first = f"{tmp_path}/first/{files.LAST}"
     run = tmp_path / "my run"
-    words = command(data, "RUN", f"--init-from={first} --start-epoch 1 --pictures 0")
+    words = pretraining(data, "RUN", f"--init-from={first} --start-epoch 1").split()
     process = begin([sys.executable, PROGRAM, *(str(run) if word == "RUN" else word for word in words)])
     wait_for_lines(run / "metrics.jsonl", 1)
     process.send_signal(signal.SIGTERM)
@@ -158,8 +152,13 @@ def test_the_status_of_a_group(statuses, received, status):
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
 def test_the_script_ends_with_75_and_goes_on(data, tmp_path, processes, name):
     """Stopped while it pretrains, stopped while it evaluates, then to its end."""
-    words = ["bash", "script_pretrain_moco.sh", "tiny", "cross_subject", *SMALL.split()]
-    words += "--batch-size 4 --contrast-k 12 --topk 12 --schedule 1 --epochs 2 --pictures 0".split()
+    words = [
+        "bash",
+        "script_pretrain_moco.sh",
+        "tiny",
+        "cross_subject",
+        *f"{SMALL} {MODEL} --schedule 1 --epochs 2".split(),
+    ]
     folder = os.path.dirname(sys.executable)
     settings = {"RUNS": str(tmp_path / "runs"), "DATA_ROOT": str(data), "PATH": f"{folder}:{os.environ['PATH']}"}
     settings |= {"PROCESSES": processes}

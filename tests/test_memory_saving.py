@@ -9,7 +9,7 @@ import pytest
 import torch
 from processes import ROOT
 from programs import call, refused
-from test_pretrain_program import lines, pretrain, same, weights
+from tiny_runs import lines, pretrain, same, weights
 
 import pretrain_moco_mask
 from engine.step import compute_gradients

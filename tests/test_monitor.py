@@ -4,11 +4,12 @@ import json
 import math
 
 import pytest
+import tiny_runs
 import torch
-from programs import call, refused
+from programs import refused
 from sklearn.neighbors import KNeighborsClassifier
+from tiny_runs import lines
 
-import pretrain_moco_mask
 from engine.monitor import COLLAPSED_LINES, CollapseWatch, NeighbourMonitor, evaluating, limited, spread
 from engine.setup import find_dataset
 from feeder.evaluation import ClipViews
@@ -68,13 +69,9 @@ def test_a_limit_takes_the_same_clips_every_time(data):
     assert limited(views, 0) is views and limited(views, 1000) is views
 
 
-def pretrain(data, run, flags=""):
-    return call(
-        pretrain_moco_mask.main,
-        f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} --hidden-size 16 --num-layers 1 "
-        f"--decoder-hidden-size 8 --pictures 0 --batch-size 12 --contrast-k 24 --threads 1 --workers 0 --epochs 4 "
-        f"--precision fp32 {flags}",
-    )
+def pretrain(data, run, more=""):
+    batch = "--batch-size 12 --contrast-k 24 --topk 24"
+    return tiny_runs.pretrain(data, run, f"{batch} --workers 0 --epochs 4 {more}")
 
 
 @pytest.mark.parametrize("stream", ["--stream joint", "--stream motion --use-motion-feeder --exp-descri PCM3_woprompt"])
@@ -155,15 +152,10 @@ def test_collapse_is_said_once_and_not_of_a_healthy_or_a_young_run():
 
 
 def test_a_run_logs_its_spread_and_says_a_collapse(data, tmp_path):
-    small = "--hidden-size 16 --num-layers 1 --batch-size 12 --contrast-k 12 --topk 12 --decoder-hidden-size 16 --pictures 0"
-    common = f"--data-root {data} --pre-dataset tiny --recipe paper --protocol cross_subject {small} --optimizer adamw"
-    common += " --print-freq 1"
+    how = "--contrast-k 12 --topk 12 --decoder-hidden-size 16 --optimizer adamw -p 1 --contrast-m 0.5 --max-steps 12"
     for name, rate, collapses in (("good", 0.001, False), ("bad", 2.0, True)):
-        ran = call(
-            pretrain_moco_mask.main,
-            f"{common} --contrast-m 0.5 --lr {rate} --max-steps 12 --checkpoint-path {tmp_path / name}",
-        )
+        ran = pretrain(data, tmp_path / name, f"{how} --lr {rate}")
         assert ran.status == 0, ran.err
-        records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        records = lines(tmp_path / name)
         assert all({"effective_rank", "alignment", "uniformity"} <= set(r) for r in records)
         assert ("collapsed" in ran.out) == collapses, [(r["effective_rank"], r["uniformity"]) for r in records]

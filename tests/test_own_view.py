@@ -11,8 +11,8 @@ import pytest
 import torch
 from processes import ROOT
 from programs import call, refused
-from test_pretrain_program import QUEUE, SMALL, lines, same, weights
 from test_views import random_clips
+from tiny_runs import lines, pretraining, same, weights
 
 from engine.pictures import view_panels
 from engine.restore import resume_command
@@ -33,9 +33,7 @@ def example(monkeypatch):
 
 
 def pretrain(main, data, run, more):
-    return call(
-        main, f"pretrain_moco_mask --data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {QUEUE} {more}"
-    )
+    return call(main, f"pretrain_moco_mask {pretraining(data, run, more)}")
 
 
 def total(row: dict, **view_weights: float) -> float:

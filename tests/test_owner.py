@@ -11,7 +11,7 @@ import sys
 import pytest
 from processes import ROOT, Processes, finish, fork, wait_for_lines
 from programs import call, refused
-from test_pretrain_program import QUEUE, SMALL, lines
+from tiny_runs import lines, pretraining
 
 import action_classification
 import pretrain_moco_mask
@@ -20,10 +20,6 @@ from utils import checkpoint as files
 from utils import locks
 from utils.errors import UserError
 from utils.files import atomic_write, remove_leftovers
-
-
-def pretraining(data, run, more=""):
-    return f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} {SMALL} {QUEUE} --epochs 100000 {more}"
 
 
 def names_holder(ran, program: str, pid: int):

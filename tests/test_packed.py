@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from make_tiny import write_tiny_dataset
 from processes import finish, fork, until
-from test_pretrain_program import pretrain
+from tiny_runs import pretrain
 
 from feeder.clips import load_clips
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import tiny_runs
 import torch
 from make_checkpoint import write_pretrained
 from programs import call, refused, refuses
@@ -18,12 +19,6 @@ from models.recurrent import ForwardGRU, wavefront_works
 from utils import checkpoint as files
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
-RUN = (
-    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 12 --topk 12 --threads 1 "
-    "--device cpu"
-)
-
-
 TINY_DATASET = dict(train=12, val=8, frames=90)
 
 
@@ -94,8 +89,7 @@ def test_the_flags_are_those_of_the_system(monkeypatch, tmp_path):
 
 
 def pretrain(data, run, more=""):
-    command = f"--data-root {data} --pre-dataset tiny --recipe paper --checkpoint-path {run} {RUN} --epochs 3 {more}"
-    return call(pretrain_moco_mask.main, command)
+    return tiny_runs.pretrain(data, run, f"--precision auto {more}")
 
 
 def test_a_run_says_what_was_chosen_and_keeps_it(data, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import math
 
 import torch
 from programs import refused
-from test_pretrain_program import lines, pretrain
+from tiny_runs import lines, pretrain
 
 from engine.features import load
 from models import losses

@@ -12,40 +12,18 @@ import torch
 from make_tiny import write_tiny_dataset
 from processes import finish, fork, wait_for_lines
 from programs import call, refused
+from tiny_runs import lines, pretrain, pretraining, same, weights
 
 import pretrain_moco_mask
 from models.pcm3 import PCM3Config
 from utils import checkpoint as files
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = (
-    "--recipe paper --hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --threads 1 -p 2 "
-    "--device cpu --precision fp32"
-)
-QUEUE = "--batch-size 4 --contrast-k 12 --topk 12"
-
 README = (
     "--lr 0.02 --batch-size 128 --teacher-t 0.05 --student-t 0.1 --topk 16384 --mlp --contrast-t 0.07 --contrast-k 16384 "
     "--checkpoint-path mask_checkpoints/PCM3_wprompt --schedule 351 --epochs 451 --pre-dataset ntu60 "
     "--skeleton-representation graph-based --protocol cross_view --exp-descri PCM3_wprompt"
 )
-
-
-def pretrain(data, run, more="", queue=QUEUE, epochs=3):
-    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {run} {SMALL} {queue} --epochs {epochs} {more}"
-    return call(pretrain_moco_mask.main, command)
-
-
-def weights(path):
-    return files.load(path)["state_dict"]
-
-
-def same(a, b):
-    return list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def lines(run):
-    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_readme_command_runs_on_ntu_files(tmp_path, monkeypatch):
@@ -128,9 +106,7 @@ def test_resume_auto_in_an_empty_folder_starts(data, tmp_path):
 def test_resuming_another_run_is_refused(data, tmp_path):
     assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
     refused(pretrain(data, tmp_path / "run", "--resume auto --contrast-t 0.2"), "--contrast-t 0.07", "0.2")
-    refused(
-        pretrain(data, tmp_path / "run", "--resume auto", "--batch-size 8 --contrast-k 12 --topk 12"), "--batch-size 4"
-    )
+    refused(pretrain(data, tmp_path / "run", "--resume auto --batch-size 8"), "--batch-size 4")
 
 
 def test_a_checkpoint_of_another_size_is_refused(data, tmp_path):
@@ -150,8 +126,7 @@ def test_init_from_takes_weights_only(data, tmp_path):
     # without --recipe, a set of any size: that of the checkpoint, whose encoder another recipe would not have
     ran = call(
         pretrain_moco_mask.main,
-        f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/auto {SMALL.replace('--recipe paper', '')} {QUEUE} "
-        f"--epochs 3 --init-from {source} --max-steps 1",
+        pretraining(data, tmp_path / "auto", f"--init-from {source} --max-steps 1").replace("--recipe paper", ""),
     )
     assert ran.status == 0 and "recipe paper (as before)" in ran.out, ran.out + ran.err
     ran = pretrain(data, tmp_path / "third", f"--init-from {source} --max-steps 9 --start-epoch 2")
@@ -205,7 +180,7 @@ def test_every_view_switched_off(data, tmp_path):
 
 def test_topk_changes_the_distillation_only(data, tmp_path):
     for name, topk in (("all", 12), ("more", 5000), ("few", 3)):
-        ran = pretrain(data, tmp_path / name, "--max-steps 1", f"--batch-size 4 --contrast-k 12 --topk {topk}")
+        ran = pretrain(data, tmp_path / name, f"--max-steps 1 --topk {topk}")
         assert ran.status == 0
         assert ("--topk 5000 is more than the queue of 12 holds" in (tmp_path / name / "log.txt").read_text()) == (
             topk == 5000
@@ -228,7 +203,7 @@ def test_schedules(data, tmp_path):
     assert pretrain(data, tmp_path / "a", "--schedule 1 2 --lr 0.1").status == 0
     rates = {r["epoch"]: r["lr"] for r in lines(tmp_path / "a")}
     np.testing.assert_allclose([rates[e] for e in range(3)], [0.1, 0.01, 0.001])
-    assert pretrain(data, tmp_path / "b", "--cos --lr 0.1", epochs=4).status == 0
+    assert pretrain(data, tmp_path / "b", "--cos --lr 0.1 --epochs 4").status == 0
     rates = {r["epoch"]: r["lr"] for r in lines(tmp_path / "b")}
     np.testing.assert_allclose([rates[e] for e in range(4)], 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-6)
 
@@ -303,8 +278,7 @@ def test_a_folder_that_cannot_be_made(data, tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_signals_save_and_tell(data, tmp_path, name):
-    command = f"--data-root {data} --pre-dataset tiny --checkpoint-path {tmp_path}/run {SMALL} {QUEUE} --epochs 100000"
-    process = fork("pretrain_moco_mask", command, tmp_path / "log")
+    process = fork("pretrain_moco_mask", pretraining(data, tmp_path / "run"), tmp_path / "log")
     wait_for_lines(tmp_path / "run" / "metrics.jsonl", 2, process=process)
     os.kill(process.pid, getattr(signal, name))
     assert finish(process) == 75

@@ -14,9 +14,9 @@ from browser import Page, find_browser
 from make_tiny import write_tiny_dataset
 from processes import until
 from programs import call, refused
+from tiny_runs import pretrain
 
 import action_classification
-import pretrain_moco_mask
 from engine.report_page import script_json, text, thinned
 from engine.report_runs import curve_panels, find_runs, read_metrics
 from engine.results import rows_of
@@ -46,13 +46,7 @@ def runs(tmp_path_factory):
     description = load_json(root / "tiny" / "dataset.json")
     write_json(root / "tiny" / "dataset.json", {**description, "classes": CLASSES})
     folder = root / "runs"
-    common = f"--data-root {root} --threads 1 {SIZE}"
-    ran = call(
-        pretrain_moco_mask.main,
-        f"{common} --pre-dataset tiny --recipe paper --decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 12 "
-        "--print-freq 2 "
-        f"--pictures 0 --checkpoint-path {folder}/pretrained",
-    )
+    ran = pretrain(root, folder / "pretrained", "--epochs 451 --max-steps 12")
     assert ran.status == 0, ran.err
     ran = call(
         action_classification.main,
@@ -392,12 +386,8 @@ def test_the_first_screen_has_the_result_the_method_and_its_figure(runs, tmp_pat
 
 def test_what_a_run_does_not_train_is_neither_told_nor_shown(runs, tmp_path):
     """The recipe for small sets neither hides nor predicts; its decoder is what it began as."""
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {runs.parent} --threads 1 {SIZE} --pre-dataset tiny --recipe paper --decoder-hidden-size 8 --batch-size 4 "
-        "--contrast-k 8 --max-steps 1 --no-masked-view --no-predicted-view --prediction-weight 0 --rotation 10 --corruption 0 "
-        f"--checkpoint-path {tmp_path}/run",
-    )
+    how = "--no-masked-view --no-predicted-view --prediction-weight 0 --rotation 10 --corruption 0"
+    ran = pretrain(runs.parent, tmp_path / "run", f"--max-steps 1 {how}")
     assert ran.status == 0, ran.err
     ran = call(report.main, f"{tmp_path}/run --output {tmp_path}/a.html")
     assert ran.status == 0 and "0 moving figures" in ran.out and "note:" not in ran.out, ran.out + ran.err
@@ -413,11 +403,7 @@ def test_what_a_run_does_not_train_is_neither_told_nor_shown(runs, tmp_path):
 
 def test_clips_are_shown_as_the_run_read_them(runs, tmp_path):
     """Joints and motion side by side, divided by the trunk: what the small recipe reads is drawn and predicted too."""
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {runs.parent} --threads 1 {SIZE} --pre-dataset tiny --recipe paper --stream joint_motion --scale-by trunk "
-        f"--decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --max-steps 1 --pictures 0 --checkpoint-path {tmp_path}/run",
-    )
+    ran = pretrain(runs.parent, tmp_path / "run", "--max-steps 1 --stream joint_motion --scale-by trunk")
     assert ran.status == 0, ran.err
     ran = call(report.main, f"{tmp_path}/run --output {tmp_path}/a.html --predictions 1")
     assert ran.status == 0 and "1 moving figures" in ran.out and "note:" not in ran.out, ran.out + ran.err

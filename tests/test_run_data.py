@@ -9,7 +9,7 @@ import pytest
 from make_tiny import write_tiny_dataset
 from processes import finish, fork, until
 from programs import call, refused
-from test_pretrain_program import QUEUE, SMALL, lines
+from tiny_runs import lines, pretraining
 
 import action_classification
 import action_retrieval
@@ -22,8 +22,7 @@ PLAIN = "--device cpu --threads 1"
 
 
 def flags(root, more):
-    run = f"--data-root {root}/data --pre-dataset tiny --checkpoint-path {root}/run"
-    return f"{run} {SMALL} {QUEUE} --epochs 100000 --pictures 0 {more}"
+    return pretraining(f"{root}/data", f"{root}/run", more)
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +142,14 @@ def timeless(run):
 @pytest.mark.slow
 def test_lines_of_a_killed_run_are_those_of_an_unkilled_one(trained, tmp_path):
     """Means over an epoch of four steps, with kills in its middle: the sums are saved with the run."""
-    data = f"--data-root {trained}/data --pre-dataset tiny {SMALL} {QUEUE} --epochs 100000 --pictures 0 -p 10".replace(
-        "-p 2", ""
-    )
-    data += " --save-every-minutes 0"
+
+    def command(name: str, more: str) -> str:
+        return pretraining(f"{trained}/data", tmp_path / name, f"-p 10 --save-every-minutes 0 {more}")
+
     process, log, last = None, tmp_path / "log", tmp_path / "killed" / files.LAST
     began_at = []
     for kill in range(2):
-        process = fork("pretrain_moco_mask", f"{data} --checkpoint-path {tmp_path}/killed --resume auto", log)
+        process = fork("pretrain_moco_mask", command("killed", "--resume auto"), log)
         for _ in range(kill + 1):  # saves
             before = time_of(last)
             until(lambda before=before: time_of(last) != before, log, process=process)
@@ -160,8 +159,6 @@ def test_lines_of_a_killed_run_are_those_of_an_unkilled_one(trained, tmp_path):
     assert any(step % 4 for step in began_at) or pytest.skip("both kills hit the end of an epoch")
     steps = files.load_latest(tmp_path / "killed")[0]["step"] + 5
     for name, more in (("killed", "--resume auto"), ("whole", "")):
-        process = fork(
-            "pretrain_moco_mask", f"{data} --checkpoint-path {tmp_path}/{name} --max-steps {steps} {more}", log
-        )
+        process = fork("pretrain_moco_mask", command(name, f"--max-steps {steps} {more}"), log)
         assert finish(process) == 0, log.read_text()
     assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")

@@ -12,7 +12,7 @@ from make_checkpoint import content_of, new_model
 from make_tiny import write_tiny_dataset
 from processes import ROOT, finish, fork
 from programs import call
-from test_pretrain_program import QUEUE, SMALL, pretrain
+from tiny_runs import QUEUE, pretrain, pretraining
 
 import pretrain_moco_mask
 from engine.features import load
@@ -72,7 +72,7 @@ def saved(tmp_path_factory):
     """The content of a real run's last checkpoint, and the tiny data it was trained on."""
     root = tmp_path_factory.mktemp("schema")
     write_tiny_dataset(root / "data", train=17, frames=120)
-    assert pretrain(root / "data", root / "run", "--max-steps 3 --pictures 0").status == 0
+    assert pretrain(root / "data", root / "run", "--max-steps 3").status == 0
     return root, files.load(root / "run" / files.LAST)
 
 
@@ -241,10 +241,8 @@ def test_a_last_file_that_will_not_do(saved, tmp_path, damage):
         (run / files.LAST).write_bytes((run / files.LAST).read_bytes()[:-100])
     else:
         torch.save(broken(content, WRONG[damage][0]), run / files.LAST)
-    flags = (
-        f"--data-root {root}/data --pre-dataset tiny --checkpoint-path {run} {SMALL} {QUEUE} --epochs 3 --pictures 0"
-    )
-    process = fork("pretrain_moco_mask", f"{flags} --resume auto --max-steps 2", tmp_path / "log")
+    flags = pretraining(root / "data", run, "--epochs 3 --resume auto --max-steps 2")
+    process = fork("pretrain_moco_mask", flags, tmp_path / "log")
     status, log = finish(process), (tmp_path / "log").read_text()
     if damage == "format 999":
         assert status == 2 and "its format is 999" in log and "step 2" not in log

@@ -10,11 +10,11 @@ import torch
 from make_checkpoint import write_pretrained
 from make_tiny import write_tiny_dataset, write_tiny_videos
 from programs import call, refused
+from tiny_runs import pretrain
 
 import action_classification
 import action_detection
 import motion_prediction
-import pretrain_moco_mask
 from engine import fit, progress
 from engine.pace import Pace, counted, duration
 from engine.signals import EXIT_STOPPED
@@ -196,11 +196,7 @@ def test_a_folder_without_a_stopped_run_begins_anew(evaluate, tmp_path):
 
 
 def test_the_log_of_a_pretraining_says_how_long_it_takes(world, tmp_path):
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {world}/data --pre-dataset tiny --checkpoint-path {tmp_path}/run --hidden-size 16 --num-layers 1 "
-        "--decoder-hidden-size 8 --batch-size 8 --contrast-k 8 --threads 1 --max-steps 13 --pictures 0 --print-freq 100",
-    )
+    ran = pretrain(world / "data", tmp_path / "run", "--batch-size 8 --epochs 451 --max-steps 13 --print-freq 100")
     assert ran.status == 0, ran.err
     lines = ran.out.splitlines()
 

@@ -5,9 +5,9 @@ import re
 import pytest
 from make_tiny import write_tiny_dataset
 from programs import call
+from tiny_runs import pretrain
 
 import action_classification
-import pretrain_moco_mask
 from utils.checkpoint import LAST
 
 plugins = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_accumulator")
@@ -26,11 +26,7 @@ def tags(folder, kind: str) -> set[str]:
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("board")
     write_tiny_dataset(root / "data", "tiny", train=12, val=6, frames=60)
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {root}/data --pre-dataset tiny --recipe paper --checkpoint-path {root}/run --hidden-size 16 --num-layers 1 "
-        "--decoder-hidden-size 8 --batch-size 4 --contrast-k 8 --threads 1 --epochs 1 --knn-every 1 --pictures 1",
-    )
+    ran = pretrain(root / "data", root / "run", "--epochs 1 --knn-every 1 --pictures 1")
     assert ran.status == 0, ran.err
     return root
 

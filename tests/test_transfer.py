@@ -9,12 +9,12 @@ from make_checkpoint import CAUSAL, SMALL, write_classifier, write_pretrained
 from make_tiny import write_tiny_videos
 from programs import call, refused, refuses
 from test_layouts import POSE
+from tiny_runs import pretrain
 
 import action_classification
 import action_detection
 import action_retrieval
 import motion_prediction
-import pretrain_moco_mask
 from data_gen import check
 from data_gen.build import Stored, build_dataset
 from data_gen.from_files import make_target, write_description
@@ -258,11 +258,7 @@ def test_the_check_knows_flat_clips(root, capsys):
 
 
 def test_two_dimensions_through_every_program(root, tmp_path, monkeypatch):
-    ran = call(
-        pretrain_moco_mask.main,
-        f"--data-root {root} --pre-dataset flat --checkpoint-path {tmp_path}/pre --epochs 1 --batch-size 8 --contrast-k 16 --topk "
-        "16 --hidden-size 16 --num-layers 1 --decoder-hidden-size 16 --threads 1 --knn-every 1 --recipe paper",
-    )
+    ran = pretrain(root, tmp_path / "pre", "--epochs 1 --batch-size 8 --knn-every 1", "flat")
     assert ran.status == 0, ran.err
     path = tmp_path / "pre" / files.LAST
     assert files.load(path)["config"]["encoder"]["dimensions"] == 2

@@ -8,8 +8,8 @@ import torch
 from make_checkpoint import write_classifier
 from make_tiny import write_tiny_dataset
 from programs import call, refused
+from tiny_runs import pretrain
 
-import pretrain_moco_mask
 from engine import pictures
 from engine.pictures import batch_statistics, one_of_each_class, predict_clips, principal_components, view_panels
 from engine.setup import find_dataset
@@ -35,11 +35,6 @@ from utils.errors import UserError
 from utils.plots import drawn_alike
 from utils.skeleton import LAYOUTS, get_layout
 
-SMALL = (
-    "--hidden-size 16 --num-layers 1 --decoder-hidden-size 8 --pictures 0 --batch-size 4 --contrast-k 8 --max-steps 2 "
-    "--threads 1"
-)
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -47,10 +42,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("visualize")
     write_tiny_dataset(folder, frames=90)
     for name, more in (("run", "--pictures 2"), ("motion", "--stream motion --pictures 1")):
-        ran = call(
-            pretrain_moco_mask.main,
-            f"--data-root {folder} --pre-dataset tiny --recipe paper --checkpoint-path {folder}/{name} {SMALL} {more}",
-        )
+        ran = pretrain(folder, folder / name, f"--max-steps 2 {more}")
         assert ran.status == 0 and "tensorboard --logdir" in ran.out, ran.out + ran.err
     return folder
 
@@ -383,12 +375,11 @@ def test_tensorboard_gets_predictions_and_features(root):
 
 
 def test_a_picture_that_fails_does_not_lose_the_training(root, tmp_path, monkeypatch):
-    words = f"--data-root {root} --pre-dataset tiny --recipe paper {SMALL} --pictures 1 --checkpoint-path"
     monkeypatch.setattr(pictures, "strip_figure", lambda *_: 1 / 0)
-    ran = call(pretrain_moco_mask.main, f"{words} {tmp_path}/run")
+    ran = pretrain(root, tmp_path / "run", "--max-steps 2 --pictures 1")
     assert ran.status == 0 and "note: the pictures" in ran.out and "ZeroDivisionError" in ran.out
     assert files.load(tmp_path / "run" / files.LAST)["step"] == 2
-    ran = call(pretrain_moco_mask.main, f"{words} {tmp_path}/none --pictures 0")
+    ran = pretrain(root, tmp_path / "none", "--max-steps 2")
     assert ran.status == 0 and "pictures" not in ran.out and not (tmp_path / "none" / "00000").exists()
 
 
