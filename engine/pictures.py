@@ -35,7 +35,8 @@ from utils.drawing import ANIMATIONS, SECOND_PERSON, draw_animation, draw_clips,
 from utils.errors import UserError
 from utils.skeleton import Layout, get_layout
 
-SEEN, PREDICTED, TRUE, PARTNER = "#4a5260", "#e07b00", "#1b9e77", "#d1495b"  # colours of where a joint comes from
+# colours of where a joint comes from
+SEEN, PREDICTED, TRUE, PARTNER, CORRUPTED = "#4a5260", "#e07b00", "#1b9e77", "#7b3fb5", "#c0392b"
 PAPER = ViewSettings()  # how the paper's run samples its views
 CORRUPTIBLE = ("query", "key")  # views that may have corrupted joints, in the order of their matrices
 DRAWABLE = ("joint", "joint_motion")  # streams that hold joints
@@ -46,11 +47,12 @@ BOARD_DIMENSIONS = 64  # of the features in TensorBoard's projector, which are w
 
 @dataclass(frozen=True)
 class Panel:
-    """clip (3, t, V, M); paint (t, V, M, 3) or None, see utils.drawing."""
+    """clip (3, t, V, M); paint (t, V, M, 3) or None, see utils.drawing; view: its name, of views."""
 
     title: str
     clip: np.ndarray
     paint: np.ndarray | None = None
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,30 +185,39 @@ def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndar
     return np.stack([colour if m == 0 else 0.55 * colour + 0.45 for m in range(persons)], axis=2)
 
 
-def view_panels(batches: Batches, step: int, count: int, layout: Layout, classes) -> tuple[list[Panel], str]:
-    """The views of `count` clips of a training step, as many panels each (the key after the query), and the step's mixing in
-    words. In the mixed view every joint has the colour of the clip that it comes from."""
+def corrupted_joints(matrices: np.ndarray, share: float) -> np.ndarray:
+    """Which joints (V,) of a view are corrupted, by its matrices (V, 3, 3): a shear is alike for all joints, corruption is another
+    matrix for `share` of them."""
+    other = (matrices != matrices[:1]).any(axis=(1, 2))
+    return ~other if other.any() and other.sum() != round(share * len(other)) else other
+
+
+def view_panels(batches: Batches, step: int, rows, layout: Layout, classes) -> tuple[list[Panel], str]:
+    """The views of some rows of a training step, as many panels each (the key after the query), and the step's mixing in
+    words. Corrupted joints are red; in the mixed view every joint has the colour of the clip that it comes from."""
     batch, samples = batches[step], batches.samples(step)
-    mix = samples.mix
+    mix, share = samples.mix, batches.settings.corrupt_share
     persons, labels = batches.clips.persons, batches.clips.labels
     panels = []
-    for i in range(min(count, batches.batch_size)):
+    for i in rows:
         clip, partner = (classes[int(labels[int(batch.clips[j])])] for j in (i, int(batch.partner[i])))
-        # a shear is the same matrix for all joints of a view, joint corruption is not
-        corrupted = {name: (x[i] != x[i, :1]).any() for name, x in zip(CORRUPTIBLE, samples.matrices, strict=False)}
+        corrupted = {
+            name: corrupted_joints(x[i], share) for name, x in zip(CORRUPTIBLE, samples.matrices, strict=False)
+        }
         hidden = batch.hidden if batch.hidden.ndim == 2 else batch.hidden[i]
         hidden = as_clip(hidden, layout.joints, persons).any(axis=0)
         for name, view in {"query": batch.views["query"], "key": batch.key, **batch.views}.items():
             x = as_clip(view[i], layout.joints, persons)
             paint = joint_paint(mix.weight if name == "mixed" else np.zeros(x.shape[1:3]), persons, SEEN, PARTNER)
             title = f"{clip}: {name}"
-            if corrupted.get(name):
+            if name in corrupted and corrupted[name].any():
                 title += ", joints corrupted"
-            if name == "masked":
+                paint[:, corrupted[name], 0] = rgb(CORRUPTED)
+            elif name == "masked":
                 paint[either_end(hidden, layout)] = np.nan
             elif name == "mixed":
-                title += f" with {partner} (red)"
-            panels.append(Panel(title, x, paint))
+                title += f" with {partner}"
+            panels.append(Panel(title, x, paint, name))
     return panels, f"{mix.mode}, share of the partner {mix.mix_lambda:.2f}"
 
 
@@ -294,7 +305,7 @@ def prediction_legend(panels: list[Panel]) -> list[tuple[str, str]]:
 def views_legend(panels: list[Panel]) -> list[tuple[str, str]]:
     """What the colours of `view_panels` mean; the share of a Mixup is a colour between the two."""
     paler = ", second person paler" * several_persons(panels)
-    return [(f"own clip{paler}", SEEN), ("partner of the mixing", PARTNER)]
+    return [(f"own clip{paler}", SEEN), ("corrupted joints", CORRUPTED), ("partner of the mixing", PARTNER)]
 
 
 def save_panels(

@@ -1,9 +1,9 @@
 """The first screen of a report: the result in a sentence, the method in four, and a figure of the method on a real clip.
 
-The figure shows one test clip of the run's data set at two moments: as it was recorded, the two views that are contrasted
-(query and key), what the model sees of it (masked), a mixture with another clip, and what the model predicts of the hidden
-parts, all made as the run made them. Joints are dots; what is hidden is hollow, what a view corrupts is red. What a run does
-not train (the recipe for small sets neither hides nor predicts) is neither told nor shown.
+The figure is of one test clip of the run's data set, as tools/visualize.py draws it: as it was recorded, the two views that are
+contrasted (query and key), what the model sees of it (masked), a mixture with another clip, and what the model predicts of the
+hidden parts, all made as the run made them. What a run does not train (the recipe for small sets neither hides nor predicts) is
+neither told nor shown.
 """
 
 import io
@@ -13,15 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from engine.pictures import (
-    PREDICTED,
     SEEN,
+    Panel,
     as_clip,
     check_drawable,
-    either_end,
+    corrupted_joints,
+    joint_paint,
     load_model,
     predict_clips,
+    prediction_legend,
+    prediction_panels,
     predicts,
     settings_of,
+    view_panels,
+    views_legend,
 )
 from engine.report_clips import ClipStore
 from engine.report_runs import RunRecord, is_number
@@ -30,7 +35,7 @@ from feeder.sampling import ViewSettings
 from feeder.views import VIEWS
 from models.pcm3 import PCM3Config
 from utils.checkpoint import LAST
-from utils.plots import drawn_alike, literal, new_figure
+from utils.drawing import rgb, strip_figure
 
 FIRST = "An encoder learns to describe recorded movements without being told what they are."
 ALTERED = (
@@ -42,19 +47,9 @@ PREDICTS, PREDICTED_VIEW = (
     "A decoder predicts the hidden parts",
     ", and the predicted movement counts as one more version of the recording",
 )
-MARKS = {  # what a colour of the figure means
-    "corrupted": ("red", "joints that the query or key corrupts"),
-    "hidden": ("hollow", "hidden from the model"),
-    "predicted": ("orange", "predicted"),
-    "partner": ("violet", "of the other clip"),
-}
 FREE = {"random": "a random encoder at best", "raw": "raw joints or bones at best"}
-MOMENTS = (0.3, 0.75)  # of the clip, drawn below each other
-HIDDEN = "#9aa1ad"
-COLOURS = {"corrupted": "#c0392b", "hidden": HIDDEN, "predicted": PREDICTED, "partner": "#7b3fb5"}
-WIDTH, LARGEST_CELL = 11.2, 2.2  # inches of 100 pixels: of the figure, and of a panel at most
-BATCH = 32
-TURN = np.radians(30.0)
+POSES = 12  # of each row of the figure
+BATCH, TURN = 32, 30.0  # clips of the step whose views are shown; degrees
 
 
 def _beside_baselines(result: dict, folders=()) -> str:
@@ -121,11 +116,11 @@ def headline(runs: list[RunRecord]) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """sentences: of what the run trains; figure: a PNG; marks: the names of MARKS that it shows."""
+    """sentences: of what the run trains; figure: a PNG; legend: (words, colour) of what it shows."""
 
     sentences: tuple[str, ...]
     figure: bytes
-    marks: tuple[str, ...]
+    legend: list[tuple[str, str]]
 
 
 def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
@@ -160,88 +155,35 @@ def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
     model, trained = load_model(path)
     dataset, views = store.open_as_trained(run, trained)
     check_drawable(model, trained, dataset, path)
-    settings, layout, config = settings_of(trained, path), dataset.layout, model.config
-    own = [name for name in config.own_views if name in VIEWS]  # others are declared where this was not started from
+    settings, layout, classes = settings_of(trained, path), dataset.layout, dataset.row.classes
+    own = [
+        name for name in model.config.own_views if name in VIEWS
+    ]  # others are declared where this was not started from
     batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout, own_views=own)
-    batch, samples = batches[0], batches.samples(0)
-    altered = (samples.matrices[0] != samples.matrices[0][:, :1]).any(axis=(1, 2, 3))  # joint corruption of the query
-    row = int(np.flatnonzero(altered)[0]) if altered.any() else 0
-    chosen = batch.clips[row : row + 1].cpu()
-    persons = views.clips.persons
-
-    def person(x) -> np.ndarray:
-        return as_clip(x, layout.joints, persons)[..., 0]
-
-    def corrupted(view: int) -> dict:
-        which = (samples.matrices[view][row] != samples.matrices[view][row][:1]).any(axis=(1, 2))
-        return {"corrupted": which} if 0 < which.mean() < 1 else {}  # a shear changes all joints alike
-
-    recorded = person(views.centre(chosen)[0])
-    panels = [
-        ("as recorded", recorded, {}),
-        ("query: altered", person(batch.views["query"][row]), corrupted(0)),
-        ("key: altered otherwise", person(batch.key[row]), corrupted(1)),
-    ]
-    if "masked" in config.contrasts or predicts(model):
-        found = predict_clips(model, views, chosen, layout, seed, settings)
-        hidden = as_clip(found.hidden[0], layout.joints, persons).any(axis=0)[..., 0]
-        panels.append(("masked: parts hidden", recorded, {"hidden": hidden}))
-        if predicts(model):
-            panels.append(("predicted", person(found.predicted[0]), {"predicted": hidden}))
-    if "mixed" in config.contrasts:
-        partner = dataset.row.classes[int(views.clips.labels[int(batch.clips[int(batch.partner[row])])])]
-        mixed = {"partner": samples.mix.weight > 0.5}
-        panels.append((f"mixed with: {partner}", person(batch.views["mixed"][row]), mixed))
-    panels += [(f"its own: {name}", person(batch.views[name][row]), {}) for name in own]
-    title = f"{dataset.row.classes[int(views.clips.labels[int(chosen)])]} ({views.clips.names[int(chosen)]})"
-    shown = {name for _, _, marks in panels for name in marks}
-    picture = _picture(title, panels, layout)
-    return Method(sentences_of(config, settings), picture, tuple(name for name in MARKS if name in shown))
-
-
-@drawn_alike
-def _picture(title: str, panels, layout) -> bytes:
-    """A row for each moment, a column for each panel (name, clip (3, T, V), joints (T, V) or (V,) by name of MARKS)."""
-    cell = min(WIDTH / len(panels), LARGEST_CELL)
-    figure = new_figure(cell * len(panels), cell * len(MOMENTS) + 0.75)
-    grid = figure.subplots(len(MOMENTS), len(panels), squeeze=False)
-    for column, (name, clip, marks) in enumerate(panels):
-        frames = clip.shape[1]
-        for row, share in enumerate(MOMENTS):
-            axes, frame = grid[row][column], int(share * (frames - 1))
-            body = np.stack([np.cos(TURN) * clip[0, frame] - np.sin(TURN) * clip[1, frame], clip[2, frame]])
-            _draw_body(axes, body, frame, {COLOURS[mark]: which for mark, which in marks.items()}, layout)
-            if row == 0:
-                axes.set_title(literal(name, 28), fontsize=11, color="#1f2430")
-            if column == 0:
-                words = f"after {100 * share:.0f} %"
-                axes.text(0, 0.02, words, fontsize=9, color="#4a505a", rotation=90, transform=axes.transAxes)
-    figure.suptitle(literal(title, 100), fontsize=11, color="#1f2430")
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=100)
-    return target.getvalue()
-
-
-def _draw_body(axes, body: np.ndarray, frame: int, marks: dict, layout) -> None:
-    """Bones, joints as dots and a head. body (2, V); marks: colour -> joints (T, V) or (V,) that have it, or None."""
-    colours = np.full(layout.joints, SEEN, dtype=object)
-    for colour, which in marks.items():
-        if which is not None:
-            colours[which[frame] if which.ndim == 2 else which] = colour
-    hollow = np.array([colour == HIDDEN for colour in colours])
-    hollow_bone = either_end(hollow[None, :, None], layout)[0, :, 0]
-    for joint, parent in enumerate(layout.parents):
-        style = {"linestyle": ":", "linewidth": 1.2, "color": HIDDEN} if hollow_bone[joint] else {"linewidth": 2.4}
-        axes.plot(*body[:, [joint, parent]], **{"color": colours[joint], **style}, zorder=1)
-    axes.scatter(*body, s=24, c=["white" if empty else colour for empty, colour in zip(hollow, colours, strict=True)],
-                 edgecolors=list(colours), linewidths=1.2, zorder=2)  # fmt: skip
-    head = next((i for i, name in enumerate(layout.names) if name in ("head", "nose")), None)
-    if head is not None:
-        face = "white" if hollow[head] else colours[head]
-        axes.scatter(
-            *body[:, head], s=190, c=[face], edgecolors=[colours[head]], linewidths=1.4, zorder=3, clip_on=False
+    corrupted = [corrupted_joints(x, settings.corrupt_share).any() for x in batches.samples(0).matrices[0]]
+    row = corrupted.index(True) if any(corrupted) else 0
+    chosen = batches[0].clips[row : row + 1].cpu()
+    views_of_step, _ = view_panels(batches, 0, [row], layout, classes)
+    trained_views = ("query", "key", *model.config.contrasts)
+    panels = [panel for panel in views_of_step if panel.view in trained_views]
+    legend = views_legend(panels)
+    if predicts(model):
+        predicted = prediction_panels(
+            predict_clips(model, views, chosen, layout, seed, settings), views, layout, classes
         )
-    low, high = body.min(axis=1), body.max(axis=1)
-    middle, half = (low + high) / 2, 0.58 * max((high - low).max(), 1e-6)
-    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
-    axes.axis("off")
+        panels.append(predicted[1])  # between what it saw, as the masked view, and the clip as recorded
+        legend += prediction_legend(predicted)[1:2]
+    legend = [(words, colour) for words, colour in legend if any(has_colour(panel, colour) for panel in panels)]
+    name = f"{classes[int(views.clips.labels[int(chosen)])]}: as recorded ({views.clips.names[int(chosen)]})"
+    recorded = as_clip(views.centre(chosen)[0], layout.joints, views.clips.persons)
+    paint = joint_paint(np.zeros(recorded.shape[1:3]), views.clips.persons, SEEN, SEEN)
+    panels.insert(0, Panel(name, recorded, paint))
+    clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
+    target = io.BytesIO()
+    strip_figure(clips, layout, titles, POSES, paints, TURN, [], dataset.up).savefig(target, format="png", dpi=100)
+    return Method(sentences_of(model.config, settings), target.getvalue(), legend)
+
+
+def has_colour(panel: Panel, colour: str) -> bool:
+    """Whether a joint of a panel has a colour."""
+    return bool((panel.paint == rgb(colour)).all(axis=-1).any())

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.report_clips import Shown
-from engine.report_method import MARKS, Method
+from engine.report_method import Method
 from engine.report_runs import RunRecord, is_number
 from engine.results import COLUMNS, rows_of, without_baselines
 from utils.errors import UserError
@@ -298,8 +298,8 @@ def opening(sentence: str, method: Method | None) -> str:
     words = "".join(f"<li>{text(line)}</li>" for line in method.sentences)
     source = base64.b64encode(method.figure).decode()
     picture = f"<img class=method alt='the method on a clip' src='data:image/png;base64,{source}'>"
-    marks = "; ".join(f"<b class={name}>{MARKS[name][0]}</b>: {MARKS[name][1]}" for name in method.marks)
-    figure = f"<figure><div class=scroll>{picture}</div><figcaption>{marks}{'.' * bool(marks)}</figcaption></figure>"
+    colours = ", ".join(f"<b style='color: {colour}'>{text(words)}</b>" for words, colour in method.legend)
+    figure = f"<figure><div class=scroll>{picture}</div><figcaption>{colours}</figcaption></figure>"
     return f"<section>{lead}<ol class=method>{words}</ol>{figure}</section>"
 
 

@@ -202,7 +202,7 @@ def test_the_mixed_view_has_the_colour_of_the_source_of_each_joint(root):
     layout, clips = dataset.layout, dataset.clips("train")
     cut = ViewSettings(mix=MixSettings(probabilities=(1.0, 0.0, 0.0)))
     batches = Batches(clips, 8, 0, cut, layout)
-    panels, said = view_panels(batches, 0, 2, layout, dataset.row.classes)
+    panels, said = view_panels(batches, 0, range(2), layout, dataset.row.classes)
     batch, mix = batches[0], batches.samples(0).mix
     assert [p.title.partition(": ")[2].split(" ")[0].strip(",") for p in panels] == [
         "query",
@@ -352,8 +352,13 @@ def test_a_corrupted_view_says_so(root):
     layout, clips = dataset.layout, dataset.clips("train")
     for corruption in (0.0, 1.0):
         batches = Batches(clips, 8, 0, ViewSettings(corruption=corruption), layout)
-        titles = [p.title for p in view_panels(batches, 0, 1, layout, dataset.row.classes)[0]]
-        assert ["corrupted" in title for title in titles] == [bool(corruption)] * 2 + [False] * 2
+        panels = view_panels(batches, 0, range(8), layout, dataset.row.classes)[0]
+        assert ["corrupted" in panel.title for panel in panels] == ([bool(corruption)] * 2 + [False] * 2) * 8
+        for panel in panels[:: len(panels) // 8]:  # 15 of 25 joints, wherever the first is
+            red = (panel.paint[..., 0, :] == rgb(pictures.CORRUPTED)).all(axis=(0, 2))
+            assert red.sum() == (15 if corruption else 0)
+            gone = (panel.clip == 0).all(axis=(0, 1, 3))
+            assert not (gone & ~red)[1:].any()
 
 
 # -- TensorBoard ------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def show_views(args) -> str:
         raise UserError(f"{views.clips.source}: mixing needs at least 3 clips, there are {size}")
     batches = Batches(views.clips, size, args.seed, settings, layout, own_views=own_views(model.config.contrasts))
     clips = min(args.clips, size)
-    panels, mixing = pictures.view_panels(batches, args.step, clips, layout, dataset.row.classes)
+    panels, mixing = pictures.view_panels(batches, args.step, range(clips), layout, dataset.row.classes)
     save(args, panels, dataset, len(panels) // clips, pictures.views_legend(panels))
     return f"views of {clips} clips of {dataset.row.name}, step {args.step}; mixing: {mixing}"
 
