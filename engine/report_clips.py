@@ -124,18 +124,18 @@ class Shown:
     note: str = ""
 
 
-def hardest_classes(result: dict, number: int) -> list[tuple[str, float]]:
-    """The classes with the lowest figures (class, figure), the lowest first."""
+def hardest_classes(result: dict) -> list[tuple[str, float]]:
+    """The classes of a result by their figures (class, figure), the lowest first."""
     per_class = result.get("per_class")
     found = [(str(k), float(v)) for k, v in per_class.items() if is_number(v)] if isinstance(per_class, dict) else []
-    return sorted(found, key=lambda item: item[1])[:number]
+    return sorted(found, key=lambda item: item[1])
 
 
 def hardest_clips(run: RunRecord, store: ClipStore, classes: int, clips: int) -> list[Shown]:
     """Clips of the hardest classes of an evaluation; with saved scores the wrong ones first, and what they were taken for.
 
     UserError when the data is not there."""
-    hardest = hardest_classes(run.result or {}, classes)
+    hardest = hardest_classes(run.result or {})[:classes]
     if not hardest:
         return []
     dataset, views = store.open(run, run.result.get("dataset"), run.result.get("protocol"))

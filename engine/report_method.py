@@ -29,7 +29,7 @@ from engine.pictures import (
     views_legend,
 )
 from engine.report_clips import ClipStore
-from engine.report_runs import RunRecord, is_number
+from engine.report_runs import RunRecord, number_at
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings
 from feeder.views import VIEWS
@@ -57,9 +57,7 @@ def _beside_baselines(result: dict, folders=()) -> str:
     encoder and the best of raw joints or bones; '' where the first or both others are missing."""
     best: dict[str, tuple[bool, float, str]] = {}
     for row in result["rows"] if isinstance(result.get("rows"), list) else []:
-        figures = row.get("cosine") if isinstance(row, dict) else None
-        value = figures.get("mean") if isinstance(figures, dict) else None
-        if is_number(value):
+        if (value := number_at(row, "cosine", "mean")) is not None:
             name, kind = str(row.get("name")), str(row.get("kind"))
             kind = ("random" if name.startswith("random") else "raw") if kind == "label-free" else kind
             own = kind == "pretrained" and _is_of(name, folders)
@@ -80,6 +78,17 @@ def _is_of(name: str, folders) -> bool:
     return bool(parts) and any(Path(folder).absolute().parts[-len(parts) :] == parts for folder in folders)
 
 
+def shares_by_place(runs: list[RunRecord], task: str, *path: str) -> dict[str, dict[str, float]]:
+    """Data set and protocol -> {pretrained, random or raw: the share of the first run of it}. path: of the share in a result."""
+    found: dict[str, dict[str, float]] = {}
+    for result in (run.result for run in runs if (run.result or {}).get("task") == task):
+        encoder = str(result.get("encoder", ""))
+        kind = "random" if encoder.startswith("random") else "raw" if encoder.startswith("no encoder") else "pretrained"
+        if (share := number_at(result, "summary", *path)) is not None:
+            found.setdefault(f"{result.get('dataset')} {result.get('protocol')}", {}).setdefault(kind, share)
+    return found
+
+
 def headline(runs: list[RunRecord]) -> str:
     """The result in one sentence: pretrained against the best of the honest baselines where they were run (engine.baselines),
     else against random and raw joints, of the first data set that has them; '' where nothing was evaluated."""
@@ -87,30 +96,16 @@ def headline(runs: list[RunRecord]) -> str:
     for run in runs:
         if (run.result or {}).get("task") == "baselines" and (said := _beside_baselines(run.result, folders)):
             return said
-    linear, nearest = {}, {}
-    for run in runs:
-        result = run.result or {}
-        place = f"{result.get('dataset')} {result.get('protocol')}"
-        encoder = str(result.get("encoder", ""))
-        kind = "random" if encoder.startswith("random") else "raw" if encoder.startswith("no encoder") else "pretrained"
-        summary = result.get("summary") if isinstance(result.get("summary"), dict) else {}
-        for found, path in ((linear, ("last", "top1", "mean")), (nearest, ("knn", "1", "mean"))):
-            value = summary
-            for step in path:
-                value = value.get(step) if isinstance(value, dict) else None
-            task = str(result.get("task", ""))
-            fits = task == "classification/linear" if found is linear else task == "retrieval"
-            if fits and is_number(value):
-                found.setdefault(place, {}).setdefault(kind, value)
+    linear = shares_by_place(runs, "classification/linear", "last", "top1", "mean")
+    nearest = shares_by_place(runs, "retrieval", "knn", "1", "mean")
     for how, found in (("A linear classifier on", linear), ("The nearest neighbour by", nearest)):
         for place, shares in found.items():
+            free = {"with random weights": shares.get("random")}
+            free["the nearest neighbour by raw joints"] = nearest.get(place, {}).get("raw")
+            others = " and ".join(f"{words} {100 * share:.1f} %" for words, share in free.items() if share is not None)
             if "pretrained" in shares:
-                others = [f"with random weights {100 * shares['random']:.1f} %"] if "random" in shares else []
-                raw = nearest.get(place, {}).get("raw")
-                others += [f"the nearest neighbour by raw joints {100 * raw:.1f} %"] if raw is not None else []
-                against = f", {' and '.join(others)}" if others else ""
-                share = f"{100 * shares['pretrained']:.1f} %"
-                return f"{how} the pretrained encoder names {share} of the test clips of {place} rightly{against}."
+                share, more = f"{100 * shares['pretrained']:.1f} %", f"{', ' * bool(others)}{others}"
+                return f"{how} the pretrained encoder names {share} of the test clips of {place} rightly{more}."
     return ""
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.report_clips import Shown
+from engine.report_clips import Shown, hardest_classes
 from engine.report_method import Method
 from engine.report_runs import RunRecord, is_number
-from engine.results import COLUMNS, rows_of, without_baselines
+from engine.results import COLUMNS, rows_of, table_cells, without_baselines
 from utils.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -62,14 +62,11 @@ def result_rows(run: RunRecord) -> list[tuple]:
 def results_table(rows: list[tuple]) -> str:
     """All rows of results as a table; what the row above says too is left out, as in the Markdown table."""
     head = "".join(f"<th scope=col>{text(c)}</th>" for c in COLUMNS)
-    lines, above = [], ("",) * len(COLUMNS)
-    for row in rows:
-        row = tuple(map(str, row))
-        same = row[:4] == above[:4]
-        cells = ["" if same and i < 4 else text(cell) for i, cell in enumerate(row)]
-        lines.append(f"<tr{' class=more' * same}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        above = row
-    return f"<div class=scroll><table class=results><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    body = "".join(
+        f"<tr{' class=more' * (not row[0])}>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>"
+        for row in table_cells(rows)
+    )
+    return f"<div class=scroll><table class=results><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def thinned(x: list, y: list) -> tuple[list, list]:
@@ -80,17 +77,16 @@ def thinned(x: list, y: list) -> tuple[list, list]:
     return x, [float(f"{v:.5g}") if is_number(v) else None for v in y]
 
 
+def series(label: str, x: list, y: list) -> dict:
+    x, y = thinned(x, y)
+    return {"label": label, "x": x, "y": y}
+
+
 def panels_of(run: RunRecord) -> list[dict]:
     """Charts of a run: curves of its metrics, and those of its result."""
-    panels = dict(run.panels)
-    panels |= result_curves(run.result or {})
+    panels = run.panels | result_curves(run.result or {})
     return [
-        {
-            "title": title,
-            "series": [
-                dict(zip(("label", "x", "y"), (label, *thinned(x, y)), strict=True)) for label, (x, y) in curves.items()
-            ],
-        }
+        {"title": title, "series": [series(label, x, y) for label, (x, y) in curves.items()]}
         for title, curves in panels.items()
     ]
 
@@ -157,17 +153,12 @@ def most_confused(confusion: dict, number: int = 6) -> str:
 
 def class_bars(result: dict) -> str:
     """A bar for every class, the hardest first."""
-    per_class = result.get("per_class")
-    found = [(k, v) for k, v in per_class.items() if is_number(v)] if isinstance(per_class, dict) else []
-    found.sort(key=lambda item: item[1])
-    lines = []
-    for name, share in found:
-        width = 100 * min(max(share, 0.0), 1.0)
-        lines.append(
-            f"<li><span class=name>{text(name)}</span><span class=track><i style='width:{width:.1f}%'></i></span>"
-            f"<span class=value>{100 * share:.1f}</span></li>"
-        )
-    return f"<ul class=bars>{''.join(lines)}</ul>" if lines else ""
+    lines = "".join(
+        f"<li><span class=name>{text(name)}</span><span class=track><i style='width:{100 * min(max(share, 0), 1):.1f}%'></i>"
+        f"</span><span class=value>{100 * share:.1f}</span></li>"
+        for name, share in hardest_classes(result)
+    )
+    return f"<ul class=bars>{lines}</ul>" if lines else ""
 
 
 def arguments_table(run: RunRecord) -> str:

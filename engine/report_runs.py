@@ -76,6 +76,13 @@ def is_number(value) -> bool:
         return False
 
 
+def number_at(value, *path: str) -> float | None:
+    """The number at a path into the content of a JSON file, None where there is none."""
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    return value if is_number(value) else None
+
+
 def curve_panels(records: list[dict]) -> dict[str, dict[str, tuple[list, list]]]:
     """Panels {title: {label: (steps, values)}} of records: losses of a kind share a panel, and so do the seeds and modes of
     an evaluation (`frozen/seed1/loss`, `seed1/map_a@0.5`). A value that is missing or not a number is None."""

@@ -12,12 +12,13 @@ stands beside it.
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from options.common import Parser
+from options.common import add_flags, parser
 from utils.errors import UserError, run
 from utils.files import atomic_write, load_json
-from utils.metrics import Summary, summarise
+from utils.metrics import summarise
 
 COLUMNS = ("run", "task", "data", "encoder", "figure", "last", "best", "seeds")
 DEEPEST = 4  # folders below an argument in which results are looked for
@@ -58,13 +59,13 @@ def read_result(path) -> tuple[str, dict]:
 
 def percent(summary: dict) -> str:
     """A summary of shares as `83.9 ± 0.4`."""
-    deviation = "" if summary.get("std") is None else f" ± {100 * summary['std']:.1f}"
-    return f"{100 * summary['mean']:.1f}{deviation}"
+    return shown(summary, 100)
 
 
-def millimetres(summary: dict) -> str:
-    deviation = "" if summary.get("std") is None else f" ± {summary['std']:.1f}"
-    return f"{summary['mean']:.1f}{deviation}"
+def shown(summary: dict, factor: float = 1) -> str:
+    """Mean and, where there is one, deviation, with one decimal."""
+    deviation = "" if summary.get("std") is None else f" ± {factor * summary['std']:.1f}"
+    return f"{factor * summary['mean']:.1f}{deviation}"
 
 
 def classification_figures(content: dict) -> list[tuple]:
@@ -101,7 +102,7 @@ def prediction_figures(content: dict) -> list[tuple]:
     where = f"MPJPE mm at {' '.join(name.split('@')[1] for name in horizons)} frames"
     rows = [(f"{where}, zero velocity", " ".join(f"{content['zero_velocity'][h]:.1f}" for h in horizons), "", "")]
     for mode, summary in content["summary"]["last"].items():
-        values = " ".join(millimetres(summary[h]) for h in horizons)
+        values = " ".join(shown(summary[h]) for h in horizons)
         rows.append((f"{where}, {mode} encoder", values, "", summary[horizons[0]]["count"]))
     return rows
 
@@ -154,19 +155,20 @@ def rows_of(name: str, content: dict) -> list[tuple]:
         raise UserError(f"{name}: the result file lacks what {task} writes ({error}); run the task again") from None
 
 
+def table_cells(rows: list[tuple]) -> list[tuple[str, ...]]:
+    """Rows as texts; what is said in the row above is not said again in the first four columns."""
+    rows = [tuple(map(str, row)) for row in rows]
+    above = [(), *rows[:-1]]
+    return [("", "", "", "", *row[4:]) if row[:4] == one[:4] else row for row, one in zip(rows, above, strict=True)]
+
+
 def markdown(rows: list[tuple], columns=COLUMNS) -> str:
-    """Rows under their columns, aligned; what is said in the row above is not said again in the first four columns."""
-    cells, above = [columns], ("",) * len(columns)
-    for row in rows:
-        row = tuple(str(cell).replace("|", "/") for cell in row)
-        cells.append(("", "", "", "", *row[4:]) if row[:4] == above[:4] else row)
-        above = row
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    """Rows under their columns, aligned."""
+    cells = [columns, *([cell.replace("|", "/") for cell in row] for row in table_cells(rows))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    lines.insert(1, "-|-".join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" if i != 1 else f"|-{line}-|" for i, line in enumerate(lines))
 
 
 def without_baselines(results: list[dict]) -> list[str]:
@@ -287,55 +289,39 @@ def mean_of(rows, column: int) -> str:
     if not cells[0] or any(len(cell) != len(cells[0]) for cell in cells):
         return ""
     means = [summarise(map(float, points)) for points in zip(*cells, strict=True)]
-    return " ".join(of_tenths(mean) for mean in means)
-
-
-def of_tenths(summary: Summary) -> str:
-    return f"{summary.mean:.1f}" + ("" if summary.std is None else f" ± {summary.std:.1f}")
+    return " ".join(shown(asdict(mean)) for mean in means)
 
 
 # -- LaTeX --------------------------------------------------------------------------------------------------------------------
 
 
+LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
 def latex(rows: list[tuple], columns) -> str:
     """Rows as a LaTeX tabular for the booktabs package; every text is escaped."""
-    special = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
-    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    plain = lambda cell: "".join(special.get(letter, letter) for letter in str(cell))  # noqa: E731
-    lines = [" & ".join(map(plain, row)) + r" \\" for row in (columns, *rows)]
+    escaped = str.maketrans(LATEX)
+    head, *lines = (" & ".join(str(cell).translate(escaped) for cell in row) + r" \\" for row in (columns, *rows))
     kinds = "l" * 5 + "r" * (len(columns) - 5)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{kinds}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    )
+    frame = (rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule")
+    return "\n".join([*frame, *lines, r"\bottomrule", r"\end{tabular}"])
+
+
+FLAGS = """
+runs RUN+  folders with results in them or below, or result files (of tools/ensemble.py too)
+--seeds
+    mean and deviation over encoders that were pretrained alike but for --seed; anything else that differs is refused
+--latex  a LaTeX tabular (booktabs) instead of Markdown
+--output FILE  also write the table into this file
+"""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m engine.results",
-        description="One table from the result files of any runs, Markdown or LaTeX, with the paper's figures beside.",
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="folders with results in them or below, or result files (of tools/ensemble.py too)",
-    )
-    parser.add_argument(
-        "--seeds",
-        action="store_true",
-        help="mean and deviation over encoders that were pretrained alike but for --seed; anything else that differs is refused",
-    )
-    parser.add_argument("--latex", action="store_true", help="a LaTeX tabular (booktabs) instead of Markdown")
-    parser.add_argument("--output", metavar="FILE", help="also write the table into this file")
-    return parser
+    what = "One table from the result files of any runs, Markdown or LaTeX, with the paper's figures beside."
+    p = parser(what, program="engine.results")
+    add_flags(p, FLAGS)
+    return p
 
 
 def main(argv=None) -> None:
@@ -348,9 +334,8 @@ def main(argv=None) -> None:
         columns, rows = (*COLUMNS, "paper"), [(*row, figure) for row, figure in zip(rows, paper, strict=True)]
     text = latex(rows, columns) if args.latex else markdown(rows, columns)
     mark = "% " if args.latex else "\n"
-    text = "\n".join(
-        [text, *(f"{mark}note: {line}" for line in without_baselines([content for _, content in results]))]
-    )
+    notes = without_baselines([content for _, content in results])
+    text = "\n".join([text, *(f"{mark}note: {line}" for line in notes)])
     print(text)
     if args.output:
         with atomic_write(args.output, "w") as file:
