@@ -11,7 +11,7 @@ Downstream tasks, which read whole clips, are not affected by what a masked clip
 
 import contextlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -152,31 +152,6 @@ def clip_panels(views: ClipViews, indices: Tensor, classes) -> list[Panel]:
 
 
 # -- the views of a step ----------------------------------------------------------------------------------------------
-
-
-def settings_of(trained: dict, path) -> ViewSettings:
-    """How the run of a checkpoint drew its views, from its arguments: the paper's where a released file has none; UserError
-    when they do not say."""
-    names = ("corruption", "corrupt_share", "shear", "mask_ratio", "mask_segments", "mask_per_sample")
-    if not any(name in trained for name in (*names, "crop", "mix_length")):
-        return PAPER
-    try:
-        given = {name: type(getattr(ViewSettings(), name))(trained[name]) for name in names}
-        mix = replace(
-            ViewSettings().mix,
-            length=tuple(map(int, trained["mix_length"])),
-            parts=tuple(map(int, trained["mix_parts"])),
-            probabilities=tuple(map(float, trained["mix_probabilities"])),
-        )
-        later = ("shear_probability", "rotation", "bones", "mirror", "noise")  # what older runs do not know
-        given |= {name: float(trained[name]) for name in later if name in trained}
-        given |= {"scale": tuple(map(float, trained["scale"]))} if "scale" in trained else {}
-        settings = ViewSettings(crop=tuple(map(float, trained["crop"])), mix=mix, **given)
-        if not 1 <= settings.mask_segments <= settings.frames or not 0 <= settings.mask_ratio <= 1:
-            raise ValueError(f"mask of {settings.mask_segments} segments, ratio {settings.mask_ratio}")
-        return settings
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: it does not say how its views were made ({error})") from None
 
 
 def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndarray:

@@ -21,10 +21,10 @@ from engine.pictures import (
     predict_clips,
     predicts,
     raw_clip,
-    settings_of,
 )
 from engine.report_runs import RunRecord, is_number
 from engine.setup import Dataset, find_dataset, find_row
+from engine.supervised import settings_of
 from feeder.evaluation import ClipViews
 from feeder.render import centre_crop
 from utils.checkpoint import LAST

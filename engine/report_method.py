@@ -24,12 +24,12 @@ from engine.pictures import (
     prediction_legend,
     prediction_panels,
     predicts,
-    settings_of,
     view_panels,
     views_legend,
 )
 from engine.report_clips import ClipStore
 from engine.report_runs import RunRecord, number_at
+from engine.supervised import settings_of
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings
 from feeder.views import VIEWS

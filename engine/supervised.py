@@ -7,7 +7,7 @@ on the clip feature.
 """
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from engine.fit import new_linear
 from feeder.batches import Batches
+from feeder.mixing import MixSettings
 from feeder.sampling import ViewSettings
 from models.encoder import Encoder
 from utils.errors import UserError
@@ -23,15 +24,27 @@ PLAIN = ViewSettings(crop=(0.5, 1.0), corruption=0.0, shear=0.0)  # what fine-tu
 
 
 def settings_of(arguments: dict, path) -> ViewSettings:
-    """The views that a pretraining's arguments ask for; UserError, with `path`, where they are none."""
-    names = {f.name for f in fields(ViewSettings)} & set(arguments) - {"mix"}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items() if k in names}
-    plain = ViewSettings()
-    for name, value in given.items():
-        kinds = (int, float) if isinstance(getattr(plain, name), float) else type(getattr(plain, name))
-        if not isinstance(value, kinds):
-            raise UserError(f"checkpoint {path}: its --{name.replace('_', '-')} is {value!r}; it cannot be read")
-    return ViewSettings(**given)
+    """The views that a pretraining's arguments ask for, by their names; what they do not name (a released file names nothing, an
+    older run no later flag) is the paper's. UserError, with `path`, where a value is none."""
+
+    def filled(usual, prefix: str = ""):
+        """The settings with what is given of them, each value of the kind that it has there."""
+        given = {}
+        for name in {f.name for f in fields(usual) if prefix + f.name in arguments} - {"mix", "frames"}:
+            value, default = arguments[prefix + name], getattr(usual, name)
+            try:
+                pairs = zip(default, value, strict=True) if isinstance(default, tuple) else ()
+                given[name] = tuple(type(d)(v) for d, v in pairs) or type(default)(value)
+            except (TypeError, ValueError):
+                flag = (prefix + name).replace("_", "-")
+                raise UserError(f"checkpoint {path}: its --{flag} is {value!r}; it cannot be read") from None
+        return replace(usual, **given)
+
+    found = filled(ViewSettings(mix=filled(MixSettings(), "mix_")))
+    if not 1 <= found.mask_segments <= found.frames or not 0 <= found.mask_ratio <= 1:
+        hides = f"--mask-ratio {found.mask_ratio} --mask-segments {found.mask_segments}"
+        raise UserError(f"checkpoint {path}: its views cannot be made ({hides})")
+    return found
 
 
 def train_supervised(

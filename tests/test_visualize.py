@@ -13,6 +13,7 @@ from tiny_runs import pretrain
 from engine import pictures
 from engine.pictures import batch_statistics, one_of_each_class, predict_clips, principal_components, view_panels
 from engine.setup import find_dataset
+from engine.supervised import settings_of
 from feeder.batches import Batches
 from feeder.evaluation import ClipViews
 from feeder.mixing import MixSettings
@@ -83,7 +84,7 @@ def test_what_is_hidden_is_what_the_run_hid(root, views):
     model, trained = pictures.load_model(root / "run" / files.LAST)
     layout, shares = get_layout("kinect_v2_25"), []
     for ratio in (0.2, 0.6):
-        settings = pictures.settings_of({**trained, "mask_ratio": ratio, "mask_segments": 4}, "a")
+        settings = settings_of({**trained, "mask_ratio": ratio, "mask_segments": 4}, "a")
         found = predict_clips(model, views, torch.tensor([1]), layout, 0, settings)
         hidden = pictures.as_clip(found.hidden[0], 25, 2).any(axis=0)[..., 0]
         assert all((hidden[t] == hidden[t - t % 16]).all() for t in range(64))  # four segments

@@ -33,6 +33,7 @@ from engine.monitor import limited
 from engine.pictures import load_model, one_of_each_class
 from engine.report_runs import METRICS, curve_panels, read_metrics
 from engine.setup import Dataset, find_dataset
+from engine.supervised import settings_of
 from feeder.batches import Batches
 from feeder.evaluation import ClipViews
 from feeder.views import own_views
@@ -123,7 +124,7 @@ def show_prediction(args) -> str:
     pictures.check_predicts(model, path)
     dataset, views = open_split(args, trained, "val", path, lambda dataset: pictures.form_of(model))
     pictures.check_drawable(model, trained, dataset, path)
-    settings = pictures.settings_of(trained, path)
+    settings = settings_of(trained, path)
     found = pictures.predict_clips(model, views, chosen_clips(args, views), dataset.layout, args.seed, settings)
     panels = pictures.prediction_panels(found, views, dataset.layout, dataset.row.classes)
     save(args, panels, dataset, 3, pictures.prediction_legend(panels))
@@ -139,7 +140,7 @@ def show_views(args) -> str:
     model, trained = load_model(path)
     dataset, views = open_split(args, trained, "train", path, lambda dataset: pictures.form_of(model))
     pictures.check_drawable(model, trained, dataset, path)
-    settings, layout = pictures.settings_of(trained, path), dataset.layout
+    settings, layout = settings_of(trained, path), dataset.layout
     settings = replace(settings, planar=dataset.row.dimensions == 2)
     size = min(VIEWS_BATCH, len(views))
     if size < 3:
