@@ -76,38 +76,25 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: 
     which overrule the file's. UserError when the file holds no encoder, the data set's frames do not fit it, or
     stream, backbone, sizes or scaling contradict the file."""
     found = files.find_encoder(files.load(path), path)
-    joints, persons = dataset.layout.joints, dataset.row.persons
-    inputs, channels = input_size(found), channels_in(found, path)
-    if inputs != joints * channels * persons:
+    read, given = _form(found, path, dataset.form), dataset.form
+    if read != given:
         raise UserError(
-            f"checkpoint {path}: its encoder reads {inputs} numbers a frame, {dataset.row.name} has "
-            f"{joints * channels * persons} ({joints} joints x {channels} x {persons} persons); "
+            f"checkpoint {path}: its encoder reads {read} ({input_size(found)} numbers a frame), {dataset.row.name} has {given}; "
             "use a checkpoint of the same layout and number of persons"
         )
-    trained_on = found.config.get("layout")
-    if trained_on is not None and trained_on != dataset.layout.name:
-        raise UserError(
-            f"checkpoint {path}: trained on layout {trained_on}, {dataset.row.name} has {dataset.layout.name}"
-        )
-    if dimensions_of(found, path) != dataset.row.dimensions:
-        raise UserError(
-            f"checkpoint {path}: trained in {dimensions_of(found, path)} dimensions, {dataset.row.name} has "
-            f"{dataset.row.dimensions}"
-        )
-    return build_encoder(found, path, dataset.layout, persons, stream, asked)
+    return build_encoder(found, path, given.layout, given.persons, stream, asked)
 
 
 def form_read(path: str, dataset: Dataset) -> FrameForm:
     """What a frame of a checkpoint's encoder is. A file that does not say it, and fits the data set, reads what that has;
     else what the size of a frame tells (`frame_of`). UserError when the file holds no encoder, or nothing fits."""
-    found = files.find_encoder(files.load(path), path)
-    given = dataset.form
-    if (
-        found.config.get("layout") is None
-        and input_size(found) == given.layout.joints * channels_in(found, path) * given.persons
-    ):
-        return given
-    layout, persons = frame_of(found, path)
+    return _form(files.find_encoder(files.load(path), path), path, dataset.form)
+
+
+def _form(found: files.FoundEncoder, path, given: FrameForm) -> FrameForm:
+    fits = input_size(found) == given.layout.joints * channels_in(found, path) * given.persons
+    said = found.config.get("layout") is not None
+    layout, persons = (given.layout, given.persons) if fits and not said else frame_of(found, path)
     return FrameForm(layout, persons, dimensions_of(found, path))
 
 

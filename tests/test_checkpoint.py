@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 import torch
+from programs import refuses
 
 from engine.encoders import load_encoder
 from engine.setup import Dataset
@@ -112,7 +113,7 @@ def test_an_encoder_of_another_layout(tmp_path):
     model = PCM3(PCM3Config(encoder=EncoderConfig(hidden_size=16, joints=20, layout="kinect_v1_20"), queue_size=8))
     path = tmp_path / "a.pth.tar"
     torch.save({"state_dict": model.state_dict(), "config": model.config.to_dict()}, path)
-    with pytest.raises(UserError, match="reads 120 numbers a frame, ntu60 has 150"):
+    with refuses("kinect_v1_20", "120 numbers a frame", "ntu60 has kinect_v2_25 with 2 persons"):
         load_encoder(str(path), dataset(tmp_path))
 
 
