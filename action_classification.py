@@ -90,9 +90,9 @@ def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, f
         f"{100 * outcome.last['top5']:.2f}), best {100 * outcome.best['top1']:.2f} at epoch {outcome.best['epoch']}, "
         f"{time.monotonic() - start:.0f} s"
     )
-    further = partial(further_tests, args, dataset, train, test, seed, encoder, outcome.fc, folder)
+    further = partial(further_tests, args, dataset, train, test, seed, encoder, outcome.head, folder)
     kept = {name: getattr(outcome, name) for name in ("last", "best", "scores")}
-    return {**kept, "fc": snapshot(outcome.fc), "curves": work.world.on_main(further) or {}}
+    return {**kept, "fc": snapshot(outcome.head), "curves": work.world.on_main(further) or {}}
 
 
 def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Novelty:

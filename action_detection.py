@@ -138,7 +138,7 @@ def train_seed(work: Evaluation, train: VideoWindows, test: VideoWindows, seed: 
         f"{time.monotonic() - start:.0f} s, test {found.frames_per_second:.0f} frames/s"
     )
     about = {"stream": train.stream, "seed": seed, "dataset": dataset.row.name, "mode": args.mode}
-    content = classifier_content(encoder, outcome.fc, ["background", *dataset.row.classes], about, None)
+    content = classifier_content(encoder, outcome.head, ["background", *dataset.row.classes], about, None)
     files.save(folder.path / "detector.pth", content)
     proposals = [torch.from_numpy(np.asarray(rows, dtype=np.float64)) for rows in found.proposals]
     kept = {"per_class": found.per_class, "frames_per_second": found.frames_per_second, "proposals": proposals}

@@ -86,7 +86,7 @@ def train_seed(
         f"{mode}, seed {seed}: mean {float(outcome.errors.mean()):.1f} mm over {test.predict} frames, "
         f"{time.monotonic() - start:.0f} s"
     )
-    poses = [predict(encoder, outcome.decoder, test, torch.tensor([i]))[1].cpu() for i in drawn_clips(args, test)]
+    poses = [predict(encoder, outcome.head, test, torch.tensor([i]))[1].cpu() for i in drawn_clips(args, test)]
     return {"errors": outcome.errors, "poses": poses}
 
 

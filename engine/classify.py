@@ -41,17 +41,6 @@ class Recipe:
     cached: bool = False
 
 
-@dataclass
-class Outcome:
-    """last, best: shares by name with their epoch (1-based); scores (N, classes): of the last epoch on the test split;
-    fc: the trained classifier."""
-
-    last: dict[str, float]
-    best: dict[str, float]
-    scores: Tensor
-    fc: nn.Linear
-
-
 @torch.no_grad()
 def class_scores(fc: nn.Linear, features: Tensor, device) -> Tensor:
     """Class scores (N, classes), on the CPU, of features (N, D). The batches are those of `clip_features`, so that a clip's
@@ -59,8 +48,9 @@ def class_scores(fc: nn.Linear, features: Tensor, device) -> Tensor:
     return torch.cat([fc(part.to(device)).cpu() for part in features.split(FEATURE_BATCH)]).float()
 
 
-class _Classification(Training):
-    """A linear layer on clip features, by SGD. world: processes that share the encoding (frozen encoders only)."""
+class Classification(Training):
+    """A linear layer `head` on clip features, by SGD. last, best: shares by name with their epoch (1-based); scores (N, classes):
+    of the last epoch on the test split; world: processes that share the encoding (frozen encoders only)."""
 
     def __init__(
         self, encoder: Encoder, train: ClipViews, test: ClipViews, classes: int, recipe: Recipe, seed: int, quiet, world
@@ -119,12 +109,13 @@ def train_classifier(
     quiet: bool | None = None,
     world: World = ALONE,
     **running,
-) -> Outcome:
-    """Trains a linear layer (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end.
+) -> Classification:
+    """Trains a linear layer (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end; returns the
+    finished training.
 
     quiet: no bars; world: processes that share the encoding (frozen encoders only); running: log, say, state and after_step
     of `fit`, which says what is raised."""
     quiet = quiet if world.is_main else True
-    training = _Classification(encoder, train, test, num_classes, recipe, seed, quiet, world)
+    training = Classification(encoder, train, test, num_classes, recipe, seed, quiet, world)
     fit(training, quiet=quiet, **{"title": f"seed {seed}", **running})
-    return Outcome(training.last, training.best, training.scores, training.head)
+    return training

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from engine.encoders import fit_norm
@@ -72,16 +72,6 @@ class Detections:
     proposals: list[np.ndarray]
     per_class: dict[int, float]
     frames_per_second: float
-
-
-@dataclass
-class DetectionOutcome:
-    """last, best: figures with their epoch (1-based), best by mAP_a at the last overlap; found: of the last test."""
-
-    last: dict[str, float]
-    best: dict[str, float]
-    found: Detections
-    fc: nn.Linear
 
 
 def check_causal(encoder: Encoder) -> None:
@@ -185,8 +175,9 @@ def check_videos(train: VideoWindows, test: VideoWindows) -> None:
                 )
 
 
-class _Detection(Training):
-    """A frame classifier, by SGD; class 0 is background."""
+class Detection(Training):
+    """A frame classifier `head`, by SGD; class 0 is background. last, best: figures with their epoch (1-based), best by mAP_a at
+    the last overlap; found: of the last test."""
 
     largest = DIVERGED
 
@@ -235,14 +226,15 @@ def train_detector(
     seed: int,
     quiet: bool | None = None,
     **running,
-) -> DetectionOutcome:
-    """Trains and tests a detector on an encoder without head, which `tuned` and `sequence` change in place.
+) -> Detection:
+    """Trains and tests a detector on an encoder without head, which `tuned` and `sequence` change in place; returns the
+    finished training.
 
     classes: of the data set, without the background; running: log, say, state and after_step of `fit`, which says what is
     raised. UserError for `sequence` with an encoder that is not causal."""
     if recipe.mode == "sequence":
         check_causal(encoder)
-    training = _Detection(encoder, train, test, classes, recipe, seed, quiet)
+    training = Detection(encoder, train, test, classes, recipe, seed, quiet)
     training.say = running.get("say")
     fit(training, quiet=quiet, **{"title": f"seed {seed}", **running})
-    return DetectionOutcome(training.last, training.best, training.found, training.head)
+    return training

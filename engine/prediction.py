@@ -46,14 +46,6 @@ class PredictionRecipe:
     hidden_size: int = 256
 
 
-@dataclass
-class PredictionOutcome:
-    """errors (predict,): MPJPE in mm of the test clips at each future frame, after the last epoch."""
-
-    errors: Tensor
-    decoder: FutureDecoder
-
-
 def joint_distance(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     """Mean distance over the joints (N, T) of poses (N, T, V, 3), and where the true person was seen (N, T)."""
     return (predicted - true).norm(dim=-1).mean(-1), (true != 0).flatten(2).any(-1)
@@ -111,9 +103,11 @@ def new_decoder(features: int, joints: int, hidden_size: int, seed: int) -> Futu
         return FutureDecoder(features, joints, hidden_size)
 
 
-class _Prediction(Training):
-    """A decoder of future poses, by Adam, the encoder at a rate of its own where it is trained."""
+class Prediction(Training):
+    """A decoder `head` of future poses, by Adam, the encoder at a rate of its own where it is trained. errors (predict,): MPJPE in
+    mm of the test clips at each future frame, after the last epoch."""
 
+    errors: Tensor
     clip = LARGEST_GRADIENT
 
     def __init__(self, encoder: Encoder, train: FutureViews, recipe: PredictionRecipe, seed: int):
@@ -147,12 +141,14 @@ def train_predictor(
     seed: int,
     quiet: bool | None = None,
     **running,
-) -> PredictionOutcome:
-    """Trains a decoder on an encoder without head, which tuned and scratch change in place, and tests it once at the end.
+) -> Prediction:
+    """Trains a decoder on an encoder without head, which tuned and scratch change in place, and tests it once at the end;
+    returns the finished training.
 
     running: log, say, state and after_step of `fit`, which says what is raised."""
     if recipe.mode not in PREDICTION_MODES:
         raise ValueError(f"expected a mode of {PREDICTION_MODES}, got {recipe.mode!r}")
-    training = _Prediction(encoder, train, recipe, seed)
+    training = Prediction(encoder, train, recipe, seed)
     fit(training, quiet=quiet, **{"title": f"{recipe.mode}, seed {seed}", **running})
-    return PredictionOutcome(test_errors(encoder, training.head, test), training.head)
+    training.errors = test_errors(encoder, training.head, test)
+    return training

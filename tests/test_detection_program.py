@@ -217,7 +217,7 @@ def test_a_sequence_detector_learns_and_a_run_repeats_itself(root):
     assert found["frame_accuracy"] > 0.8 and found["map_a@0.3"] > 0.6  # always background: 0.4 and 0
     short = recipe("sequence", epochs=1, length=96, delay=8, batch_size=6, windows=2)
     runs = [train_detector(tiny_encoder(), train, test, CLASSES, short, 0, quiet=True) for _ in range(2)]
-    assert torch.equal(runs[0].fc.weight, runs[1].fc.weight) and runs[0].last == runs[1].last
+    assert torch.equal(runs[0].head.weight, runs[1].head.weight) and runs[0].last == runs[1].last
 
 
 def test_divergence_is_one_sentence(root):

@@ -175,7 +175,7 @@ def test_an_encoder_that_pools_several_features_side_by_side():
     config = EncoderConfig(layout=LAYOUT.name, joints=15, hidden_size=16, num_layers=1, pool="last_max")
     encoder = random_encoder(config, 0)
     outcome = train_predictor(encoder, tiny_views(), tiny_views(), PredictionRecipe(epochs=1), 0, quiet=True)
-    assert outcome.decoder.start.in_features == encoder.clip_size == 64
+    assert outcome.head.start.in_features == encoder.clip_size == 64
 
 
 def test_one_changed_weight_of_a_frozen_encoder_is_caught():

@@ -115,10 +115,10 @@ def test_the_ends_of_the_curves_are_the_clean_number(data, monkeypatch, frozen, 
     encoder = random_encoder(EncoderConfig(hidden_size=16, num_layers=1), 3)
     outcome = train_classifier(encoder, train, test, 4, Recipe(frozen=frozen, epochs=3, batch_size=8), 1, quiet=True)
     for kind in ("spatial", "temporal"):
-        curve = occlusion_curve(encoder, outcome.fc, test, kind, KINECT_V2.parts, 0)
+        curve = occlusion_curve(encoder, outcome.head, test, kind, KINECT_V2.parts, 0)
         assert curve[0] == outcome.last["top1"] and len(curve) == len(AMOUNTS[kind])
-        assert occlusion_curve(encoder, outcome.fc, test, kind, KINECT_V2.parts, 0) == curve
-    assert early_curve(encoder, outcome.fc, test)[-1] == outcome.last["top1"]
+        assert occlusion_curve(encoder, outcome.head, test, kind, KINECT_V2.parts, 0) == curve
+    assert early_curve(encoder, outcome.head, test)[-1] == outcome.last["top1"]
 
 
 def test_everything_hidden_leaves_one_answer(data):
