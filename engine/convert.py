@@ -152,12 +152,18 @@ def _ours(source: Source) -> dict:
     content["state_dict"] = source.state
     if source.stream:
         content["arguments"] = {**source.arguments, **content["arguments"], "stream": source.stream}
+    build_model(content, source.path)
+    return content
+
+
+def build_model(content: dict, path) -> PCM3:
+    """The pretraining model that a file of ours describes, with its weights, on the CPU; UserError when it cannot be built."""
     try:
         model = PCM3(PCM3Config.from_dict(content["config"]))
     except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {source.path}: its model cannot be built ({error})") from None
-    files.load_into(model, source.state, source.path)
-    return content
+        raise UserError(f"checkpoint {path}: its model cannot be built ({error})") from None
+    files.load_into(model, files.state_dict_of(content, path), path)
+    return model
 
 
 def _model_config(source: Source) -> PCM3Config:

@@ -38,7 +38,7 @@ class LoadedEncoder:
 
 
 @contextmanager
-def sizes_refused(backbone: str):
+def as_user_error(backbone: str):
     """Turns a backbone's ValueError, of sizes that it cannot have, into a UserError that names it."""
     try:
         yield
@@ -53,7 +53,7 @@ def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head)
     UserError for a backbone that is not known, and for sizes that it does not have."""
     layout, persons = dataset.layout, dataset.row.persons
     given = given | {"dimensions": dataset.row.dimensions}
-    with sizes_refused(given.get("backbone", "gru")):
+    with as_user_error(given.get("backbone", "gru")):
         frame = {"layout": layout.name, "joints": layout.joints, "channels": channels_of(stream), "persons": persons}
         return EncoderConfig(**frame, **given, **head)
 
@@ -211,7 +211,7 @@ def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None
 
 def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:
     """An encoder with random weights from a seed, in eval mode, without head. UserError for sizes it cannot have."""
-    with sizes_refused(sizes.backbone), torch.random.fork_rng(devices=[]):
+    with as_user_error(sizes.backbone), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(sizes, head=False).eval()
 

@@ -339,9 +339,18 @@ class Evaluation:
         return self.progress.finished[name]
 
     def result(self, task: str, features: str) -> dict:
-        """The head of result.json."""
-        where = (self.place.dataset, self.place.protocol)
-        return result_head(task, *where, self.title, self.stream, features, self.pretraining, self.data)
+        """The first entries of every result.json: what was evaluated, on what, how features were taken, what is known of the
+        pretraining (`pretraining_of`), and the fingerprints of the clips (or videos) by split."""
+        return {
+            "task": task,
+            "dataset": self.place.dataset,
+            "protocol": self.place.protocol,
+            "encoder": self.title,
+            "stream": self.stream,
+            "features": features,
+            "pretraining": self.pretraining,
+            "data": self.data,
+        }
 
 
 def one_by_one(args, evaluate) -> int:
@@ -393,27 +402,3 @@ def shares_by_class(confusion: torch.Tensor, classes) -> dict[str, float | None]
     """Share of right clips of each class by its name, None for a class without clips, of a confusion matrix (K, K)."""
     shares = per_class_accuracy(confusion)
     return {name: None if math.isnan(share) else share for name, share in zip(classes, shares, strict=True)}
-
-
-def result_head(
-    task: str,
-    dataset: str,
-    protocol: str,
-    source: str,
-    stream: str,
-    features: str,
-    pretraining: dict | None,
-    data: dict,
-) -> dict:
-    """The first entries of every result.json: what was evaluated, on what, and how features were taken; pretraining: see
-    `pretraining_of`; data: fingerprints of the clips (or videos) by split."""
-    return {
-        "task": task,
-        "dataset": dataset,
-        "protocol": protocol,
-        "encoder": source,
-        "stream": stream,
-        "features": features,
-        "pretraining": pretraining,
-        "data": data,
-    }

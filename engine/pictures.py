@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.convert import Source, converted
+from engine.convert import Source, build_model, converted
 from engine.encoders import clip_features
 from engine.monitor import evaluating, limited
 from engine.setup import Dataset
@@ -28,7 +28,7 @@ from feeder.masks import expand_hidden, hidden_map, mask_view
 from feeder.render import channels_of, render
 from feeder.sampling import MASK, ViewSettings, epoch_order, uniforms
 from models.norm import ViewNorm
-from models.pcm3 import PCM3, PCM3Config
+from models.pcm3 import PCM3
 from utils import checkpoint as files
 from utils.distributed import World
 from utils.drawing import ANIMATIONS, SECOND_PERSON, draw_animation, draw_clips, rgb, strip_figure
@@ -83,13 +83,8 @@ def load_model(path) -> tuple[PCM3, dict]:
                 "released (--show features takes any encoder)"
             )
         content = converted(source, "ours")
-    try:
-        model = PCM3(PCM3Config.from_dict(content["config"]))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {path}: its model cannot be built ({error})") from None
-    files.load_into(model, files.state_dict_of(content, path), path)
     arguments = content.get("arguments")
-    return model.float().eval(), arguments if isinstance(arguments, dict) else {}
+    return build_model(content, path).float().eval(), arguments if isinstance(arguments, dict) else {}
 
 
 def form_of(model: PCM3) -> FrameForm:

@@ -27,6 +27,8 @@ from engine.setup import Dataset, find_dataset, find_row
 from engine.supervised import settings_of
 from feeder.evaluation import ClipViews
 from feeder.render import centre_crop
+from feeder.sampling import ViewSettings
+from models.pcm3 import PCM3
 from utils.checkpoint import LAST
 from utils.drawing import part_legend, upright
 from utils.errors import UserError
@@ -92,10 +94,15 @@ class ClipStore:
         self.layouts[layout.name] = {"parents": list(layout.parents), "part": part, "parts": words}
         return self._opened[key]
 
-    def open_as_trained(self, run: RunRecord, trained: dict) -> tuple[Dataset, ClipViews]:
-        """The val split of a pretraining's data set, as its encoder reads it. trained: the arguments of its checkpoint."""
+    def open_trained(self, run: RunRecord) -> tuple[PCM3, ViewSettings, Dataset, ClipViews]:
+        """The model of a pretraining's last checkpoint, the views that it was trained with, and the val split of its data set as
+        its encoder reads it. UserError when data or checkpoint cannot be used."""
+        path = run.path / LAST
+        model, trained = load_model(path)
         form = str(trained.get("stream", "joint")), str(trained.get("scale_by") or "none")
-        return self.open(run, trained.get("pre_dataset"), trained.get("protocol"), *form)
+        dataset, views = self.open(run, trained.get("pre_dataset"), trained.get("protocol"), *form)
+        check_drawable(model, trained, dataset, path)
+        return model, settings_of(trained, path), dataset, views
 
     def add(self, key: str, make) -> str | None:
         """The key of a clip, packed by make() unless it is here already; None when the report is full."""
@@ -179,17 +186,13 @@ def predicted_motion(run: RunRecord, store: ClipStore, number: int, seed: int) -
     one that was not taught to predict.
 
     UserError when data or checkpoint cannot be used."""
-    path = run.path / LAST
-    model, trained = load_model(path)
-    dataset, views = store.open_as_trained(run, trained)
-    check_drawable(model, trained, dataset, path)
+    model, settings, dataset, views = store.open_trained(run)
     if not predicts(model):
         return [], ""
-    chosen, settings = one_of_each_class(views, number, seed), settings_of(trained, path)
-    found = predict_clips(model, views, chosen, dataset.layout, seed, settings)
+    found = predict_clips(model, views, one_of_each_class(views, number, seed), dataset.layout, seed, settings)
     shown = []
     for i, index in enumerate(found.clips.tolist()):
-        key = store.add(f"{path}/{index}", lambda i=i: _three_stages(found, i, dataset, views))
+        key = store.add(f"{run.path / LAST}/{index}", lambda i=i: _three_stages(found, i, dataset, views))
         if key is not None:
             shown.append(Shown(key, dataset.row.classes[int(views.clips.labels[index])], views.clips.names[index]))
     words = (

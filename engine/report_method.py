@@ -16,10 +16,8 @@ from engine.pictures import (
     SEEN,
     Panel,
     as_clip,
-    check_drawable,
     corrupted_joints,
     joint_paint,
-    load_model,
     predict_clips,
     prediction_legend,
     prediction_panels,
@@ -29,12 +27,10 @@ from engine.pictures import (
 )
 from engine.report_clips import ClipStore
 from engine.report_runs import RunRecord, number_at
-from engine.supervised import settings_of
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings
 from feeder.views import VIEWS
 from models.pcm3 import PCM3Config
-from utils.checkpoint import LAST
 from utils.drawing import rgb, strip_figure
 
 FIRST = "An encoder learns to describe recorded movements without being told what they are."
@@ -146,11 +142,8 @@ def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
 
 def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
     """Of a pretraining, its figure by its last checkpoint. UserError when data or checkpoint cannot be used."""
-    path = run.path / LAST
-    model, trained = load_model(path)
-    dataset, views = store.open_as_trained(run, trained)
-    check_drawable(model, trained, dataset, path)
-    settings, layout, classes = settings_of(trained, path), dataset.layout, dataset.row.classes
+    model, settings, dataset, views = store.open_trained(run)
+    layout, classes = dataset.layout, dataset.row.classes
     own = [
         name for name in model.config.own_views if name in VIEWS
     ]  # others are declared where this was not started from

@@ -43,17 +43,6 @@ BATCHES = (1, 5)  # numbers of clips that are compared; the example that is trac
 STREAM_FRAMES = 100  # more than the 64 steps that a causal transformer looks back
 
 
-class Clip(nn.Module):
-    """x (N, T, F) -> features (N, P)."""
-
-    def __init__(self, encoder: Encoder):
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x)
-
-
 class Step(nn.Module):
     """frame (N, F) and the state -> the clip feature (N, P) of all frames so far, and the next state."""
 
@@ -84,7 +73,7 @@ def trace(encoder: Encoder, what: str, frames: int) -> torch.export.ExportedProg
     """The encoder as a graph, for any number of clips."""
     n, inputs = torch.export.Dim("clips"), encoder.config.input_size
     if what == "clip":
-        module, example, shapes = Clip(encoder), (torch.zeros(3, frames, inputs),), ({0: n},)
+        module, example, shapes = encoder, (torch.zeros(3, frames, inputs),), ({0: n},)
     else:
         state = encoder.first_clip_state(3)
         axes = [{axis: n} if axis is not None else {} for axis in clip_axes(encoder)]
