@@ -40,22 +40,14 @@ from utils.clip_check import OddClips, clip_faults, in_words
 from utils.convert_layout import conversion, convert
 from utils.errors import UserError
 from utils.files import check_text
+from utils.locks import OWNER, Ownership
 from utils.machine import default_workers
 from utils.names import SPLITS
 from utils.skeleton import Layout
 
-try:
-    import fcntl
-except ImportError:  # not on Windows; two preparations of one folder at once are then not noticed
-    fcntl = None
-
 CHUNK = 16  # clips a worker takes at a time: few enough for an even end, enough to hide the messages between processes
 HOW_TO_SKIP = "--on-bad skip leaves such clips out and lists them"
 VERSION = 1  # of what this module writes; goes up when the same clips would give other arrays
-
-
-class BeingWritten(UserError):
-    """Another process is preparing the same folder; a caller may wait for it."""
 
 
 @dataclass
@@ -224,33 +216,25 @@ def _chunks(tasks: list, group: Callable | None) -> list:
 def building_folder(folder):
     """An empty hidden folder beside `folder`, for files under way; removed at the end, whatever happens.
 
-    What a killed run left is removed first. BeingWritten when another preparation of the same folder is running."""
+    What a killed run left is removed first. BeingWritten when another process makes the same folder."""
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.building.tmp"
-    temporary.mkdir(exist_ok=True)
-    handle = os.open(temporary, os.O_RDONLY) if fcntl else None
-    try:
-        if fcntl:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BeingWritten(f"{folder}: another preparation is writing it; wait until that has ended") from None
-            except OSError:
-                pass  # a file system without locks
+
+    def clear():
         old = [
             *folder.glob(".*.old.*.tmp"),
             *folder.parent.glob(f".{folder.name}.old.*.tmp"),
-        ]  # see utils.arrays.publish
-        for left in [*temporary.iterdir(), *old]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        ]  # of utils.arrays.publish
+        for left in [*old, *(path for path in temporary.iterdir() if path.name != OWNER)]:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+
+    with Ownership(temporary, f"the making of {folder}") as owner:
+        owner.made = True  # also where a killed run left it
+        clear()
         try:
             yield temporary
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    finally:
-        if handle is not None:
-            os.close(handle)
+            clear()
 
 
 def coordinates_checksum(clip_checksums) -> str:

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import BeingWritten, Stored, build_dataset
+from data_gen.build import Stored, build_dataset
 from data_gen.from_files import add_flags, reader_parser
 from data_gen.from_pyskl import check_keypoint, read_file
 from data_gen.untrimmed import write_untrimmed
@@ -39,6 +39,7 @@ from options.datasets import DATASETS
 from utils.arrays import SIDECAR, split_files
 from utils.errors import UserError, run
 from utils.files import atomic_write, load_json
+from utils.locks import BeingWritten
 from utils.machine import default_workers
 from utils.names import SPLITS
 from utils.skeleton import KINECT_V2

@@ -61,7 +61,7 @@ def test_scores_are_written_sorted_and_read_back(tmp_path):
         ({"labels": [0.0, 1.0, 2.0]}, "labels as integers"),
         ({"scores": np.full((3, 3), np.nan)}, "3 clips are not finite"),
         ({"scores": np.full((3, 3), 1e300)}, "3 clips are not finite"),
-        ({"scores": np.zeros((2, 3))}, r"shape \(3, classes\)"),
+        ({"scores": np.zeros((2, 3))}, r"floats \(3, D\)"),
         ({"scores": np.zeros((3, 3), dtype=int)}, "scores as floats"),
     ],
 )

@@ -218,10 +218,6 @@ class SplitWriter:
         self.data_file, self.label_file, self.frame_file = split_files(folder, split)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.shape = (len(names), 3, frames, joints, persons)
-        need = 4 * math.prod(self.shape)
-        free = shutil.disk_usage(self.folder).free
-        if need > free:
-            raise UserError(f"{self.folder}: {need / 1e9:.1f} GB are needed for {split}, {free / 1e9:.1f} GB are free")
         self.data = np.lib.format.open_memmap(self.data_file, mode="w+", dtype=np.float32, shape=self.shape)
         self.rows = Rows(str(self.data_file), self.data.offset, 4 * math.prod(self.shape[1:]))
 

@@ -61,18 +61,26 @@ def write_features(path, content: Features) -> None:
         np.savez(file, **arrays)
 
 
+def check_rows(place, what: str, names, labels, rows, classes: int | None = None) -> None:
+    """UserError unless names (N,) are text, labels (N,) whole numbers in 0..classes-1 and rows (N, D) floats, of a clip or more.
+    what: of the rows, for messages; classes None: D."""
+    if names.ndim != 1 or names.dtype.kind != "U" or labels.shape != names.shape or labels.dtype.kind not in "iu":
+        found = f"{names.dtype} {names.shape} and {labels.dtype} {labels.shape}"
+        raise UserError(f"{place}: expected names as text (N,) and labels as integers (N,), found {found}")
+    if rows.ndim != 2 or len(rows) != len(names) or rows.dtype.kind != "f":
+        raise UserError(f"{place}: expected {what} as floats ({len(names)}, D), found {rows.dtype} {rows.shape}")
+    if not len(names):
+        raise UserError(f"{place}: it holds no clip")
+    if labels.min() < 0 or labels.max() >= (classes or rows.shape[1]):
+        top = (classes or rows.shape[1]) - 1
+        raise UserError(f"{place}: labels must lie in 0..{top}, found {labels.min()}..{labels.max()}")
+
+
 def _split(archive, name: str, classes: int, path) -> SplitFeatures:
     names, labels, features = (archive.read(f"{name}_{part}") for part in ("names", "labels", "features"))
-    if names.ndim != 1 or names.dtype.kind != "U" or labels.shape != names.shape or labels.dtype.kind not in "iu":
-        raise UserError(f"{path}: expected {name}_names as text (N,) and {name}_labels as integers (N,)")
-    if features.ndim != 2 or len(features) != len(names) or features.dtype != np.float32:
-        raise UserError(
-            f"{path}: expected {name}_features as float32 ({len(names)}, D), found {features.dtype} {features.shape}"
-        )
-    if not len(names):
-        raise UserError(f"{path}: its {name} split holds no clip")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"{path}: {name}_labels must lie in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
+    check_rows(f"{path}, {name} split", "features", names, labels, features, classes)
+    if features.dtype != np.float32:
+        raise UserError(f"{path}: expected {name}_features as float32, found {features.dtype}")
     return SplitFeatures(names, labels.astype(np.int64), features)
 
 

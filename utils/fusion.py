@@ -18,12 +18,13 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
+from utils.features import check_rows
 from utils.files import ArrayArchive, atomic_write
 from utils.fingerprint import differences, from_text, to_text
 
@@ -50,41 +51,19 @@ class Scores:
 
 def _sorted(content: Scores) -> Scores:
     """Checks that the parts fit together and sorts them by name; raises UserError naming the source."""
-    names, labels, scores = content.names, content.labels, content.scores
-    where = content.source or "scores"
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise UserError(f"{where}: expected names as text of shape (N,), found {names.dtype} {names.shape}")
-    if labels.shape != names.shape or labels.dtype.kind not in "iu":
-        raise UserError(
-            f"{where}: expected labels as integers of shape {names.shape}, found {labels.dtype} {labels.shape}"
-        )
-    if scores.ndim != 2 or len(scores) != len(names) or scores.dtype.kind != "f":
-        raise UserError(
-            f"{where}: expected scores as floats of shape ({len(names)}, classes), found {scores.dtype} {scores.shape}"
-        )
-    if not len(names):
-        raise UserError(f"{where}: it holds no clip")
+    names, where = content.names, content.source or "scores"
+    check_rows(where, "scores", names, content.labels, content.scores)
     with np.errstate(over="ignore"):
-        scores = scores.astype(np.float32)
+        scores = content.scores.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(scores).all(1))
     if len(bad):
         raise UserError(f"{where}: the scores of {len(bad)} clips are not finite (first: {names[bad[0]]})")
-    if labels.min() < 0 or labels.max() >= scores.shape[1]:
-        raise UserError(f"{where}: labels must lie in 0..{scores.shape[1] - 1}, found {labels.min()}..{labels.max()}")
     order = np.argsort(names, kind="stable")
     names = names[order]
     twice = np.flatnonzero(names[1:] == names[:-1])
     if len(twice):
         raise UserError(f"{where}: {len(twice)} clip names occur twice (first: {names[twice[0]]})")
-    return Scores(
-        names,
-        labels[order].astype(np.int64),
-        scores[order],
-        content.stream,
-        content.dataset,
-        content.data,
-        content.source,
-    )
+    return replace(content, names=names, labels=content.labels[order].astype(np.int64), scores=scores[order])
 
 
 def write_scores(path, names, labels, scores, stream: str, dataset: str, data: dict | None = None) -> None:
@@ -92,19 +71,12 @@ def write_scores(path, names, labels, scores, stream: str, dataset: str, data: d
     fingerprints of the test clips by split.
 
     Raises UserError when they do not fit together or are not finite."""
-    content = _sorted(
-        Scores(np.asarray(names, dtype=np.str_), np.asarray(labels), np.asarray(scores), source=str(path))
-    )
+    content = Scores(np.asarray(names, dtype=np.str_), np.asarray(labels), np.asarray(scores), source=str(path))
+    content = _sorted(content)
+    arrays = {"names": content.names, "labels": content.labels, "scores": content.scores}
+    texts = {"stream": stream, "dataset": dataset, "data": to_text(data or {})}
     with atomic_write(path) as file:
-        np.savez_compressed(
-            file,
-            names=content.names,
-            labels=content.labels,
-            scores=content.scores,
-            stream=np.str_(stream),
-            dataset=np.str_(dataset),
-            data=np.str_(to_text(data or {})),
-        )
+        np.savez_compressed(file, **arrays, **{name: np.str_(text) for name, text in texts.items()})
 
 
 def read_scores(path) -> Scores:

@@ -25,6 +25,12 @@ except ImportError:  # Windows
     fcntl = None
 
 OWNER = ".owner"
+
+
+class BeingWritten(UserError):
+    """Another process writes the folder; a caller may wait for it."""
+
+
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -109,7 +115,7 @@ def _holder(handle: int) -> str:
 class Ownership:
     """This process as the one writer of a folder, which is made where it is missing, until `release` or its end.
 
-    note: None, or a sentence to be said: that nothing keeps others out here. Raises UserError, naming who has the folder
+    note: None, or a sentence to be said: that nothing keeps others out here. Raises BeingWritten, naming who has the folder
     and since when, or OSError when it cannot be written to."""
 
     def __init__(self, folder, program: str):
@@ -120,7 +126,7 @@ class Ownership:
         if got is False:
             holder = _holder(self._handle)
             os.close(self._handle)
-            raise UserError(
+            raise BeingWritten(
                 f"{folder} is being written by {holder}; wait until it has ended, stop it, or give another folder"
             )
         try:
