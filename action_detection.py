@@ -27,7 +27,7 @@ from data_gen.normalise import STEPS as ALL_STEPS
 from engine.detection import DetectionRecipe, check_causal, check_videos, fit_to_windows, train_detector
 from engine.evaluation import Evaluation, last_and_best
 from engine.features import classifier_content
-from engine.setup import Dataset, find_row, make_if_packed, prepare_process
+from engine.setup import Dataset, find_dataset, prepare_process
 from engine.transfer import pad_persons
 from feeder.windows import STEPS, VideoWindows
 from options.common import from_flags
@@ -52,23 +52,16 @@ KINDS = {
 
 def find_set(args) -> Dataset:
     """The data set, made where it comes with the program; UserError unless it has the protocol."""
-    row, folder = find_row(args.data_root, args.finetune_dataset)
-    if args.protocol not in row.protocols:
-        raise UserError(f"{row.name} has no protocol {args.protocol!r}; it has {', '.join(row.protocols)}")
-    make_if_packed(args.data_root, args.finetune_dataset, ("untrimmed",))
-    return Dataset(row, get_layout(row.layout), args.protocol, folder / row.protocols[args.protocol][0])
+    return find_dataset(args.data_root, args.finetune_dataset, args.protocol, (), ("untrimmed",))
 
 
-def find_videos(args) -> tuple[Untrimmed, dict[str, list[int]]]:
+def find_videos(args, dataset: Dataset) -> tuple[Untrimmed, dict[str, list[int]]]:
     """The untrimmed videos, and the video numbers of both splits of the protocol."""
-    row, folder = find_row(args.data_root, args.finetune_dataset)
-    layout = get_layout(row.layout)
-    if not (folder / "untrimmed").is_dir():
+    row, folder = dataset.stored or dataset.row, dataset.folder.parent / "untrimmed"
+    if not folder.is_dir():
         hint = f"; make it with: {row.prepare} --data-root {args.data_root}" if row.prepare.count("pku") else ""
-        raise UserError(
-            f"{folder / 'untrimmed'}: there is no such folder, so there are no whole videos of {row.name}{hint}"
-        )
-    videos = open_untrimmed(folder / "untrimmed", layout.joints, row.persons)
+        raise UserError(f"{folder}: there is no such folder, so there are no whole videos of {row.name}{hint}")
+    videos = open_untrimmed(folder, get_layout(row.layout).joints, row.persons)
     if videos.num_classes != row.num_classes or videos.layout != row.layout:
         raise UserError(
             f"{videos.folder}: it has {videos.num_classes} classes on layout {videos.layout}, but {row.name} has "
@@ -112,7 +105,7 @@ def normalisation(args, dataset: Dataset) -> tuple[str, ...]:
 def open_windows(work: Evaluation) -> list[VideoWindows]:
     """Both splits of the videos, as the encoder reads them."""
     args, dataset = work.args, work.dataset
-    videos, splits = find_videos(args)
+    videos, splits = find_videos(args, dataset)
     videos, steps = converted_videos(videos, dataset), normalisation(args, dataset)
     how = (dataset.layout, work.stream, steps, work.device, work.dtype, work.scale_by)
     train, test = (VideoWindows(videos, tuple(splits[split]), *how) for split in ("train", "val"))

@@ -209,23 +209,18 @@ def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
         raise UserError(f"{description}: {error}") from None
 
 
-def make_if_packed(data_root, name: str, needed) -> None:
-    """Makes a data set that comes with the program (UI-PRMD) where it is not there yet. needed: folders that will be read."""
-    from data_gen import ui_prmd
-
-    if name in ui_prmd.NAMES:
-        ui_prmd.make(data_root, name, needed)
-
-
-def find_dataset(data_root, name: str, protocol: str, needed=("train",)) -> Dataset:
+def find_dataset(data_root, name: str, protocol: str, needed=("train",), folders=None) -> Dataset:
     """The data set, its protocol's folder, and proof that the files of the needed splits are there.
 
-    UI-PRMD is made when it is missing. UserError names the files that were looked for and the command that makes
-    them."""
+    A data set that comes with the program (UI-PRMD) is made when it is missing; folders: of it that will be read, where they
+    are not the protocol's. UserError names the files that were looked for and the command that makes them."""
+    from data_gen import ui_prmd
+
     row, folder = find_row(data_root, name)
     if protocol not in row.protocols:
         raise UserError(f"{name} has no protocol {protocol!r}; it has {', '.join(row.protocols)}")
-    make_if_packed(data_root, name, row.protocols[protocol])
+    if name in ui_prmd.NAMES:
+        ui_prmd.make(data_root, name, folders or row.protocols[protocol])
     places = [folder / sub for sub in row.protocols[protocol]]
     chosen = next((p for p in places if p.is_dir()), places[0])
     files = [f for split in needed for f in split_files(chosen, split)]
