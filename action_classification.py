@@ -26,7 +26,7 @@ from torch import nn
 from engine import answers
 from engine.classify import Recipe, train_classifier
 from engine.encoders import clip_features, snapshot
-from engine.evaluation import Evaluation, data_of, last_and_best, one_by_one, shares_by_class
+from engine.evaluation import Evaluation, data_of, last_and_best, one_by_one, ready, shares_by_class
 from engine.features import classifier_content
 from engine.labels import choose_labelled, choose_per_class
 from engine.monitor import limited
@@ -80,7 +80,7 @@ def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, f
     """One seed, from a fresh encoder (or where a stopped run left it): last, best, scores, the classifier's weights, and the
     curves (name -> shares) of the further tests."""
     args, dataset = work.args, work.dataset
-    encoder = work.source.ready(dataset, seed, train, work.compute_dtype)
+    encoder = ready(work.source.load(dataset, seed), train, work.compute_dtype)
     train = labelled(args, train, seed, folder)
     start = time.monotonic()
     classes = dataset.row.num_classes

@@ -25,7 +25,7 @@ import torch
 from data_gen.normalise import PLANAR_STEPS
 from data_gen.normalise import STEPS as ALL_STEPS
 from engine.detection import DetectionRecipe, check_causal, check_videos, fit_to_windows, train_detector
-from engine.evaluation import Evaluation, last_and_best
+from engine.evaluation import Evaluation, last_and_best, ready
 from engine.features import classifier_content
 from engine.setup import Dataset, find_dataset, prepare_process
 from engine.transfer import pad_persons
@@ -116,11 +116,9 @@ def open_windows(work: Evaluation) -> list[VideoWindows]:
 def train_seed(work: Evaluation, train: VideoWindows, test: VideoWindows, seed: int, folder, **running) -> dict:
     """One seed, from a fresh encoder to its figures and what the last test found; writes the predictions and the detector."""
     args, dataset = work.args, work.dataset
-    encoder = work.source.load(dataset, seed).encoder.to(train.device, train.dtype)
-    encoder.set_compute_dtype(work.compute_dtype)
     recipe, start = recipe_of(args), time.monotonic()
-    if not args.pretrained:
-        fit_to_windows(encoder, train, recipe, seed)
+    fit = partial(fit_to_windows, recipe=recipe, seed=seed)
+    encoder = ready(work.source.load(dataset, seed), train, work.compute_dtype, fit)
     outcome = train_detector(encoder, train, test, dataset.row.num_classes, recipe, seed, **running)
     found = outcome.found
     write_predictions(folder.path / "predictions" / f"seed{seed}", dict(zip(test.names, found.proposals, strict=True)))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from engine.answers import FILE, write_neighbours
 from engine.encoders import ALONE, clip_features
-from engine.evaluation import Evaluation, Place, data_of, one_by_one, shares_by_class
+from engine.evaluation import Evaluation, Place, data_of, one_by_one, ready, shares_by_class
 from engine.setup import prepare_process, resolve_device
 from options.retrieval import DEFAULT_DATASET
 from utils.distributed import refuse_several
@@ -66,7 +66,7 @@ class FromEncoder(Evaluation):
         """Of a fresh encoder; seed: of a random one."""
         encoder = nn.Flatten()
         if self.source is not None:
-            encoder = self.source.ready(self.dataset, seed or 0, self.train, self.compute_dtype)
+            encoder = ready(self.source.load(self.dataset, seed or 0), self.train, self.compute_dtype)
         splits = [
             SplitFeatures(v.clips.names, v.clips.labels.cpu().numpy(), clip_features(encoder, v).float().numpy())
             for v in (self.train, self.val)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from engine.encoders import LoadedEncoder, random_encoder
-from engine.evaluation import RANDOM, Evaluation, data_of
+from engine.evaluation import RANDOM, Evaluation, data_of, ready
 from engine.prediction import PredictionRecipe, fit_to_observed, predict, train_predictor, zero_velocity
 from engine.setup import prepare_process
 from engine.transfer import TRUNK
@@ -74,11 +74,8 @@ def train_seed(
     work: Evaluation, mode: str, train: FutureViews, test: FutureViews, seed: int, folder, **running
 ) -> dict:
     """One mode and seed: errors (predict,) in mm, and the predicted poses of the clips that get a picture."""
-    args, loaded = work.args, make_encoder(work, mode, seed)
-    encoder = loaded.encoder.to(train.device, train.dtype)
-    encoder.set_compute_dtype(work.compute_dtype)
-    if loaded.source == RANDOM:
-        fit_to_observed(encoder, train)
+    args = work.args
+    encoder = ready(make_encoder(work, mode, seed), train, work.compute_dtype, fit_to_observed)
     recipe = from_flags(PredictionRecipe, args, mode=mode, hidden_size=args.decoder_size)
     start = time.monotonic()
     outcome = train_predictor(encoder, train, test, recipe, seed, **running)

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import common
 from engine.classify import Recipe, train_classifier
-from engine.evaluation import EncoderSource, open_views
+from engine.evaluation import EncoderSource, open_views, ready
 from engine.setup import find_dataset
 from options.common import positive_int
 from utils.errors import run
@@ -50,7 +50,7 @@ def prepare(options: dict, variant: str):
     data = find_dataset(options["data_root"], options["dataset"], options["protocol"], ("train", "val"))
     stream = source.load(data, 0).stream
     train, test = (open_views(data, s, stream, device, torch.float32, "auto", None) for s in ("train", "val"))
-    encoder = source.ready(data, 0, train, torch.bfloat16 if precision == "bf16" else None)
+    encoder = ready(source.load(data, 0), train, torch.bfloat16 if precision == "bf16" else None)
     epochs = options["epochs"]
     drops = tuple(round(epochs * share) for share in (0.2, 0.5, 0.8))
     recipe = Recipe(batch_size=options["batch_size"], epochs=epochs, schedule=drops, cached=cached, test_every=epochs)

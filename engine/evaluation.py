@@ -228,13 +228,15 @@ class EncoderSource:
         config = encoder_config(dataset, self.asked, self.stream or "joint")
         return LoadedEncoder(random_encoder(config, seed), self.stream or "joint", RANDOM)
 
-    def ready(self, dataset: Dataset, seed: int, train: ClipViews, compute_dtype: torch.dtype | None) -> Encoder:
-        """A fresh copy for a seed, where the clips are rendered; a random one gets the input statistics of `train`."""
-        encoder = self.load(dataset, seed).encoder.to(train.device, train.dtype)
-        encoder.set_compute_dtype(compute_dtype)
-        if not self.pretrained:
-            fit_input_norm(encoder, train)
-        return encoder
+
+def ready(loaded: LoadedEncoder, train, compute_dtype: torch.dtype | None, fit=fit_input_norm) -> Encoder:
+    """The encoder, where the clips or videos of `train` are rendered. fit(encoder, train): gives a random one its input
+    statistics."""
+    encoder = loaded.encoder.to(train.device, train.dtype)
+    encoder.set_compute_dtype(compute_dtype)
+    if loaded.source == RANDOM:
+        fit(encoder, train)
+    return encoder
 
 
 def both_splits(args) -> Dataset:
