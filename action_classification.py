@@ -35,7 +35,7 @@ from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summ
 from engine.setup import Dataset, prepare_process
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
-from options.classification import DEFAULT_DATASET
+from options.classification import DEFAULT_DATASET, settle
 from options.common import from_flags
 from utils import checkpoint as files
 from utils.distributed import World, connect
@@ -81,18 +81,18 @@ def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, f
     curves (name -> shares) of the further tests."""
     args, dataset = work.args, work.dataset
     encoder = ready(work.source.load(dataset, seed), train, work.compute_dtype)
-    train = labelled(args, train, seed, folder)
+    every, train = train, labelled(args, train, seed, folder)
     start = time.monotonic()
     classes = dataset.row.num_classes
-    outcome = train_classifier(encoder, train, test, classes, recipe_of(args), seed, world=work.world, **running)
+    outcome = train_classifier(encoder, train, test, classes, recipe_of(args), seed, every, world=work.world, **running)
     folder.log(
         f"seed {seed}: {len(train)} training clips, last {100 * outcome.last['top1']:.2f} (top-5 "
         f"{100 * outcome.last['top5']:.2f}), best {100 * outcome.best['top1']:.2f} at epoch {outcome.best['epoch']}, "
         f"{time.monotonic() - start:.0f} s"
     )
-    further = partial(further_tests, args, dataset, train, test, seed, encoder, outcome.head, folder)
+    further = partial(further_tests, args, dataset, train, test, seed, encoder, outcome.classifier, folder)
     kept = {name: getattr(outcome, name) for name in ("last", "best", "scores")}
-    return {**kept, "fc": snapshot(outcome.head), "curves": work.world.on_main(further) or {}}
+    return {**kept, "fc": snapshot(outcome.classifier), "curves": work.world.on_main(further) or {}}
 
 
 def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Novelty:
@@ -215,6 +215,11 @@ def say_beginning(work: Evaluation, train: ClipViews, test: ClipViews, folder) -
     work.say_place(folder, test.clips.names)
     if args.cache_features:
         folder.log("features: cached centre crops, not the exact protocol of fresh crops")
+    if args.standardise:
+        folder.log(
+            f"the layer learns from standardised features, in batches of {args.batch_size}, weight decay {args.weight_decay:g}; "
+            "--no-standardise for the paper's way"
+        )
     if args.precision not in ("fp32", "fp64"):
         folder.log(
             f"products in {args.precision}, not the exact protocol of float32 (--precision fp32); the result says so"
@@ -230,6 +235,7 @@ def evaluate(args, below: str, world: World) -> tuple[int, str]:
             "not with torchrun"
         )
     work, line = Evaluation(args, DEFAULT_DATASET, world), ""
+    settle(args, work.first.encoder.config.pool)
     if args.early:
         check_causal(work.first.encoder)
     train, test = work.views()

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from engine.encoders import ALONE, clip_features, encode_turn, in_turns
 from engine.fit import Training, fit, new_linear
+from engine.probes import Standardised
 from feeder.evaluation import ClipViews, shuffled
 from feeder.sampling import epoch_order
 from models.encoder import Encoder
@@ -27,7 +28,8 @@ FEATURE_BATCH = 256  # clips per encoder call where no gradient is kept
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained; the defaults are those of linear evaluation. frozen: the encoder stays as it is."""
+    """How a classifier is trained; the defaults are those of linear evaluation. frozen: the encoder stays as it is; standardise:
+    the layer learns from standardised features, of a frozen encoder."""
 
     frozen: bool = True
     lr: float = 0.1
@@ -39,6 +41,30 @@ class Recipe:
     crop: tuple[float, float] = (0.5, 1.0)
     test_every: int = 5
     cached: bool = False
+    standardise: bool = False
+
+
+class StandardisedLinear(nn.Linear):
+    """A linear layer on features less their mean and divided by their deviation, which are buffers."""
+
+    def __init__(self, fc: nn.Linear, features: Tensor):
+        """fc: whose weights are taken; features (N, P): whose statistics."""
+        super().__init__(fc.in_features, fc.out_features)
+        self.load_state_dict(fc.state_dict())
+        known = Standardised.of(features)
+        self.register_buffer("mean", known.mean.to(fc.weight.dtype))
+        self.register_buffer("scale", known.scale.to(fc.weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x - self.mean) / self.scale)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Linear:
+        """The layer that gives the same scores for features as they are."""
+        fc = nn.Linear(self.in_features, self.out_features).to(self.weight)
+        fc.weight.copy_(self.weight / self.scale)
+        fc.bias.copy_(self.bias - fc.weight @ self.mean)
+        return fc
 
 
 @torch.no_grad()
@@ -50,12 +76,25 @@ def class_scores(fc: nn.Linear, features: Tensor, device) -> Tensor:
 
 class Classification(Training):
     """A linear layer `head` on clip features, by SGD. last, best: shares by name with their epoch (1-based); scores (N, classes):
-    of the last epoch on the test split; world: processes that share the encoding (frozen encoders only)."""
+    of the last epoch on the test split; every: clips, with or without labels, whose features' statistics a recipe with
+    `standardise` takes; world: processes that share the encoding (frozen encoders only)."""
 
     def __init__(
-        self, encoder: Encoder, train: ClipViews, test: ClipViews, classes: int, recipe: Recipe, seed: int, quiet, world
+        self,
+        encoder: Encoder,
+        train: ClipViews,
+        test: ClipViews,
+        classes: int,
+        recipe: Recipe,
+        seed: int,
+        every: ClipViews,
+        quiet,
+        world,
     ):
-        fc = new_linear(encoder.clip_size, classes, seed).to(train.device, train.dtype)
+        fc = new_linear(encoder.clip_size, classes, seed)
+        if recipe.standardise:
+            fc = StandardisedLinear(fc, clip_features(encoder, every, FEATURE_BATCH, quiet, world))
+        fc = fc.to(train.device, train.dtype)
         trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
         optimizer = torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         super().__init__(encoder, fc, recipe.frozen, optimizer, recipe)
@@ -63,6 +102,11 @@ class Classification(Training):
         self.fixed = clip_features(encoder, train, FEATURE_BATCH, quiet, world) if recipe.cached else None
         self.test_features = clip_features(encoder, test, FEATURE_BATCH, quiet, world) if recipe.frozen else None
         self.scores: Tensor | None = None
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The layer for features as the encoder gives them."""
+        return self.head.plain() if self.recipe.standardise else self.head
 
     def batches(self, epoch: int) -> list[Tensor]:
         return shuffled(len(self.train), self.recipe.batch_size, epoch_order(self.seed, epoch, len(self.train)))
@@ -106,6 +150,7 @@ def train_classifier(
     num_classes: int,
     recipe: Recipe,
     seed: int,
+    every: ClipViews | None = None,
     quiet: bool | None = None,
     world: World = ALONE,
     **running,
@@ -113,9 +158,10 @@ def train_classifier(
     """Trains a linear layer (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end; returns the
     finished training.
 
-    quiet: no bars; world: processes that share the encoding (frozen encoders only); running: log, say, state and after_step
+    every: all training clips, where `train` are those with labels (see `Classification`); quiet: no bars; world: processes
+    that share the encoding (frozen encoders only); running: log, say, state and after_step
     of `fit`, which says what is raised."""
     quiet = quiet if world.is_main else True
-    training = Classification(encoder, train, test, num_classes, recipe, seed, quiet, world)
+    training = Classification(encoder, train, test, num_classes, recipe, seed, every or train, quiet, world)
     fit(training, quiet=quiet, **{"title": f"seed {seed}", **running})
     return training

@@ -259,8 +259,10 @@ BY_MODE = """
 --epochs N:positive_int  passes over the training $samples; default: $epochs
 --schedule EPOCH:natural*  epochs at which the rate drops x0.1; default: $schedule
 """
-SGD = """
+MOMENTUM = """
 --momentum X:float>=0.0<=0.9999 = 0.9  $momentum
+"""
+SGD = f"""{MOMENTUM}
 --wd --weight-decay X:non_negative = $decay  weight decay
 """
 MACHINE = """

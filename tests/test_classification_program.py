@@ -13,12 +13,16 @@ from tiny_runs import pretrain
 
 import action_classification
 from engine import fit
-from engine.encoders import fit_input_norm, random_encoder, snapshot
+from engine.classify import StandardisedLinear
+from engine.encoders import clip_features, fit_input_norm, random_encoder, snapshot
+from engine.features import load_classifier
 from engine.labels import choose_labelled, choose_per_class
+from engine.setup import find_dataset
 from feeder.evaluation import ClipViews
 from models.encoder import EncoderConfig
 from utils import checkpoint as files
 from utils.fusion import read_scores
+from utils.skeleton import KINECT_V2
 
 README = (
     "--lr 0.1 --pretrained {path} --finetune-dataset ntu60 --protocol cross_view "
@@ -110,6 +114,45 @@ def test_modes(world, tmp_path, mode):
         assert "cached" in result(tmp_path / "run")["features"] and "not the exact protocol" in ran.out
 
 
+# -- standardised features --------------------------------------------------------------------------------------------
+
+
+def test_a_layer_on_standardised_features_is_a_layer_on_the_features():
+    features = (
+        torch.randn(50, 6) * torch.tensor([1e-3, 0.1, 1.0, 5.0, 1e3, 0.0]) + 3.0
+    )  # the last is the same everywhere
+    layer = StandardisedLinear(fit.new_linear(6, 4, 0), features).double()
+    by_hand = (features.double() - features.double().mean(0)) / features.double().std(0, correction=0)
+    expected = by_hand.nan_to_num(0.0) @ layer.weight.T + layer.bias
+    torch.testing.assert_close(layer(features.double()), expected, atol=1e-4, rtol=1e-4)
+    assert type(layer.plain()) is torch.nn.Linear
+    torch.testing.assert_close(layer.plain()(features.double()), layer(features.double()))
+
+
+def test_encoders_with_a_pooling_are_read_standardised(world, tmp_path):
+    ran = evaluate(world, tmp_path / "max", "--epochs 5 --pool mean_max --cache-features --label-count 2 --resume auto")
+    assert ran.status == 0 and "standardised features, in batches of 128, weight decay 0.05" in ran.out, ran.err
+    path = tmp_path / "max/classifier.pth"
+    assert set(files.load(path)["fc"]) == {"weight", "bias"}
+    found = load_classifier(path, device="cpu")
+    scores = read_scores(tmp_path / "max")
+    clips = find_dataset(world / "data", "tiny", "cross_subject").clips("val")
+    read = ClipViews(clips, torch.tensor(KINECT_V2.parents))
+    with torch.no_grad():  # the file's layer reads features as they are
+        own = found.fc(clip_features(found.encoder.encoder, read, quiet=True))
+    order = [clips.names.index(name) for name in scores.names]
+    np.testing.assert_allclose(scores.scores, own[order].numpy(), atol=1e-4)
+
+    ran = evaluate(world, tmp_path / "off", "--epochs 1 --pool mean_max --no-standardise")
+    assert ran.status == 0 and "standardised" not in ran.out
+    assert json.loads((tmp_path / "off/arguments.json").read_text())[-1]["arguments"]["batch_size"] == 1024
+    ran = evaluate(world, tmp_path / "paper", "--epochs 1")
+    assert ran.status == 0 and "standardised" not in ran.out
+    ran = evaluate(world, tmp_path / "asked", "--epochs 1 --standardise --batch-size 7 --weight-decay 0")
+    assert ran.status == 0 and "in batches of 7, weight decay 0;" in ran.out
+    refused(evaluate(world, tmp_path / "no", "--standardise --mode finetune"), "--standardise", "--mode linear")
+
+
 def test_only_finetuning_moves_the_encoder(world, tmp_path):
     start = files.load(world / "pre" / files.LAST)["state_dict"]
     for mode, moves in (("linear", False), ("finetune", True)):
@@ -133,8 +176,6 @@ def test_a_frozen_encoder_that_moves_is_caught(world):
 
 
 def test_input_statistics_are_those_of_the_split(world):
-    from engine.setup import find_dataset
-
     dataset = find_dataset(world / "data", "tiny", "cross_subject")
     views = ClipViews(dataset.clips("train"), torch.tensor(dataset.layout.parents))
     encoder = random_encoder(EncoderConfig(hidden_size=16, num_layers=1), 0)

@@ -76,7 +76,7 @@ def everything(folder):
     return result, read_scores(folder).scores, {**content["state_dict"], **content["fc"]}, metrics
 
 
-@pytest.mark.parametrize("mode", ["--mode linear", "--mode finetune --test-every 1"])
+@pytest.mark.parametrize("mode", ["--mode linear", "--mode linear --standardise", "--mode finetune --test-every 1"])
 def test_a_stopped_evaluation_goes_on_to_the_same_numbers(evaluate, tmp_path, mode):
     """Stopped within an epoch of the second seed, then at the end of an epoch."""
     flags = f"{mode} --seed 1 2 --occlusion temporal"
