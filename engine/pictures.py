@@ -284,10 +284,11 @@ def save_panels(
     """A strip a panel (.png, .pdf, .svg), or all of them moving beside each other (.gif, .mp4), above a legend."""
     clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
     paints = None if all(paint is None for paint in paints) else paints
+    look = {"paints": paints, "turn": turn, "legend": legend, "up": up}
     if str(path).lower().endswith(ANIMATIONS):
-        draw_animation(path, clips, layout, titles, paints, turn, columns, fps, legend, up)
+        draw_animation(path, clips, layout, titles, columns, fps, **look)
     else:
-        draw_clips(path, clips, layout, titles, poses, paints, turn, legend, up)
+        draw_clips(path, clips, layout, titles, poses, **look)
 
 
 # -- features -----------------------------------------------------------------------------------------------------------
@@ -326,7 +327,8 @@ def show_at_the_end(
             found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0, batches.settings)
             panels = prediction_panels(found, views, layout, classes)
             clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
-            figure = strip_figure(clips, layout, titles, 10, paints, 30.0, prediction_legend(panels), dataset.up)
+            look = {"paints": paints, "turn": 30.0, "legend": prediction_legend(panels), "up": dataset.up}
+            figure = strip_figure(clips, layout, titles, 10, **look)
             folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
         add_features(folder, model, limited(views, BOARD_CLIPS), classes)
         folder.log(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")

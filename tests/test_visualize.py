@@ -277,7 +277,7 @@ def test_moving_figures_keep_time_and_colours(tmp_path):
     paint = np.empty((6, 15, 1, 3))
     paint[:], paint[4:] = rgb("#0000ff"), rgb("#ff0000")  # red comes late
     number = draw_animation(
-        tmp_path / "a.gif", [clip, clip[:, :2]], layout, ["a $ {", "b"], [paint, paint[:2]], fps=12.5
+        tmp_path / "a.gif", [clip, clip[:, :2]], layout, ["a $ {", "b"], paints=[paint, paint[:2]], fps=12.5
     )
     frames, duration = frames_of(tmp_path / "a.gif")
     assert number == len(frames) == 6 and duration == 80
@@ -309,11 +309,13 @@ def test_the_legend_says_what_the_colours_of_the_body_parts_mean(name):
 
 def test_every_painted_picture_has_its_legend(root, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr(pictures, "draw_clips", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(
+        pictures, "draw_clips", lambda _, clips, *more, paints, legend, **look: given.append((clips, paints, legend))
+    )
     for show in ("prediction", "views", "clips"):
         words = f"{root / 'run' / files.LAST} --show {show} --data-root {root} --output {tmp_path}/a.png"
         assert call(visualize.main, words).status == 0
-    for (_, clips, _, _, _, paints, _, legend, _), several in zip(given, ("other person", "paler", ""), strict=True):
+    for (clips, paints, legend), several in zip(given, ("other person", "paler", ""), strict=True):
         if paints is None:
             assert legend is None  # that of the body parts is made where they are drawn
             continue
@@ -339,8 +341,8 @@ def test_a_moving_figure_is_on_white_paper_with_a_legend_and_whole_titles(tmp_pa
 
 def test_titles_of_panels_are_in_two_lines_and_cut_after_them():
     layout, clip = get_layout("kinect_v2_25"), np.random.default_rng(0).normal(size=(3, 3, 25, 1))
-    stage, long = set_stage([clip] * 3, layout), "walk (S001C001P001) " + "and more " * 12
-    figure, panels = drawn_alike(_panels)(stage, ["walk", "walk (S001C001P001)", long], 3, [])
+    titles = ["walk", "walk (S001C001P001)", "walk (S001C001P001) " + "and more " * 12]
+    figure, panels = drawn_alike(_panels)(set_stage([clip] * 3, layout, titles, legend=()), 3)
     shown = [text.get_text() for text in figure.texts]
     assert shown[0] == "walk" and shown[1].replace("\n", " ") == "walk (S001C001P001)"
     assert shown[2].endswith("…") and shown[2].count("\n") == 1
@@ -381,7 +383,7 @@ def test_tensorboard_gets_predictions_and_features(root):
 
 
 def test_a_picture_that_fails_does_not_lose_the_training(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "strip_figure", lambda *_: 1 / 0)
+    monkeypatch.setattr(pictures, "strip_figure", lambda *_, **look: 1 / 0)
     ran = pretrain(root, tmp_path / "run", "--max-steps 2 --pictures 1")
     assert ran.status == 0 and "note: the pictures" in ran.out and "ZeroDivisionError" in ran.out
     assert files.load(tmp_path / "run" / files.LAST)["step"] == 2

@@ -77,6 +77,8 @@ class Stage:
     paints: list[np.ndarray]
     half: np.ndarray
     layout: object
+    titles: tuple[str, ...] = ()
+    legend: tuple[tuple[str, str], ...] = ()
 
     def lines(self, i: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Lines (n, 2 ends, 2) of a frame of clip i and their colours (n, 3), those of person 1 last (in front)."""
@@ -101,16 +103,20 @@ def upright(clips, layout) -> tuple[int, float]:
     return vertical, -1.0 if spine[vertical] < 0 else 1.0
 
 
-def set_stage(clips, layout, paints=None, turn: float = 0.0, up=None) -> Stage:
-    """How clips are looked at. clips: arrays (3, t, V, M), joints that are not a number are left out; paints: see the
-    module's text, None = body parts; turn: degrees about the upright axis (0: x to the right, a normalised body is then
-    seen from behind); up: (vertical axis, sign), None = that of `upright`. ValueError for a clip of another shape, or none."""
+def set_stage(clips, layout, titles=None, paints=None, turn: float = 0.0, legend=None, up=None) -> Stage:
+    """How clips are looked at. clips: arrays (3, t, V, M), joints that are not a number are left out; titles: one string a clip,
+    above it; paints: see the module's text, None = body parts; turn: degrees about the upright axis (0: x to the right, a
+    normalised body is then seen from behind); legend: (words, colour), None = that of the body parts where there is no paint;
+    up: (vertical axis, sign), None = that of `upright`. ValueError for a clip of another shape, none, or not a title for each."""
     clips = [np.asarray(clip, dtype=np.float64) for clip in clips]
     if not clips:
         raise ValueError("expected at least one clip, found none")
     for clip in clips:
         if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints:
             raise ValueError(f"expected clips (3, t, {layout.joints}, M), found {clip.shape}")
+    titles = [""] * len(clips) if titles is None else list(titles)
+    if len(titles) != len(clips):
+        raise ValueError(f"expected a title for each of {len(clips)} clips, found {len(titles)}")
     vertical, sign = up or upright([np.where(np.isfinite(clip), clip, 0.0) for clip in clips], layout)
     cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     views, half = [], np.full(2, 1e-6)
@@ -123,39 +129,33 @@ def set_stage(clips, layout, paints=None, turn: float = 0.0, up=None) -> Stage:
             view, half = view - (low + high) / 2, np.maximum(half, 0.55 * (high - low))
         views.append(view)
     half = np.maximum(half, 0.35 * half[::-1])  # a very thin box leaves no room for titles and numbers
-    given = [None] * len(clips) if paints is None else list(paints)
+    if legend is None:
+        legend = part_legend(layout, clips) if paints is None else ()
+    if paints is None:
+        paints = [None] * len(clips)
     whole = [
         part_paint(layout, clip.shape[1], clip.shape[3]) if paint is None else np.asarray(paint)
-        for clip, paint in zip(clips, given, strict=True)
+        for clip, paint in zip(clips, paints, strict=True)
     ]
-    return Stage(views, whole, half, layout)
-
-
-def _titles(titles, number: int) -> list[str]:
-    titles = [""] * number if titles is None else list(titles)
-    if len(titles) != number:
-        raise ValueError(f"expected a title for each of {number} clips, found {len(titles)}")
-    return titles
+    return Stage(views, whole, half, layout, tuple(titles), tuple(legend))
 
 
 @drawn_alike
-def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: float = 0.0, legend=None, up=None):
-    """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below.
-
-    Arguments and errors are those of `set_stage`; titles: one string a clip, above its row; legend: (words, colour), None =
-    that of the body parts where there is no paint."""
+def strip_figure(clips, layout, titles=None, poses: int = 8, **look):
+    """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below. The other
+    arguments and the errors are those of `set_stage`."""
     from matplotlib.collections import LineCollection
 
-    stage = set_stage(clips, layout, paints, turn, up)
-    titles = _titles(titles, len(stage.views))
+    stage = set_stage(clips, layout, titles, **look)
+    rows = len(stage.views)
     width, height = 2 * stage.half
     row_height = 1.3 * height  # with room for the title and the numbers
     inches = 1.05 / max(width, 0.62 * height)  # of one unit of the data
-    figure = new_figure(max(width * inches * poses, 3.2), row_height * inches * len(titles))
+    figure = new_figure(max(width * inches * poses, 3.2), row_height * inches * rows)
     axes = figure.subplots()
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
     segments, colours = [], []
-    for row, (view, title) in enumerate(zip(stage.views, titles, strict=True)):
+    for row, (view, title) in enumerate(zip(stage.views, stage.titles, strict=True)):
         middle = -(row + 0.5) * row_height
         axes.text(
             0.04 * height,
@@ -175,10 +175,10 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, paints=None, turn: 
                 segments.extend(ends + np.array([x, middle]))
                 colours.extend(colour)
     axes.add_collection(LineCollection(segments, colors=colours or None, linewidths=1.6, capstyle="round"))
-    axes.set(xlim=(0, poses * width), ylim=(-len(titles) * row_height, 0), aspect="equal")
+    axes.set(xlim=(0, poses * width), ylim=(-rows * row_height, 0), aspect="equal")
     axes.axis("off")
-    if entries := _legend(legend, paints, layout, clips):
-        _write_legend(figure, entries, loc="outside lower left")
+    if stage.legend:
+        _write_legend(figure, stage.legend, loc="outside lower left")
     return figure
 
 
@@ -191,18 +191,13 @@ def _write_legend(figure, entries, loc: str) -> None:
     legend_below(figure, handles, [words for words, _ in entries], len(entries), **look)
 
 
-def _legend(legend, paints, layout, clips) -> list[tuple[str, str]]:
-    """The given legend, else that of the body parts where those are what the colours mean."""
-    return (part_legend(layout, clips) if paints is None else []) if legend is None else list(legend)
-
-
 @drawn_alike
-def draw_clips(path, clips, layout, titles=None, poses=8, paints=None, turn: float = 0.0, legend=None, up=None) -> None:
+def draw_clips(path, clips, layout, titles=None, poses: int = 8, **look) -> None:
     """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
 
     Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
     path = check_picture_path(path)
-    save_figure(strip_figure(clips, layout, titles, poses, paints, turn, legend, up), path)
+    save_figure(strip_figure(clips, layout, titles, poses, **look), path)
 
 
 # -- animations -----------------------------------------------------------------------------------------------------
@@ -224,17 +219,14 @@ def check_drawing_path(path) -> Path:
 
 
 @drawn_alike
-def animation_frames(
-    clips, layout, titles=None, paints=None, turn: float = 0.0, columns: int = 3, legend=None, up=None
-):
+def animation_frames(clips, layout, titles=None, columns: int = 3, **look):
     """Pictures (PIL images, RGB), a frame each, of all clips beside each other, `columns` in a row, as long as the longest clip; a
-    shorter one stays at its last frame. Arguments and errors are those of `set_stage` and `strip_figure`."""
+    shorter one stays at its last frame. The other arguments and the errors are those of `set_stage`."""
     from matplotlib.collections import LineCollection
     from PIL import Image
 
-    stage = set_stage(clips, layout, paints, turn, up)
-    titles = _titles(titles, len(stage.views))
-    figure, panels = _panels(stage, titles, min(columns, len(titles)), _legend(legend, paints, layout, clips))
+    stage = set_stage(clips, layout, titles, **look)
+    figure, panels = _panels(stage, min(columns, len(stage.views)))
     lines = [panel.add_collection(LineCollection([], linewidths=2.2, capstyle="round")) for panel in panels]
     canvas = figure.canvas
     canvas.draw()
@@ -251,23 +243,23 @@ def animation_frames(
     return pictures
 
 
-def _panels(stage: Stage, titles: list[str], columns: int, legend):
+def _panels(stage: Stage, columns: int):
     """(figure, axes of each clip) with titles above and the legend below; an even number of pixels, as video wants."""
     across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
     scale = max(1.0, min(WIDTH / (columns * across), HIGHEST_PANEL / high))
     width, height = (max(int(n * scale), PANEL // 2) for n in (across, high))
     width = max(width, -(-WIDTH // columns))  # of few slender bodies too
-    rows = -(-len(titles) // columns)
+    rows = -(-len(stage.titles) // columns)
     figure = new_figure(columns * width / DPI, rows * (height + TITLE_BAR) / DPI)
     figure.set_layout_engine("none")
     figure.set_dpi(DPI)
-    if legend:
-        _write_legend(figure, legend, loc="lower left")
-    total = figure.get_size_inches() * DPI + np.array([0, LEGEND_PAD * bool(legend)])
+    if stage.legend:
+        _write_legend(figure, stage.legend, loc="lower left")
+    total = figure.get_size_inches() * DPI + np.array([0, LEGEND_PAD * bool(stage.legend)])
     total = 2 * np.ceil(total / 2 - 1e-6)
     figure.set_size_inches(total / DPI)
     panels = []
-    for i, title in enumerate(titles):
+    for i, title in enumerate(stage.titles):
         left, top = (i % columns) * width, (i // columns) * (height + TITLE_BAR)
         below = total[1] - top - TITLE_BAR - height
         panel = figure.add_axes([left / total[0], below / total[1], width / total[0], height / total[1]])
@@ -281,22 +273,11 @@ def _panels(stage: Stage, titles: list[str], columns: int, legend):
     return figure, panels
 
 
-def draw_animation(
-    path,
-    clips,
-    layout,
-    titles=None,
-    paints=None,
-    turn: float = 0.0,
-    columns: int = 3,
-    fps: float = 30,
-    legend=None,
-    up=None,
-) -> int:
+def draw_animation(path, clips, layout, titles=None, columns: int = 3, fps: float = 30, **look) -> int:
     """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
 
     Raises UserError for another ending or without ffmpeg, ValueError as `set_stage` and for clips without a frame."""
-    frames = animation_frames(clips, layout, titles, paints, turn, columns, legend, up)
+    frames = animation_frames(clips, layout, titles, columns, **look)
     save_animation(path, frames, fps)
     return len(frames)
 
@@ -331,16 +312,10 @@ def _palette(frames):
     from PIL import Image
 
     some = frames[:: max(len(frames) // 8, 1)]
-    width, height = some[0].size
-    together = Image.new("RGB", (width, height * len(some)))
-    for i, frame in enumerate(some):
-        together.paste(frame, (0, i * height))
-    colours = np.reshape(together.quantize(127).getpalette()[: 3 * 127], (-1, 3))
-    colours = (
-        np.where(colours.min(axis=1, keepdims=True) > 248, 255, colours).ravel().tolist()
-    )  # paper is white, not 252
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*colours, *[255] * (3 * 128 - len(colours))])
+    palette = Image.fromarray(np.concatenate([np.asarray(frame) for frame in some])).quantize(128)
+    colours = np.reshape(palette.getpalette(), (-1, 3))
+    colours[colours.min(axis=1) > 248] = 255  # paper is white, not 252
+    palette.putpalette(colours.ravel().tolist())
     return palette
 
 
