@@ -42,8 +42,9 @@ _SPLIT = re.compile(r"(?P<protocol>.*?)[_-]?(?P<part>train|val|test)(?P<fold>\d*
 _LONG_NAMES = {folder: protocol for protocol, folder in PROTOCOL_FOLDERS.items()} | {"xsetup": "cross_setup"}
 
 
-def read_file(path, limit: int = MAX_UNPACKED) -> tuple[dict[str, list[str]], list[dict]]:
-    """(split, annotations) of the pickle; UserError when it is another kind of file. limit: see utils.files."""
+def read_file(path, limit: int = MAX_UNPACKED) -> tuple[dict[str, list[str]], dict[str, dict]]:
+    """(split -> names of clips, name -> annotation) of the pickle; UserError when it is another kind of file, or the name
+    (frame_dir) of an annotation is missing or that of another. limit: see utils.files."""
     content = load_pickle(path, limit)
     if not (isinstance(content, dict) and isinstance(content.get("split"), dict)):
         held = f" of {', '.join(map(str, list(content)[:5]))}"[:200] if isinstance(content, dict) else ""
@@ -59,7 +60,15 @@ def read_file(path, limit: int = MAX_UNPACKED) -> tuple[dict[str, list[str]], li
         if not isinstance(clips, (list, tuple, np.ndarray)) or not all(isinstance(clip, str) for clip in clips):
             raise UserError(f"{path}: split {name!r} must be a list of clip names (frame_dir)")
         splits[str(name)] = [str(clip) for clip in clips]
-    return splits, annotations
+    named: dict[str, dict] = {}
+    for position, annotation in enumerate(annotations):
+        name = annotation.get("frame_dir")
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{path}: annotation {position} (from 0) has no frame_dir")
+        if name in named:
+            raise UserError(f"{path}: clip {name} appears twice among the annotations")
+        named[name] = annotation
+    return splits, named
 
 
 def find_protocols(splits: dict[str, list[str]], wanted=None) -> dict[str, dict[str, list[str]]]:
@@ -113,35 +122,21 @@ def check_keypoint(name: str, annotation: dict) -> np.ndarray:
     return keypoint if keypoint.dtype.kind == "f" else keypoint.astype(np.float32)
 
 
-def index_annotations(path, annotations: list[dict]) -> dict[str, int]:
-    """frame_dir -> position in the list; UserError when one is missing, or two are equal."""
-    index = {}
-    for position, annotation in enumerate(annotations):
-        name = annotation.get("frame_dir")
-        if not isinstance(name, str) or not name:
-            raise UserError(f"{path}: annotation {position} (from 0) has no frame_dir")
-        if name in index:
-            raise UserError(f"{path}: clip {name} appears twice among the annotations")
-        index[name] = position
-    return index
-
-
-def most_persons(annotations: list[dict], positions) -> int:
-    """The largest M of the annotations at `positions`, at least 1."""
-    shapes = (getattr(annotations[position].get("keypoint"), "shape", ()) for position in positions)
+def most_persons(annotations) -> int:
+    """The largest M of the annotations, at least 1."""
+    shapes = (getattr(annotation.get("keypoint"), "shape", ()) for annotation in annotations)
     return max([1, *(shape[0] for shape in shapes if len(shape) == 4)])
 
 
-def pack(annotations: list[dict], index: dict[str, int], names, packed: PackedClips, persons: int, on_bad: str):
+def pack(annotations: dict[str, dict], names, packed: PackedClips, persons: int, on_bad: str) -> None:
     """Moves the clips `names` from memory into `packed`, the first `persons` of each, with the reason for a bad one.
 
     Raises UserError for the first bad clip when on_bad is "refuse"."""
     for name in names:
         try:
-            if name not in index:
+            if name not in annotations:
                 raise UserError(f"clip {name} is in a split, but has no annotation")
-            packed.add(name, check_keypoint(name, annotations[index[name]])[:persons])
-            annotations[index[name]] = None  # lets its memory go
+            packed.add(name, check_keypoint(name, annotations.pop(name))[:persons])
         except UserError as error:
             if on_bad == "refuse":
                 raise UserError(f"{error} ({HOW_TO_SKIP})") from None
@@ -149,7 +144,7 @@ def pack(annotations: list[dict], index: dict[str, int], names, packed: PackedCl
     packed.close()
 
 
-def find_labels(args, annotations: list[dict], index: dict[str, int], names: list[str]):
+def find_labels(args, annotations: dict[str, dict], names: list[str]):
     """(clip -> class number, class names or their number) of the clips `names`: from their names, or as the file states."""
     classes = read_class_names(args.classes) if args.classes else None
     if args.label_from_name is not None:
@@ -157,7 +152,7 @@ def find_labels(args, annotations: list[dict], index: dict[str, int], names: lis
         if classes is not None and len(classes) < len(found):
             raise UserError(f"--classes names {len(classes)} classes, the clip names have {len(found)}")
         return labels, classes or found
-    stated = {name: annotations[index[name]].get("label") for name in names}
+    stated = {name: annotations[name].get("label") for name in names}
     labels = {name: class_number(f"{args.file}: clip {name}", label) for name, label in stated.items()}
     known = DATASETS[args.name].num_classes if args.name in DATASETS else None
     return from_zero(labels, classes, args.labels_from, known)
@@ -183,19 +178,18 @@ def main(argv=None) -> None:
     layout, came_as = layouts_of(args)
     splits, annotations = read_file(args.file, int(args.max_unpacked * 1e9))
     protocols = find_protocols(splits, args.protocols)
-    index = index_annotations(args.file, annotations)
     used = sorted({clip for parts in protocols.values() for clips in parts.values() for clip in clips})
-    present = [clip for clip in used if clip in index]
-    labels, classes = find_labels(args, annotations, index, present)
-    labels |= {clip: 0 for clip in used if clip not in index}  # left out when they are read, with the reason
-    persons = args.persons or most_persons(annotations, (index[clip] for clip in present))
+    present = [clip for clip in used if clip in annotations]
+    labels, classes = find_labels(args, annotations, present)
+    labels |= {clip: 0 for clip in used if clip not in annotations}  # left out when they are read, with the reason
+    persons = args.persons or most_persons(annotations[clip] for clip in present)
     details = {"labels": f"from the names, {args.label_from_name}" if args.label_from_name else "of the file"}
     text = f"pyskl pickle {Path(args.file).name}"
     source = Source(text, protocols, labels, classes, persons, layout, came_as, details=details)
     source.target(args)  # refused before the clips are unpacked
     with scratch_folder(args) as folder:
         packed = PackedClips(folder / "clips.raw")
-        pack(annotations, index, used, packed, persons, args.on_bad)
+        pack(annotations, used, packed, persons, args.on_bad)
         del annotations
         print(prepare(args, source, packed)[1])
 

@@ -165,8 +165,7 @@ def pack(pickle_file) -> Packed:
     """The clips of UI-PRMD in pyskl's pickle format (coordinates in metres); UserError when it holds anything else."""
     _, annotations = read_file(pickle_file)
     rows, coordinates = [], []
-    for annotation in sorted(annotations, key=lambda entry: str(entry.get("frame_dir"))):
-        name = str(annotation.get("frame_dir"))
+    for name, annotation in sorted(annotations.items()):
         keypoint = check_keypoint(name, annotation)
         numbers = name.replace("m", "").replace("s", "").replace("e", "").split("_")
         if len(numbers) != 4 or numbers[3] not in ("cor", "inc") or keypoint.shape[::2] != (1, KINECT_V2.joints):

@@ -326,8 +326,7 @@ class PysklFile(Reader):
     def read(self, path):
         splits, annotations = from_pyskl.read_file(path)
         from_pyskl.find_protocols(splits)
-        index = from_pyskl.index_annotations(path, annotations)
-        return [from_pyskl.check_keypoint(name, annotations[i]) for name, i in index.items()]
+        return [from_pyskl.check_keypoint(name, annotation) for name, annotation in annotations.items()]
 
 
 class ClassNames(Reader):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.errors import UserError
-from utils.metrics import Accuracy, confusion_matrix, per_class_accuracy, summarise, summarise_runs, topk_accuracy
+from utils.metrics import confusion_matrix, per_class_accuracy, summarise, summarise_runs, topk_accuracy
 
 
 def slow_topk(scores, labels, k):
@@ -37,28 +37,20 @@ def test_topk_equals_a_sort_with_ties(data, k):
     assert got == pytest.approx(slow_topk(scores, labels, k), abs=1e-12)
 
 
-def test_streamed_equals_whole_and_confusion_agrees():
+def test_confusion_and_shares_by_class_against_a_slow_twin():
     rng = np.random.default_rng(0)
     scores, labels = torch.tensor(rng.standard_normal((101, 7)).round(1)), torch.tensor(rng.integers(0, 7, 101))
-    whole, streamed = Accuracy(7, (1, 3)), Accuracy(7, (1, 3))
-    whole.update(scores, labels)
-    for start in range(0, 101, 17):
-        streamed.update(scores[start : start + 17], labels[start : start + 17])
-    assert whole.topk() == streamed.topk()
-    assert torch.equal(whole.confusion, streamed.confusion)
     slow = np.zeros((7, 7), dtype=int)
     for row, label in zip(scores.numpy(), labels.numpy(), strict=True):
         slow[label, row.argmax()] += 1
-    assert np.array_equal(whole.confusion.numpy(), slow)
-    assert whole.topk()[1] == pytest.approx(np.trace(slow) / 101)
-    shares = [slow[c, c] / slow[c].sum() for c in range(7)]
-    assert whole.per_class() == pytest.approx(shares)
+    confusion = confusion_matrix(scores.argmax(1), labels, 7)
+    assert np.array_equal(confusion.numpy(), slow)
+    assert topk_accuracy(scores, labels, (1,))[1] == pytest.approx(np.trace(slow) / 101)
+    assert per_class_accuracy(confusion) == pytest.approx([slow[c, c] / slow[c].sum() for c in range(7)])
 
 
 def test_an_absent_class_is_nan():
-    meter = Accuracy(3, (1,))
-    meter.update(torch.eye(3)[[0, 2, 0]], torch.tensor([0, 2, 2]))
-    share = meter.per_class()
+    share = per_class_accuracy(confusion_matrix(torch.tensor([0, 2, 0]), torch.tensor([0, 2, 2]), 3))
     assert share[0] == 1 and math.isnan(share[1]) and share[2] == 0.5
     assert per_class_accuracy(torch.tensor([[1, 3], [0, 2]])) == [0.25, 1.0]
 
@@ -143,20 +135,15 @@ def test_metrics_at_their_edges(name):
     assert all(0 <= share <= 1 for share in found.values())
     if name in BY_HAND:
         return
-    meter = Accuracy(classes, (1, 1, 5, 5))
-    for row, label in zip(scores, labels, strict=True):  # clip by clip
-        meter.update(row[None], label[None])
-    assert meter.topk() == pytest.approx({1: expected[0], 5: expected[1]})
-    assert (meter.confusion.numpy() == their_confusion(labels, predicted, labels=range(classes))).all()
+    confusion = confusion_matrix(torch.from_numpy(predicted), labels, classes)
+    assert (confusion.numpy() == their_confusion(labels, predicted, labels=range(classes))).all()
     present = sorted(set(labels.tolist()))
     recall = recall_score(labels, predicted, labels=present, average=None, zero_division=0)
-    assert [meter.per_class()[c] for c in present] == pytest.approx(list(recall))
-    assert all(math.isnan(share) for c, share in enumerate(meter.per_class()) if c not in present)
+    assert [per_class_accuracy(confusion)[c] for c in present] == pytest.approx(list(recall))
+    assert all(math.isnan(share) for c, share in enumerate(per_class_accuracy(confusion)) if c not in present)
 
 
 def test_an_empty_split_has_no_accuracy():
-    with pytest.raises(ValueError, match="no sample"):
-        Accuracy(3).topk()
     with pytest.raises(ValueError, match="no sample"):
         topk_accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
     with pytest.raises(ValueError, match="no value"):

@@ -50,7 +50,7 @@ def test_what_is_packed():
 def test_the_packed_clips_are_those_of_the_pickle():
     splits, annotations = ui_prmd.read_file(PICKLE)
     labels = ui_prmd.labels_of(PACKED, "ui_prmd")
-    for entry in annotations:
+    for entry in annotations.values():
         clip = PACKED.clip(entry["frame_dir"])[..., 0].transpose(1, 2, 0)
         assert np.abs(clip - entry["keypoint"][0]).max() < 0.000501  # and the rounding of float32
         assert labels[entry["frame_dir"]] == entry["label"]

@@ -1,7 +1,6 @@
 """Classification metrics: top-k accuracy, confusion matrix, accuracy per class, and mean and deviation over seeds.
 
-All shares are in 0..1, never percent; `Summary` formats percent for a table. Accuracies are streamed: `Accuracy` keeps
-counts only, so that a test set of any size is measured batch by batch.
+All shares are in 0..1, never percent; `Summary` formats percent for a table.
 """
 
 import math
@@ -31,53 +30,17 @@ def class_rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, ks: Iterable[int] = (1, 5)) -> dict[int, float]:
-    """{k: share of samples whose class is among their k highest scores}; scores (N, K), labels (N,), N > 0."""
-    meter = Accuracy(scores.shape[1], ks)
-    meter.update(scores, labels)
-    return meter.topk()
+    """{k: share of samples whose class is among their k highest scores}; scores (N, K) on any device, labels (N,), N > 0."""
+    if not len(labels):
+        raise ValueError("no sample has been counted")
+    rank = class_rank(scores, labels.to(scores.device))
+    return {k: int((rank < k).sum()) / len(labels) for k in ks}
 
 
 def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Counts (K, K) int64 on the CPU: row = true class, column = predicted class."""
     cells = labels.long() * num_classes + predicted.long()
     return torch.bincount(cells.flatten(), minlength=num_classes**2).view(num_classes, num_classes).cpu()
-
-
-class Accuracy:
-    """Streamed accuracy: `update` with each batch, then read `topk()`, `per_class()`, `confusion`.
-
-    confusion: counts (K, K), row = true class, column = predicted class."""
-
-    def __init__(self, num_classes: int, ks: Iterable[int] = (1, 5)):
-        self.ks = tuple(dict.fromkeys(ks))  # a k given twice, as min(5, K) of one class, counts once
-        if num_classes < 1 or not self.ks or min(self.ks) < 1:
-            raise ValueError(f"expected 1 class or more and k of 1 or more, found {num_classes} and {self.ks}")
-        self.count = 0
-        self.correct = dict.fromkeys(self.ks, 0)
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)
-
-    def update(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Counts a batch: scores (N, K) on any device, labels (N,)."""
-        labels = labels.to(scores.device)
-        rank = class_rank(scores, labels)
-        for k in self.ks:
-            self.correct[k] += int((rank < k).sum())
-        # arg-max with ties to the lower class, written so because the framework's does not promise which one it takes
-        classes = torch.arange(scores.shape[1], device=scores.device)
-        top = scores == scores.amax(1, keepdim=True)
-        predicted = torch.where(top, classes, scores.shape[1]).amin(1)
-        self.confusion += confusion_matrix(predicted, labels, len(self.confusion))
-        self.count += len(labels)
-
-    def topk(self) -> dict[int, float]:
-        """{k: share of samples whose class is among the k highest scores}."""
-        if not self.count:
-            raise ValueError("no sample has been counted")
-        return {k: self.correct[k] / self.count for k in self.ks}
-
-    def per_class(self) -> list[float]:
-        """Share of right samples of each class (K,); NaN for a class without samples."""
-        return per_class_accuracy(self.confusion)
 
 
 def per_class_accuracy(confusion: torch.Tensor) -> list[float]:
