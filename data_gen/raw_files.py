@@ -10,6 +10,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from utils.errors import UserError
 from utils.files import check_regular, reading_archive
 
@@ -84,8 +86,16 @@ def read_bytes(where: Where) -> bytes:
     return content
 
 
-def refuse_word(words, place) -> None:
-    """UserError for the first of `words` that is no coordinate in metres, if there is one. place(i): where word i is."""
+def coordinates(words: list[bytes], text: bytes, place) -> np.ndarray:
+    """Words of a file's text as numbers (len(words),) float64; UserError for the first that is no coordinate in metres. place(i):
+    where word i is, for messages."""
+    try:
+        values = np.fromiter(map(float, words), dtype=np.float64, count=len(words))
+        good = bool((np.abs(values) < LIMIT).all())  # not for NaN
+    except ValueError:
+        good = False
+    if good and b"_" not in text:
+        return values
     for i, word in enumerate(words):
         try:
             good = abs(float(word)) < LIMIT and b"_" not in word  # Python reads 1_0 as a number; here it is damage
@@ -93,3 +103,4 @@ def refuse_word(words, place) -> None:
             good = False
         if not good:
             raise UserError(f"{place(i)}: {word[:40].decode('ascii', 'replace')!r} is no coordinate in metres")
+    return values

@@ -23,7 +23,7 @@ from itertools import chain
 
 import numpy as np
 
-from data_gen.raw_files import LIMIT, Where, read_bytes, refuse_word
+from data_gen.raw_files import Where, coordinates, read_bytes
 from utils.errors import UserError
 
 JOINTS = 25
@@ -55,19 +55,6 @@ def _count(lines: list[bytes], at: int, what: str, name: str) -> int:
         shown = word[:40].decode("ascii", "replace")
         raise UserError(f"{name}, line {at + 1}: expected {what}, a whole number, found {shown!r}")
     return int(word)
-
-
-def _joints(words: list[bytes], starts: list[int], check: bool, name: str) -> np.ndarray:
-    """Coordinates (B, 25, 3) from 75 words a body; `starts` holds the line of each body's first joint, for messages;
-    check: whether a word may hold an underscore."""
-    try:
-        values = np.fromiter(map(float, words), dtype=np.float64, count=len(words))
-        good = bool((np.abs(values) < LIMIT).all())  # not for NaN
-    except ValueError:
-        good = False
-    if not good or check and any(b"_" in word for word in words):
-        refuse_word(words, lambda i: f"{name}, line {starts[i // (3 * JOINTS)] + i // 3 % JOINTS + 1}")
-    return values.reshape(-1, JOINTS, 3)
 
 
 def parse(text: bytes, name: str) -> Recording:
@@ -112,7 +99,8 @@ def parse(text: bytes, name: str) -> Recording:
     left = next((i for i in range(at, len(lines)) if lines[i].strip()), None)
     if left is not None:
         raise UserError(f"{name}, line {left + 1}: the file goes on after its {length} frames; it is damaged")
-    xyz = _joints(words, starts, b"_" in text, name)
+    place = lambda i: f"{name}, line {starts[i // (3 * JOINTS)] + i // 3 % JOINTS + 1}"  # noqa: E731
+    xyz = coordinates(words, text, place).reshape(-1, JOINTS, 3)
     return Recording(length, np.array(frame, dtype=int), np.array(slot, dtype=int), ids, xyz)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_gen.raw_files import LIMIT, Where, read_bytes, refuse_word
+from data_gen.raw_files import Where, coordinates, read_bytes
 from utils.errors import UserError
 
 PERSONS, JOINTS = 2, 25
@@ -68,21 +68,13 @@ def parse_frames(text: bytes, name: str) -> np.ndarray:
         raise UserError(f"{name}, line 1: the file is empty; expected {COLUMNS} numbers a line")
     if len(lines) > MAX_FRAMES:
         raise UserError(f"{name}: {len(lines)} lines are no video; expected at most {MAX_FRAMES}")
-    frames = np.empty((len(lines), COLUMNS))
+    words = []
     for t, line in enumerate(lines):
-        words = line.split()
-        if len(words) != COLUMNS:
-            raise UserError(f"{name}, line {t + 1}: expected {COLUMNS} numbers, found {len(words)}")
-        try:
-            if b"_" in line:  # Python reads 1_0 as a number; here it is damage
-                raise ValueError
-            frames[t] = list(map(float, words))
-        except (ValueError, OverflowError):
-            frames[t] = np.nan
-    good = (np.abs(frames) < LIMIT).all(axis=1)  # False for NaN too
-    if not good.all():
-        t = int(np.argmin(good))
-        refuse_word(lines[t].split(), lambda _: f"{name}, line {t + 1}")
+        row = line.split()
+        if len(row) != COLUMNS:
+            raise UserError(f"{name}, line {t + 1}: expected {COLUMNS} numbers, found {len(row)}")
+        words += row
+    frames = coordinates(words, text, lambda i: f"{name}, line {i // COLUMNS + 1}")
     return frames.astype(np.float32).reshape(-1, PERSONS, JOINTS, 3)
 
 
