@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from data_gen.build import Stored, build_dataset
-from data_gen.from_files import make_target, write_description
+from data_gen.from_files import Source, write_description
 from data_gen.normalise import PLANAR_STEPS, STEPS
 from data_gen.ui_prmd import NAMES, labels_of, load_clip, protocols_of, read_packed
 from engine.transfer import flatten
@@ -36,7 +36,9 @@ def make(data_root, dataset: str, layout: str, flat: bool, clips: int | None, wo
     splits = protocols_of(packed, dataset, packed.names)["xsub"]
     splits = {split: names[:: -(-len(names) // (clips or len(names)))] for split, names in splits.items()}
     name, dimensions = f"{dataset}_{layout}{'_flat' * flat}", 2 if flat else 3
-    target = make_target(data_root, name, ["cross_subject"], row.classes, layout, row.persons, dimensions)
+    target = Source("", {"cross_subject": {}}, {}, row.classes, row.persons, layout, dimensions=dimensions).target(
+        data_root, name
+    )
     steps = PLANAR_STEPS if flat else STEPS
     stored = Stored(target.layout, target.persons, steps=steps, came_as=KINECT_V2, dimensions=dimensions)
     load, source = seen_flat if flat else load_clip, f"UI-PRMD's clips in {layout}{', projected' * flat}"

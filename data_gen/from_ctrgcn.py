@@ -32,7 +32,6 @@ from data_gen.from_files import (
     Source,
     add_flags,
     first_label,
-    make_target,
     prepare,
     reader_parser,
     scratch_folder,
@@ -160,7 +159,7 @@ def convert(args: argparse.Namespace, archives: dict[str, ArrayArchive]) -> str:
     text = "CTR-GCN npz " + ", ".join(archive.path.name for archive in archives.values())
     details = {"person_2": "removed where it was an exact copy of person 1"}
     source = Source(text, protocols, labels, number, PERSONS, details=details)
-    source.target(args)  # refused before the clips are read
+    source.target(args.data_root, args.name)  # refused before the clips are read
     with scratch_folder(args) as scratch:
         return prepare(args, source, _pack(archives, protocols, scratch))[1]
 
@@ -182,7 +181,7 @@ def main(argv=None) -> None:
     if len(set(protocols)) != len(protocols):
         raise UserError(f"two files for protocol {max(protocols, key=protocols.count)}; each file is one protocol")
     if args.name in DATASETS:  # refuses a protocol that it does not have before a file is opened
-        make_target(args.data_root, args.name, protocols, 1, None, PERSONS)
+        Source("", dict.fromkeys(protocols, {}), {}, 1, PERSONS).target(args.data_root, args.name)
     with contextlib.ExitStack() as stack:
         archives = [stack.enter_context(ArrayArchive(path)) for path in args.files]
         print(convert(args, dict(zip(protocols, archives, strict=True))))

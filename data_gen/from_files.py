@@ -3,7 +3,7 @@
 A reader of `data_gen` (from_arrays, from_ctrgcn, from_poses, from_pyskl, prepare_ntu, prepare_pku) says what it found in files
 as a `Source`, and gives a loader of its clips; `prepare` does the rest.
 
-`make_target` decides what is written where. A name of the registry (ntu60, ...) brings its classes, layout, persons and
+`Source.target` decides what is written where. A name of the registry (ntu60, ...) brings its classes, layout, persons and
 protocols; any other name is a data set of the user's own, and a `dataset.json` beside its protocol folders says the
 same four things, so that every program knows it by that name. A description that already lies there must agree: two
 tasks with other classes need two names.
@@ -53,19 +53,64 @@ class Source:
     dimensions: int = 3
     details: dict = field(default_factory=dict)
 
-    def target(self, args: argparse.Namespace) -> "Target":
-        """Where --data-root and --name put it; UserError as `make_target`."""
-        protocols = list(self.protocols)
-        return make_target(
-            args.data_root, args.name, protocols, self.classes, self.layout, self.persons, self.dimensions
-        )
+    def target(self, data_root, name: str) -> "Target":
+        """Where the data set `name` goes, and what it is. UserError for a bad name, and when source, registry, an existing
+        description and flags disagree."""
+        names = self.classes
+        if isinstance(names, int) and names > MAX_CLASSES:
+            raise UserError(f"{names} classes are too many (at most {MAX_CLASSES}): a label is no class number")
+        if name in DATASETS:
+            return self._registry_target(data_root, name)
+        for text in (name, *self.protocols):
+            if not _NAME.fullmatch(text):
+                raise UserError(f"{text!r} cannot name a folder; use letters, digits, - and _, such as my_data")
+        description = {
+            "classes": [f"class {k}" for k in range(names)] if isinstance(names, int) else list(names),
+            "protocols": {protocol: PROTOCOL_FOLDERS.get(protocol, protocol) for protocol in self.protocols},
+            "layout": get_layout(self.layout or DEFAULT_LAYOUT).name,
+            "persons": self.persons,
+            **({} if self.dimensions == 3 else {"dimensions": self.dimensions}),
+        }
+        folder = Path(data_root) / name
+        description["protocols"] = _agree(folder / "dataset.json", name, description) | description["protocols"]
+        try:
+            row = from_description(name, description)
+        except DescriptionError as error:
+            raise UserError(f"data set {name}: {error}") from None
+        folders = {protocol: description["protocols"][protocol] for protocol in self.protocols}
+        return Target(folder, get_layout(row.layout), self.persons, row.classes, folders, description)
+
+    def _registry_target(self, data_root, name: str) -> "Target":
+        row = DATASETS[name]
+        if not isinstance(self.classes, int):
+            raise UserError(f"the class names of {name} are fixed; give another --name for classes of your own")
+        if self.dimensions != 3:
+            raise UserError(f"{name} has three dimensions, these clips have {self.dimensions}; give another --name")
+        for protocol in self.protocols:
+            if protocol not in row.protocols:
+                raise UserError(
+                    f"{name} has no protocol {protocol!r}, only {', '.join(row.protocols)}; give another --name if this is "
+                    "another data set"
+                )
+        if self.classes > row.num_classes:
+            raise UserError(f"{name} has {row.num_classes} classes, the file has {self.classes}; give another --name")
+        if self.layout not in (None, row.layout):
+            raise UserError(
+                f"{name} has joint layout {row.layout}, not {self.layout}; leave --layout out, or change --name"
+            )
+        if self.persons > row.persons:
+            raise UserError(
+                f"{name} has {row.persons} persons a clip, the file has {self.persons}; give --persons {row.persons}"
+            )
+        folders = {protocol: row.protocols[protocol][0] for protocol in self.protocols}
+        return Target(Path(data_root) / row.folders[0], get_layout(row.layout), row.persons, row.classes, folders, None)
 
 
 def prepare(args: argparse.Namespace, source: Source, load, group=None) -> tuple[Path, str]:
     """Builds the protocol folders of a source as the flags of HOW say, and describes the data set. load, group: see
     `build_dataset`. Returns the data set's folder and what a program says at its end."""
     steps = parse_steps(args.normalise, source.dimensions)
-    target = source.target(args)
+    target = source.target(args.data_root, args.name)
     warn_of_empty_classes(source.labels, source.protocols, target.classes)
     stored = Stored(
         target.layout, target.persons, args.frames, steps, source.came_as, source.dimensions, args.on_bad, args.strict
@@ -88,43 +133,6 @@ class Target:
     classes: tuple[str, ...]
     folders: dict[str, str]
     description: dict | None
-
-
-def make_target(
-    data_root, name: str, protocols, classes, layout: str | None, persons: int, dimensions: int = 3
-) -> Target:
-    """The target of a data set.
-
-    protocols: the names to be written; classes: class names (only for a data set of the user's own), or their number;
-    layout: as asked for, None for the data set's own; persons: the most of any clip; dimensions: 3, or 2 for clips of a
-    picture's plane.
-    Raises UserError for a bad name, and when source, registry, existing description and flags disagree."""
-    if isinstance(classes, int) and classes > MAX_CLASSES:
-        raise UserError(f"{classes} classes are too many (at most {MAX_CLASSES}): a label is no class number")
-    if name in DATASETS:
-        if not isinstance(classes, int):
-            raise UserError(f"the class names of {name} are fixed; give another --name for classes of your own")
-        if dimensions != 3:
-            raise UserError(f"{name} has three dimensions, these clips have {dimensions}; give another --name")
-        return _registry_target(data_root, name, protocols, classes, layout, persons)
-    for text in (name, *protocols):
-        if not _NAME.fullmatch(text):
-            raise UserError(f"{text!r} cannot name a folder; use letters, digits, - and _, such as my_data")
-    description = {
-        "classes": [f"class {k}" for k in range(classes)] if isinstance(classes, int) else list(classes),
-        "protocols": {protocol: PROTOCOL_FOLDERS.get(protocol, protocol) for protocol in protocols},
-        "layout": get_layout(layout or DEFAULT_LAYOUT).name,
-        "persons": persons,
-        **({} if dimensions == 3 else {"dimensions": dimensions}),
-    }
-    folder = Path(data_root) / name
-    description["protocols"] = _agree(folder / "dataset.json", name, description) | description["protocols"]
-    try:
-        row = from_description(name, description)
-    except DescriptionError as error:
-        raise UserError(f"data set {name}: {error}") from None
-    folders = {protocol: description["protocols"][protocol] for protocol in protocols}
-    return Target(folder, get_layout(row.layout), persons, row.classes, folders, description)
 
 
 def class_number(place: str, label) -> int:
@@ -192,26 +200,6 @@ def warn_of_empty_classes(labels: dict[str, int], protocols: dict[str, dict], cl
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             warn(f"{protocol}: no training clip of class {', '.join(missing[:3])}{more}, of {len(classes)} classes")
-
-
-def _registry_target(data_root, name, protocols, number, layout, persons) -> Target:
-    row = DATASETS[name]
-    for protocol in protocols:
-        if protocol not in row.protocols:
-            raise UserError(
-                f"{name} has no protocol {protocol!r}, only {', '.join(row.protocols)}; give another --name if this is "
-                "another data set"
-            )
-    if number > row.num_classes:
-        raise UserError(f"{name} has {row.num_classes} classes, the file has {number}; give another --name")
-    if layout not in (None, row.layout):
-        raise UserError(f"{name} has joint layout {row.layout}, not {layout}; leave --layout out, or change --name")
-    if persons > row.persons:
-        raise UserError(
-            f"{name} has {row.persons} persons a clip, the file has {persons}; give --persons {row.persons}"
-        )
-    folders = {protocol: row.protocols[protocol][0] for protocol in protocols}
-    return Target(Path(data_root) / row.folders[0], get_layout(row.layout), row.persons, row.classes, folders, None)
 
 
 def _agree(path: Path, name: str, description: dict) -> dict:

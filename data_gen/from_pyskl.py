@@ -186,7 +186,7 @@ def main(argv=None) -> None:
     details = {"labels": f"from the names, {args.label_from_name}" if args.label_from_name else "of the file"}
     text = f"pyskl pickle {Path(args.file).name}"
     source = Source(text, protocols, labels, classes, persons, layout, came_as, details=details)
-    source.target(args)  # refused before the clips are unpacked
+    source.target(args.data_root, args.name)  # refused before the clips are unpacked
     with scratch_folder(args) as folder:
         packed = PackedClips(folder / "clips.raw")
         pack(annotations, used, packed, persons, args.on_bad)

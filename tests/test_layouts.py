@@ -8,7 +8,7 @@ import torch
 from programs import refuses
 
 from data_gen import from_arrays
-from data_gen.from_files import make_target, write_description
+from data_gen.from_files import Source, write_description
 from data_gen.normalise import PLANAR_STEPS, normalise, parse_steps
 from engine.setup import find_dataset
 from options.datasets import DescriptionError, from_description
@@ -223,14 +223,14 @@ def test_two_dimensions_are_a_matter_of_the_data_set(tmp_path):
     for wrong in (4, True, 2.0, "2"):
         with pytest.raises(DescriptionError, match="'dimensions' must be 3, or 2"):
             from_description("x", {"classes": 2, "protocols": {"p": "q"}, "dimensions": wrong})
-    target = make_target(tmp_path, "flat", ["cross_subject"], 2, "coco_17", 1, dimensions=2)
+    target = Source("", {"cross_subject": {}}, {}, 2, 1, "coco_17", dimensions=2).target(tmp_path, "flat")
     assert target.description["dimensions"] == 2
     target.folder.mkdir()
     write_description(target)
     with pytest.raises(UserError, match="'dimensions' differ"):
-        make_target(tmp_path, "flat", ["cross_subject"], 2, "coco_17", 1)
+        Source("", {"cross_subject": {}}, {}, 2, 1, "coco_17").target(tmp_path, "flat")
     with refuses("ntu60", "three dimensions", "2"):
-        make_target(tmp_path, "ntu60", ["cross_subject"], 2, None, 1, dimensions=2)
+        Source("", {"cross_subject": {}}, {}, 2, 1, dimensions=2).target(tmp_path, "ntu60")
 
 
 def test_flat_clips_are_centred_and_divided_by_the_trunk():

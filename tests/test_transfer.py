@@ -17,7 +17,7 @@ import action_retrieval
 import motion_prediction
 from data_gen import check
 from data_gen.build import Stored, build_dataset
-from data_gen.from_files import make_target, write_description
+from data_gen.from_files import Source, write_description
 from data_gen.normalise import PLANAR_STEPS, STEPS, normalise
 from engine.features import load
 from engine.setup import find_dataset
@@ -62,7 +62,7 @@ def as_coco_pixels(name: str) -> np.ndarray:
 
 
 def prepared(root, name, layout, load, dimensions=3, **more) -> None:
-    target = make_target(root, name, ["cross_subject"], 2, layout, 1, dimensions)
+    target = Source("", {"cross_subject": {}}, {}, 2, 1, layout, dimensions=dimensions).target(root, name)
     steps = STEPS if dimensions == 3 else PLANAR_STEPS
     stored = Stored(target.layout, 1, 64, steps, dimensions=dimensions, **more)
     build_dataset(target.folder, stored, {"xsub": NAMES}, LABELS, load, source="a test", workers=1)
