@@ -84,6 +84,12 @@ ROWS = (
 )
 FULL = Row("own", "full method", ())
 RANDOM = Row("without pretraining", "random encoder", ("random",))
+# figures of the table: the kind of run, its words, and where its result file has it
+FIGURES = {
+    "linear_last": ("linear", "linear, last", ("last", "top1")),
+    "linear_best": ("linear", "linear, best test epoch", ("best", "top1")),
+    "knn1": ("retrieval", "1-NN", ("knn", "1")),
+}
 COORDINATES = Row("without pretraining", "coordinates, no encoder", ("coordinates",))
 
 
@@ -110,35 +116,28 @@ def machine_flags(args, dataset_flag: str) -> list[str]:
 def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
     """Tasks of a row and seed in the order they must run: pretrain (where there is one), linear, retrieval."""
     places = {kind: Path(args.output) / kind / f"{row.key}_seed{seed}" for kind in ("pretrain", "linear", "retrieval")}
-    tasks = {}
+    tasks, seeded = {}, ["--seed", str(seed)]
 
     def add(kind: str, program: str, *flags: str) -> None:
         tasks[kind] = Task((program, *flags, "--checkpoint-path", str(places[kind])), places[kind])
 
-    given = ["--pretrained", str(places["pretrain"] / LAST)]
-    retrieval_seed = []
-    if row == RANDOM:
-        given = encoder_words(args.pretrain_flags)
-        retrieval_seed = ["--seed", str(seed)]
-    elif row == COORDINATES:
-        given = ["--raw-joints"]
-    else:
+    given = {RANDOM: encoder_words(args.pretrain_flags), COORDINATES: ["--raw-joints"]}.get(row)
+    if given is None:
+        given = ["--pretrained", str(places["pretrain"] / LAST)]
         flags = [
             *machine_flags(args, "--pre-dataset"),
             "--workers",
             str(args.workers),
             *args.pretrain_flags,
             *row.flags,
-            "--seed",
-            str(seed),
         ]
-        encoder_words(flags)  # refuses wrong flags before anything runs
-        add("pretrain", "pretrain_moco_mask.py", *flags, "--resume", "auto")
+        encoder_words([*flags, *seeded])  # refuses wrong flags before anything runs
+        add("pretrain", "pretrain_moco_mask.py", *flags, *seeded, "--resume", "auto")
     shared = machine_flags(args, "--finetune-dataset")
     if row != COORDINATES:
-        linear = ["--mode", "linear", *args.linear_flags, "--seed", str(seed)]
-        add("linear", "action_classification.py", *shared, *given, *linear)
-    add("retrieval", "action_retrieval.py", *shared, *given, *retrieval_seed, "--knn", "1", "--recall", "1", "--no-map")
+        add("linear", "action_classification.py", *shared, *given, "--mode", "linear", *args.linear_flags, *seeded)
+    of_chance = seeded if row == RANDOM else []
+    add("retrieval", "action_retrieval.py", *shared, *given, *of_chance, "--knn", "1", "--recall", "1", "--no-map")
     return tasks
 
 
@@ -302,31 +301,27 @@ class Costs:
     def after(self, task: Task, waiting: list[Task]) -> str:
         """A line after a run: its time, what it gave, what is left."""
         words = [f"    done in {duration(self._count(task))}"]
-        result = task.folder / "result.json"
-        if result.is_file():
-            summary = load_json(result)["summary"]
-            if "last" in summary:
-                words.append(f"linear, last {100 * summary['last']['top1']['mean']:.1f}")
-            elif "knn" in summary:
-                words.append(f"1-NN {100 * summary['knn']['1']['mean']:.1f}")
+        words += [f"{FIGURES[name][1]} {100 * share:.1f}" for name, share in list(figures_of(task).items())[:1]]
         left = self.left(waiting)
-        return ", ".join(
-            words + ([f"about {duration(left)} left, until {clock(left)}"] if waiting and left is not None else [])
-        )
+        if waiting and left is not None:
+            words.append(f"about {duration(left)} left, until {clock(left)}")
+        return ", ".join(words)
 
 
-def figures_of(args, row: Row) -> dict[str, dict[str, float]]:
+def figures_of(task: Task) -> dict[str, float]:
+    """Shares by name, of a finished run; none of a pretraining."""
+    found = {name: path for name, (kind, _, path) in FIGURES.items() if kind == task.folder.parent.name}
+    summary = load_json(task.folder / "result.json")["summary"] if found else {}
+    return {name: summary[one][two]["mean"] for name, (one, two) in found.items()}
+
+
+def figures_by_seed(args, row: Row) -> dict[str, dict[str, float]]:
     """Figure -> seed -> share, of the finished runs of a row."""
-    found = {"linear_last": {}, "linear_best": {}, "knn1": {}}
+    found = {name: {} for name in FIGURES}
     for seed in args.seeds:
-        tasks = tasks_of(args, row, seed)
-        if "linear" in tasks and is_done(tasks["linear"]):
-            summary = load_json(tasks["linear"].folder / "result.json")["summary"]
-            for which in ("last", "best"):
-                found[f"linear_{which}"][str(seed)] = summary[which]["top1"]["mean"]
-        if is_done(tasks["retrieval"]):
-            summary = load_json(tasks["retrieval"].folder / "result.json")["summary"]
-            found["knn1"][str(seed)] = summary["knn"]["1"]["mean"]
+        for task in filter(is_done, tasks_of(args, row, seed).values()):
+            for name, share in figures_of(task).items():
+                found[name][str(seed)] = share
     return found
 
 
@@ -340,7 +335,7 @@ def cell(values: dict[str, float], seeds: int) -> str:
 
 def write_table(args, rows: list[Row], command: str) -> str:
     """Writes table.md and table.json from what has run; returns the markdown."""
-    table = [{"group": r.group, "row": r.name, "flags": list(r.flags), **figures_of(args, r)} for r in rows]
+    table = [{"group": r.group, "row": r.name, "flags": list(r.flags), **figures_by_seed(args, r)} for r in rows]
     cached = "features of centre crops" if "--cache-features" in args.linear_flags else "exact protocol"
     lines = [
         f"Ablation on {args.dataset}, {args.protocol}; top-1 in percent, mean ± standard deviation over "
@@ -348,11 +343,11 @@ def write_table(args, rows: list[Row], command: str) -> str:
         "",
         f"Every pretraining: `{shlex.join(args.pretrain_flags) or 'defaults'}`; made by `{command}`",
         "",
-        "| group | row | flags | linear, last | linear, best test epoch | 1-NN |",
+        f"| group | row | flags | {' | '.join(words for _, words, _ in FIGURES.values())} |",
         "|---|---|---|---|---|---|",
     ]
     for row, values in zip(rows, table, strict=True):
-        cells = [cell(values[name], len(args.seeds)) for name in ("linear_last", "linear_best", "knn1")]
+        cells = [cell(values[name], len(args.seeds)) for name in FIGURES]
         if row == COORDINATES:
             cells = ["", "", cell(values["knn1"], 1)]
         flags = f"`{' '.join(row.flags)}`" if row.flags and row not in (RANDOM, COORDINATES) else ""
