@@ -247,8 +247,8 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     start = None  # its memory is the model's now
     copy_state(world, model, optimizer)
     first_step = done + args.start_epoch * batches.steps_per_epoch
-    goes_on = first_step if args.resume else None
-    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, PROGRAM, vars(args), goes_on, owner, data))
+    kept = (lambda record: record["step"] <= first_step) if args.resume else None
+    folder = world.on_main(lambda: RunFolder(args.checkpoint_path, PROGRAM, vars(args), kept, owner, data))
     with folder or QuietFolder(args.checkpoint_path) as folder:
         for note in notes:
             folder.log(note)

@@ -244,9 +244,6 @@ def both_splits(args) -> Dataset:
     return find_dataset(args.data_root, args.finetune_dataset, args.protocol, ("train", "val"))
 
 
-ALL_STEPS = 10**12  # what a run that goes on keeps of the folder: the lines to forget are forgotten already
-
-
 class Evaluation:
     """One evaluation of one encoder, from the arguments of a program: data set, protocol and precision that were not asked for
     are settled, and filled into `args`. A wrong file is refused before anything is read or written.
@@ -297,19 +294,14 @@ class Evaluation:
             return
         with StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop:
             self.progress = Progress(path, vars(args), stop, world, data)
-            kept = ALL_STEPS if args.resume == "auto" and self.progress.resume() else None
-            opened = world.on_main(lambda: self._open(program, kept)) or QuietFolder(path)
+            kept = self.progress.keeps if args.resume == "auto" and self.progress.resume() else None
+            opened = world.on_main(lambda: RunFolder(path, program, vars(args), kept, data=data)) or QuietFolder(path)
             with opened:
                 try:
                     yield opened
                 except Stopped:
                     self.progress.stopped(opened.log)
                     self.status = EXIT_STOPPED
-
-    def _open(self, program: str, kept: int | None) -> RunFolder:
-        if kept is not None:
-            self.progress.forget_later_metrics()
-        return RunFolder(self.args.checkpoint_path, program, vars(self.args), kept, data=self.data)
 
     def say_place(self, folder, test_names) -> None:
         """Says where data set and protocol come from, what is known of the pretraining (`pretraining_of`), and what an earlier

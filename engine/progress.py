@@ -6,7 +6,6 @@ head, the encoder where that is trained too, optimizer, place in the epoch. It i
 every few minutes, whole or not at all; a run that goes on computes the steps that the stopped one would have.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from engine.signals import StopRequest
 from utils import checkpoint as files
 from utils.distributed import World
 from utils.errors import UserError
-from utils.files import atomic_write
 from utils.fingerprint import differences
 
 FILE = "progress.pth"
@@ -114,23 +112,11 @@ class Progress:
             self.world.barrier()
             self.stop.ignore_from_now_on()
 
-    def forget_later_metrics(self) -> None:
-        """Drops the lines of metrics.jsonl of epochs that are computed again."""
-        path = self.path.with_name("metrics.jsonl")
-        if not path.is_file():
-            return
-        kept = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if self._stays(line)]
-        with atomic_write(path, "w") as file:
-            file.writelines(line + "\n" for line in kept)
-
-    def _stays(self, line: str) -> bool:
-        try:
-            record = json.loads(line)
-            name = next(name.rpartition("/")[0] for name in record if "/" in name)
-            done = 0 if self.current is None or self.current[0] != name else self.current[1]["epoch"]
-            return name in self.finished or record["step"] <= done
-        except (ValueError, KeyError, TypeError, StopIteration):
-            return False
+    def keeps(self, record: dict) -> bool:
+        """Whether a record of metrics.jsonl is of an epoch that is not computed again."""
+        name = next((name.rpartition("/")[0] for name in record if "/" in name), "")
+        done = self.current[1]["epoch"] if self.current is not None and self.current[0] == name else 0
+        return name in self.finished or record["step"] <= done
 
 
 def in_words(name: str) -> str:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -119,38 +120,38 @@ def own_folder(path, program: str) -> Ownership:
 class RunFolder(_Closing):
     """The folder of one run of one program, which owns it until `close`, or the end of a `with`. Raises UserError when it
     cannot be made or written to, or another process writes there. owner: where the folder has been taken before
-    (`own_folder`); data: fingerprints of what is read, for arguments.json."""
+    (`own_folder`); data: fingerprints of what is read, for arguments.json; kept: of a run that goes on, whether a record of
+    metrics.jsonl stays, where the others are computed again."""
 
     def __init__(
         self,
         path,
         program: str,
         arguments: dict,
-        resumed_step: int | None = None,
+        kept: Callable[[dict], bool] | None = None,
         owner: Ownership | None = None,
         data: dict | None = None,
     ):
         self.path = Path(path)
         self._owner = owner or own_folder(path, program)
         try:
-            self._open({"program": program, "arguments": arguments, "data": data}, resumed_step)
+            self._open({"program": program, "arguments": arguments, "data": data}, kept)
         except BaseException:
             self._owner.release()
             raise
 
-    def _open(self, about: dict, resumed_step: int | None) -> None:
+    def _open(self, about: dict, kept: Callable[[dict], bool] | None) -> None:
         try:
             remove_leftovers(self.path)
-            earlier = self._set_aside() if resumed_step is None else None
+            earlier = self._set_aside() if kept is None else None
             self._log = open(self.path / "log.txt", "a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"run folder {describe_os_error(error)}") from None
         self._start(**about)
         self._metrics_path = self.path / "metrics.jsonl"
-        self._forget_after(resumed_step)
+        self._next_step = None if kept is None else self._keep_metrics(kept) + 1
         self._metrics = open(self._metrics_path, "a", encoding="utf-8")
         self._board, self._board_wanted = None, True
-        self._resumed_step = resumed_step
         if self._owner.note:
             self.log(self._owner.note)
         if earlier is not None:
@@ -187,21 +188,21 @@ class RunFolder(_Closing):
         }
         write_json(file, [*(starts if isinstance(starts, list) else []), entry])
 
-    def _forget_after(self, step: int | None) -> None:
-        """Drops lines of steps that a resumed run computes again, and a last line that a kill cut short."""
-        if not self._metrics_path.exists():
-            return
-        kept = []
-        for line in self._metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
+    def _keep_metrics(self, kept: Callable[[dict], bool]) -> int:
+        """Drops the other lines, and a last line that a kill cut short; returns the last step that stays."""
+        lines, last = [], 0
+        text = self._metrics_path.read_text(encoding="utf-8", errors="replace") if self._metrics_path.exists() else ""
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except (ValueError, RecursionError):
+                if kept(record):
+                    lines.append(line + "\n")
+                    last = max(last, record["step"])
+            except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
                 continue
-            known = record.get("step", 0) if isinstance(record, dict) else 0
-            if step is None or not isinstance(known, (int, float)) or known <= step:
-                kept.append(line)
         with atomic_write(self._metrics_path, "w") as file:
-            file.writelines(line + "\n" for line in kept)
+            file.writelines(lines)
+        return last
 
     def log(self, text: str = "", show: bool = True) -> None:
         """Prints a line (unless not shown), past a running bar, and keeps it in log.txt."""
@@ -234,8 +235,7 @@ class RunFolder(_Closing):
                 self.log(f"warning: TensorBoard cannot be imported ({what}); the curves are in metrics.jsonl only")
                 return None
             _leave_disk_errors_to_the_caller()
-            purge = None if self._resumed_step is None else self._resumed_step + 1
-            self._board = SummaryWriter(str(self.path), purge_step=purge, flush_secs=10)
+            self._board = SummaryWriter(str(self.path), purge_step=self._next_step, flush_secs=10)
         return self._board
 
     def write_json(self, name: str, value) -> Path:
