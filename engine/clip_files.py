@@ -25,7 +25,19 @@ from utils.files import MAX_UNPACKED, ArrayArchive, check_regular
 from utils.skeleton import Layout
 
 
-class ClipFiles:
+class NamedClips:
+    """Clips by name, in the order of their names, read one by one by `read(name)`."""
+
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def clips(self) -> Iterator[np.ndarray]:
+        return map(self.read, self.names)
+
+
+class ClipFiles(NamedClips):
     """The clips of a folder of .npy files (and of folders in it), of one such file, or of an .npz, in order of their names.
 
     limit: of the memory that a clip may need (utils.files); lines: nothing to say. UserError where there is no clip."""
@@ -47,9 +59,6 @@ class ClipFiles:
             raise UserError(f"{path}: there is no .npy array in it, expected a clip a file: NAME.npy or CLASS/NAME.npy")
         self._load = ArrayClips(str(self.root), limit=limit)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def place(self, name: str) -> str:
         """Where a clip lies, for messages."""
         return str(self.root / f"{name}.npy")
@@ -67,15 +76,12 @@ class ClipFiles:
                 continue
         return ()
 
-    def clips(self) -> Iterator[np.ndarray]:
-        return map(self.read, self.names)
-
     def classes(self) -> list[str | None]:
         """The folder of each clip, None for one that lies in the source itself."""
         return [name.rsplit("/", 1)[0] if "/" in name else None for name in self.names]
 
 
-class PoseFiles:
+class PoseFiles(NamedClips):
     """The clips of files of any form, read and mended at once into a temporary file, by name as `ClipFiles`.
 
     layout: what comes out, (T, V, 3, M); persons: at most; given: the layout of the files, None to find it; lines: what was
@@ -95,9 +101,6 @@ class PoseFiles:
         mended = (f"mended: {what} ({times} times in {clips} clips)" for what, clips, times in found.table())
         self.lines = (*seen.lines, *mended)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def place(self, name: str) -> str:
         """Where a clip lies, for messages."""
         return self._paths.get(name, f"{self.root}: {name}")
@@ -105,9 +108,6 @@ class PoseFiles:
     def read(self, name: str) -> np.ndarray:
         """The coordinates (T, V, 3, M) of a clip. UserError for one that cannot be used."""
         return self._packed(name).transpose(1, 2, 0, 3)
-
-    def clips(self) -> Iterator[np.ndarray]:
-        return map(self.read, self.names)
 
     def classes(self) -> list[str | None]:
         """What the file says, else the folder of each clip, None for one that lies in the source itself."""

@@ -118,6 +118,20 @@ def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarr
     return clip
 
 
+def clip_of_frame(frame, layout: Layout, name: str) -> np.ndarray:
+    """Somebody's frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3 -> a clip of one frame, as `as_clip` takes it. UserError, with
+    `name`, for another shape, and for what are no numbers."""
+    array, V = as_numbers(frame, name), layout.joints
+    poses = ((V, 3), (V, 2))
+    persons_first = array.ndim == 3 and array.shape[1:] in poses
+    if not (persons_first or (array.ndim in (2, 3) and array.shape[:2] in poses)):
+        raise UserError(
+            f"{name}: expected a frame ({V}, 3), ({V}, 3, M) or (M, {V}, 3) of joint layout {layout.name}, or 2 for 3, found "
+            f"{array.shape}"
+        )
+    return array[:, None] if persons_first else array[None]
+
+
 def _other_layouts(shape, layout: Layout) -> str:
     """A hint for an array of another number of joints: which layouts have as many."""
     fitting = [one.name for one in LAYOUTS.values() if one.joints in shape[1:3] and one != layout]
@@ -329,18 +343,10 @@ class FeatureStream:
         """frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3, raw; zeros for joints and persons that are not seen -> feature (D,).
 
         UserError, with `name`, for a frame that cannot be read; the stream is then as it was before."""
-        array, layout = as_numbers(frame, name), self.owner.input_layout
-        V = layout.joints
-        poses = ((V, 3), (V, 2))
-        persons_first = array.ndim == 3 and array.shape[1:] in poses
-        if not (persons_first or (array.ndim in (2, 3) and array.shape[:2] in poses)):
-            raise UserError(
-                f"{name}: expected a frame ({V}, 3), ({V}, 3, M) or (M, {V}, 3) of joint layout {layout.name}, or 2 for 3, "
-                f"found {array.shape}"
-            )
+        array = clip_of_frame(frame, self.owner.input_layout, name)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{name}: a coordinate is not a finite number; give zeros for a joint that is not seen")
-        clip = self.owner.checked(array[:, None] if persons_first else array[None], name)
+        clip = self.owner.checked(array, name)
         if self._first is not None and clip.any():
             self._first.append(clip)
             if len(self._first) == FIRST_FRAMES:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.features import as_clip
+from engine.features import as_clip, clip_of_frame
 from engine.novelty import NONE
 from utils.drawing import ANIMATIONS, Stage, check_drawing_path, part_paint, save_animation, upright
 from utils.errors import UserError
@@ -50,11 +50,14 @@ class Moment:
 
 
 class Recorder:
-    """Makes a `Moment` of every frame of a stream. rate: frames a second; layout, persons: of the frames; idle: words for where
-    nothing is judged."""
+    """Makes a `Moment` of every frame of a stream, for its outlets (none = nothing is drawn). rate: frames a second; layout,
+    persons: of the frames; idle: words for where nothing is judged; whole: a sequence is one action."""
 
-    def __init__(self, layout: Layout, persons: int, rate: float, idle: str = "..."):
+    def __init__(
+        self, layout: Layout, persons: int, rate: float, idle: str = "...", outlets: tuple = (), whole: bool = True
+    ):
         self.layout, self.persons, self.rate, self._idle = layout, persons, rate, idle
+        self._outlets, self._whole = outlets, whole
         self._number, self._text, self._answer = 0, "", ("", 0.0)
         self._band: list[tuple[float, float, str]] = []
         self._marks: list[tuple[float, bool]] = []
@@ -75,9 +78,7 @@ class Recorder:
 
     def moment(self, frame) -> Moment:
         """The next frame, in any form that streams read. UserError for one that is none."""
-        frame = np.asarray(frame)
-        persons_first = frame.ndim == 3 and frame.shape[1:] in ((self.layout.joints, 3), (self.layout.joints, 2))
-        clip = as_clip(frame[:, None] if persons_first else frame[None], self.layout, self.persons, "frame")
+        clip = as_clip(clip_of_frame(frame, self.layout, "frame"), self.layout, self.persons, "frame")
         begin, end = self._number / self.rate, (self._number + 1) / self.rate
         self._number += 1
         if self._band and self._band[-1][2] == self._answer[0]:
@@ -91,6 +92,32 @@ class Recorder:
     def end(self) -> Moment | None:
         """The last moment again, with the marks that came after it; None where no frame came."""
         return self._last and replace(self._last, marks=tuple(self._marks))
+
+    def watched(self, sequences):
+        """The same sequences (name, true class, frames); each frame is drawn when the next is asked for, so that what was made
+        of it is known."""
+        if not self._outlets:
+            yield from sequences
+            return
+
+        def seen(frames):
+            for frame in frames:
+                yield frame
+                moment = self.moment(frame)
+                for outlet in self._outlets:
+                    outlet.add(moment)
+
+        for name, true, frames in sequences:
+            self.sequence(name if true is None else f"{name} (true: {true})")
+            if self._whole:
+                self.mark(True)
+            yield name, true, seen(frames)
+            if self._whole:
+                self.mark(False)
+
+    def close(self) -> None:
+        for outlet in self._outlets:
+            outlet.close(self.end())
 
 
 class Drawing:
@@ -262,37 +289,3 @@ class Window:
 
     def close(self, last: Moment | None) -> None:
         self._pyplot.close(self._drawing.figure)
-
-
-class Picture:
-    """What the demo tells of its stream, on to a recorder and its outlets. outlets: none = nothing is drawn; whole: a sequence
-    is one action."""
-
-    def __init__(self, recorder: Recorder, outlets, whole: bool = True):
-        self.recorder, self._outlets, self._whole = recorder, list(outlets), whole
-
-    def watched(self, sequences):
-        """The same sequences (name, true class, frames); each frame is drawn when the next is asked for, so that what was made
-        of it is known."""
-        if not self._outlets:
-            yield from sequences
-            return
-
-        def seen(frames):
-            for frame in frames:
-                yield frame
-                moment = self.recorder.moment(frame)
-                for outlet in self._outlets:
-                    outlet.add(moment)
-
-        for name, true, frames in sequences:
-            self.recorder.sequence(name if true is None else f"{name} (true: {true})")
-            if self._whole:
-                self.recorder.mark(True)
-            yield name, true, seen(frames)
-            if self._whole:
-                self.recorder.mark(False)
-
-    def close(self) -> None:
-        for outlet in self._outlets:
-            outlet.close(self.recorder.end())

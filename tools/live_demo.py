@@ -32,7 +32,7 @@ import numpy as np
 
 from data_gen.poses.door import FrameDoor
 from engine.features import Classifier, load_classifier
-from engine.live_picture import Film, Picture, Recorder, Window
+from engine.live_picture import Film, Recorder, Window
 from engine.novelty import NONE
 from engine.setup import find_dataset, prepare_process
 from feeder.sampling import epoch_order
@@ -242,15 +242,15 @@ def cost_in_words(costs: list[float], rate: float) -> str:
     )
 
 
-def open_picture(args, found: Classifier) -> Picture:
-    """The picture with the outlets that were asked for; UserError where one cannot be had."""
+def open_picture(args, found: Classifier) -> Recorder:
+    """The recorder of the stream with the outlets that were asked for; UserError where one cannot be had."""
     layout, rate, outlets = found.encoder.input_layout, args.rate or USUAL_RATE, []
     if args.film:
         outlets.append(Film(args.film, layout, found.classes, rate))
     if args.window:
         outlets.append(Window(layout, found.classes))
-    recorder = Recorder(layout, found.encoder.persons, rate, "at rest" if args.segments else "...")
-    return Picture(recorder, outlets, whole=not args.segments)
+    idle = "at rest" if args.segments else "..."
+    return Recorder(layout, found.encoder.persons, rate, idle, tuple(outlets), whole=not args.segments)
 
 
 def main(argv=None) -> int:
@@ -268,9 +268,9 @@ def main(argv=None) -> int:
     sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, door)
     picture = open_picture(args, found)
     sequences = picture.watched(sequences)
-    display, costs = Display(sys.stdout, picture.recorder.answer), []
+    display, costs = Display(sys.stdout, picture.answer), []
     if args.segments:
-        sequences = actions(sequences, args.rate, args.rest_speed, display.end, picture.recorder.mark)
+        sequences = actions(sequences, args.rate, args.rest_speed, display.end, picture.mark)
     threshold = np.inf if found.novelty is None else found.novelty.threshold(args.none)
     try:
         with closing(picture):
