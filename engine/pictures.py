@@ -278,6 +278,12 @@ def views_legend(panels: list[Panel]) -> list[tuple[str, str]]:
     return [(f"own clip{paler}", SEEN), ("corrupted joints", CORRUPTED), ("partner of the mixing", PARTNER)]
 
 
+def panels_figure(panels: list[Panel], layout: Layout, poses: int, **look):
+    """`strip_figure` of panels."""
+    clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
+    return strip_figure(clips, layout, titles, poses, paints=paints, **look)
+
+
 def save_panels(
     path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float, legend=None, up=None
 ) -> None:
@@ -326,9 +332,8 @@ def show_at_the_end(
         if stream in DRAWABLE and predicts(model):
             found = predict_clips(model, views, one_of_each_class(views, count, 0), layout, 0, batches.settings)
             panels = prediction_panels(found, views, layout, classes)
-            clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
-            look = {"paints": paints, "turn": 30.0, "legend": prediction_legend(panels), "up": dataset.up}
-            figure = strip_figure(clips, layout, titles, 10, **look)
+            legend = prediction_legend(panels)
+            figure = panels_figure(panels, layout, 10, turn=30.0, legend=legend, up=dataset.up)
             folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
         add_features(folder, model, limited(views, BOARD_CLIPS), classes)
         folder.log(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")

@@ -18,6 +18,7 @@ from engine.pictures import (
     as_clip,
     corrupted_joints,
     joint_paint,
+    panels_figure,
     predict_clips,
     prediction_legend,
     prediction_panels,
@@ -31,7 +32,7 @@ from feeder.batches import Batches
 from feeder.sampling import ViewSettings
 from feeder.views import VIEWS
 from models.pcm3 import PCM3Config
-from utils.drawing import rgb, strip_figure
+from utils.drawing import rgb
 
 FIRST = "An encoder learns to describe recorded movements without being told what they are."
 ALTERED = (
@@ -166,9 +167,9 @@ def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
     recorded = as_clip(views.centre(chosen)[0], layout.joints, views.clips.persons)
     paint = joint_paint(np.zeros(recorded.shape[1:3]), views.clips.persons, SEEN, SEEN)
     panels.insert(0, Panel(name, recorded, paint))
-    clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
     target = io.BytesIO()
-    strip_figure(clips, layout, titles, POSES, paints, TURN, [], dataset.up).savefig(target, format="png", dpi=100)
+    figure = panels_figure(panels, layout, POSES, turn=TURN, legend=[], up=dataset.up)
+    figure.savefig(target, format="png", dpi=100)
     return Method(sentences_of(model.config, settings), target.getvalue(), legend)
 
 
