@@ -2,12 +2,13 @@
 
 import os
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 from programs import refuses
 
-from engine.encoders import load_encoder
+from engine.encoders import form_read, load_encoder
 from engine.setup import Dataset
 from models.encoder import Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
@@ -115,6 +116,17 @@ def test_an_encoder_of_another_layout(tmp_path):
     torch.save({"state_dict": model.state_dict(), "config": model.config.to_dict()}, path)
     with refuses("kinect_v1_20", "120 numbers a frame", "ntu60 has kinect_v2_25 with 2 persons"):
         load_encoder(str(path), dataset(tmp_path))
+
+
+def test_a_file_that_says_nothing_of_its_frames_reads_clips_of_space(tmp_path):
+    path, given = tmp_path / "a.pth.tar", dataset(tmp_path)
+    torch.save({"state_dict": small_model().state_dict()}, path)
+    assert form_read(str(path), given) == given.form
+    flat = replace(given, row=replace(given.row, dimensions=2))
+    assert form_read(str(path), flat) == given.form  # so that the clips are stood up
+    assert load_encoder(str(path), flat.read_as(given.form)).stream == "joint"
+    with refuses("ntu60 has kinect_v2_25 with 2 persons in two dimensions"):
+        load_encoder(str(path), flat)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 but no zip", os.urandom(3000)])
