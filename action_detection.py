@@ -34,10 +34,10 @@ from options.common import from_flags
 from options.detection import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.convert_layout import convert
+from utils.detection import write_predictions
 from utils.distributed import refuse_several
 from utils.errors import UserError, run
 from utils.metrics import summarise
-from utils.pku_text import write_predictions
 from utils.plots import beside_results, draw_timeline
 from utils.run_folder import RunFolder
 from utils.skeleton import get_layout

@@ -32,7 +32,7 @@ from models.encoder import Encoder, EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import ForwardGRU
 from utils.errors import UserError, run
-from utils.memory import keep_freed_memory
+from utils.machine import keep_freed_memory
 from utils.names import SIZES
 
 FRAMES = 64

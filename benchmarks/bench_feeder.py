@@ -24,7 +24,7 @@ from feeder.clips import PackedClips
 from feeder.render import render
 from feeder.sampling import ViewSettings
 from utils.errors import UserError, run
-from utils.memory import keep_freed_memory
+from utils.machine import keep_freed_memory
 from utils.skeleton import KINECT_V2
 
 RELEASED_MS = 1.9  # a clip of three views, measured by the writer for the released code

@@ -29,7 +29,7 @@ from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import RUNS, choose_engine
 from utils.errors import UserError, run
-from utils.memory import keep_freed_memory
+from utils.machine import keep_freed_memory
 
 KINDS = {"ours": PCM3, "twin": PlainPCM3}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp64")

@@ -22,9 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import building_folder
 from engine.setup import find_dataset
-from utils.arrays import SplitWriter, publish
+from utils.arrays import SplitWriter, building_folder, publish
 from utils.errors import run
 from utils.files import write_json
 

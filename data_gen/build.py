@@ -18,7 +18,6 @@ import math
 import multiprocessing
 import os
 import pickle
-import platform
 import shutil
 import signal
 import sys
@@ -35,19 +34,17 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen.normalise import EVERY_STEP, STEPS, normalise
-from utils.arrays import FRAMES, Rows, SplitWriter, publish, write_row
+from utils.arrays import FRAMES, Rows, SplitWriter, building_folder, publish, versions, write_row
 from utils.clip_check import OddClips, clip_faults, in_words
 from utils.convert_layout import conversion, convert
 from utils.errors import UserError
 from utils.files import check_text
-from utils.locks import OWNER, Ownership
 from utils.machine import default_workers
 from utils.names import SPLITS
 from utils.skeleton import Layout
 
 CHUNK = 16  # clips a worker takes at a time: few enough for an even end, enough to hide the messages between processes
 HOW_TO_SKIP = "--on-bad skip leaves such clips out and lists them"
-VERSION = 1  # of what this module writes; goes up when the same clips would give other arrays
 
 
 @dataclass
@@ -212,31 +209,6 @@ def _chunks(tasks: list, group: Callable | None) -> list:
     return chunks
 
 
-@contextlib.contextmanager
-def building_folder(folder):
-    """An empty hidden folder beside `folder`, for files under way; removed at the end, whatever happens.
-
-    What a killed run left is removed first. BeingWritten when another process makes the same folder."""
-    folder = Path(folder)
-    temporary = folder.parent / f".{folder.name}.building.tmp"
-
-    def clear():
-        old = [
-            *folder.glob(".*.old.*.tmp"),
-            *folder.parent.glob(f".{folder.name}.old.*.tmp"),
-        ]  # of utils.arrays.publish
-        for left in [*old, *(path for path in temporary.iterdir() if path.name != OWNER)]:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
-
-    with Ownership(temporary, f"the making of {folder}") as owner:
-        owner.made = True  # also where a killed run left it
-        clear()
-        try:
-            yield temporary
-        finally:
-            clear()
-
-
 def coordinates_checksum(clip_checksums) -> str:
     """One short checksum from the CRC-32 of each clip's bytes, in the order of the split."""
     return hashlib.sha256(np.asarray(clip_checksums, dtype="<u4").tobytes()).hexdigest()[:16]
@@ -286,11 +258,6 @@ def _open_writers(temporary, protocols, labels, stored: Stored) -> dict[tuple[st
                 temporary / protocol, split, names, [labels[n] for n in names], *size
             )
     return writers
-
-
-def versions() -> dict[str, object]:
-    """For sidecars: what else the arrays depend on."""
-    return {"preparation": VERSION, "python": platform.python_version(), "numpy": np.__version__}
 
 
 def _finish(writers, done: dict[str, _Done], temporary, folder, protocols, sidecar, report: BuildReport) -> None:

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.build import BuildReport, Stored, build_dataset, building_folder
+from data_gen.build import BuildReport, Stored, build_dataset
 from data_gen.normalise import STEPS, parse_steps
 from options.common import Parser, positive, positive_int
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
-from utils.arrays import FRAMES
+from utils.arrays import FRAMES, building_folder
 from utils.convert_layout import say_conversion
 from utils.errors import UserError, warn
 from utils.files import MAX_UNPACKED, load_json, read_text, write_json

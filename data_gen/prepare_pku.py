@@ -22,10 +22,10 @@ from data_gen.build import HOW_TO_SKIP, ordered_map
 from data_gen.from_files import HOW, Source, add_flags, prepare, reader_parser
 from data_gen.raw_files import Where, find_files, read_bytes
 from data_gen.raw_pku import Instance, Loader, Reading
-from data_gen.untrimmed import write_untrimmed
 from options.datasets import DATASETS
 from utils.errors import UserError, run
 from utils.skeleton import get_layout
+from utils.untrimmed import write_untrimmed
 
 SUFFIX = ".txt"
 FOLDERS = {"pku_v1": ("PKU_Skeleton_Renew", "Train_Label_PKU_final"), "pku_v2": ("skeleton", "label")}

@@ -34,7 +34,6 @@ import numpy as np
 from data_gen.build import Stored, build_dataset
 from data_gen.from_files import add_flags, reader_parser
 from data_gen.from_pyskl import check_keypoint, read_file
-from data_gen.untrimmed import write_untrimmed
 from options.datasets import DATASETS
 from utils.arrays import SIDECAR, split_files
 from utils.errors import UserError, run
@@ -43,6 +42,7 @@ from utils.locks import BeingWritten
 from utils.machine import default_workers
 from utils.names import SPLITS
 from utils.skeleton import KINECT_V2
+from utils.untrimmed import write_untrimmed
 
 PACKED = Path(__file__).with_name("ui_prmd.xz")
 MAGIC = b"UIPRMD01"  # the last two digits are the version of the format

@@ -18,7 +18,7 @@ from utils.distributed import World
 from utils.drawing import Z_UP
 from utils.errors import UserError
 from utils.files import load_json
-from utils.memory import keep_freed_memory
+from utils.machine import keep_freed_memory
 from utils.skeleton import Layout, get_layout
 
 
@@ -105,7 +105,7 @@ def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:
 
 
 def prepare_process(threads: int | None) -> None:
-    """Torch's threads (None: its own choice), and memory that stays with the process (utils.memory)."""
+    """Torch's threads (None: its own choice), and memory that stays with the process (utils.machine)."""
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)

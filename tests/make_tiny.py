@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.untrimmed import write_untrimmed
 from utils.arrays import SplitWriter, publish
 from utils.files import write_json
 from utils.skeleton import get_layout
+from utils.untrimmed import write_untrimmed
 
 
 def tiny_clip(rng: np.random.Generator, label: int, frames: int, joints: int = 25, persons: int = 2) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""utils.detection against the released code's numbers and plain Python, and utils.pku_text."""
+"""utils.detection against the released code's numbers and plain Python, and its text files."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from utils.detection import (
     released_segments,
     stack_videos,
     threshold_segments,
+    write_predictions,
+    write_video,
 )
 from utils.errors import UserError
-from utils.pku_text import write_predictions, write_video
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from test_structure import PARSERS
 import action_classification
 import pretrain_moco_mask
 from data_gen import from_arrays, from_files, from_pyskl, raw_ntu, raw_pku
-from data_gen.untrimmed import write_untrimmed
 from models.encoder import Encoder, EncoderConfig
 from options.datasets import DescriptionError, from_description
 from tests import make_raw
@@ -36,7 +35,7 @@ from utils.features import Features, SplitFeatures, read_features, write_feature
 from utils.files import load_json, load_pickle
 from utils.fusion import read_scores, write_scores
 from utils.skeleton import KINECT_V2
-from utils.untrimmed import open_untrimmed
+from utils.untrimmed import open_untrimmed, write_untrimmed
 
 pytestmark = pytest.mark.slow
 SECONDS = 20  # more than this is a hang

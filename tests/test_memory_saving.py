@@ -215,7 +215,7 @@ def test_freed_memory_stays_with_the_process():
     program = """
 import resource
 import numpy as np
-from utils.memory import keep_freed_memory
+from utils.machine import keep_freed_memory
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

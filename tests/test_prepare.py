@@ -17,16 +17,15 @@ from processes import until
 from programs import call, refused, refuses
 
 from data_gen import prepare_ntu, prepare_pku, protocols
-from data_gen.build import Stored, build_dataset, building_folder
+from data_gen.build import Stored, build_dataset
 from data_gen.normalise import normalise
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import read_clip
-from data_gen.untrimmed import write_untrimmed
 from tests import make_raw
-from utils.arrays import Rows, SplitWriter, open_split, write_row
+from utils.arrays import Rows, SplitWriter, building_folder, open_split, write_row
 from utils.errors import UserError
 from utils.skeleton import KINECT_V2
-from utils.untrimmed import open_untrimmed
+from utils.untrimmed import open_untrimmed, write_untrimmed
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = [f"clip{i:03d}" for i in range(70)]

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data_gen.build import building_folder
 from engine.clip_files import open_clips
 from engine.evaluation import find_place
 from engine.features import SkeletonEncoder, load
 from engine.setup import find_dataset, prepare_process, resolve_device
 from feeder.evaluation import ClipViews, in_order
+from utils.arrays import building_folder
 from utils.clip_check import OddClips
 from utils.errors import UserError, run
 from utils.files import MAX_UNPACKED, save_npy, write_json

@@ -11,12 +11,14 @@ checksums of labels and frame counts. Folders from elsewhere have none, which is
 is refused. A clip is sorted by name, so that joint, bone and motion runs can be fused by position.
 
 `SplitWriter` writes a split through a memory map under temporary names; `publish` puts a finished protocol folder in
-its place at once, so that a half-written folder is never taken for a whole one.
+its place at once, so that a half-written folder is never taken for a whole one. Until then it is in a `building_folder`.
 """
 
+import contextlib
 import hashlib
 import math
 import os
+import platform
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,8 +28,10 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import atomic_write, check_text, dump_pickle, load_json, load_pickle, map_npy, save_npy, write_json
+from utils.locks import OWNER, Ownership
 
 SIDECAR = "preparation.json"
+VERSION = 1  # of what preparations write; goes up when the same clips would give other arrays
 FRAMES = 300  # of the released preparation; a folder may hold another number
 
 
@@ -270,3 +274,33 @@ def publish(temporary, target, sidecar: dict) -> None:
     os.replace(temporary, target)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def versions() -> dict[str, object]:
+    """For sidecars: what else the arrays depend on."""
+    return {"preparation": VERSION, "python": platform.python_version(), "numpy": np.__version__}
+
+
+@contextlib.contextmanager
+def building_folder(folder):
+    """An empty hidden folder beside `folder`, for files under way; removed at the end, whatever happens.
+
+    What a killed run left is removed first. BeingWritten when another process makes the same folder."""
+    folder = Path(folder)
+    temporary = folder.parent / f".{folder.name}.building.tmp"
+
+    def clear():
+        old = [
+            *folder.glob(".*.old.*.tmp"),
+            *folder.parent.glob(f".{folder.name}.old.*.tmp"),
+        ]  # of publish
+        for left in [*old, *(path for path in temporary.iterdir() if path.name != OWNER)]:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+
+    with Ownership(temporary, f"the making of {folder}") as owner:
+        owner.made = True  # also where a killed run left it
+        clear()
+        try:
+            yield temporary
+        finally:
+            clear()

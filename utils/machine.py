@@ -1,15 +1,17 @@
-"""What this process may use of the machine: processors and memory, within the limits of its container.
+"""What this process may use of the machine: processors and memory, within the limits of its container; and how it keeps memory.
 
 A container (Docker, Slurm, Kubernetes) sees the whole machine; its limits are in the files of its control group (cgroup), version
 2 or 1, of which the group's own and each one above it counts.
 """
 
+import ctypes
 import math
 import os
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's mallopt(3)
 NO_LIMIT = 2**60  # version 1 writes a number near 2**63 where there is none
 
 
@@ -64,3 +66,20 @@ def default_workers() -> int:
     quotas += [(_number(g / "cpu.cfs_quota_us"), _number(g / "cpu.cfs_period_us")) for g in _groups("cpu")]
     cores = min([cores, *(math.ceil(quota / period) for quota, period in quotas if quota and period and quota > 0)])
     return max(1, cores)
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep freed memory for the next allocation instead of giving it back to the system. Whether it did.
+
+    A training step frees and asks again for the same hundreds of megabytes; by default every array above 32 MB is a
+    mapping of its own, whose pages the system clears and maps anew in each step (benchmarks/LOG.md has what it costs).
+    Peak memory is the same, only the valleys fill up. Elsewhere (another C library or allocator), and where the user has
+    set glibc's own variables, nothing is changed."""
+    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018  other libraries have a mallopt with other meanings
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))

@@ -10,17 +10,21 @@
                      class from 0, frames [start, end) counted from 0 within the video
     preparation.json what made them
 
-Written by data_gen.untrimmed; `open_untrimmed` reads and checks.
+`write_untrimmed` writes them, one video at a time, whole or not at all; `open_untrimmed` reads and checks.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from utils.arrays import building_folder, publish, resize_npy, versions
 from utils.errors import UserError
-from utils.files import load_json, map_npy
+from utils.files import load_json, map_npy, save_npy, write_json
 from utils.fingerprint import of_clips, sampled
+from utils.names import SPLITS
+from utils.skeleton import Layout
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,17 @@ def _load(path: Path, kind: str, dims: int) -> np.ndarray:
     return array
 
 
-def _segments(path: Path, video: dict, length: int, classes: int) -> np.ndarray:
+def _segments(place, segments, length: int, classes: int) -> np.ndarray:
+    """Rows (k, 3) int64 of class, start, end; UserError, with the place, where one cannot be in a video of `length` frames."""
     try:
-        rows = np.asarray(video["segments"], dtype=np.int64).reshape(-1, 3)
+        rows = np.asarray(segments, dtype=np.int64).reshape(-1, 3)
     except (ValueError, TypeError, OverflowError):
-        raise UserError(f"{path}: segments of {video['name']} must be rows of class, start, end") from None
+        raise UserError(f"{place}: segments must be rows of class, start, end") from None
     number, start, end = rows.T
-    wrong = (number < 0) | (number >= classes) | (start < 0) | (end <= start) | (end > length)
-    if wrong.any():
-        row = rows[int(np.flatnonzero(wrong)[0])].tolist()
+    wrong = np.flatnonzero((number < 0) | (number >= classes) | (start < 0) | (end <= start) | (end > length))
+    if len(wrong):
         raise UserError(
-            f"{path}: segment {row} of {video['name']} is impossible; expected class 0..{classes - 1} and "
+            f"{place}: segment {rows[wrong[0]].tolist()} is impossible; expected class 0..{classes - 1} and "
             f"0 <= start < end <= {length}"
         )
     return rows
@@ -109,7 +113,7 @@ def open_untrimmed(folder, joints: int | None = None, persons: int | None = None
         names = [str(video["name"]) for video in videos]
         number = {name: i for i, name in enumerate(names)}
         protocols = {
-            str(protocol): {split: [number[name] for name in splits[split]] for split in ("train", "val")}
+            str(protocol): {split: [number[name] for name in splits[split]] for split in SPLITS}
             for protocol, splits in about["protocols"].items()
         }
         [video["segments"] for video in videos]
@@ -123,5 +127,84 @@ def open_untrimmed(folder, joints: int | None = None, persons: int | None = None
             f"{folder}: the files disagree: {len(frames)} frames, {len(labels)} frame labels, {len(names)} videos, "
             f"{len(offsets)} offsets; prepare the folder again"
         )
-    segments = [_segments(path, v, int(n), classes) for v, n in zip(videos, np.diff(offsets), strict=True)]
+    segments = [
+        _segments(f"{path}, video {video['name']}", video["segments"], int(n), classes)
+        for video, n in zip(videos, np.diff(offsets), strict=True)
+    ]
     return Untrimmed(folder, frames, offsets, labels, names, segments, protocols, classes, layout)
+
+
+def _check_protocols(protocols, names) -> None:
+    known = set(names)
+    for protocol, splits in protocols.items():
+        train, val = set(splits["train"]), set(splits["val"])
+        if train & val:
+            raise UserError(f"{protocol}: video {min(train & val)} is in train and in val")
+        if unknown := (train | val) - known:
+            raise UserError(f"{protocol}: video {min(unknown)} is in a split but was not given")
+
+
+def write_untrimmed(
+    folder,
+    videos: Iterable[tuple[str, np.ndarray, list]],
+    *,
+    layout: Layout,
+    persons: int,
+    num_classes: int,
+    protocols: dict[str, dict[str, list[str]]] | Callable[[list[str]], dict[str, dict[str, list[str]]]],
+    source: str,
+    details: dict | None = None,
+) -> dict:
+    """Writes `folder` (usually <data root>/<data set>/untrimmed), replacing an older one.
+
+    videos: triples (name, frames (T, 3, V, M) in metres, segments [(class from 0, start, end)] with frames
+    [start, end) counted from 0), taken one at a time; protocols: folder name -> {"train": names, "val": names}, or a
+    function from the names that were written to that; details: more for the sidecar.
+    Returns the sidecar. Raises UserError for impossible segments, shapes or splits."""
+    folder = Path(folder)
+    shape = (3, layout.joints, persons)
+    listed, offsets, labels = {}, [0], []  # name -> rows of its segments
+    with building_folder(folder) as temporary:
+        whole = temporary / "whole"
+        whole.mkdir()
+        save_npy(whole / "frames.npy", np.zeros((0, *shape), dtype="<f4"))
+        with open(whole / "frames.npy", "ab") as file:
+            for name, frames, segments in videos:
+                if name in listed:
+                    raise UserError(f"{folder}: video {name} is given twice")
+                if frames.shape[1:] != shape:
+                    raise UserError(
+                        f"video {name}: expected frames (T, {', '.join(map(str, shape))}), found {frames.shape}"
+                    )
+                if not np.isfinite(frames).all():
+                    raise UserError(f"video {name}: a coordinate is not a finite number")
+                listed[name] = _segments(f"video {name}", segments, len(frames), num_classes)
+                file.write(np.ascontiguousarray(frames, dtype="<f4").tobytes())
+                offsets.append(offsets[-1] + len(frames))
+                labels.append(frame_labels(len(frames), listed[name]))
+        if not listed:
+            raise UserError(f"{folder}: there is no video to write")
+        protocols = protocols(list(listed)) if callable(protocols) else protocols
+        _check_protocols(protocols, listed)
+        resize_npy(whole / "frames.npy", (offsets[-1], *shape))
+        save_npy(whole / "offsets.npy", np.array(offsets, dtype="<i8"))
+        save_npy(whole / "frame_label.npy", np.concatenate(labels))
+        about = {
+            "classes": num_classes,
+            "layout": layout.name,
+            "videos": [{"name": name, "segments": rows.tolist()} for name, rows in listed.items()],
+            "protocols": {p: {split: sorted(splits[split]) for split in SPLITS} for p, splits in protocols.items()},
+        }
+        write_json(whole / "videos.json", about)
+        sidecar = {
+            "source": source,
+            "normalisation": [],
+            "layout": layout.name,
+            "versions": versions(),
+            **(details or {}),
+            "videos": len(listed),
+            "frames": offsets[-1],
+            "segments": sum(map(len, listed.values())),
+        }
+        publish(whole, folder, sidecar)
+    return sidecar
