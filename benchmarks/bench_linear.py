@@ -20,7 +20,7 @@ import torch
 from benchmarks import common
 from engine.classify import Recipe, train_classifier
 from engine.evaluation import EncoderSource, open_views, ready
-from engine.setup import find_dataset
+from engine.setup import find_dataset, resolve_device
 from options.common import positive_int
 from utils.errors import run
 
@@ -46,7 +46,7 @@ def prepare(options: dict, variant: str):
     precision, cached = VARIANTS[variant]
     sizes = {} if options["pretrained"] else {k: options[k] for k in ("hidden_size", "num_layers")}
     source = EncoderSource(options["pretrained"], None, sizes)
-    device = common.choose_device(options["device"])
+    device = resolve_device(options["device"])
     data = find_dataset(options["data_root"], options["dataset"], options["protocol"], ("train", "val"))
     stream = source.load(data, 0).stream
     train, test = (open_views(data, s, stream, device, torch.float32, "auto", None) for s in ("train", "val"))
@@ -62,7 +62,7 @@ def prepare(options: dict, variant: str):
 
 
 def memory_step(options: dict, variant: str):
-    """For `common.peak_memory`, which needs a function of a module."""
+    """For `common.peak_mb`, which needs a function of a module."""
     return prepare(options | {"epochs": 1}, variant)[0]
 
 

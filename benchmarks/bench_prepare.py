@@ -3,7 +3,7 @@
     python benchmarks/bench_prepare.py
 
 Makes files of about 250 KB (the usual size), then, turn by turn, prepares all of them with data_gen (all cores, two
-protocols) and one or two of them with the slow twin of slow_prepare (one process, one protocol: read line by line,
+protocols) and one or two of them with the slow twin of tests/slow_prepare.py (one process, one protocol: read line by line,
 normalise joint by joint). The twin stands for the scripts that circulate, whose published times are 29 ms to read a file
 of 250 KB and 47 ms to normalise a clip; `ratio_published` is against those 76 ms, `ratio_twin` against the twin as
 measured here. Medians over the rounds. On a machine that others use, wall-clock times say little: `fast_cpu_ms` is the
@@ -25,13 +25,13 @@ import numpy as np
 import torch
 
 from benchmarks import common
-from benchmarks.slow_prepare import slow_bodies, slow_normalise, slow_select
 from data_gen import protocols
 from data_gen.build import Stored, build_dataset
 from data_gen.normalise import STEPS
 from data_gen.raw_files import find_files
 from data_gen.raw_ntu import Loader
 from tests import make_raw
+from tests.slow_prepare import slow_bodies, slow_normalise, slow_select
 from utils.errors import run
 from utils.machine import default_workers
 from utils.skeleton import KINECT_V2

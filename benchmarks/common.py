@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
+from engine.setup import resolve_device
 from options.common import number, positive_int
-from utils.errors import UserError
 from utils.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -35,7 +35,7 @@ FLAGS = {  # flags that several benchmarks have, as argparse wants them
     "layers": {"type": positive_int, "help": "recurrent layers; the released encoder has 3"},
     "queue": {"type": positive_int, "help": "queue size"},
     "precision": {"choices": tuple(PRECISIONS), "help": "of the large products"},
-    "device": {"help": "cpu or cuda"},
+    "device": {"choices": ("cpu", "cuda"), "help": "where to run"},
     "threads": {"type": number(int, low=0), "help": "processor threads; 0 leaves torch's choice"},
     "rounds": {"type": positive_int, "help": "measured rounds; more where the machine is shared"},
     "clock": {
@@ -60,18 +60,7 @@ def prepare(args) -> torch.device:
     """The device of the flags, after setting torch's threads."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    return choose_device(args.device)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; UserError if torch does not know it or this machine has none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device {name}: no device of that name; type cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this torch sees no CUDA device; type --device cpu")
-    return device
+    return resolve_device(args.device)
 
 
 def synchronise(device: torch.device) -> None:
@@ -101,10 +90,10 @@ def interleave(
                 candidates[name]()
             synchronise(device)
             start = clock()
-            took = candidates[name]()
+            said = candidates[name]()
             synchronise(device)
             if turn >= 0:
-                seconds[name].append(took if isinstance(candidates[name], InOwnProcess) else clock() - start)
+                seconds[name].append(said[0] if isinstance(candidates[name], InOwnProcess) else clock() - start)
     return seconds
 
 
@@ -113,16 +102,28 @@ def _serve(pipe, build, arguments, device, threads, clock):
     step, device = build(*arguments), torch.device(device)
     while pipe.recv():
         synchronise(device)
-        start = clock()
+        before, start = _memory(device, first=True), clock()
         step()
         synchronise(device)
-        pipe.send(clock() - start)
+        seconds, after = clock() - start, _memory(device, first=False)
+        pipe.send((seconds, None if before is None or after is None else max(0, after - before)))
+
+
+def _memory(device: torch.device, first: bool) -> int | None:
+    """Bytes that this process has now, or, after the first reading, the most that it had."""
+    if device.type != "cuda":
+        return status_bytes("VmRSS" if first else "VmHWM")
+    if first:
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    return torch.cuda.max_memory_allocated(device)
 
 
 class InOwnProcess:
     """A candidate for `interleave` that lives in a process of its own, with its own memory and settings of the C library,
     as a program does. Calling it runs `build(*arguments)()` there, without the building, and returns the seconds that it
-    took. `build` must be a function of a module (it is pickled by name). To be closed."""
+    took and the bytes by which the peak of memory grew: the resident set, or None, on a CPU, torch's own count on CUDA.
+    `build` must be a function of a module (it is pickled by name). To be closed."""
 
     def __init__(
         self, build: Callable, *arguments, device: str = "cpu", clock: Callable[[], float] = time.perf_counter
@@ -136,7 +137,7 @@ class InOwnProcess:
         self.process.start()
         theirs.close()
 
-    def __call__(self) -> float:
+    def __call__(self) -> tuple[float, int | None]:
         self.pipe.send(True)
         return self.pipe.recv()
 
@@ -185,44 +186,12 @@ def status_bytes(field: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _child(pipe, build, arguments, device, threads):
-    torch.set_num_threads(threads)
-    step = build(*arguments)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        pipe.send(torch.cuda.max_memory_allocated() - before)
-    else:
-        before = status_bytes("VmRSS")
-        step()
-        after = status_bytes("VmHWM")
-        pipe.send(None if before is None or after is None else max(0, after - before))
-    pipe.close()
-
-
-def peak_memory(build: Callable, *arguments, device: str = "cpu") -> int | None:
-    """Bytes by which the peak of memory grows in the first call of `build(*arguments)()`, in a fresh process.
-
-    `build` must be a function of a module (it is pickled by name) and do all preparation. On the CPU the resident set
-    is read from /proc, and None returned where there is none; on CUDA torch's own count of allocated bytes."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(send, build, arguments, device, torch.get_num_threads()))
-    child.start()
-    send.close()
-    try:
-        return receive.recv()
-    except EOFError:
-        return None
-    finally:
-        child.join()
-
-
 def peak_mb(build: Callable, *arguments, device: str = "cpu") -> int | None:
-    """`peak_memory` in whole megabytes of 2**20 bytes."""
-    peak = peak_memory(build, *arguments, device=device)
-    return None if peak is None else round(peak / 2**20)
+    """Megabytes of 2**20 bytes by which the peak of memory grows in the first call of `build(*arguments)()`, in a process
+    of its own (see InOwnProcess); None where that is not known, or the process ended, for want of memory for example."""
+    with contextlib.closing(InOwnProcess(build, *arguments, device=device)) as fresh, contextlib.suppress(EOFError):
+        _, grown = fresh()
+        return None if grown is None else round(grown / 2**20)
 
 
 def processor(device: torch.device) -> str:

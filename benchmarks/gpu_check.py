@@ -31,6 +31,7 @@ import torch
 from benchmarks import bench_epoch, common
 from benchmarks.bench_step import PRECISIONS, build_step, step_flop
 from engine.graph import WARM_UP
+from engine.setup import resolve_device
 from models.recurrent import RUNS
 from options.common import number, positive, positive_int
 from utils.errors import UserError, run
@@ -44,7 +45,7 @@ TOY_EPOCH = tuple("--steps 2 --clips 12 --batch 4 --hidden 16 --layers 1 --queue
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cpu or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="where to run")
     parser.add_argument("--toy", action="store_true", help="sizes that a processor computes in seconds")
     parser.add_argument("--steps", type=number(int, low=1), default=8, help="measured steps of each candidate")
     parser.add_argument("--minutes", type=positive, default=5.0, help="after which no new part is begun")
@@ -170,7 +171,7 @@ def table(result: dict) -> list[str]:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    device, end = common.choose_device(args.device), time.monotonic() + 60 * args.minutes
+    device, end = resolve_device(args.device), time.monotonic() + 60 * args.minutes
     if args.threads:
         torch.set_num_threads(args.threads)
     sizes = TOY if args.toy else SIZES

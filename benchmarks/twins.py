@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
@@ -12,57 +12,16 @@ from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import ForwardGRU
 
 
-class FrameByFrameGRU(nn.Module):
-    """The recurrent layers as the release runs them: one call of a bidirectional nn.GRU per frame, the state carried.
+class FrameByFrameGRU(ForwardGRU):
+    """The recurrent layers as the release runs them: one call of a bidirectional torch GRU a frame, the state carried."""
 
-    Parameters are named as those of models.recurrent.ForwardGRU, so a state_dict of one loads into the other."""
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, directions: int = 2):
-        super().__init__()
-        gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=directions == 2)
-        self.__dict__["gru"] = gru  # not as a submodule: its parameters are shown under their own names
-        for name, parameter in gru.named_parameters():
-            self.register_parameter(name, parameter)
-
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (N, T, F), state (layers*directions, N, H) or None -> outputs (N, T, directions*H), last state."""
+    def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        weights, two = [getattr(self, name) for name in self._names], self.directions == 2
         outputs = []
         for frame in x.split(1, dim=1):
-            output, state = self.gru(frame, state)
+            output, state = torch._VF.gru(frame, state, weights, True, self.num_layers, 0.0, self.training, two, True)
             outputs.append(output)
         return torch.cat(outputs, dim=1), state
-
-
-class NativeGRU(FrameByFrameGRU):
-    """What torch offers for the same layers: its own GRU over the whole clip, one call per layer and direction."""
-
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As FrameByFrameGRU."""
-        gru, directions, last = self.gru, 1 + self.gru.bidirectional, []
-        if state is None:
-            state = x.new_zeros(gru.num_layers * directions, x.shape[0], gru.hidden_size)
-        for layer in range(gru.num_layers):
-            outputs = []
-            for suffix in ("", "_reverse")[:directions]:
-                names = (f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-                row = state[len(last)][None].contiguous()
-                weights = [getattr(self, name) for name in names]
-                output, h = torch.gru(x, row, weights, True, 1, 0.0, self.training, False, True)
-                outputs.append(output)
-                last.append(h)
-            x = torch.cat(outputs, dim=-1)
-        return x, torch.cat(last)
-
-
-def frame_by_frame(model: PCM3) -> PCM3:
-    """The same model with every GRU called once a frame, as released; weights are kept."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, ForwardGRU):
-                twin = FrameByFrameGRU(child.input_size, child.hidden_size, child.num_layers, child.directions)
-                twin.load_state_dict(child.state_dict())
-                setattr(parent, name, twin.requires_grad_(next(child.parameters()).requires_grad))
-    return model
 
 
 class PlainPCM3(PCM3):
@@ -71,7 +30,9 @@ class PlainPCM3(PCM3):
 
     def __init__(self, config: PCM3Config):
         super().__init__(config)
-        frame_by_frame(self)
+        for module in self.modules():
+            if isinstance(module, ForwardGRU):
+                module.__class__ = FrameByFrameGRU  # the same weights, another way to run
 
     def _encode(self, encoder, views, updates):
         out = {}

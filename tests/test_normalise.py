@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.slow_prepare import slow_normalise
 from data_gen.normalise import STEPS, normalise, parse_steps, turn
+from tests.slow_prepare import slow_normalise
 from utils.errors import UserError
 from utils.skeleton import KINECT_V2, LAYOUTS
 

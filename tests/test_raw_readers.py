@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.slow_prepare import slow_bodies, slow_select
 from data_gen.raw_files import Where, find_files, read_bytes
 from data_gen.raw_ntu import parse, read_clip, select
 from data_gen.raw_pku import Reading, instances, parse_frames, parse_labels
 from data_gen.ui_prmd import read_packed
 from tests import make_raw
 from tests.make_tiny import side_by_side
+from tests.slow_prepare import slow_bodies, slow_select
 from utils.errors import UserError
 
 ODDITIES = [make_raw.skeleton_text(make_raw.oddity(3, case)) for case in range(7)]

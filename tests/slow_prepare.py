@@ -1,6 +1,6 @@
 """Slow twins of the preparation, typed plainly: a line, a frame, a joint at a time, as such scripts usually are.
 
-The tests hold the fast code against them, and bench_prepare measures what the array operations gain.
+The tests hold the fast code against them, and benchmarks/bench_prepare.py measures what the array operations gain.
 """
 
 import numpy as np
