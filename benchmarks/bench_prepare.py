@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
@@ -29,7 +30,7 @@ from data_gen import protocols
 from data_gen.build import Stored, build_dataset
 from data_gen.normalise import STEPS
 from data_gen.raw_files import find_files
-from data_gen.raw_ntu import Loader
+from data_gen.raw_ntu import read_named
 from tests import make_raw
 from tests.slow_prepare import slow_bodies, slow_normalise, slow_select
 from utils.errors import run
@@ -72,10 +73,8 @@ def main(argv=None) -> None:
         place = np.lib.format.open_memmap(Path(root, "slow.npy"), "w+", np.float32, (3, 300, 25, 2))
         for turn in range(args.rounds):
             start, cpu = time.perf_counter(), cpu_seconds()
-            stored = Stored(KINECT_V2, 2)
-            build_dataset(
-                Path(root, "out"), stored, splits, labels, Loader(files), source="benchmark", workers=args.workers
-            )
+            stored, load = Stored(KINECT_V2, 2), partial(read_named, files, "slot", 2)
+            build_dataset(Path(root, "out"), stored, splits, labels, load, source="benchmark", workers=args.workers)
             fast.append((time.perf_counter() - start) / len(names))
             fast_cpu.append((cpu_seconds() - cpu) / len(names))
             start, cpu = time.perf_counter(), cpu_seconds()

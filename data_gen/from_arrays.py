@@ -48,14 +48,6 @@ PROTOCOL = "cross_subject"  # that a column `split` stands for
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
 
 
-@dataclass
-class ClipList:
-    """The content of a list: labels as they stand there, and protocol -> {"train": names, "val": names}."""
-
-    labels: dict[str, str]
-    protocols: dict[str, dict[str, list[str]]]
-
-
 def find_list(source) -> Path:
     """The list that belongs to a folder or an .npz of clips; UserError when there is none."""
     source = Path(source)
@@ -126,8 +118,9 @@ def protocols_of(rows: dict[str, tuple[str, dict]], columns) -> dict[str, dict[s
     return protocols
 
 
-def read_list(path) -> ClipList:
-    """Reads a .csv or .json list of clips; UserError, with the line, for what it must not hold."""
+def read_list(path) -> tuple[dict[str, str], dict[str, dict[str, list[str]]]]:
+    """(name -> label as it stands there, protocol -> {"train": names, "val": names}) of a .csv or .json list of clips; UserError,
+    with the line, for what it must not hold."""
     needed = "expected columns name, label and a protocol such as cross_subject"
     rows: dict[str, tuple[str, dict]] = {}
     columns: list[str] = []
@@ -147,7 +140,7 @@ def read_list(path) -> ClipList:
     columns = [column for column in columns if column not in ("name", "label")]
     if not columns or {"split", PROTOCOL} <= set(columns):
         raise UserError(f"{path}: expected one column for each protocol beside name and label, such as cross_subject")
-    return ClipList({name: row["label"].strip() for name, (_, row) in rows.items()}, protocols_of(rows, columns))
+    return {name: row["label"].strip() for name, (_, row) in rows.items()}, protocols_of(rows, columns)
 
 
 @functools.lru_cache(maxsize=4)
@@ -228,15 +221,15 @@ def main(argv=None) -> None:
     layout, came_as = layouts_of(args)
     if args.name in DATASETS:
         raise UserError(f"--name {args.name} is a known data set with files of its own; give your data another name")
-    listed = read_list(args.list or find_list(args.source))
+    listed, protocols = read_list(args.list or find_list(args.source))
     if not Path(args.source).is_dir():
         ArrayArchive(args.source, limit).close()  # refuses what is none, before anything is made
     classes = read_class_names(args.classes) if args.classes else None
-    labels, classes = number_labels(listed.labels, classes, args.labels_from)
+    labels, classes = number_labels(listed, classes, args.labels_from)
     load = ArrayClips(str(args.source), args.axes, limit)
-    persons = args.persons or count_persons(load, listed.labels)
+    persons = args.persons or count_persons(load, listed)
     text = f"arrays of {Path(args.source).name}"
-    print(prepare(args, Source(text, listed.protocols, labels, classes, persons, layout, came_as), load)[1])
+    print(prepare(args, Source(text, protocols, labels, classes, persons, layout, came_as), load)[1])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ appears under its name only when it is whole; an interrupted run leaves none, an
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from data_gen import protocols as rules
 from data_gen.from_files import HOW, Source, add_flags, prepare, reader_parser
 from data_gen.raw_files import Where, find_files
-from data_gen.raw_ntu import SELECTIONS, Loader
+from data_gen.raw_ntu import SELECTIONS, read_named
 from options.datasets import DATASETS
 from utils.errors import UserError, run
 
@@ -108,7 +109,7 @@ def main(argv=None) -> None:
     labels = {name: rules.ntu_name(name).action - 1 for name in names}
     text = f"{args.name}, raw .skeleton files"
     source = Source(text, protocols, labels, row.num_classes, row.persons, details=details)
-    load = Loader({name: files[name] for name in names}, args.bodies, row.persons)
+    load = partial(read_named, {name: files[name] for name in names}, args.bodies, row.persons)
     print(prepare(args, source, load)[1])
 
 

@@ -11,6 +11,7 @@ files that cannot be right are listed on the screen and in preparation.json.
 import argparse
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from data_gen import raw_pku
 from data_gen.build import HOW_TO_SKIP, ordered_map
 from data_gen.from_files import HOW, Source, add_flags, prepare, reader_parser
 from data_gen.raw_files import Where, find_files, read_bytes
-from data_gen.raw_pku import Instance, Loader, Reading
+from data_gen.raw_pku import Instance, Reading, read_instance
 from options.datasets import DATASETS
 from utils.errors import UserError, run
 from utils.skeleton import get_layout
@@ -152,7 +153,7 @@ def main(argv=None) -> None:
     details = {"dataset": dataset, "reading": vars(reading), "dirty_rows": notes, "bad_videos": bad}
     numbers = {name: instance.number for name, instance in listed.items()}
     source = Source(f"{dataset}, raw text files", protocols, numbers, row.num_classes, row.persons, details=details)
-    load = Loader({video: skeletons[video] for video in found}, listed)
+    load = partial(read_instance, {video: skeletons[video] for video in found}, listed)
     folder, done = prepare(args, source, load, group=lambda name: listed[name].video)
     print(done)
     if not args.no_untrimmed:

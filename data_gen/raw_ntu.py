@@ -149,13 +149,6 @@ def read_clip(where: Where, selection: str = "slot", persons: int = 2) -> np.nda
     return select(parse(read_bytes(where), str(where)), selection, persons)
 
 
-@dataclass(frozen=True)
-class Loader:
-    """name -> raw clip, for data_gen.build: picklable, and reads only the file that it is asked for."""
-
-    files: dict[str, Where]
-    selection: str = "slot"
-    persons: int = 2
-
-    def __call__(self, name: str) -> np.ndarray:
-        return read_clip(self.files[name], self.selection, self.persons)
+def read_named(files: dict[str, Where], selection: str, persons: int, name: str) -> np.ndarray:
+    """The same of the file of a name: a partial of it is a loader for data_gen.build."""
+    return read_clip(files[name], selection, persons)

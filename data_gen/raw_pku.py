@@ -147,14 +147,7 @@ def count_frames(where: Where) -> int:
     return text.count(b"\n") + 1 if text else 0
 
 
-@dataclass(frozen=True)
-class Loader:
-    """Instance name -> raw clip (3, t, 25, 2), for data_gen.build."""
-
-    videos: dict[str, Where]
-    instances: dict[str, Instance]
-
-    def __call__(self, name: str) -> np.ndarray:
-        instance = self.instances[name]
-        frames = read_video(self.videos[instance.video])
-        return frames[instance.start : instance.end].transpose(3, 0, 2, 1)
+def read_instance(videos: dict[str, Where], instances: dict[str, Instance], name: str) -> np.ndarray:
+    """The raw clip (3, t, 25, 2) of an instance: a partial of it is a loader for data_gen.build."""
+    instance = instances[name]
+    return read_video(videos[instance.video])[instance.start : instance.end].transpose(3, 0, 2, 1)

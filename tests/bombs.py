@@ -95,7 +95,7 @@ def read_all(folder: Path) -> None:
         "scores.npz": read_scores,
         "checkpoint.pth": checkpoint.load,
         "labels.pkl": lambda path: _read_labels(path, None),
-        "labels.csv": lambda path: number_labels(read_list(path).labels),
+        "labels.csv": lambda path: number_labels(read_list(path)[0]),
     }
     for path in sorted(folder.iterdir()):
         try:

@@ -61,7 +61,7 @@ def list_of_labels(chance, folder):
     text = "name,label,split\n" + "".join(f"c{i},{label},train\n" for i, label in enumerate(labels))
     path = folder / "list.csv"
     path.write_bytes(text.encode(chance.choice(("utf-8", "utf-8-sig", "utf-16"))))
-    numbers, classes = number_labels(read_list(path).labels)
+    numbers, classes = number_labels(read_list(path)[0])
     expected = {f"c{i}": i for i in range(len(labels))}
     assert kind != "huge" and numbers == expected and (classes if kind != "names" else len(classes)) == count
     return WARNED if kind == "from 1" else RIGHT

@@ -310,12 +310,12 @@ class ClipList(Reader):
         return path
 
     def read(self, path):
-        found = from_arrays.read_list(path)
-        from_arrays.number_labels(found.labels)
-        return found
+        labels, protocols = from_arrays.read_list(path)
+        from_arrays.number_labels(labels)
+        return labels, protocols
 
     def right(self, result, original):
-        return all(set(names) <= set(result.labels) for p in result.protocols.values() for names in p.values())
+        return all(set(names) <= set(result[0]) for p in result[1].values() for names in p.values())
 
 
 class PysklFile(Reader):

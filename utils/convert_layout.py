@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 
 from utils.errors import UserError
-from utils.skeleton import Layout
+from utils.skeleton import Layout, mirrored
 
 
 def _mean(*names: str) -> dict[str, float]:
@@ -58,12 +58,6 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
     "left big toe": ({"left foot index": 1.0}, {"left foot": 1.0}),
     "left small toe": ({"left foot": 1.0},),
 }
-
-
-def mirrored(name: str) -> str:
-    """The name of the other one of a pair: left and right exchanged; the name itself where there is neither."""
-    words = {"left": "right", "right": "left"}
-    return " ".join(words.get(word, word) for word in name.split(" "))
 
 
 def _recipes(name: str) -> tuple[dict[str, float], ...]:

@@ -22,6 +22,12 @@ from utils.errors import UserError
 Place = int | tuple[int, ...]
 
 
+def mirrored(name: str) -> str:
+    """The joint's name on the other side of the body: left and right exchanged; the name itself where there is neither."""
+    sides = {"left": "right", "right": "left"}
+    return " ".join(sides.get(word, word) for word in name.split(" "))
+
+
 @dataclass(frozen=True)
 class Layout:
     """One sensor's or estimator's skeleton.
@@ -46,8 +52,7 @@ class Layout:
     @property
     def mirrored(self) -> tuple[int, ...]:
         """Of each joint the one on the other side of the body, by their names; of one in the middle itself."""
-        sides = {"left": "right", "right": "left"}
-        other = (" ".join(sides.get(word, word) for word in name.split()) for name in self.names)
+        other = map(mirrored, self.names)
         return tuple(self.names.index(name) if name in self.names else i for i, name in enumerate(other))
 
     def way_up(self, joint: int) -> tuple[int, ...]:

@@ -118,7 +118,7 @@ def _holds_people(numbered: list[tuple[int, str]]) -> bool:
     for _, path in numbered[:5]:
         try:
             content = jsons.load(path, {})
-        except BadPoses:
+        except UserError:
             continue
         return isinstance(content, dict) and "people" in content
     return False

@@ -26,6 +26,7 @@ from data_gen.poses.record import (
     stack,
     third_is_score,
 )
+from utils.errors import UserError
 from utils.skeleton import get_layout
 
 WORLD_KEYS = ("pose_world_landmarks", "poseworldlandmarks", "world_landmarks", "worldlandmarks", "keypoints3d")
@@ -185,7 +186,7 @@ def read_openpose(paths: list[tuple[int, str]], name: str, skip_bad: bool = Fals
     for number, path in paths:
         try:
             frames[number - first] = openpose_frame(load(path, mended), path)
-        except BadPoses:
+        except UserError:
             if not skip_bad:
                 raise
             mended["damaged frame files"] = mended.get("damaged frame files", 0) + 1

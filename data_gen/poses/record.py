@@ -113,11 +113,8 @@ def rate_in_words(column: str, times) -> float | None:
 
 
 def read_bytes(path, most: int = MAX_FILE_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes; BadPoses for anything else, and for an empty file."""
-    try:
-        size = check_regular(path)
-    except UserError as error:
-        raise BadPoses(str(error)) from None
+    """The content of a regular file of at most `most` bytes; UserError for anything else, and for an empty file."""
+    size = check_regular(path)
     if size > most:
         raise BadPoses(f"{path}: {size / 1e9:.1f} GB; a file of poses has at most {most / 1e9:.1f} GB")
     with open(path, "rb") as file:  # a Path costs as much as the reading, and OpenPose has a file a frame
