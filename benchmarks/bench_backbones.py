@@ -108,13 +108,11 @@ def build_step(config: EncoderConfig, batch: int, queue: int, precision: str, de
     return step
 
 
-def measure(configs: dict[str, EncoderConfig], args, device: torch.device) -> dict[str, float]:
+def measure(configs: dict[str, EncoderConfig], args) -> dict[str, float]:
     """Median seconds of a step of each, and of the "product"."""
-    clock, reference = common.CLOCKS[args.clock], (args.batch * FRAMES, *PRODUCT)
     how = {name: (config, args.batch, args.queue, args.precision, args.device) for name, config in configs.items()}
-    with common.in_processes(build_step, how, args.device, clock) as candidates:
-        candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
-        seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
+    shape, dtype = (args.batch * FRAMES, *PRODUCT), common.PRECISIONS[args.precision]
+    seconds, _ = common.beside_product(build_step, how, args, shape, dtype)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -141,7 +139,7 @@ def main(argv=None) -> int:
     flop = {name: clip_flop(config) for name, config in configs.items()}
     seconds, product = {}, 0.0
     if args.rounds:
-        seconds = measure(configs, args, device)
+        seconds = measure(configs, args)
         product = common.product_flop(args.batch * FRAMES, *PRODUCT) / seconds["product"]
     place, rate = common.surroundings(device), f"{product / 1e9:.0f} GFLOP/s" if product else "not run"
     print(

@@ -4,11 +4,10 @@
 
 prints one JSON line: times, achieved FLOP/s, their share of the rate of a (batch*frames x hidden)(hidden x 3 hidden)
 product on this machine in the same precision, ratios to the twin (which computes in float32, as released), and peak
-memory. All candidates run in turn within one process. The FLOP are those of the matrix products, 3 x forward in training.
+memory (see benchmarks.common.beside_product). The FLOP are those of the matrix products, 3 x forward in training.
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -28,8 +27,7 @@ KINDS = {"ours": (ForwardGRU, "auto"), "native": (ForwardGRU, "cudnn"), "twin": 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = common.parser(
-        __doc__, batch=48, hidden=1024, layers=3, precision="fp32", device="cpu", threads=0, clock="wall", rounds=5,
-        no_memory=False, save=False,
+        __doc__, batch=48, hidden=1024, layers=3, precision="fp32", device="cpu", threads=0, clock="wall", rounds=5, save=False
     )  # fmt: skip
     add, modes = parser.add_argument, ("train", "forward")
     add("--frames", type=positive_int, default=64, help="frames of a clip; the released encoder reads 64")
@@ -72,25 +70,10 @@ def pass_flop(batch, frames, features, hidden, layers, mode) -> float:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    device = common.prepare(args)
     size = (args.batch, args.frames, args.features, args.hidden, args.layers)
-    setting = (*size, args.precision, args.mode, args.device)
-    candidates = {kind: build_pass(kind, *setting) for kind in args.only}
-    reference = (args.batch * args.frames, args.hidden, 3 * args.hidden)
-    candidates["product"] = common.product(*reference, common.PRECISIONS[args.precision], device)
-    seconds = common.interleave(candidates, args.rounds, device, clock=common.CLOCKS[args.clock])
-    product_rate = common.product_flop(*reference) / statistics.median(seconds["product"])
-    flop = pass_flop(*size, args.mode)
-    result = {key: getattr(args, key) for key in ("batch", "frames", "features", "hidden", "layers", "precision")}
-    result |= {"pass": args.mode, "clock": args.clock, "rounds": args.rounds}
-    result["product_gflops"] = round(product_rate / 1e9, 1)
-    for kind in args.only:
-        result[kind] = common.rates(seconds[kind], args.batch, flop, product_rate)
-        if not args.no_memory:
-            result[kind]["peak_mb"] = common.peak_mb(build_pass, kind, *setting, device=args.device)
-        if kind != "ours" and "ours" in args.only:
-            result[kind]["ours_faster"] = round(common.ratio(seconds[kind], seconds["ours"]), 2)
-    common.report("encoder", result, device, args.save)
+    how = {kind: (kind, *size, args.precision, args.mode, args.device) for kind in args.only}
+    shape, dtype = (args.batch * args.frames, args.hidden, 3 * args.hidden), common.PRECISIONS[args.precision]
+    common.report("encoder", args, common.compare(build_pass, how, args, shape, dtype, pass_flop(*size, args.mode)))
 
 
 if __name__ == "__main__":

@@ -110,11 +110,7 @@ def main(argv=None) -> None:
             waits.append(ready - started)
     median = statistics.median(steps)
     epoch = median * batches.steps_per_epoch
-    result = {
-        key: getattr(args, key)
-        for key in ("clips", "batch", "hidden", "layers", "queue", "precision", "graph", "ahead", "steps")
-    }
-    result |= common.summary(steps) | {
+    result = common.summary(steps) | {
         "data_s": round(statistics.median(waits), 5),
         "data_share": round(sum(waits) / sum(steps), 4),
         "clips_on": str(clips.frames.device),
@@ -125,7 +121,7 @@ def main(argv=None) -> None:
     }
     if device.type == "cuda":
         result["peak_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
-    common.report("epoch", result, device, args.save)
+    common.report("epoch", args, result)
 
 
 if __name__ == "__main__":

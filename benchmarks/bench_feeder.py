@@ -83,14 +83,14 @@ def main(argv=None) -> None:
         "twin": lambda: twin.batch(chosen[next(turn) % len(chosen)]),
     }
     seconds = common.interleave(candidates, args.rounds, warm=2, clock=common.CLOCKS[args.clock])
-    result = {"size": args.batch, "rounds": args.rounds, "clock": args.clock}
+    result = {}
     for kind, times in seconds.items():
         ms = 1e3 * common.summary(times, 7)["median_s"] / args.batch
         result[kind] = common.summary(times) | {"clips_per_s": round(1e3 / ms), "ms_a_clip": round(ms, 4)}
         if kind != "twin":
             faster = {"than_twin": common.ratio(seconds["twin"], times), "than_1.9_ms": RELEASED_MS / ms}
             result[kind] |= {f"faster_{k}": round(v, 2) for k, v in faster.items()}
-    common.report("feeder", result, torch.device("cpu"), args.save)
+    common.report("feeder", args, result)
 
 
 if __name__ == "__main__":

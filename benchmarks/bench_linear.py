@@ -28,8 +28,9 @@ VARIANTS = {"exact": ("fp32", False), "bf16": ("bf16", False), "cached": ("fp32"
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = common.parser(__doc__, device="cpu", threads=1, clock="wall", no_memory=False, save=False)
+    parser = common.parser(__doc__, device="cpu", threads=1, clock="wall", save=False)
     add = parser.add_argument
+    add("--no-memory", action="store_true", help="leave out peak memory, which starts a process a variant")
     add("--data-root", default="data", help="folder of the data sets")
     add("--dataset", default="ui_prmd", help="name of the data set; ui_prmd is made on first use")
     add("--protocol", default="cross_subject", help="split of the data set")
@@ -105,19 +106,15 @@ def main(argv=None) -> None:
     _, (encoder, training, testing) = prepare(options, "exact")
     rates = product_rates(device, encoder.config.hidden_size or 512, common.CLOCKS[args.clock])
     result = {
-        "dataset": args.dataset,
-        "encoder": args.pretrained or f"random, hidden {args.hidden_size}, {args.num_layers} layers",
         "training_clips": training,
         "test_clips": testing,
-        "epochs": args.epochs,
-        "clock": args.clock,
         "product_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
     }
     for variant, (precision, _) in VARIANTS.items():
         result[variant] = measure(options, variant, rates[precision])
         if not args.no_memory:
             result[variant]["peak_mb"] = common.peak_mb(memory_step, options, variant, device=args.device)
-    common.report("linear", result, device, args.save)
+    common.report("linear", args, result)
 
 
 if __name__ == "__main__":

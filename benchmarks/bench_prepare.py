@@ -23,7 +23,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
 import numpy as np
-import torch
 
 from benchmarks import common
 from data_gen import protocols
@@ -85,10 +84,8 @@ def main(argv=None) -> None:
         1e3 * statistics.median(times) for times in (fast, slow, fast_cpu, slow_cpu)
     )
     result = {
-        "clips": len(names),
         "file_kb": round(len(texts[0]) / 1e3),
         "protocols": len(splits),
-        "workers": args.workers,
         "fast_ms_per_clip": round(fast_ms, 2),
         "fast_clips_per_s": round(1e3 / fast_ms, 1),
         "slow_ms_per_clip": round(slow_ms, 2),
@@ -99,7 +96,7 @@ def main(argv=None) -> None:
         "ratio_twin": round(slow_ms / fast_ms, 1),
         "ratio_published": round(PUBLISHED_MS / fast_ms, 1),
     }
-    common.report("prepare", result, torch.device("cpu"), args.save)
+    common.report("prepare", args, result)
 
 
 if __name__ == "__main__":

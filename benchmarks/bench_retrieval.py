@@ -53,17 +53,14 @@ def main(argv=None) -> None:
     rate = common.product_flop(*shape) / min(seconds["product"])
     entry = common.summary(seconds["retrieval"])
     flop = common.product_flop(*sizes)
-    result = (
-        dict(zip(("queries", "gallery", "width"), sizes, strict=True)) | {"map": args.map, "clock": args.clock} | entry
-    )
-    result |= {
+    result = entry | {
         "gflop_per_s": round(flop / entry["median_s"] / 1e9, 1),
         "share_of_product_rate": round(flop / entry["median_s"] / rate, 3),
         "for_16500_queries_s": round(entry["median_s"] * 16500 / args.queries, 1),
         "peak_mb": common.peak_mb(build, *sizes, args.device, args.map, device=args.device),
         "whole_matrix_mb": round(4e-6 * args.queries * args.gallery, 1),
     }
-    common.report("retrieval", result, device, args.save)
+    common.report("retrieval", args, result)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@
 
 prints one JSON line: seconds a step, clips/s, achieved FLOP/s of the matrix products, their share of the rate of a (batch *
 frames x hidden)(hidden x 3 hidden) product in the same precision and run, the ratio to the twin (which computes in float32, as
-released), and peak memory. Each candidate has a process of its own, as a program has; measured is the second of two steps in a
-row, as steps follow each other in training. The batch is drawn once and stays: the feeder has a benchmark of its own.
+released), and peak memory (see benchmarks.common.beside_product). The batch is drawn once and stays: the feeder has a
+benchmark of its own.
 """
 
 import argparse
 import itertools
-import statistics
 import sys
 from functools import partial
 from pathlib import Path
@@ -38,8 +37,7 @@ PASSES = 4 * 3 + 1  # query, masked, predicted, mixed forward and backward; the 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = common.parser(
-        __doc__, batch=16, hidden=1024, layers=3, queue=16384, device="cpu", threads=0, clock="wall", rounds=3,
-        no_memory=False, save=False,
+        __doc__, batch=16, hidden=1024, layers=3, queue=16384, device="cpu", threads=0, clock="wall", rounds=3, save=False
     )  # fmt: skip
     add, several = parser.add_argument, {"type": int, "nargs": "+", "metavar": "K"}
     add("--precision", choices=PRECISIONS, default="fp32", help="of our large products")
@@ -144,23 +142,10 @@ def candidates_of(args) -> dict[str, tuple]:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    device, clock = common.prepare(args), common.CLOCKS[args.clock]
-    reference = (args.batch * 64, args.hidden, 3 * args.hidden)
-    with common.in_processes(build_step, candidates_of(args), args.device, clock) as candidates:
-        dtype, compute_dtype = resolve_precision(args.precision)
-        candidates["product"] = common.product(*reference, compute_dtype or dtype, device)
-        seconds = common.interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
-    product_rate = common.product_flop(*reference) / statistics.median(seconds["product"])
+    shape, (dtype, compute_dtype) = (args.batch * 64, args.hidden, 3 * args.hidden), resolve_precision(args.precision)
     flop = step_flop(args.batch, args.hidden, args.layers)
-    result = {key: getattr(args, key) for key in ("batch", "hidden", "layers", "queue", "precision", "rounds", "clock")}
-    result["product_gflops"] = round(product_rate / 1e9, 1)
-    for name, how in candidates_of(args).items():
-        result[name] = common.rates(seconds[name], args.batch, flop, product_rate)
-        if not args.no_memory:
-            result[name]["peak_mb"] = common.peak_mb(build_step, *how, device=args.device)
-        if name == "twin" and "ours" in seconds:
-            result[name]["ours_faster"] = round(common.ratio(seconds["twin"], seconds["ours"]), 2)
-    common.report("step", result, device, args.save)
+    result = common.compare(build_step, candidates_of(args), args, shape, compute_dtype or dtype, flop)
+    common.report("step", args, result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The runner of the benchmarks: flags, interleaved timing, the machine's product rate, peak memory, and one JSON line.
 
 A benchmark names the flags of FLAGS that it has with their defaults (`parser`), makes candidates (functions without
-arguments), has them timed by `interleave` and prints the result by `report`.
+arguments), has them timed by `interleave`, or, each in a process of its own, by `beside_product`, and prints the result
+by `report`.
 
 A machine's speed drifts (clock, neighbours), so times from separate runs do not compare. `interleave` runs the
 candidates in turn, and `ratio` is the median over rounds of the quotient within a round: a slow minute slows both."""
@@ -43,7 +44,6 @@ FLAGS = {  # flags that several benchmarks have, as argparse wants them
         "help": "wall, or processor: the time that this process was given, which others on the machine disturb less; it adds "
         "up threads, so use it with --threads 1",
     },
-    "no_memory": {"action": "store_true", "help": "leave out peak memory, which starts a process a candidate"},
     "save": {"action": "store_true", "help": "also write the line to benchmarks/results"},
 }
 
@@ -90,10 +90,10 @@ def interleave(
                 candidates[name]()
             synchronise(device)
             start = clock()
-            said = candidates[name]()
+            took = candidates[name]()
             synchronise(device)
             if turn >= 0:
-                seconds[name].append(said[0] if isinstance(candidates[name], InOwnProcess) else clock() - start)
+                seconds[name].append(took if isinstance(candidates[name], InOwnProcess) else clock() - start)
     return seconds
 
 
@@ -122,8 +122,12 @@ def _memory(device: torch.device, first: bool) -> int | None:
 class InOwnProcess:
     """A candidate for `interleave` that lives in a process of its own, with its own memory and settings of the C library,
     as a program does. Calling it runs `build(*arguments)()` there, without the building, and returns the seconds that it
-    took and the bytes by which the peak of memory grew: the resident set, or None, on a CPU, torch's own count on CUDA.
-    `build` must be a function of a module (it is pickled by name). To be closed."""
+    took. `build` must be a function of a module (it is pickled by name). To be closed.
+
+    peak_mb: megabytes of 2**20 bytes by which the peak of memory grew in the first call: on a CPU the resident set, None
+    where the system does not tell it; on CUDA torch's own count."""
+
+    peak_mb: int | None = None
 
     def __init__(
         self, build: Callable, *arguments, device: str = "cpu", clock: Callable[[], float] = time.perf_counter
@@ -136,10 +140,15 @@ class InOwnProcess:
         )
         self.process.start()
         theirs.close()
+        self.called = False
 
-    def __call__(self) -> tuple[float, int | None]:
+    def __call__(self) -> float:
         self.pipe.send(True)
-        return self.pipe.recv()
+        seconds, grown = self.pipe.recv()
+        if not self.called and grown is not None:
+            self.peak_mb = round(grown / 2**20)
+        self.called = True
+        return seconds
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -147,15 +156,34 @@ class InOwnProcess:
         self.process.join()
 
 
-@contextlib.contextmanager
-def in_processes(build: Callable, arguments: dict[str, tuple], device: str, clock: Callable[[], float]):
-    """A candidate InOwnProcess for each name, with the arguments of `build`; closed at the end."""
-    with contextlib.ExitStack() as open_processes:
-        candidates = {}
-        for name, how in arguments.items():
-            candidates[name] = InOwnProcess(build, *how, device=device, clock=clock)
-            open_processes.callback(candidates[name].close)
-        yield candidates
+def beside_product(build: Callable, how: dict[str, tuple], args, shape: tuple[int, int, int], dtype: torch.dtype):
+    """Seconds of `build(*how[name])()` by name, and those of "product", of this shape and type, by the flags device,
+    threads, clock and rounds; and the peak of memory of each in MB. Each has a process of its own, as a program has; they
+    take turns, and measured is the second of two calls in a row, as steps follow each other in training."""
+    device, clock = prepare(args), CLOCKS[args.clock]
+    with contextlib.ExitStack() as stack:
+        made = {
+            name: stack.enter_context(
+                contextlib.closing(InOwnProcess(build, *arguments, device=args.device, clock=clock))
+            )
+            for name, arguments in how.items()
+        }
+        candidates = {**made, "product": product(*shape, dtype, device)}
+        seconds = interleave(candidates, args.rounds, device, warm=0, clock=clock, lead=1)
+    return seconds, {name: candidate.peak_mb for name, candidate in made.items()}
+
+
+def compare(build: Callable, how: dict[str, tuple], args, shape: tuple[int, int, int], dtype, flop: float) -> dict:
+    """`beside_product` as figures for `report`: the rate of the product, and of each candidate `rates` (of args.batch clips
+    and so many operations), the peak of memory and, of what is not called "ours...", how many times faster "ours" is."""
+    seconds, peaks = beside_product(build, how, args, shape, dtype)
+    product_rate = product_flop(*shape) / statistics.median(seconds["product"])
+    result = {"product_gflops": round(product_rate / 1e9, 1)}
+    for name, peak in peaks.items():
+        result[name] = rates(seconds[name], args.batch, flop, product_rate) | {"peak_mb": peak}
+        if "ours" in peaks and not name.startswith("ours"):
+            result[name]["ours_faster"] = round(ratio(seconds[name], seconds["ours"]), 2)
+    return result
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
@@ -187,11 +215,11 @@ def status_bytes(field: str) -> int | None:
 
 
 def peak_mb(build: Callable, *arguments, device: str = "cpu") -> int | None:
-    """Megabytes of 2**20 bytes by which the peak of memory grows in the first call of `build(*arguments)()`, in a process
-    of its own (see InOwnProcess); None where that is not known, or the process ended, for want of memory for example."""
-    with contextlib.closing(InOwnProcess(build, *arguments, device=device)) as fresh, contextlib.suppress(EOFError):
-        _, grown = fresh()
-        return None if grown is None else round(grown / 2**20)
+    """`InOwnProcess.peak_mb` of one call; None also where the process ended, for want of memory for example."""
+    with contextlib.closing(InOwnProcess(build, *arguments, device=device)) as fresh:
+        with contextlib.suppress(EOFError):
+            fresh()
+        return fresh.peak_mb
 
 
 def processor(device: torch.device) -> str:
@@ -228,13 +256,14 @@ def rates(seconds: list[float], clips: int, flop: float, product_rate: float) ->
     return entry | {"share_of_product": round(rate / product_rate, 3)}
 
 
-def report(name: str, result: dict, device: torch.device, save: bool = False) -> None:
-    """Prints the result with its surroundings as one JSON line; `save` also writes it to benchmarks/results under
+def report(name: str, args: argparse.Namespace, result: dict) -> None:
+    """Prints the flags, the result and its surroundings as one JSON line; --save also writes it to benchmarks/results under
     NAME_TORCH_PROCESSOR_DATE.json."""
-    place = surroundings(device)
-    result = {"benchmark": name, **result, **place}
+    flags = {key: value for key, value in vars(args).items() if key != "save"}
+    place = surroundings(torch.device(flags.get("device", "cpu")))
+    result = {"benchmark": name, **flags, **result, **place}
     print(json.dumps(result))
-    if save:
+    if args.save:
         parts = (name, place["torch"], place["processor"], place["date"])
         words = (re.sub(r"[^A-Za-z0-9.+]+", "-", part).strip("-") for part in parts)
         RESULTS.mkdir(exist_ok=True)

@@ -16,16 +16,17 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SMALL = "--hidden 32 --layers 1 --queue 16 --rounds 1 --threads 1"
 COMMANDS = {
     "backbones": "--only gru --sizes hidden_size=16 num_layers=1 --batch 4 --queue 8 --rounds 1 --threads 1",
-    "encoder": "--batch 2 --hidden 16 --frames 8 --layers 1 --rounds 1 --threads 1 --no-memory",
+    "encoder": "--batch 2 --hidden 16 --frames 8 --layers 1 --rounds 1 --threads 1",
     "epoch": "--clips 12 --batch 4 --hidden 16 --layers 1 --queue 16 --decoder 8 --steps 2 --threads 1 --graph",
     "feeder": "--batch 4 --clips 12 --rounds 1",
     "linear": "--epochs 2 --hidden-size 16 --data-root {data} --no-memory",
     "prepare": "--clips 8 --rounds 1 --workers 1",
     "retrieval": "--queries 8 --gallery 32 --width 16 --map",
-    "step": f"--batch 4 {SMALL} --only ours --graph --no-memory",
+    "step": f"--batch 4 {SMALL} --only ours --graph",
 }
 SLOW = {
     "backbones",
+    "encoder",
     "step",
 }  # those that start processes, each of which imports torch
 KEYS = {  # of the JSON line, one figure of each
