@@ -206,13 +206,7 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8, **look) -> None
 def check_drawing_path(path) -> Path:
     """`path` as a Path; UserError unless it ends in .png, .pdf, .svg (a strip), .gif or .mp4 (an animation) and, for .mp4,
     ffmpeg is there."""
-    path = Path(path)
-    if path.suffix.lower() not in ANIMATIONS:
-        if path.suffix.lower() not in FORMATS:
-            raise UserError(f"{path}: a drawing's name must end in {', '.join(FORMATS + ANIMATIONS)}")
-        return check_picture_path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the name of an animation, such as {path / 'clip.gif'}")
+    path = check_picture_path(path, FORMATS + ANIMATIONS)
     if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
         raise UserError(f"{path}: .mp4 needs the program ffmpeg, which is not on the PATH; install it, or give .gif")
     return path

@@ -146,11 +146,11 @@ def new_figure(width: float, height: float):
     return figure
 
 
-def check_picture_path(path) -> Path:
-    """`path` as a Path; UserError unless it ends in .png, .pdf or .svg (to refuse before hours of work)."""
+def check_picture_path(path, formats: tuple[str, ...] = FORMATS) -> Path:
+    """`path` as a Path; UserError unless it ends in one of `formats` (to refuse before hours of work)."""
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{path}: a picture's name must end in {', '.join(FORMATS)}")
+    if path.suffix.lower() not in formats:
+        raise UserError(f"{path}: a picture's name must end in {', '.join(formats)}")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a picture, such as {path / 'picture.png'}")
     return path
