@@ -145,19 +145,16 @@ def load(path) -> dict:
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             warnings.filterwarnings("ignore", "'torch.load' received a zip file")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if name:
+    except Exception as error:  # a cut or hostile file can raise almost anything inside the reader
+        of_disk = isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        )  # a cut archive is answered with EINVAL
+        if isinstance(error, UserError) or of_disk:
+            raise
+        if isinstance(error, pickle.UnpicklingError) and (name := re.search(r"GLOBAL ([\w.]+)", str(error))):
             what = f"it asks to import {name.group(1)}, which plain tensors never need"
             raise UserError(f"checkpoint {path}: not loaded, {what}; it may be malicious") from None
-        raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged") from None
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # torch's reader answers a cut archive with EINVAL
-            raise
-        raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged") from None
-    except Exception as error:  # a cut or hostile file can raise almost anything inside the reader
         raise UserError(f"checkpoint {path}: not a checkpoint file, or damaged ({type(error).__name__})") from None
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: expected a dictionary, found {type(content).__name__}")
