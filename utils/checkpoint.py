@@ -146,10 +146,8 @@ def load(path) -> dict:
             warnings.filterwarnings("ignore", "'torch.load' received a zip file")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a cut or hostile file can raise almost anything inside the reader
-        of_disk = isinstance(error, OSError) and error.errno not in (
-            None,
-            errno.EINVAL,
-        )  # a cut archive is answered with EINVAL
+        # torch's reader answers a cut archive with EINVAL
+        of_disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if isinstance(error, UserError) or of_disk:
             raise
         if isinstance(error, pickle.UnpicklingError) and (name := re.search(r"GLOBAL ([\w.]+)", str(error))):

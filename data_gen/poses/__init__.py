@@ -7,7 +7,7 @@
     space    units, axes and handedness, found from the bodies of a whole data set and turned to Kinect space
     mend     what is dirty in a clip: frames without a person, gaps, persons that change order, rates of frames
     labels   classes and splits
-    door     all of it: `survey` looks at a folder and decides, `read_clip_files` reads clip after clip
+    door     all of it: `survey` looks at a folder and decides, the `Reader` that it gives turns entry after entry into clips
 
 Nothing here knows data sets or programs; `data_gen.from_poses` builds prepared folders of what comes out, and
 `engine.features` and the programs read clips for an encoder through the same door.

@@ -95,12 +95,11 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 def _assign(costs: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (row, column) of the smallest total cost, infinite ones never."""
     rows, columns = costs.shape
+    if columns < rows <= _TRIED:
+        return [(row, column) for column, row in _assign(costs.T)]
     if max(rows, columns) <= _TRIED:
         capped = np.where(np.isfinite(costs), costs, 1e6)
-        if rows <= columns:
-            tries = (list(zip(range(rows), p, strict=True)) for p in itertools.permutations(range(columns), rows))
-        else:
-            tries = (list(zip(p, range(columns), strict=True)) for p in itertools.permutations(range(rows), columns))
+        tries = (list(zip(range(rows), p, strict=True)) for p in itertools.permutations(range(columns), rows))
         best = min(tries, key=lambda pairs: sum(capped[p] for p in pairs))
     else:
         best, left = [], costs.copy()
