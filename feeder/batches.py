@@ -108,10 +108,6 @@ class Batches:
             self.seed, step, self.batch_size, self.num_frame, self.layout, settings, self.clips.persons, places
         )
 
-    def _empty(self, *shape: int) -> Tensor:
-        """An uninitialised tensor like the clips' frames."""
-        return self.clips.frames.new_empty(shape)
-
     def views(self, samples: StepSamples) -> tuple[Tensor, Tensor, Tensor]:
         """The query views of this process's rows, and after them of mixing partners that other processes hold; the key
         and the target views of the rows. Rendered in one call, because the small operations of a call cost as much for
@@ -125,18 +121,16 @@ class Batches:
         def put(a) -> Tensor | None:
             return None if a is None else torch.as_tensor(a, device=self.clips.frames.device)
 
-        clips = torch.as_tensor(samples.clips[which[1]], device=self.clips.offsets.device)
-        factors = self.clips.factors
+        first, _, factors = self.clips.rows_of(torch.as_tensor(samples.clips[which[1]]))
         rendered = render(
             self.clips.frames,
-            put(self.clips.offsets[clips]) + put(samples.starts[which]),
+            first + put(samples.starts[which]),
             put(samples.lengths[which]),
             put(samples.matrices[which]),
             self.settings.frames,
             self.stream_name,
             self.parents,
-            self._empty,
-            None if factors is None else put(factors[clips]),
+            factors,
             None if samples.bodies is None else put(samples.bodies[which]),
             None if samples.noise is None else put(samples.noise[which[0][noisy], which[1][noisy]]),
         )
@@ -176,7 +170,6 @@ class Batches:
             hidden=hidden,
             layout=self.layout,
             uniforms=chance,
-            empty=self._empty,
         )
         return Batch(
             views={name: VIEWS[name].make(sources) for name in (*PAPER_VIEWS, *self.own_views)},

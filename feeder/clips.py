@@ -58,6 +58,13 @@ class PackedClips:
     def nbytes(self) -> int:
         return self.frames.numel() * self.frames.element_size()
 
+    def rows_of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of chosen clips (n,), where the frames are: their first row in `frames`, their number of frames and their factor (or
+        None), each (n,)."""
+        index, where = index.to(self.offsets.device), self.frames.device
+        factors = None if self.factors is None else self.factors[index].to(where)
+        return self.offsets[index].to(where), self.num_frame[index].to(where), factors
+
     def to(self, device, placement: str = "auto") -> "PackedClips":
         """The same clips with frames (and, for `device`, offsets and counts) where `placement` says."""
         device = torch.device(device)

@@ -26,17 +26,14 @@ class ClipViews:
         return len(self.clips)
 
     def _render(self, index: Tensor, start: Tensor, length: Tensor) -> Tensor:
-        where = self.clips.frames.device
-        first = self.clips.offsets[index.to(self.clips.offsets.device)].to(where) + start.to(where)
-        parents = self.parents.to(where)
-        factors = self.clips.factors
-        factors = None if factors is None else factors[index.to(factors.device)].to(where)
-        x = render(self.clips.frames, first, length.to(where), None, self.frames, self.stream, parents, factors=factors)
+        where, (first, _, factors) = self.clips.frames.device, self.clips.rows_of(index)
+        first, length, parents = first + start.to(where), length.to(where), self.parents.to(where)
+        x = render(self.clips.frames, first, length, None, self.frames, self.stream, parents, factors=factors)
         return x.to(self.device, self.dtype, non_blocking=True)
 
     def centre(self, index: Tensor) -> Tensor:
         """The centre 95 % of each clip, resized to T: what every test reads."""
-        return self._render(index, *centre_crop(self.clips.num_frame[index.to(self.clips.num_frame.device)]))
+        return self._render(index, *centre_crop(self.clips.rows_of(index)[1]))
 
     def centre_hidden(self, index: Tensor, hidden: Tensor) -> Tensor:
         """`centre` with joints of all persons zeroed before the stream is taken: a bone to a hidden joint is then wrong too,
@@ -49,7 +46,7 @@ class ClipViews:
     def random_crop(self, index: Tensor, seed: int, epoch: int, crop=(0.5, 1.0)) -> Tensor:
         """A crop of U(0.5, 1) of each clip, at least T frames: a function of (seed, epoch, clip)."""
         u = uniforms(seed, CROP_ONCE, epoch, (len(self), 2))[index.cpu().numpy()]
-        num_frame = self.clips.num_frame.cpu().numpy()[index.cpu().numpy()]
+        num_frame = self.clips.rows_of(index)[1].cpu().numpy()
         start, length = sample_crop(u[:, 0], u[:, 1], num_frame, crop, self.frames)
         return self._render(index, torch.from_numpy(start), torch.from_numpy(length))
 

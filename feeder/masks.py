@@ -31,6 +31,6 @@ def expand_hidden(hidden: Tensor, persons: int, channels: int = 3) -> Tensor:
     return full.expand(*hidden.shape, channels, persons).flatten(-3)
 
 
-def mask_view(x: Tensor, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-    """Hidden coordinates become 0. x (N, T, F), hidden (T, F) or (N, T, F) bool, True = hidden; out: where to write."""
-    return torch.mul(x, (~hidden).to(x.dtype), out=out)  # one pass, where a fill would copy first
+def mask_view(x: Tensor, hidden: Tensor) -> Tensor:
+    """Hidden coordinates become 0. x (N, T, F), hidden (T, F) or (N, T, F) bool, True = hidden."""
+    return x * (~hidden).to(x.dtype)  # one pass, where a fill would copy first

@@ -77,22 +77,15 @@ def sample_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, 
     return MixSample(mode, partner, weight, index, mix_lambda)
 
 
-def mix_views(
-    x: Tensor,
-    views: Tensor,
-    weight: Tensor,
-    index: Tensor,
-    partner: Tensor | None = None,
-    out: Tensor | None = None,
-) -> Tensor:
+def mix_views(x: Tensor, views: Tensor, weight: Tensor, index: Tensor, partner: Tensor | None = None) -> Tensor:
     """x (1 - w) + views[partner, index] w. x (N, T, F) with F = V * 3 * M; views (K, T, F): among which the partners are;
-    partner (N,): which, by default row i for sample i; weight (T, V); index (T,); out: where to write.
+    partner (N,): which, by default row i for sample i; weight (T, V); index (T,).
 
     Where w is 0 or 1 the result is exactly one of the two."""
     (n, size, width), rows = x.shape, views.flatten(0, 1)
     w = weight.repeat_interleave(width // weight.shape[-1], dim=-1)
     partner = torch.arange(n, device=x.device) if partner is None else partner
-    out = torch.empty_like(x) if out is None else out
+    out = torch.empty_like(x)
     block = CPU_BLOCK if x.device.type == "cpu" else n  # so that the partners stay in the cache
     for low in range(0, n, block):
         part = slice(low, low + block)

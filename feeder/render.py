@@ -8,7 +8,6 @@ the 3x3 matrices are a band matrix with five diagonals, which is five multiply-a
 itself. No axis is ever moved. On a CPU the batch is walked in blocks whose working set stays in the cache.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -124,7 +123,6 @@ def render(
     size: int,
     stream: str = "joint",
     parents: Tensor | None = None,
-    empty: Callable[..., Tensor] | None = None,
     factors: Tensor | None = None,
     bodies: Tensor | None = None,
     noise: Tensor | None = None,
@@ -132,9 +130,9 @@ def render(
     """Views (N, T, V * C * M) of crops of the packed frames.
 
     frames (F, V, C, M): all frames of all clips; first, lengths (N,): the crop, in rows of `frames`; matrices
-    (N, V, 3, 3) or None for the identity; size: T; stream: taken last, from the resized view; empty(*shape): where the
-    result of a transform comes from, by default new memory; factors (N,): of each clip; bodies (N, V, V), with matrices only:
-    a matrix over the joints; noise (K, T, V, 3, M): added to what is not zero, that is, was seen, of the first K views."""
+    (N, V, 3, 3) or None for the identity; size: T; stream: taken last, from the resized view; factors (N,): of
+    each clip; bodies (N, V, V), with matrices only: a matrix over the joints; noise (K, T, V, 3, M): added to what is not
+    zero, that is, was seen, of the first K views."""
     n, (_, joints, channels, persons) = len(first), frames.shape
     rows = frames.flatten(1)
     width = rows.shape[1]
@@ -145,7 +143,7 @@ def render(
         out = embedding_bag(places[1:-1], rows, per_sample_weights=weights[1:-1], mode="sum").view(n, size, width)
         block = n
     else:
-        out = (empty or frames.new_empty)(n, size, width)
+        out = frames.new_empty(n, size, width)
         block = CPU_BLOCK if frames.device.type == "cpu" else n
         diagonals = band(matrices.to(frames.dtype), persons)
     for low in range(0, n, block):

@@ -24,7 +24,7 @@ class Sources:
     queries: the query views (n, T, F), and after them those of mixing partners that other processes hold; place (n,): of each
     partner in `queries`; mix_weight (T, V), mix_index (T,): see feeder.mixing; hidden: (T, F) or (n, T, F) bool, what the mask
     hides; layout: of the joints; uniforms(name, *shape): random numbers in [0, 1), (n, *shape), a function of seed, step and
-    name; empty(*shape): memory to write a result to."""
+    name."""
 
     query: Tensor
     key: Tensor
@@ -36,7 +36,6 @@ class Sources:
     hidden: Tensor
     layout: Layout
     uniforms: Callable[..., Tensor]
-    empty: Callable[..., Tensor]
 
 
 def query(sources: Sources) -> Tensor:
@@ -45,13 +44,12 @@ def query(sources: Sources) -> Tensor:
 
 def masked(sources: Sources) -> Tensor:
     """The target without what is hidden (paper section 3.3)."""
-    return mask_view(sources.target, sources.hidden, sources.empty(*sources.target.shape))
+    return mask_view(sources.target, sources.hidden)
 
 
 def mixed(sources: Sources) -> Tensor:
     """The query with parts or times of the partner's (paper section 3.2)."""
-    weight, index, out = sources.mix_weight, sources.mix_index, sources.empty(*sources.query.shape)
-    return mix_views(sources.query, sources.queries, weight, index, sources.place, out)
+    return mix_views(sources.query, sources.queries, sources.mix_weight, sources.mix_index, sources.place)
 
 
 @dataclass(frozen=True)

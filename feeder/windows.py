@@ -254,24 +254,21 @@ class FutureViews:
         return len(self.clips)
 
     def _cut(self, index: Tensor, start: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        where = self.clips.frames.device
-        first = self.clips.offsets[index.to(self.clips.offsets.device)].to(where) + torch.from_numpy(start).to(where)
+        where, (first, _, factors) = self.clips.frames.device, self.clips.rows_of(index)
+        first = first + torch.from_numpy(start).to(where)
         rows = first[:, None] + torch.arange(self.observe + self.predict, device=where)
         x = self.clips.frames[rows]  # (n, T, V, C, M)
         joints = x[..., 0].to(self.device, self.dtype)  # person 1: (n, T, V, C)
         observed = x[:, : self.observe]
-        if self.clips.factors is not None:  # the poses to be predicted stay in metres
-            observed = (
-                observed * self.clips.factors[index.to(self.clips.factors.device)].to(where)[:, None, None, None, None]
-            )
+        if factors is not None:  # the poses to be predicted stay in metres
+            observed = observed * factors[:, None, None, None, None]
         x = take_stream(observed, self.stream, self.parents.to(where))
         observed = x.flatten(2).to(self.device, self.dtype)
         return observed, joints[:, self.observe - 1], joints[:, self.observe :]
 
     def _room(self, index: Tensor) -> np.ndarray:
         """First frames that are left to choose from, (n,): 0..room."""
-        counts = self.clips.num_frame[index.to(self.clips.num_frame.device)].cpu().numpy()
-        return counts - self.observe - self.predict
+        return self.clips.rows_of(index)[1].cpu().numpy() - self.observe - self.predict
 
     def test(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The middle of each clip: observed (n, observe, F) in the encoder's stream, the pose (n, V, 3) of person 1 in the

@@ -27,37 +27,19 @@ class BackboneRow:
     sizes: dict[str, object] = field(default_factory=dict)
 
 
-def _st_transformer(c) -> SpaceTimeTransformer:
-    return SpaceTimeTransformer(
-        get_layout(c.layout),
-        c.persons,
-        c.width,
-        c.depth,
-        c.heads,
-        c.mlp_ratio,
-        c.patch_frames,
-        c.tokens,
-        c.attention,
-        c.causal,
-        c.channels,
-    )
-
-
 RECURRENT = {"hidden_size": 1024, "num_layers": 3}
 ATTENTIVE = {"width": 256, "depth": 8, "heads": 8, "mlp_ratio": 4.0, "causal": False}
 
 BACKBONES: dict[str, BackboneRow] = {
-    "gru": BackboneRow(lambda c: GRUBackbone(c.input_size, c.hidden_size, c.num_layers), RECURRENT),
-    "bigru": BackboneRow(lambda c: BidirectionalGRU(c.input_size, c.hidden_size, c.num_layers), RECURRENT),
-    "transformer": BackboneRow(
-        lambda c: Transformer(c.input_size, c.width, c.depth, c.heads, c.mlp_ratio, c.causal),
-        {**ATTENTIVE, "width": 512, "depth": 6},
-    ),
+    "gru": BackboneRow(lambda c: GRUBackbone(c.input_size, **c.sizes), RECURRENT),
+    "bigru": BackboneRow(lambda c: BidirectionalGRU(c.input_size, **c.sizes), RECURRENT),
+    "transformer": BackboneRow(lambda c: Transformer(c.input_size, **c.sizes), {**ATTENTIVE, "width": 512, "depth": 6}),
     "st_transformer": BackboneRow(
-        _st_transformer, {**ATTENTIVE, "patch_frames": 4, "tokens": "joints", "attention": "factorised"}
+        lambda c: SpaceTimeTransformer(get_layout(c.layout), c.persons, channels=c.channels, **c.sizes),
+        {**ATTENTIVE, "patch_frames": 4, "tokens": "joints", "attention": "factorised"},
     ),
     "stgcn": BackboneRow(
-        lambda c: GraphNetwork(get_layout(c.layout), c.persons, c.width, c.depth, c.channels),
+        lambda c: GraphNetwork(get_layout(c.layout), c.persons, channels=c.channels, **c.sizes),
         {"width": 256, "depth": 10},
     ),
 }
