@@ -6,7 +6,7 @@
 prints a table. Operations are those of the products (an addition and a multiplication count as two) of one clip of 64 frames
 through the encoder without head, forward; a step does about 13 times as much a clip (four views forward and backward, the
 key forward). They are counted while a clip goes through; those of recurrent layers are computed from their sizes, because
-they run in functions that a counter does not see. A step is the programs' (engine.step, AdamW, freed memory kept),
+they run in functions that a counter does not see. A step is the programs' (engine.step, SGD, freed memory kept),
 on one batch of random numbers. Each backbone has a process of its own; they take turns, the second of two steps in a row
 is measured, and the median over the rounds is shown beside the rate of a (batch * 64 x 1024)(1024 x 3072) product of
 the same rounds: the share says how close to the machine's rate a backbone comes. `--rounds 0` times nothing.
@@ -25,14 +25,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
-from benchmarks.bench_step import PASSES, random_batch
-from engine.step import compute_gradients
+from benchmarks.bench_step import PASSES, build_step
 from models.backbones import BACKBONES
 from models.encoder import Encoder, EncoderConfig
-from models.pcm3 import PCM3, PCM3Config
 from models.recurrent import ForwardGRU
 from utils.errors import UserError, run
-from utils.machine import keep_freed_memory
 from utils.names import SIZES
 
 FRAMES = 64
@@ -91,26 +88,11 @@ def clip_flop(config: EncoderConfig, frames: int = FRAMES) -> float:
     return recurrent + counter.get_total_flops()
 
 
-def build_step(config: EncoderConfig, batch: int, queue: int, precision: str, device: str):
-    """A function that does one pretraining step with AdamW, as pretrain_moco_mask.py does it."""
-    keep_freed_memory()
-    torch.manual_seed(0)
-    model = PCM3(PCM3Config(encoder=config, queue_size=queue, topk=queue)).to(device).train()
-    model.set_compute_dtype(torch.bfloat16 if precision == "bf16" else None)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    views = random_batch(batch, device)
-
-    def step():
-        output = compute_gradients(model, views)
-        optimizer.step()
-        model.enqueue(output.keys)
-
-    return step
-
-
 def measure(configs: dict[str, EncoderConfig], args) -> dict[str, float]:
     """Median seconds of a step of each, and of the "product"."""
-    how = {name: (config, args.batch, args.queue, args.precision, args.device) for name, config in configs.items()}
+    how = {
+        name: ("ours", config, args.batch, args.queue, args.precision, args.device) for name, config in configs.items()
+    }
     shape, dtype = (args.batch * FRAMES, *PRODUCT), common.PRECISIONS[args.precision]
     seconds, _ = common.beside_product(build_step, how, args, shape, dtype)
     return {name: statistics.median(values) for name, values in seconds.items()}

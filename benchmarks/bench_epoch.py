@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
+from benchmarks.bench_step import build_model
 from engine.graph import CapturedPass, Prefetcher
 from engine.setup import choose_precision, resolve_precision
 from engine.step import compute_gradients, train_step
@@ -27,7 +28,6 @@ from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.sampling import ViewSettings
 from models.encoder import EncoderConfig
-from models.pcm3 import PCM3, PCM3Config
 from options.common import PRECISIONS, number, positive_int
 from utils.errors import UserError, run
 from utils.skeleton import KINECT_V2
@@ -80,16 +80,11 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     device = common.prepare(args)
     args.precision, _ = choose_precision(args.precision, device, "gru")
-    dtype, compute_dtype = resolve_precision(args.precision)
+    dtype, _ = resolve_precision(args.precision)
     clips = synthetic_clips(args.clips).to(device, args.placement)
     batches = Batches(clips, args.batch, 0, ViewSettings(), KINECT_V2, device=device, dtype=dtype)
-    torch.manual_seed(0)
     encoder = EncoderConfig(hidden_size=args.hidden, num_layers=args.layers)
-    config = PCM3Config(encoder=encoder, queue_size=args.queue, topk=args.queue, decoder_hidden_size=args.decoder)
-    model = PCM3(config).to(device, dtype).train()
-    model.set_compute_dtype(compute_dtype)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
+    model, optimizer = build_model("ours", encoder, args.queue, args.precision, device, args.decoder)
     compute, meanwhile = partial(compute_gradients, model), None
     compute = CapturedPass(compute) if args.graph else compute
     steps, waits = [], []

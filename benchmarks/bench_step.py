@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import torch
 
 from benchmarks import common
+from benchmarks.bench_encoder import pass_flop
 from benchmarks.twins import PlainPCM3
 from engine.graph import CapturedPass
 from engine.setup import resolve_precision
@@ -77,11 +78,25 @@ def random_batch(batch: int, device, frames: int = 64, dtype: torch.dtype = torc
     return Batch(views, x[1], x[2], hidden, (clips + 1) % batch, mix_lambda, offsets, clips, clips)
 
 
+def build_model(kind: str, encoder: EncoderConfig, queue: int, precision: str, device, decoder: int = 512):
+    """Model and optimizer as a pretraining begins with them. The twin computes in float32, as released, in tf32 and fp64 if
+    that is asked for."""
+    if kind == "ours":
+        keep_freed_memory()  # as the programs do
+    torch.manual_seed(0)
+    dtype, compute_dtype = resolve_precision(precision)
+    config = PCM3Config(encoder=encoder, queue_size=queue, topk=queue, decoder_hidden_size=decoder)
+    model = KINDS[kind](config).to(device, dtype).train()
+    if kind == "ours":
+        model.set_compute_dtype(compute_dtype)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return model, torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
+
+
 def build_step(
     kind: str,
+    encoder: EncoderConfig,
     batch: int,
-    hidden: int,
-    layers: int,
     queue: int,
     precision: str,
     device: str,
@@ -91,26 +106,12 @@ def build_step(
     graph: bool = False,
     decoder: int = 512,
 ):
-    """A function that does one training step of one candidate. The twin computes in float32, as released, in tf32 and
-    fp64 if that is asked for."""
-    if kind == "ours":
-        keep_freed_memory()  # as the programs do
-    torch.manual_seed(0)
-    dtype, compute_dtype = resolve_precision(precision)
-    encoder = EncoderConfig(hidden_size=hidden, num_layers=layers)
-    model = (
-        KINDS[kind](PCM3Config(encoder=encoder, queue_size=queue, decoder_hidden_size=decoder))
-        .to(device, dtype)
-        .train()
-    )
+    """A function that does one training step of one candidate."""
+    model, optimizer = build_model(kind, encoder, queue, precision, device, decoder)
     if kind == "ours":
         model.set_recompute(recompute)
-        model.set_compute_dtype(compute_dtype)
         choose_engine(model, recurrent)
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True
-    )
-    views = random_batch(batch, device, dtype=dtype)
+    views = random_batch(batch, device, dtype=resolve_precision(precision)[0])
     compute = partial(compute_gradients, model, parts=parts)
     compute = CapturedPass(compute) if graph else compute
 
@@ -124,13 +125,13 @@ def build_step(
 
 def step_flop(batch: int, hidden: int, layers: int) -> float:
     """Operations of the encoder's matrix products in a step; decoder, head and queue add a few per cent."""
-    widths = [150] + [2 * hidden] * (layers - 1)
-    return PASSES * sum(2 * common.product_flop(batch * 64, width + hidden, 3 * hidden) for width in widths)
+    return PASSES * pass_flop(batch, 64, 150, hidden, layers, "forward")
 
 
 def candidates_of(args) -> dict[str, tuple]:
     """Arguments of `build_step` by name: the twin, and ours in every way that is asked for."""
-    setting = (args.batch, args.hidden, args.layers, args.queue, args.precision, args.device)
+    encoder = EncoderConfig(hidden_size=args.hidden, num_layers=args.layers)
+    setting = (encoder, args.batch, args.queue, args.precision, args.device)
     found = {"twin": ("twin", *setting)} if "twin" in args.only else {}
     ways = itertools.product(args.recurrent, args.parts, args.recompute, (False, True) if args.graph else (False,))
     for recurrent, parts, recompute, graph in ways if "ours" in args.only else ():

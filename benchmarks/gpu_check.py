@@ -32,6 +32,7 @@ from benchmarks import bench_epoch, common
 from benchmarks.bench_step import PRECISIONS, build_step, step_flop
 from engine.graph import WARM_UP
 from engine.setup import resolve_device
+from models.encoder import EncoderConfig
 from models.recurrent import RUNS
 from options.common import number, positive, positive_int
 from utils.errors import UserError, run
@@ -64,21 +65,14 @@ def one_line(error: Exception) -> str:
 
 def measured(step, steps: int, device: torch.device) -> dict:
     """Median milliseconds of a step after warming up and capturing, and the peak of memory from before the first."""
-    for _ in range(WARM_UP + 2 if device.type == "cuda" else 1):
-        step()
-    taken = []
-    for _ in range(steps):
-        common.synchronise(device)
-        started = time.perf_counter()
-        step()
-        common.synchronise(device)
-        taken.append(time.perf_counter() - started)
+    warm = WARM_UP + 2 if device.type == "cuda" else 1
+    taken = common.interleave({"step": step}, steps, device, warm)["step"]
     peak = round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None
     return {"ms": round(1e3 * statistics.median(taken), 3), "peak_gb": peak}
 
 
-def steps_of(sizes: dict) -> dict[str, tuple]:
-    """The arguments of `build_step` after the device, and before it, by the name of a row of the table."""
+def rows_of_steps() -> dict[str, tuple]:
+    """Kind, precision, recurrent engine and whether captured, as `build_step` takes them, by the name of a row of the table."""
     rows = {}
     for precision in ("bf16", "tf32", "fp32", "fp64"):
         for graph in (False, True):
@@ -90,19 +84,18 @@ def steps_of(sizes: dict) -> dict[str, tuple]:
 
 
 def check_steps(args, device: torch.device, sizes: dict, left) -> dict[str, dict]:
-    """Milliseconds, TFLOP/s and peak of each row of `steps_of`; a row that fails holds its reason."""
+    """Milliseconds, TFLOP/s and peak of each row of `rows_of_steps`; a row that fails holds its reason."""
     flop = step_flop(sizes["batch"], sizes["hidden"], sizes["layers"])
-    found = {}
-    for name, (kind, precision, recurrent, graph) in steps_of(sizes).items():
+    encoder, found = EncoderConfig(hidden_size=sizes["hidden"], num_layers=sizes["layers"]), {}
+    for name, (kind, precision, recurrent, graph) in rows_of_steps().items():
         if left() <= 0:
             found[name] = {"not run": "out of time"}
             continue
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         try:
-            size = [sizes[which] for which in ("batch", "hidden", "layers", "queue")]
-            more = {"graph": graph, "decoder": sizes["decoder"]}
-            step = build_step(kind, *size, precision, args.device, recurrent, **more)
+            sized = (kind, encoder, sizes["batch"], sizes["queue"], precision, args.device, recurrent)
+            step = build_step(*sized, graph=graph, decoder=sizes["decoder"])
             found[name] = measured(step, args.steps, device)
             found[name]["tflops"] = round(flop / found[name]["ms"] / 1e9, 4)
         except (RuntimeError, UserError, ImportError) as error:
