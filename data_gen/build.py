@@ -111,8 +111,9 @@ def fit(name: str, clip, stored: Stored) -> np.ndarray:
     return fitted
 
 
-def _process(load: Callable, stored: Stored, targets: Sequence[Rows], name: str, places) -> _Done:
-    """Loads, normalises and writes one clip into its `places`, pairs (number of the target, row)."""
+def _process(load: Callable, stored: Stored, targets: Sequence[Rows], task: tuple[str, list]) -> _Done:
+    """Loads, normalises and writes one clip. task: its name and places, pairs (number of the target, row)."""
+    name, places = task
     try:
         clip = load(name)
         if clip is None:
@@ -132,10 +133,6 @@ def _process(load: Callable, stored: Stored, targets: Sequence[Rows], name: str,
     return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any(), faults=faults)
 
 
-def _process_chunk(load: Callable, stored: Stored, targets: Sequence[Rows], chunk) -> list[_Done]:
-    return [_process(load, stored, targets, name, places) for name, places in chunk]
-
-
 _shared = ()  # what this worker process was given at its start
 
 
@@ -152,8 +149,8 @@ def _start_worker(*shared) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _call(function: Callable, item):
-    return function(*_shared, item)
+def _call(function: Callable, items: list) -> list:
+    return [function(*_shared, item) for item in items]
 
 
 @contextlib.contextmanager
@@ -173,21 +170,23 @@ def _without_main(*needed):
         main.update(kept)
 
 
-def ordered_map(function: Callable, items: Sequence, workers: int | None = None, shared: tuple = ()):
+def ordered_map(function, items: Sequence, workers: int | None = None, shared: tuple = (), size: int = 1, group=None):
     """Yields function(*shared, item) for every item, in order, computed in processes, with few results waiting at a time.
 
-    shared: travels to each process once. UserError when the system ends one of them."""
-    count = max(1, min(workers or default_workers(), len(items)))
+    shared: travels to each process once; size: about how many items a process takes at a time; group(item): neighbours of the
+    same group stay together. UserError when the system ends one of the processes."""
+    chunks = _chunks(items, size, group)
+    count = max(1, min(workers or default_workers(), len(chunks)))
     if count == 1:
         yield from (function(*shared, item) for item in items)
         return
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, shared)
     try:
         with _without_main(function, shared):
-            coming = (pool.submit(_call, function, item) for item in items)
+            coming = (pool.submit(_call, function, chunk) for chunk in chunks)
             under_way = deque(itertools.islice(coming, 2 * count))
             while under_way:
-                yield under_way.popleft().result()
+                yield from under_way.popleft().result()
                 under_way.extend(itertools.islice(coming, 1))
     except BrokenProcessPool:
         raise UserError(
@@ -197,14 +196,14 @@ def ordered_map(function: Callable, items: Sequence, workers: int | None = None,
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _chunks(tasks: list, group: Callable | None) -> list:
-    """Tasks in lists of about CHUNK; neighbours of the same group stay together (the worker keeps their file open)."""
+def _chunks(items: Sequence, size: int, group: Callable | None) -> list[list]:
+    """Items in lists of about `size`; neighbours of the same group stay together."""
     chunks, last = [], object()
-    for task in tasks:
-        key = group(task[0]) if group else None
-        if not chunks or len(chunks[-1]) >= CHUNK and (group is None or key != last):
+    for item in items:
+        key = group(item) if group else None
+        if not chunks or len(chunks[-1]) >= size and (group is None or key != last):
             chunks.append([])
-        chunks[-1].append(task)
+        chunks[-1].append(item)
         last = key
     return chunks
 
@@ -327,12 +326,13 @@ def build_dataset(
             for row, name in enumerate(writer.names):
                 places.setdefault(name, []).append((target, row))
         shared = load, stored, tuple(writer.rows for writer in writers.values())
-        answers, done = ordered_map(_process_chunk, _chunks(sorted(places.items()), group), workers, shared), {}
+        tasks = sorted(places.items())
+        by_group = group and (lambda task: group(task[0]))
+        answers, done = ordered_map(_process, tasks, workers, shared, CHUNK, by_group), {}
         interval = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
-        with contextlib.closing(answers), tqdm(total=len(places), unit="clip", mininterval=interval) as bar:
-            for chunk in answers:
-                done.update((answer.name, answer) for answer in chunk)
-                bar.update(len(chunk))
+        with contextlib.closing(answers):
+            for answer in tqdm(answers, total=len(tasks), unit="clip", mininterval=interval):
+                done[answer.name] = answer
         report = _report(done, stored.frames)
         sidecar = {
             "source": source,

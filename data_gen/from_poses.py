@@ -31,7 +31,7 @@ from data_gen.from_files import (
 )
 from data_gen.poses.arrays import UPS, pickle_splits
 from data_gen.poses.door import Reader, Survey, Wishes, survey
-from data_gen.poses.forms import FORMS, Entry
+from data_gen.poses.forms import FORMS
 from data_gen.poses.labels import Known, LabelWishes, Task, make_task, short_names
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
@@ -67,30 +67,24 @@ class Gathered:
         return sorted(((what, clips[what], times[what]) for what in clips), key=lambda row: (-row[1], row[0]))
 
 
-def _read_chunk(reader: Reader, entries: list[Entry]) -> list[tuple]:
-    return [(entry.folders, reader(entry)) for entry in entries]
-
-
 def gather(seen: Survey, packed: PackedClips, workers: int | None) -> Gathered:
     """Reads every entry, once, in processes."""
     found = Gathered(packed)
     entries = seen.entries
-    chunks = [entries[i : i + _CHUNK] for i in range(0, len(entries), _CHUNK)]
-    with tqdm(total=len(entries), desc="reading", unit="file", disable=None, leave=False) as bar:
-        for chunk in ordered_map(_read_chunk, chunks, workers, (seen.reader,)):
-            for folders, clips in chunk:
-                for clip in clips:
-                    if isinstance(clip, Bad):
-                        found.bad[clip.name] = clip.reason
-                    elif clip.name in found.known:
-                        found.bad[clip.name] = f"two clips are called {clip.name}"
-                    else:
-                        found.known[clip.name] = Known(clip.name, folders, clip.label, clip.split, clip.subject)
-                        found.persons = max(found.persons, len(clip.array))
-                        if clip.mended:
-                            found.mended[clip.name] = clip.mended
-                        packed.add(clip.name, clip.array)
-            bar.update(len(chunk))
+    answers = ordered_map(Reader.__call__, entries, workers, (seen.reader,), _CHUNK)
+    bar = tqdm(answers, "reading", len(entries), unit="file", disable=None, leave=False)
+    for entry, clips in zip(entries, bar, strict=True):
+        for clip in clips:
+            if isinstance(clip, Bad):
+                found.bad[clip.name] = clip.reason
+            elif clip.name in found.known:
+                found.bad[clip.name] = f"two clips are called {clip.name}"
+            else:
+                found.known[clip.name] = Known(clip.name, entry.folders, clip.label, clip.split, clip.subject)
+                found.persons = max(found.persons, len(clip.array))
+                if clip.mended:
+                    found.mended[clip.name] = clip.mended
+                packed.add(clip.name, clip.array)
     packed.close()
     return found
 
