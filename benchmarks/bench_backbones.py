@@ -5,9 +5,8 @@
 
 prints a table. Operations are those of the products (an addition and a multiplication count as two) of one clip of 64 frames
 through the encoder without head, forward; a step does about 13 times as much a clip (four views forward and backward, the
-key forward). They are counted while a clip goes through; those of recurrent layers are computed from their sizes, because
-they run in functions that a counter does not see. A step is the programs' (engine.step, SGD, freed memory kept),
-on one batch of random numbers. Each backbone has a process of its own; they take turns, the second of two steps in a row
+key forward). They are counted while a clip goes through. A step is the programs' (engine.step, SGD, freed memory kept), on one
+batch of random numbers. Each backbone has a process of its own; they take turns, the second of two steps in a row
 is measured, and the median over the rounds is shown beside the rate of a (batch * 64 x 1024)(1024 x 3072) product of
 the same rounds: the share says how close to the machine's rate a backbone comes. `--rounds 0` times nothing.
 """
@@ -16,7 +15,6 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
-from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file runs by its path
 
@@ -28,7 +26,7 @@ from benchmarks import common
 from benchmarks.bench_step import PASSES, build_step
 from models.backbones import BACKBONES
 from models.encoder import Encoder, EncoderConfig
-from models.recurrent import ForwardGRU
+from models.recurrent import choose_engine
 from utils.errors import UserError, run
 from utils.names import SIZES
 
@@ -72,20 +70,11 @@ def configuration(backbone: str, sizes: dict) -> EncoderConfig:
 
 def clip_flop(config: EncoderConfig, frames: int = FRAMES) -> float:
     """Operations of the products of one clip through the encoder without head."""
-    encoder, recurrent = Encoder(config, head=False).eval().requires_grad_(False), 0.0
-
-    def counted(layer: ForwardGRU, x, state=None):
-        nonlocal recurrent
-        for i in range(layer.num_layers):
-            width = layer.input_size if i == 0 else layer.directions * layer.hidden_size
-            rows = x.shape[0] * x.shape[1]
-            recurrent += layer.directions * common.product_flop(rows, width + layer.hidden_size, 3 * layer.hidden_size)
-        return x.new_zeros(*x.shape[:2], layer.directions * layer.hidden_size), None
-
-    counter = FlopCounterMode(display=False)
-    with mock.patch.object(ForwardGRU, "forward", counted), sdpa_kernel(SDPBackend.MATH), counter:
+    encoder, counter = Encoder(config, head=False).eval().requires_grad_(False), FlopCounterMode(display=False)
+    choose_engine(encoder, "cudnn")  # torch's own GRU, whose products the counter sees
+    with sdpa_kernel(SDPBackend.MATH), counter:
         encoder(torch.randn(1, frames, config.input_size))
-    return recurrent + counter.get_total_flops()
+    return counter.get_total_flops()
 
 
 def measure(configs: dict[str, EncoderConfig], args) -> dict[str, float]:

@@ -79,16 +79,16 @@ def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
     found = _open(target, key, packing.shape)
     if found is not None:
         return found
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        turn = _my_turn(folder / f".{target.name}.lock", f"{split.split} of {split.folder}")
-    except OSError as error:
-        if cache_dir is not None:
-            raise
-        print(f"note: cannot cache packed clips in {folder} ({error.strerror}); packing in memory", file=sys.stderr)
-        packed = np.empty(packing.shape, dtype=np.float32)
-        return packed, packing.fill(packed)
-    with turn as alone:
+    with contextlib.ExitStack() as turn:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            alone = turn.enter_context(_turn(folder / f".{target.name}.lock", f"{split.split} of {split.folder}"))
+        except OSError as error:
+            if cache_dir is not None:
+                raise
+            print(f"note: cannot cache packed clips in {folder} ({error.strerror}); packing in memory", file=sys.stderr)
+            packed = np.empty(packing.shape, dtype=np.float32)
+            return packed, packing.fill(packed)
         found = _open(target, key, packing.shape)  # another process has made it meanwhile
         if found is None:
             for leftover in folder.glob(f".{target.name}.*.tmp") if alone else ():
@@ -99,24 +99,20 @@ def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
 
 
 @contextlib.contextmanager
-def _turn(handle: int, path: Path, alone: bool):
-    try:
-        yield alone
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(handle)
-
-
-def _my_turn(path: Path, what: str):
+def _turn(path: Path, what: str):
     """A block that one process at a time is in; says so where it has to wait. Its value: whether there are locks, so that
-    no other process can be in it. OSError where the folder is not writable."""
+    no other process can be in it. OSError on entering where the folder is not writable."""
     handle, got = open_locked(path)
     if got is False:
         os.close(handle)
         print(f"note: another process packs {what}; waiting for it", file=sys.stderr)
         handle, got = open_locked(path, wait=True)
-    return _turn(handle, path, got is True)
+    try:
+        yield got is True
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
 
 
 def _make(target: Path, key: str, packing: Packing) -> tuple[np.ndarray, str]:

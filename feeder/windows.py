@@ -159,10 +159,9 @@ class VideoWindows:
             found = scale.trunk_lengths(x.transpose(2, 3), self.layout)
             own = [length or scale.median_length(lengths) for lengths in found]
             x = x / x.new_tensor(own)[:, None, None, None, None]
-        if self.stream != "joint":
-            parents = torch.tensor(self.layout.parents, device=x.device)
-            return take_stream(x.transpose(2, 3), self.stream, parents).flatten(2)
-        return x.transpose(2, 3).flatten(2)
+        return take_stream(x.transpose(2, 3), self.stream, torch.tensor(self.layout.parents, device=x.device)).flatten(
+            2
+        )
 
     def sample(self, seed: int, epoch: int, number: int, strides: tuple[int, int]) -> np.ndarray:
         """Windows of a training epoch: rows (video, target frame, stride), `number` for each video with frames; targets are

@@ -222,9 +222,8 @@ class PCM3(nn.Module):
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
         """bf16 operands for the large matrix products (recurrent layers, head, decoder); weights, states, norms,
         similarities and losses stay float32, because their small differences are what is learned from."""
-        self.compute_dtype = dtype
         for module in self.modules():
-            if module is not self and hasattr(module, "compute_dtype"):
+            if hasattr(module, "compute_dtype"):
                 module.compute_dtype = dtype
 
     def set_world(self, world: World) -> None:
