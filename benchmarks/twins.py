@@ -16,7 +16,7 @@ class FrameByFrameGRU(ForwardGRU):
     """The recurrent layers as the release runs them: one call of a bidirectional torch GRU a frame, the state carried."""
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        weights, two = [getattr(self, name) for name in self._names], self.directions == 2
+        weights, two = [w for layer in self.weights() for w in layer], self.directions == 2
         outputs = []
         for frame in x.split(1, dim=1):
             output, state = torch._VF.gru(frame, state, weights, True, self.num_layers, 0.0, self.training, two, True)

@@ -60,8 +60,9 @@ def turn_to(vector: Tensor, axis: Tensor) -> Tensor:
     return torch.where(still[:, None, None], eye, turned)
 
 
-def trunk_lengths(x: Tensor, layout: Layout) -> Tensor:
-    """(N,), float64: the median trunk length of person 1 in windows x (N, L, C, V, M), 1 where none is seen."""
+def median_trunks(x: Tensor, layout: Layout) -> Tensor:
+    """(N,), float64: the median trunk length of person 1 in windows x (N, L, C, V, M), 1 where none is seen. It is that of the
+    preparation's step `trunk`, in a straight line; what an encoder divides by runs along the spine (feeder.scale)."""
     lengths = trunk_length(x[..., 0].double(), layout)
     seen = (x[..., 0] != 0).flatten(2).any(-1)
     median = lengths.masked_fill(~seen, torch.nan).nanquantile(0.5, dim=1)
@@ -79,7 +80,7 @@ def orientation(x: Tensor, layout: Layout, steps) -> Tensor:
             joints = rotation @ first
             axis = torch.tensor(_AXES[step], dtype=torch.float64, device=x.device)
             rotation = turn_to(at(joints, end, 2) - at(joints, start, 2), axis) @ rotation
-    return rotation / trunk_lengths(x, layout)[:, None, None] if "trunk" in steps else rotation
+    return rotation / median_trunks(x, layout)[:, None, None] if "trunk" in steps else rotation
 
 
 def turn_windows(x: Tensor, matrices: Tensor) -> Tensor:

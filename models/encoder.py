@@ -163,9 +163,7 @@ class ProjectionHead(nn.Sequential):
 class Encoder(nn.Module):
     """Input norm, backbone and head. `head=False` builds the encoder of downstream tasks, without `fc`."""
 
-    recompute = (
-        0  # pieces of a view, each computed again in the backward pass instead of kept; 0 = off, see `_in_pieces`
-    )
+    recompute = 0  # pieces of a view, computed again in the backward pass instead of kept; 0 = off, see `_in_pieces`
 
     def __init__(self, config: EncoderConfig, head: bool = True):
         super().__init__()

@@ -434,12 +434,9 @@ class ForwardGRU(nn.Module):
         Plain operations only, with products in x's type: what a stream needs (nothing is packed for one frame) and what
         can be exported."""
         H, states = self.hidden_size, []
-        for layer in range(self.num_layers):
-            for suffix in ("", "_reverse")[: self.directions]:
-                w_ih, w_hh, b_ih, b_hh = (
-                    getattr(self, f"{name}_l{layer}{suffix}")
-                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                )
+        for weights in self.weights():
+            for d in range(self.directions):
+                w_ih, w_hh, b_ih, b_hh = weights[4 * d : 4 * d + 4]
                 h = state[len(states)]
                 of_x, of_h = F.linear(x, w_ih, b_ih), F.linear(h, w_hh, b_hh)
                 r, z = torch.sigmoid(of_x[:, : 2 * H] + of_h[:, : 2 * H]).chunk(2, dim=1)
@@ -456,12 +453,14 @@ class ForwardGRU(nn.Module):
             return self.implementation
         return "own" if device.type == "cpu" else "cudnn"
 
+    def weights(self) -> list[tuple[Tensor, ...]]:
+        """For each layer `directions` times (weight_ih, weight_hh, bias_ih, bias_hh)."""
+        flat, each = [getattr(self, name) for name in self._names], 4 * self.directions
+        return [tuple(flat[start : start + each]) for start in range(0, len(flat), each)]
+
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        compute_dtype, each = self.compute_dtype or x.dtype, 4 * self.directions
-        flat = [getattr(self, name) for name in self._names]
-        weights = [tuple(flat[start : start + each]) for start in range(0, len(flat), each)]
-        shared = {} if self.shared is None else self.shared
-        outputs, last = RUNS[self.runs_as(x.device)](x.transpose(0, 1), state, weights, shared, compute_dtype)
+        run, shared = RUNS[self.runs_as(x.device)], {} if self.shared is None else self.shared
+        outputs, last = run(x.transpose(0, 1), state, self.weights(), shared, self.compute_dtype or x.dtype)
         return outputs.transpose(0, 1), last
 
 
