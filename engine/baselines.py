@@ -7,8 +7,8 @@ Rows, each by logistic regression (`engine.probes`: strength chosen inside of th
 * raw joints: every fourth frame of the centre crop, flattened, no encoder; as prepared, divided by the length of the trunk,
   with motion beside the coordinates; bones in place of joints; and those with every training clip a second time, mirrored,
   because some people are left-handed;
-* the random encoder, of the size of the first pretrained one, under every pooling, and from both sides where that one is
-  read so. A recurrent network with random weights remembers much, and at its last frame least;
+* the random encoder, of the size of the first pretrained one and from both sides where that one is read so, under every
+  pooling. A recurrent network with random weights remembers much, and at its last frame least;
 * the same encoder trained with labels (--supervised), with the same pooling and views;
 * every checkpoint of --pretrained, under its own pooling or --pool.
 
@@ -190,19 +190,14 @@ def reading(config: EncoderConfig) -> str:
 
 
 def random_rows(comparison: Comparison, config: EncoderConfig, stream: str, seeds: list[int]) -> list[Row]:
-    """The random encoder under every pooling, over seeds; where the configuration reads both sides, from one and from both."""
-    rows = []
-    for both_sides in range(1 + config.both_sides):
-        config = replace(config, both_sides=bool(both_sides))
-        runs, features = {pool: [] for pool in POOLS}, {}
-        for seed in seeds:
-            features = comparison.features(comparison.random(config, stream, seed), stream, POOLS)
-            for pool in POOLS:
-                runs[pool].append(comparison.probed(features[pool]))
+    """The random encoder under every pooling, over seeds."""
+    runs, features = {pool: [] for pool in POOLS}, {}
+    for seed in seeds:
+        features = comparison.features(comparison.random(config, stream, seed), stream, POOLS)
         for pool in POOLS:
-            name = f"random encoder, {reading(replace(config, pool=pool))}"
-            rows.append(Row(name, LABEL_FREE, runs[pool], features[pool]))
-    return rows
+            runs[pool].append(comparison.probed(features[pool]))
+    names = {pool: f"random encoder, {reading(replace(config, pool=pool))}" for pool in POOLS}
+    return [Row(names[pool], LABEL_FREE, runs[pool], features[pool]) for pool in POOLS]
 
 
 @dataclass(frozen=True)
