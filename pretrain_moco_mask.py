@@ -86,9 +86,9 @@ def view_settings(args, dimensions: int) -> ViewSettings:
 def settle(args, clips: int, world: World, start: Start | None) -> str:
     """Makes the arguments whole for a set of so many training clips; returns what to log of it. start: the checkpoint that the run
     begins with, for the main process."""
-    before = world.broadcast(start and start.recipe)
+    before, known = world.broadcast((start.recipe, start.flags) if start else (None, None))
     try:
-        said = settled(args, clips, before)
+        said = settled(args, clips, before, known)
     except ValueError as error:
         raise UserError(str(error)) from None
     if args.key_encoder == "same" and world.size > 1:

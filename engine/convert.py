@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.encoders import build_encoder, frame_of
 from models.encoder import EncoderConfig
 from models.pcm3 import PCM3, PCM3Config
+from options.backbones import READING
 from utils import checkpoint as files
 from utils.checkpoint_schema import FIELDS
 from utils.errors import UserError
@@ -54,6 +55,12 @@ class Source:
         """What is known of the run that made it."""
         known = {k: v for k, v in self.arguments.items() if k in RUN_FACTS and isinstance(v, (str, int))}
         return known | ({"stream": self.stream} if self.stream else {})
+
+    @property
+    def unsaid(self) -> dict:
+        """How clips are read, by name, where it is not the paper's way: the released format has no place for it."""
+        usual = EncoderConfig()
+        return {name: v for name in READING if (v := getattr(self.config, name)) != getattr(usual, name)}
 
     def described(self) -> list[str]:
         """Lines for people: what was found."""

@@ -74,8 +74,8 @@ class Place:
     guessed: tuple[str, ...] = ()
 
     def default_folder(self, task: str, stream: str, encoder: str = "") -> str:
-        """runs/TASK_DATASET_PROTOCOL_ENCODER, with the stream unless it is joint: two evaluations share no folder by default.
-        encoder: its name, see `short_name`."""
+        """runs/TASK_DATASET_PROTOCOL_ENCODER, with the stream unless it is joint. encoder: its name, see `short_name`; encoders of
+        one name share a folder, in which an earlier evaluation's files are set aside."""
         words = [task, self.dataset, self.protocol, *([stream] if stream != "joint" else []), encoder]
         return "runs/" + "_".join(filter(None, words))
 

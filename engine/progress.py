@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.signals import StopRequest
 from utils import checkpoint as files
 from utils.distributed import World
-from utils.errors import UserError
+from utils.errors import UserError, as_flag
 from utils.fingerprint import differences
 
 FILE = "progress.pth"
@@ -49,13 +49,18 @@ class Progress:
             raise UserError(
                 f"{self.path}: not what an evaluation of this version keeps; give another --output, or leave --resume out"
             )
+        for name, new in self.arguments.items():
+            if new is True and name not in told and name not in MAY_CHANGE:
+                raise UserError(
+                    f"{self.path} was begun by a version without {as_flag(name, True)}; go on with {as_flag(name, False)}, or "
+                    "leave --resume out to start anew"
+                )
         for name, old in told.items():
             new = self.arguments.get(name, old)
             if name not in MAY_CHANGE and _plain(new) != _plain(old):
-                flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{self.path} was begun with {flag} {old}, now it is {new}; go on with the old value, or leave "
-                    "--resume out to start anew"
+                    f"{self.path} was begun with {as_flag(name, old)}, now it is {as_flag(name, new)}; go on with the old "
+                    "value, or leave --resume out to start anew"
                 )
         if changed := differences(content.get("data") or {}, self.data or {}):
             raise UserError(

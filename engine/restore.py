@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from engine.encoders import check_same_backbone
 from models.pcm3 import PCM3, RENAMED
 from utils import checkpoint as files
-from utils.errors import UserError
+from utils.errors import UserError, as_flag
 from utils.fingerprint import differences
 from utils.names import SIZES
 from utils.run_folder import versions
@@ -64,6 +64,12 @@ class Start:
         return found if found in ("paper", "small") else "paper"
 
     @property
+    def flags(self) -> set[str] | None:
+        """Names of the arguments of the run that is resumed: those of the version that began it. None for a new run."""
+        found = self.content.get("arguments")
+        return {RENAMED.get(name, name) for name in found} if self.resumes and isinstance(found, dict) else None
+
+    @property
     def precision(self) -> str | None:
         """The precision of the run that is resumed, None where it says none."""
         return self.content.get("arguments", {}).get("precision") if self.resumes else None
@@ -100,11 +106,9 @@ def check_same_run(arguments: dict, start: Start, only: tuple[str, ...] = ()) ->
         new = arguments.get(name, old)
         new = list(new) if isinstance(new, tuple) else new
         if name not in MAY_CHANGE and new != old:
-            flag = "--" + name.replace("_", "-")
-            old, new = (" ".join(f"{k}={v:g}" for k, v in x.items()) if isinstance(x, dict) else x for x in (old, new))
             raise UserError(
-                f"checkpoint {start.path} was trained with {flag} {old}, now it is {new}; resume with the old value, "
-                "or start a new run from its weights with --init-from"
+                f"checkpoint {start.path} was trained with {as_flag(name, old)}, now it is {as_flag(name, new)}; resume with the "
+                "old value, or start a new run from its weights with --init-from"
             )
 
 

@@ -237,10 +237,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def settled(args: argparse.Namespace, clips: int, before: str | None = None) -> str:
-    """Fills in, in place, what the recipe decides for so many training clips; returns the sentence that says it. before: the
-    recipe of the run that is gone on with. ValueError, with a sentence, when what comes out does not go together."""
-    said = recipes.settle(args, clips, before)
+def settled(args: argparse.Namespace, clips: int, before: str | None = None, known=None) -> str:
+    """Fills in, in place, what the recipe decides for so many training clips; returns the sentence that says it. before, known:
+    recipe and names of the flags of the run that is gone on with. ValueError, with a sentence, when what comes out does not
+    go together."""
+    said = recipes.settle(args, clips, before, known)
     if problem := wrong_with(args):
         raise ValueError(f"{problem} ({said})" if args.recipe == "small" else problem)
     del args.given

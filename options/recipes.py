@@ -116,14 +116,17 @@ def chosen(args: argparse.Namespace, clips: int, before: str | None = None) -> t
     return "small", f"{clips} training clips, fewer than {ENOUGH}"
 
 
-def settle(args: argparse.Namespace, clips: int, before: str | None = None) -> str:
+def settle(args: argparse.Namespace, clips: int, before: str | None = None, known=None) -> str:
     """Fills in, in place, what was not given, for a set of so many training clips, and makes `recipe` the one that was chosen.
-    Returns a sentence that says what was chosen, why and what it means. args: parsed, with `given`, names of flags; before: the
-    recipe of the run that is gone on with."""
+    Returns a sentence that says what was chosen, why and what it means.
+
+    args: parsed, with `given`, names of flags; before: the recipe of the run that is gone on with; known: names of its flags,
+    None for a new run: what came later stays as it was, off."""
     args.recipe, why = chosen(args, clips, before)
     if args.recipe == "paper":
         return f"recipe paper ({why}): the flags' defaults"
     rows = [row for row in SMALL if row.name not in args.given and not set(row.without) & args.given]
+    rows = [row for row in rows if known is None or row.name in known]
     for row in rows:
         setattr(args, row.name, row.of(clips, args))
     words = ", ".join(f"{row.name.replace('_', ' ')} {_shown(getattr(args, row.name))}" for row in rows)

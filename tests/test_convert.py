@@ -125,3 +125,11 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path, recwarn):
     (tmp_path / "labels.pkl").write_bytes(dump_pickle((["a"], [1])))
     refused(call(convert_checkpoint.main, f"{tmp_path}/labels.pkl"), "not a checkpoint")
     assert not recwarn.list  # torch's advice about a pickle's protocol is for its developers
+
+
+def test_what_the_released_format_does_not_say_is_told(tmp_path):
+    path = write_pretrained(tmp_path / "c.pth.tar", hidden_size=16, num_layers=1, pool="mean_max", both_sides=True)
+    ran = call(convert_checkpoint.main, f"{path} --to released --output {tmp_path}/r.pth.tar")
+    assert ran.status == 0 and "give --pool mean_max --both-sides with it" in ran.out, ran.err
+    ran = call(convert_checkpoint.main, f"{path} --to encoder --output {tmp_path}/e.pth.tar")
+    assert ran.status == 0 and "--pool" not in ran.out

@@ -189,7 +189,9 @@ def test_resuming_with_less_memory_is_never_having_stopped(data, tmp_path, more)
 def test_a_run_may_go_on_recomputing_but_not_in_other_parts(data, tmp_path):
     assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
     assert pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto --recompute 2").status == 0
-    refused(pretrain(data, tmp_path / "run", "--resume auto --grad-accum 2"), "--grad-accum 1, now it is 2")
+    refused(
+        pretrain(data, tmp_path / "run", "--resume auto --grad-accum 2"), "--grad-accum 1, now it is --grad-accum 2"
+    )
 
 
 def test_recomputing_writes_the_same_log(data, tmp_path):

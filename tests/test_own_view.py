@@ -62,7 +62,7 @@ def test_a_view_of_ones_own(example, data, tmp_path):
     assert same(content["state_dict"], weights(tmp_path / "part" / files.LAST))
     refused(
         pretrain(example, data, tmp_path / "whole", "--view-weights mixed=2 --resume auto"),
-        "--view-weights dropped=0.5 mixed=2, now it is mixed=2",
+        "--view-weights dropped=0.5 mixed=2, now it is --view-weights mixed=2",
     )
     picture = tmp_path / "views.png"
     ran = call(

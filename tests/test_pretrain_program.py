@@ -94,7 +94,8 @@ def test_a_checkpoint_with_an_old_name_of_a_setting_goes_on(data, tmp_path):
         holder["cmd_weight"] = holder.pop("distillation_weight")
     assert PCM3Config.from_dict(content["config"]).distillation_weight == 0.5
     files.save(path, content)
-    refused(pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto"), "--distillation-weight 0.5, now it is 1.0")
+    ran = pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto")
+    refused(ran, "--distillation-weight 0.5, now it is --distillation-weight 1.0")
     assert pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto --distillation-weight 0.5").status == 0
 
 

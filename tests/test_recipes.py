@@ -69,6 +69,12 @@ def test_both_sides_are_read_where_views_are_mirrored():
         assert after(flags, 1_000)[0].both_sides is expected, flags
 
 
+def test_what_a_run_did_not_know_when_it_began_stays_off_when_it_goes_on():
+    args = parse_args([])
+    settled(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides"})
+    assert args.mirror == 0.5 and args.both_sides is None
+
+
 def test_steps_and_batch_grow_with_the_set():
     steps = {}
     for clips in (10, 60, 431, 1_000, 5_000, 19_000):

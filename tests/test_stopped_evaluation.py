@@ -233,3 +233,17 @@ def test_the_pace_is_the_mean_of_the_steps_and_breaks_the_silence(monkeypatch):
         now[0] += 9
         quiet.after(step)
     assert not said  # a bar is there
+
+
+def test_a_run_of_a_version_without_a_flag_goes_on_without_it(evaluate, tmp_path):
+    ran, _ = evaluate(tmp_path / "run", "--no-standardise", stop_after=2)
+    assert ran.status == EXIT_STOPPED
+    content = files.load(tmp_path / "run" / progress.FILE)
+    del content["arguments"]["standardise"]
+    files.save(tmp_path / "run" / progress.FILE, content)
+    refused(
+        evaluate(tmp_path / "run", "--standardise --batch-size 8 --wd 0 --resume auto")[0],
+        "go on with --no-standardise",
+    )
+    again, _ = evaluate(tmp_path / "run", "--no-standardise --resume auto")
+    assert again.status == 0

@@ -18,6 +18,7 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 from pathlib import Path
 
 from engine.convert import Source, converted
+from options.backbones import as_words
 from utils import checkpoint as files
 from utils.errors import UserError, run
 
@@ -36,6 +37,8 @@ def main(argv=None) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     files.save(output, content)
     left = [k for k in ("optimizer",) if source.content.get(k)]
+    if unsaid := as_words(source.unsaid) if args.to == "released" else []:
+        print(f"that format does not say how clips are read: give {' '.join(unsaid)} with it")
     print(
         f"{output}: {args.to} format, {len(content['state_dict'])} tensors, {output.stat().st_size / 1e6:.1f} MB"
         + ("; the optimizer is left out, so it can be used but not resumed" if left else "")

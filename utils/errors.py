@@ -39,6 +39,17 @@ class UserError(Exception):
     """A mistake that the user can mend; the message is the whole explanation."""
 
 
+def as_flag(name: str, value) -> str:
+    """An argument as it is typed: --x VALUE, --x or --no-x; `no --x` where it is not given."""
+    flag = name.replace("_", "-")
+    if value is None or isinstance(value, bool):
+        return {None: f"no --{flag}", True: f"--{flag}", False: f"--no-{flag}"}[value]
+    if isinstance(value, dict):
+        value = [f"{key}={number:g}" for key, number in value.items()]
+    words = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return f"--{flag} {words}"
+
+
 def describe_os_error(error: OSError) -> str:
     """One sentence for an error of the operating system, with the path it names: the new name where one was to be changed."""
     hint = _OS_HINTS.get(error.errno)
