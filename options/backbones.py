@@ -61,7 +61,8 @@ BACKBONE = """
 --[no-]both-sides
     the clip's feature is the larger, number by number, of the clip's and of its mirror image's, so that left- and
     right-handed executions are alike; takes twice the time; off if not given; not for classes that differ by the
-    side. A checkpoint knows its own; given with --pretrained it overrules that
+    side. A checkpoint knows its own; given with --pretrained it overrules that. Motion prediction reads one side
+    unless it is given
 --scale-by {$SCALES}
     what clips are divided by when they are read: nothing (if not given), or trunk: the length of the person's trunk
     (median over the clip), so that tall and small people, and units, become alike; arrays and files stay in metres

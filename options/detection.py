@@ -111,6 +111,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         )
     if args.momentum == 0:
         p.error("--momentum 0: Nesterov's SGD needs a momentum, usually 0.9")
+    if args.mode == "sequence" and args.both_sides:
+        p.error("--mode sequence reads every frame by itself, and --both-sides is of clips; leave it out")
     if args.mode == "sequence" and args.delay >= args.length:
         p.error(f"--delay {args.delay} must be shorter than the training sequences, --length {args.length}")
     common.refuse_twice(p, args, "seed")

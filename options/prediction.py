@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(g, common.RESUME + "--pictures N:natural = 3  test clips to draw; 0 draws none")
     group(p, "training", TRAINING)
     backbones.add_random_encoder_group(p)
+    p.set_defaults(both_sides=False)  # a feature of both sides does not know which of them moves
     common.add_seeds(common.add_machine_group(p))
     return p
 

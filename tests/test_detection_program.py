@@ -306,3 +306,7 @@ def test_files_that_cannot_work_are_refused_before_training(root, change, words)
     broken = type(train.videos)(**{**vars(train.videos), **change})
     with pytest.raises(UserError, match=words):
         check_videos(*(VideoWindows(broken, views.chosen, LAYOUT) for views in (train, test)))
+
+
+def test_frames_have_no_other_side():
+    refused(call(action_detection.main, "--mode sequence --both-sides"), "--mode sequence", "--both-sides")

@@ -23,6 +23,7 @@ from feeder.clips import PackedClips
 from feeder.windows import FutureViews, long_enough
 from models.encoder import EncoderConfig
 from models.future import FutureDecoder
+from options.backbones import encoder_flags
 from utils.errors import UserError
 from utils.skeleton import get_layout
 
@@ -264,3 +265,10 @@ def test_mistakes_are_one_sentence(root, tmp_path):
     assert ran.status == 2 and "needs --pretrained" in ran.err
     ran = call(motion_prediction.main, f"--data-root {root} {SIZES} --horizons 30 {end}")
     assert ran.status == 2 and "beyond the 25 frames" in ran.err
+
+
+def test_one_side_is_read_unless_both_are_asked_for():
+    parse = motion_prediction.parse_args
+    assert (
+        encoder_flags(parse([]))["both_sides"] is False and encoder_flags(parse(["--both-sides"]))["both_sides"] is True
+    )
