@@ -159,8 +159,8 @@ def train_classifier(
     finished training.
 
     every: all training clips, where `train` are those with labels (see `Classification`); quiet: no bars; world: processes
-    that share the encoding (frozen encoders only); running: log, say, state and after_step
-    of `fit`, which says what is raised."""
+    that share the encoding (frozen encoders only); running: log, say, state and after_step of `fit`, which says what is
+    raised."""
     quiet = quiet if world.is_main else True
     training = Classification(encoder, train, test, num_classes, recipe, seed, every or train, quiet, world)
     fit(training, quiet=quiet, **{"title": f"seed {seed}", **running})

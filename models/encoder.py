@@ -4,8 +4,10 @@
 multiple of it (models.pooling); `project` is the head that only pretraining uses. `forward` is the clip feature of downstream
 tasks: with `both_sides` a clip is read as it is and as its mirror image, and each number of the feature is the larger of the
 two, so that an exercise done with the left arm is that done with the right one. Pretraining reads one side (its views may be
-mirrored). The backbone between is one of
-models.backbones. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
+mirrored).
+
+The backbone between is one of models.backbones. Module names are those of the released files: `input_norm`, `encoder.gru`,
+`fc`.
 
 `EncoderConfig` says everything that is needed to build one, and what is done to clips before it reads them; checkpoints
 carry it, so that they rebuild themselves.
