@@ -28,8 +28,8 @@ from tqdm import tqdm
 from data_gen.from_files import (
     HOW,
     PROTOCOL_FOLDERS,
-    PackedClips,
     Source,
+    TemporaryClips,
     add_flags,
     first_label,
     prepare,
@@ -115,17 +115,26 @@ def _labels_of(archive: ArrayArchive) -> dict[str, tuple[np.ndarray, int | None]
 
 
 def count_classes(found: dict[str, dict], name: str, labels_from: int | None) -> tuple[int, int]:
-    """(number of classes, number of the first one in the files) of all files; found: protocol -> split -> see `_labels_of`."""
+    """(number of classes, number of the first class in the files). found: protocol -> split -> as `_labels_of` returns.
+
+    UserError when one array is one-hot with K columns and another holds class numbers of K or more."""
     entries = [entry for splits in found.values() for entry in splits.values()]
     one_hot = max((number for _, number in entries if number), default=None)
-    if one_hot is not None:
-        return one_hot, 0
     low, most = (int(pick([pick(n) for n, _ in entries if len(n)], default=0)) for pick in (min, max))
+    if one_hot is not None:
+        if most >= one_hot:
+            raise UserError(
+                f"class number {most} does not fit the one-hot labels of {one_hot} classes; expected 0 to {one_hot - 1} "
+                "in y_train and y_test of all files; make all labels one-hot rows of the same width"
+            )
+        return one_hot, 0
     first = first_label(low, most, DATASETS[name].num_classes if name in DATASETS else None, labels_from)
     return most + 1 - first, first
 
 
-def _pack(archives: dict[str, ArrayArchive], protocols: dict[str, dict[str, list[str]]], folder: Path) -> PackedClips:
+def _pack(
+    archives: dict[str, ArrayArchive], protocols: dict[str, dict[str, list[str]]], folder: Path
+) -> TemporaryClips:
     """The clips of all files in one file of `folder`. protocols: protocol -> split -> names of its clips."""
     sources = [
         (archives[p], f"x_{PARTS[split]}", names) for p, splits in protocols.items() for split, names in splits.items()
@@ -136,7 +145,7 @@ def _pack(archives: dict[str, ArrayArchive], protocols: dict[str, dict[str, list
             f"{folder.parent}: a temporary copy of the clips may need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give "
             "another --data-root"
         )
-    packed = PackedClips(folder / "clips.raw")
+    packed = TemporaryClips(folder / "clips.raw")
     for archive, name, names in sources:
         rows = tqdm(archive.rows(name), f"reading {archive.path.name}: {name}", len(names), unit="clip", disable=None)
         for clip, row in zip(names, rows, strict=True):

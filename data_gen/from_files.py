@@ -8,7 +8,7 @@ protocols; any other name is a data set of the user's own, and a `dataset.json` 
 same four things, so that every program knows it by that name. A description that already lies there must agree: two
 tasks with other classes need two names.
 
-`PackedClips` holds clips in one temporary file, so that a file which can only be read as a whole (a pickle) or from
+`TemporaryClips` holds clips in one temporary file, so that a file which can only be read as a whole (a pickle) or from
 front to back (a compressed archive) is read once, and every worker process maps what it needs.
 """
 
@@ -249,7 +249,7 @@ def texts_of_names(names, pattern: str, flag: str) -> dict[str, str]:
     return texts
 
 
-class PackedClips:
+class TemporaryClips:
     """Clips of any float type in one file; a picklable loader for `build_dataset`.
 
     `add(name, clip)` appends (M, T, V, C), `refuse(name, reason)` notes a clip that could not be read; `close()` ends

@@ -5,7 +5,7 @@ wrote them. File form, joint layout, units and axes are found and said; flags ov
 person, gaps, persons that change order, ...), which a table at the end and DATA_ROOT/NAME/poses.json count. Labels are the
 folders' names, a column, a pattern of the names, or a list; without labels it is a data set for pretraining and features.
 
-Design: `data_gen.poses.door` decides for all clips together, then every entry is read and mended by itself, in processes, into
+Design: `data_gen.poses.survey` decides for all clips together, then every entry is read and mended by itself, in processes, into
 one temporary file, before anything is written: bad files are known all at once. `data_gen.build` does the rest.
 """
 
@@ -21,8 +21,8 @@ from data_gen.build import ordered_map
 from data_gen.from_arrays import LISTS
 from data_gen.from_files import (
     HOW,
-    PackedClips,
     Source,
+    TemporaryClips,
     add_flags,
     prepare,
     read_class_names,
@@ -30,12 +30,12 @@ from data_gen.from_files import (
     scratch_folder,
 )
 from data_gen.poses.arrays import UPS, pickle_splits
-from data_gen.poses.door import Reader, Survey, Wishes, survey
 from data_gen.poses.forms import FORMS
-from data_gen.poses.labels import Known, LabelWishes, Task, make_task, short_names
+from data_gen.poses.labels import Known, LabelOptions, Task, make_task, short_names
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
 from data_gen.poses.space import UNITS
+from data_gen.poses.survey import PoseOptions, Reader, Survey, survey
 from options.common import natural, number, positive_int
 from options.datasets import DATASETS
 from utils.errors import UserError, run
@@ -51,7 +51,7 @@ class Gathered:
     """What reading gave. known: of each clip, by its full name; packed: the coordinates; persons: the most of any clip;
     bad: name -> reason; mended: clip -> kind of dirt -> how often."""
 
-    packed: PackedClips
+    packed: TemporaryClips
     known: dict[str, Known] = field(default_factory=dict)
     persons: int = 1
     bad: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Gathered:
         return sorted(((what, clips[what], times[what]) for what in clips), key=lambda row: (-row[1], row[0]))
 
 
-def gather(seen: Survey, packed: PackedClips, workers: int | None) -> Gathered:
+def gather(seen: Survey, packed: TemporaryClips, workers: int | None) -> Gathered:
     """Reads every entry, once, in processes."""
     found = Gathered(packed)
     entries = seen.entries
@@ -106,13 +106,13 @@ def convert(args: argparse.Namespace, source) -> None:
     read or used; nothing is written then."""
     if args.name in DATASETS:
         raise UserError(f"--name {args.name} is a known data set with files of its own; give your data another name")
-    source, labels = Path(source), from_flags(LabelWishes, args)
+    source, labels = Path(source), from_flags(LabelOptions, args)
     if labels.classes:
         labels = replace(labels, classes=read_class_names(args.classes))
-    seen = survey(source, from_flags(Wishes, args), from_flags(Mending, args), args.on_bad == "skip")
+    seen = survey(source, from_flags(PoseOptions, args), from_flags(Mending, args), args.on_bad == "skip")
     print("\n".join(f"found  {line}" for line in [f"{len(seen.entries)} files or folders of clips", *seen.lines]))
     with scratch_folder(args) as folder:
-        found = gather(seen, PackedClips(folder / "clips.raw"), args.workers)
+        found = gather(seen, TemporaryClips(folder / "clips.raw"), args.workers)
         total = len(found.known) + len(found.bad)
         if found.bad and args.on_bad == "refuse":
             why = "clips cannot be used, and nothing was written; --on-bad skip leaves them out"
@@ -169,7 +169,7 @@ def _closing_lines(found: Gathered, task: Task) -> list[str]:
 
 
 def add_pose_flags(parser: argparse.ArgumentParser) -> None:
-    """All flags of poses; those of `Wishes`, `Mending` and `LabelWishes` have their fields' names."""
+    """All flags of poses; those of `PoseOptions`, `Mending` and `LabelOptions` have their fields' names."""
     add_flags(parser, "--name")
     g = parser.add_argument_group("what the files are (found without)")
     g.add_argument("--format", dest="form", choices=tuple(FORMS), help="read only files of this form, as it")

@@ -21,8 +21,8 @@ from data_gen.build import HOW_TO_SKIP
 from data_gen.from_files import (
     HOW,
     PROTOCOL_FOLDERS,
-    PackedClips,
     Source,
+    TemporaryClips,
     add_flags,
     class_number,
     from_zero,
@@ -128,7 +128,7 @@ def most_persons(annotations) -> int:
     return max([1, *(shape[0] for shape in shapes if len(shape) == 4)])
 
 
-def pack(annotations: dict[str, dict], names, packed: PackedClips, persons: int, on_bad: str) -> None:
+def pack(annotations: dict[str, dict], names, packed: TemporaryClips, persons: int, on_bad: str) -> None:
     """Moves the clips `names` from memory into `packed`, the first `persons` of each, with the reason for a bad one.
 
     Raises UserError for the first bad clip when on_bad is "refuse"."""
@@ -188,7 +188,7 @@ def main(argv=None) -> None:
     source = Source(text, protocols, labels, classes, persons, layout, came_as, details=details)
     source.target(args.data_root, args.name)  # refused before the clips are unpacked
     with scratch_folder(args) as folder:
-        packed = PackedClips(folder / "clips.raw")
+        packed = TemporaryClips(folder / "clips.raw")
         pack(annotations, used, packed, persons, args.on_bad)
         del annotations
         print(prepare(args, source, packed)[1])

@@ -1,7 +1,7 @@
 """Somebody's clips for an encoder: a folder, an archive or one file, one by one, by name.
 
 `open_clips` is the way in. Arrays in the layout that the encoder was told to read are taken as they lie (`ClipFiles`); poses of
-any other form or layout go through the door of data_gen.poses (`PoseFiles`): form, layout, units and axes are found and said,
+any other form or layout are read by data_gen.poses (`PoseFiles`): form, layout, units and axes are found and said,
 dirt is mended, joints are converted to the encoder's.
 
 A clip in a folder below is named CLASS/NAME, and the folder counts as its class where a program asks for one.
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.from_arrays import LISTS, ArrayClips
-from data_gen.from_files import PackedClips
+from data_gen.from_files import TemporaryClips
 from data_gen.from_poses import gather
-from data_gen.poses.door import Wishes, survey
 from data_gen.poses.forms import VIDEOS, ending_is_known
 from data_gen.poses.mend import Mending
+from data_gen.poses.survey import PoseOptions, survey
 from engine.features import SkeletonEncoder
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, ArrayArchive, check_regular
@@ -88,11 +88,11 @@ class PoseFiles(NamedClips):
     found and mended. A clip that cannot be used has a name, too: reading it says why."""
 
     def __init__(self, source, layout: Layout, persons: int, given: Layout | None = None):
-        wishes = Wishes(layout=given and given.name, target=layout.name)
-        seen = survey(source, wishes, Mending(persons=persons))
+        options = PoseOptions(layout=given and given.name, target=layout.name)
+        seen = survey(source, options, Mending(persons=persons))
         self.root = Path(source)
         self._folder = tempfile.TemporaryDirectory(prefix="poses-")  # goes with this object
-        found = gather(seen, PackedClips(Path(self._folder.name) / "clips.raw"), workers=1)
+        found = gather(seen, TemporaryClips(Path(self._folder.name) / "clips.raw"), workers=1)
         self._packed, self._known = found.packed, found.known
         for name, reason in found.bad.items():
             self._packed.refuse(name, reason)

@@ -301,6 +301,7 @@ def save(path, **change):
         ({"y_train": np.array([0.5, 1, 2])}, "must hold class numbers"),
         ({"y_train": np.array(["a", "b", "c"])}, "must hold plain numbers"),
         ({"y_train": np.eye(3)[None]}, "must be one-hot"),
+        ({"y_test": np.array([0, 3])}, "class number 3 .* 3 classes; expected 0 to 2"),  # y_train is one-hot of 3
         ({"x_train": np.full((3, 5, 150), np.inf, np.float32)}, "not a finite number"),
     ],
 )

@@ -14,9 +14,9 @@ import pretrain_moco_mask
 from data_gen import check, from_arrays, from_poses, from_pyskl
 from data_gen.normalise import normalise
 from data_gen.poses import arrays
-from data_gen.poses.door import Wishes, survey
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
+from data_gen.poses.survey import PoseOptions, survey
 from options.datasets import from_description
 from tools import extract_features
 from utils.arrays import SIDECAR, open_split
@@ -277,13 +277,13 @@ def test_without_labels_it_is_a_data_set_for_pretraining(tmp_path):
 # --- dirt ----------------------------------------------------------------------------------------------------------
 
 
-def mended(tmp_path, array=None, source=None, mending=None, **wishes):
-    """(array (M, T, V, 3), counts) of one clip through the door; its companions in the folder are clean."""
+def mended(tmp_path, array=None, source=None, mending=None, **options):
+    """(array (M, T, V, 3), counts) of one clip; its companions in the folder are clean."""
     if array is not None:
         write_folder(tmp_path / "in")
         save(tmp_path / "in" / CLIPS[NAME][0] / f"{NAME}.npy", array)
         source = tmp_path / "in"
-    found = survey(source, Wishes(**wishes), mending)
+    found = survey(source, PoseOptions(**options), mending)
     clips = [c for entry in found.entries for c in found.reader(entry)]
     assert not [c for c in clips if isinstance(c, Bad)], clips
     clip = next(c for c in clips if c.name.endswith(NAME))

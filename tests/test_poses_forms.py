@@ -1,12 +1,12 @@
-"""Real clips in every file form and layout come back through the door without a flag: layout, frames, coordinates."""
+"""Real clips in every file form and layout come back without a flag: layout, frames, coordinates."""
 
 import numpy as np
 import pose_files as pf
 import pytest
 from programs import refuses
 
-from data_gen.poses.door import Wishes, survey
 from data_gen.poses.record import Bad
+from data_gen.poses.survey import PoseOptions, survey
 from utils.errors import UserError
 from utils.skeleton import LAYOUTS
 
@@ -35,9 +35,9 @@ def each(write):
         write(label, name, clip)
 
 
-def read(source, **wishes):
+def read(source, **options):
     """(what was found, name -> coordinates (T, V, 3) of the first person)."""
-    found = survey(source, Wishes(**wishes))
+    found = survey(source, PoseOptions(**options))
     clips = [clip for entry in found.entries for clip in found.reader(entry)]
     bad = [clip for clip in clips if isinstance(clip, Bad)]
     assert not bad, bad
@@ -326,9 +326,9 @@ def test_what_flags_overrule(tmp_path):
     _, clips = read(tmp_path, units="cm")
     np.testing.assert_allclose(clips[name], clip / 100, atol=MILLIMETRE)
     with pytest.raises(UserError, match="no clip looked at can be coco_17"):
-        survey(tmp_path, Wishes(layout="coco_17"))
+        survey(tmp_path, PoseOptions(layout="coco_17"))
     with pytest.raises(UserError, match="--format 'xml' is not known"):
-        survey(tmp_path, Wishes(form="xml"))
+        survey(tmp_path, PoseOptions(form="xml"))
 
 
 def test_what_does_not_tell_is_asked_for(tmp_path):

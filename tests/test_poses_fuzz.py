@@ -9,8 +9,8 @@ import numpy as np
 import pose_files as pf
 import pytest
 
-from data_gen.poses.door import survey
 from data_gen.poses.record import Bad
+from data_gen.poses.survey import survey
 from utils.errors import UserError
 
 CLIP = next(iter(pf.real_clips(classes=1, each=1, frames=8).values()))[1]

@@ -30,7 +30,7 @@ from contextlib import closing
 
 import numpy as np
 
-from data_gen.poses.door import FrameDoor
+from data_gen.poses.survey import FrameConverter
 from engine.features import Classifier, load_classifier
 from engine.live_picture import Film, Recorder, Window
 from engine.novelty import NONE
@@ -64,14 +64,14 @@ def at_rate(frames, rate: float) -> Iterator[np.ndarray]:
         yield frame
 
 
-def parse_line(line: str, kind: str, joints: int, door: FrameDoor | None = None) -> np.ndarray:
-    """A frame (V, 3) or (M, V, 3) from a line; UserError when it is none. door: for JSON that is no list of numbers, as pose
+def parse_line(line: str, kind: str, joints: int, converter: FrameConverter | None = None) -> np.ndarray:
+    """A frame (V, 3) or (M, V, 3) from a line; UserError when it is none. converter: for JSON that is no list of numbers, as pose
     estimators write it."""
     try:
         if kind == "json":
             frame = json.loads(line)
-            if door is not None and _has_names(frame):
-                return door(frame)
+            if converter is not None and _has_names(frame):
+                return converter(frame)
             return np.asarray(frame, dtype=np.float64)
         numbers = np.array([float(word) for word in line.split(",")], dtype=np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError):
@@ -91,7 +91,7 @@ def _has_names(frame) -> bool:
 
 
 def received(
-    lines, kind: str, joints: int, door: FrameDoor | None = None
+    lines, kind: str, joints: int, converter: FrameConverter | None = None
 ) -> Iterator[tuple[str, None, Iterator[np.ndarray]]]:
     """Sequences from lines of text; an empty line ends one. UserError names the line."""
     lines = enumerate(lines, 1)
@@ -100,7 +100,7 @@ def received(
         number, line = first
         while line.strip():
             try:
-                yield parse_line(line, kind, joints, door)
+                yield parse_line(line, kind, joints, converter)
             except UserError as error:
                 raise UserError(f"standard input, line {number}: {error}") from None
             number, line = next(lines, (number, ""))
@@ -264,8 +264,8 @@ def main(argv=None) -> int:
     )
     if found.encoder.converted:
         print(found.encoder.converted)
-    door = FrameDoor(found.encoder.input_layout, args.input_layout)
-    sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, door)
+    converter = FrameConverter(found.encoder.input_layout, args.input_layout)
+    sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, converter)
     picture = open_picture(args, found)
     sequences = picture.watched(sequences)
     display, costs = Display(sys.stdout, picture.answer), []

@@ -5,8 +5,11 @@ nothing has to be cleared away after a kill, and a lock that is held is proof of
 another one that shares the file system. Reading needs no lock and is hindered by none.
 
 `Ownership` keeps a folder for one writer. It locks `.owner` in the folder, which also says in words who that is, and
-removes it again at the end. A file system, or an operating system, without locks is said to be one and gone on with:
-nothing then keeps a second writer out.
+removes it again at the end. On a file system or an operating system without locks the writer goes on, with a note
+that nothing keeps a second writer out.
+
+The `filelock` package is not used: it can lock neither a file that is already open (`atomic_write`) nor a file whose
+content names the holder (its older releases truncate it), and it raises on a file system that answers ENOLCK.
 """
 
 import contextlib

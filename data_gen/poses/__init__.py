@@ -1,4 +1,4 @@
-"""Poses of other people's estimators: one door for every file form, layout, unit and kind of dirt.
+"""Poses of other people's estimators: one reader for every file form, layout and unit.
 
     forms    the table of file forms: how each is known, and the reader of each
     jsons, tables, arrays
@@ -7,8 +7,8 @@
     space    units, axes and handedness, found from the bodies of a whole data set and turned to Kinect space
     mend     what is dirty in a clip: frames without a person, gaps, persons that change order, rates of frames
     labels   classes and splits
-    door     all of it: `survey` looks at a folder and decides, the `Reader` that it gives turns entry after entry into clips
+    survey   all of it: `survey` looks at a folder and decides; the `Reader` it returns turns each entry into clips
 
 Nothing here knows data sets or programs; `data_gen.from_poses` builds prepared folders of what comes out, and
-`engine.features` and the programs read clips for an encoder through the same door.
+`engine.features` and the programs read clips for an encoder with it, too.
 """

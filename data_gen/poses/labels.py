@@ -30,8 +30,8 @@ _SUBJECT = re.compile(r"(?:^|[_\-/. ])(?:subject|subj|sub|person|actor|s|p)[_\-]
 
 
 @dataclass(frozen=True)
-class LabelWishes:
-    """What the user says about labels and splits; see the flags of data_gen.from_poses."""
+class LabelOptions:
+    """What the user gives about labels and splits; see the flags of data_gen.from_poses."""
 
     label_from_name: str | None = None
     labels_from: int | None = None
@@ -104,9 +104,9 @@ def _by_pattern(clips: list[Known], pattern: str | None, flag: str) -> list:
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def number_classes(texts: dict[str, str], wishes: LabelWishes) -> tuple[dict[str, int], tuple[str, ...], list[str]]:
+def number_classes(texts: dict[str, str], options: LabelOptions) -> tuple[dict[str, int], tuple[str, ...], list[str]]:
     """(name -> class number, class names, lines) of labels as text."""
-    labels, classes = number_labels(texts, wishes.classes, wishes.labels_from)
+    labels, classes = number_labels(texts, options.classes, options.labels_from)
     if not all(text.isdigit() for text in texts.values()):
         return labels, classes, []
     most = max(map(int, texts.values()))
@@ -116,11 +116,11 @@ def number_classes(texts: dict[str, str], wishes: LabelWishes) -> tuple[dict[str
     return labels, classes, [f"class numbers: from 1 in the files ({most} of them), made from 0"] * first
 
 
-def find_labels(clips: list[Known], wishes: LabelWishes) -> tuple[dict[str, str] | None, str]:
+def find_labels(clips: list[Known], options: LabelOptions) -> tuple[dict[str, str] | None, str]:
     """(name -> label as text, or None; where they come from)."""
-    if wishes.unlabelled:
+    if options.unlabelled:
         return None, "none, as --no-labels says"
-    pattern = _by_pattern(clips, wishes.label_from_name, "--label-from-name")
+    pattern = _by_pattern(clips, options.label_from_name, "--label-from-name")
     files = ("of the files", lambda clip: clip.label)
     texts, where = _first_said(clips, ("of the list", lambda clip: clip.row.get("label")), *pattern, files)
     if texts is None:
@@ -158,27 +158,27 @@ def _subject_of_name(clip: Known) -> str:
     return str(ntu.subject if ntu else int(match[1]))
 
 
-def _by_subject(clips: list[Known], wishes: LabelWishes) -> tuple[dict[str, str], str]:
+def _by_subject(clips: list[Known], options: LabelOptions) -> tuple[dict[str, str], str]:
     """(name -> split, where from); UserError when not every clip says its subject."""
     subjects, where = _first_said(
         clips,
-        *_by_pattern(clips, wishes.subject_from_name, "--subject-from-name"),
+        *_by_pattern(clips, options.subject_from_name, "--subject-from-name"),
         ("of the list", lambda clip: clip.row.get("subject") or None),
         ("of the files", lambda clip: clip.subject or None),
         ("of the names", _subject_of_name),
     )
     every = sorted(set(subjects.values()), key=lambda s: (len(s), s))
-    if wishes.val_subjects:
+    if options.val_subjects:
         number = {str(int(s)) if s.isdigit() else s: s for s in every}
-        wanted = {number.get(str(int(s)) if s.isdigit() else s, s) for s in wishes.val_subjects}
+        wanted = {number.get(str(int(s)) if s.isdigit() else s, s) for s in options.val_subjects}
         unknown = sorted(wanted - set(every))
         if unknown:
             raise UserError(
                 f"--val-subjects {unknown[0]}: there is no such subject; there are {', '.join(every)[:200]}"
             )
     else:
-        share = VAL_SHARE if wishes.val_share is None else wishes.val_share
-        order = np.random.default_rng([wishes.seed, len(every)]).permutation(len(every))
+        share = VAL_SHARE if options.val_share is None else options.val_share
+        order = np.random.default_rng([options.seed, len(every)]).permutation(len(every))
         wanted = {every[i] for i in order[: max(1, round(share * len(every)))]}
     if wanted >= set(every):
         raise UserError(f"every subject ({', '.join(every)[:100]}) would be in the test; leave some for training")
@@ -204,18 +204,18 @@ def _matching(clip: Known, names) -> str | None:
     return next((way for way in (clip.full, clip.name, stem) if way in names), None)
 
 
-def find_splits(clips, labels, own_splits, wishes: LabelWishes) -> tuple[dict[str, dict], str]:
+def find_splits(clips, labels, own_splits, options: LabelOptions) -> tuple[dict[str, dict], str]:
     """(protocol -> {"train": names, "val": names}, where from)."""
     names = [clip.name for clip in clips]
     columns = [key for key in clips[0].row if key not in ("label", "subject")]
-    if wishes.val_subjects or wishes.by == "subject":
-        splits, where = _by_subject(clips, wishes)
-    elif wishes.val_list:
-        wanted = {_plain(line) for line in read_text(wishes.val_list).splitlines() if line.strip()}
+    if options.val_subjects or options.by == "subject":
+        splits, where = _by_subject(clips, options)
+    elif options.val_list:
+        wanted = {_plain(line) for line in read_text(options.val_list).splitlines() if line.strip()}
         splits = {clip.name: "val" if _matching(clip, wanted) else "train" for clip in clips}
-        where = f"the list {Path(wishes.val_list).name}"
+        where = f"the list {Path(options.val_list).name}"
         if "val" not in splits.values():
-            raise UserError(f"--val-list {wishes.val_list}: names none of the clips, such as {names[0]}")
+            raise UserError(f"--val-list {options.val_list}: names none of the clips, such as {names[0]}")
     elif columns:
         protocols = protocols_of({clip.name: (clip.place, clip.row) for clip in clips}, columns)
         return protocols, f"columns {', '.join(columns)} of the list"
@@ -224,17 +224,17 @@ def find_splits(clips, labels, own_splits, wishes: LabelWishes) -> tuple[dict[st
         kept = {p: {s: [n for n in v if n in known] for s, v in parts.items()} for p, parts in pairs.items()}
         return kept, "the pickle's own"
     else:
-        share = VAL_SHARE if wishes.val_share is None else wishes.val_share
+        share = VAL_SHARE if options.val_share is None else options.val_share
         splits, where = None, ""
-        if wishes.val_share is None:
+        if options.val_share is None:
             of_files = ("of the files", lambda clip: SPLIT_WORDS.get((clip.split or "").lower()))
             splits, where = _first_said(clips, ("the folders train and val", _split_folder), of_files)
         if splits is None and labels is None:
             splits, where = dict.fromkeys(names, "train"), "every clip is for training, since there are no labels"
         elif splits is None:
-            splits = _drawn(labels, share, wishes.seed)
-            where = f"{100 * share:g} % of each class for the test, drawn with seed {wishes.seed}"
-            where += " (the default; --by subject keeps people apart)" * (wishes.val_share is None)
+            splits = _drawn(labels, share, options.seed)
+            where = f"{100 * share:g} % of each class for the test, drawn with seed {options.seed}"
+            where += " (the default; --by subject keeps people apart)" * (options.val_share is None)
     parts = {split: [n for n in names if splits[n] == split] for split in ("train", "val")}
     return {PROTOCOL: {k: v for k, v in parts.items() if v}}, where
 
@@ -274,7 +274,7 @@ def with_list(path, clips: list[Known]) -> tuple[list[Known], list[str]]:
     return found, [name for name, way in ways.items() if way is None]
 
 
-def make_task(clips: list[Known], list_file, own_splits, wishes: LabelWishes) -> Task:
+def make_task(clips: list[Known], list_file, own_splits, options: LabelOptions) -> Task:
     """Classes and splits of all clips. list_file: a list of clips, or None; own_splits: of a pickle. UserError when what is
     asked for is not there."""
     notes = []
@@ -284,16 +284,16 @@ def make_task(clips: list[Known], list_file, own_splits, wishes: LabelWishes) ->
             notes.append(
                 f"{len(without)} clips are not in {Path(list_file).name} and left out; the first: {without[0]}"
             )
-    texts, where = find_labels(clips, wishes)
+    texts, where = find_labels(clips, options)
     lines = [f"labels: {where}"]
     if texts is None:
         labels, classes = None, (UNLABELLED,)
     else:
-        if where == _NTU and wishes.labels_from is None:
-            wishes = replace(wishes, labels_from=1)
-        labels, classes, more = number_classes(texts, wishes)
+        if where == _NTU and options.labels_from is None:
+            options = replace(options, labels_from=1)
+        labels, classes, more = number_classes(texts, options)
         lines += more
-    protocols, where = find_splits(clips, labels, own_splits, wishes)
+    protocols, where = find_splits(clips, labels, own_splits, options)
     lines.append(f"split: {where}")
     numbers = labels if labels is not None else {clip.name: 0 for clip in clips}
     for protocol, parts in protocols.items():

@@ -17,8 +17,8 @@ class BadPoses(UserError):
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user says instead of leaving it to the data; None and '' leave it. See the flags of data_gen.from_poses."""
+class PoseOptions:
+    """What the user gives; None and '' mean: find it out from the data. See the flags of data_gen.from_poses."""
 
     form: str | None = None
     layout: str | None = None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_gen.poses.joints import joint_named
-from data_gen.poses.record import BadPoses, Poses, Wishes
+from data_gen.poses.record import BadPoses, PoseOptions, Poses
 from utils.errors import UserError
 from utils.skeleton import Layout
 
@@ -183,13 +183,13 @@ def find_up(bodies: np.ndarray, layout: Layout) -> tuple[str | None, str]:
     return name, f"{name.replace('-', 'minus ')} points up {measured}"
 
 
-def find_space(sample: list[Poses], layout: Layout, wishes: Wishes = Wishes()) -> Space:  # noqa: B008 (it is frozen)
+def find_space(sample: list[Poses], layout: Layout, options: PoseOptions = PoseOptions()) -> Space:  # noqa: B008 (it is frozen)
     """The space of clips whose joints are in the order of `layout`. What is wished overrules what the bodies say.
 
     UserError when the clips are of two and of three dimensions, or flags contradict them."""
     found = {poses.points.shape[3] for poses in sample}
-    C = wishes.dimensions or min(found)
-    if len(found) > 1 and wishes.dimensions is None:
+    C = options.dimensions or min(found)
+    if len(found) > 1 and options.dimensions is None:
         raise UserError(
             "some clips have two coordinates a joint, others three; give --dimensions 2, or convert them apart"
         )
@@ -199,25 +199,28 @@ def find_space(sample: list[Poses], layout: Layout, wishes: Wishes = Wishes()) -
     bodies = _bodies(sample)
     if not len(bodies):
         raise UserError("no frame of the clips looked at holds a person")
-    if unit := wishes.units:
+    if unit := options.units:
         why = f"{_WORDS[unit]}, as --units says"
     else:
         unit, why = find_units(bodies, layout, {poses.units for poses in sample})
     said = [f"units: {why}"]
     if unit == "shares":
-        if wishes.size is None and not any(poses.size for poses in sample):
+        if options.size is None and not any(poses.size for poses in sample):
             assumed = f"{PICTURE[0]} x {PICTURE[1]} is assumed"
             said.append(f"picture: its size is not known, {assumed}; --picture-size W H says it")
-        bodies = np.concatenate([poses.points.reshape(-1, *poses.points.shape[2:]) * _sides(poses.size or wishes.size or PICTURE, C)
-                                 for poses in sample])  # fmt: skip
+        parts = []
+        for poses in sample:
+            sides = _sides(poses.size or options.size or PICTURE, C)
+            parts.append(poses.points.reshape(-1, *poses.points.shape[2:]) * sides)
+        bodies = np.concatenate(parts)
     factor = 1.0
     if C == 3:
         factor = _METRES.get(unit) or TRUNK / _median_trunk(bodies, layout)
         if unit in ("shares", "pixels"):
             said.append(f"scale: lengths are set to a trunk of {TRUNK} m; depth is the estimator's guess")
     declared = {poses.up for poses in sample}
-    turn, lines = _turn(bodies * factor, layout, wishes, declared.pop() if len(declared) == 1 else None)
-    return Space(C, unit, factor, wishes.size or PICTURE, turn, (*said, *lines))
+    turn, lines = _turn(bodies * factor, layout, options, declared.pop() if len(declared) == 1 else None)
+    return Space(C, unit, factor, options.size or PICTURE, turn, (*said, *lines))
 
 
 def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
@@ -228,10 +231,10 @@ def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
     return float(np.median(lengths))
 
 
-def _turn(bodies: np.ndarray, layout: Layout, wishes: Wishes, declared: str | None):
+def _turn(bodies: np.ndarray, layout: Layout, options: PoseOptions, declared: str | None):
     """(matrix (C, C), lines). declared: the axis that points up in files of this form, for bodies that do not tell."""
     C = bodies.shape[-1]
-    up, why = (wishes.up, f"{wishes.up} points up, as --up says") if wishes.up else find_up(bodies, layout)
+    up, why = (options.up, f"{options.up} points up, as --up says") if options.up else find_up(bodies, layout)
     if up is None and declared is not None:
         up, why = declared, f"{why}; {declared.replace('-', 'minus ')} points up in files of this form"
     if C == 2:
@@ -239,13 +242,13 @@ def _turn(bodies: np.ndarray, layout: Layout, wishes: Wishes, declared: str | No
         done = "y is turned upwards" if down else "kept"
         return ((1.0, 0.0), (0.0, -1.0 if down else 1.0)), (f"axes: {why}; {done}",)
     turn = np.array(_TURNS[up or "y"], dtype=np.float64)
-    hand = chirality(bodies, layout) if wishes.mirror is None else np.nan
-    mirrored = bool(hand < _MIRRORED) if wishes.mirror is None else wishes.mirror
+    hand = chirality(bodies, layout) if options.mirror is None else np.nan
+    mirrored = bool(hand < _MIRRORED) if options.mirror is None else options.mirror
     if mirrored:
         turn = np.diag([-1.0, 1.0, 1.0]) @ turn
     done = "kept" if up in (None, "y") and not mirrored else "turned" if not mirrored else "turned and mirrored"
     lines = [f"axes: {why}; {done}"]
     if mirrored:
-        reason = "as --mirror says" if wishes.mirror else f"chirality {hand:.2f}"
+        reason = "as --mirror says" if options.mirror else f"chirality {hand:.2f}"
         lines.append(f"handedness: left-handed ({reason}), left and right would be confused; mirrored back")
     return tuple(tuple(float(v) for v in row) for row in turn), tuple(lines)

@@ -1,10 +1,10 @@
-"""The door: a folder or file of poses in, clips in Kinect's space out, and every decision in words.
+"""Reads a folder or file of poses into clips in Kinect's space, and says in words what was decided.
 
-`survey` scans the source, reads a sample of it, and decides for all clips together what is true of all: layout, units, axes.
-The `Reader` that it gives then turns any entry into clips, alone, so that processes can share the work and a clip is the same
-whoever reads it. Joints are put in the layout's order, coordinates into Kinect's space, dirt is mended, and where an encoder
-or the user wants another layout, clips are converted last (utils.convert_layout). `FrameDoor` does the same for poses that come
-frame by frame.
+`survey` scans the source, reads a sample and decides once for all clips: layout, units, axes. The `Reader` that it
+returns converts one entry (file or folder) at a time, independently of the others, so that processes can share the work
+and get the same clips. It orders the joints as the layout does, turns coordinates into Kinect's space, mends faults
+(data_gen.poses.mend) and, where another layout is wanted, converts to it last (utils.convert_layout).
+`FrameConverter` does the same for a stream of single frames.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from data_gen.poses import joints
 from data_gen.poses.forms import FORMS, Entry, read_entry, scan
 from data_gen.poses.jsons import FrameReader
 from data_gen.poses.mend import Mending, closed, hide, mend
-from data_gen.poses.record import Bad, BadPoses, Poses, Wishes, stack
+from data_gen.poses.record import Bad, BadPoses, PoseOptions, Poses, stack
 from data_gen.poses.space import Space, find_space
 from utils.convert_layout import convert, say_conversion
 from utils.errors import UserError
@@ -167,14 +167,16 @@ def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
     return get_layout(name), reasons[name]
 
 
-def survey(source, wishes: Wishes | None = None, mending: Mending | None = None, skip_bad: bool = False) -> Survey:
+def survey(
+    source, options: PoseOptions | None = None, mending: Mending | None = None, skip_bad: bool = False
+) -> Survey:
     """Looks at a folder or file of poses and decides how it is read. UserError when it holds none, or nothing tells."""
-    wishes, mending = wishes or Wishes(), mending or Mending()
-    entries, left = scan(source, wishes.form)
-    sample = _sample(source, entries, wishes.axes)
+    options, mending = options or PoseOptions(), mending or Mending()
+    entries, left = scan(source, options.form)
+    sample = _sample(source, entries, options.axes)
     forms = dict(Counter(poses.form for poses in sample))
-    if wishes.layout:
-        layout, why = get_layout(wishes.layout), "as --layout says"
+    if options.layout:
+        layout, why = get_layout(options.layout), "as --layout says"
     else:
         layout, why = find_layout(sample, source)
     usable, first = [], None
@@ -186,14 +188,14 @@ def survey(source, wishes: Wishes | None = None, mending: Mending | None = None,
     if not usable:
         raise UserError(f"{source}: no clip looked at can be {layout.name}; {first}")
     try:
-        space = find_space(usable, layout, wishes)
+        space = find_space(usable, layout, options)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    target = get_layout(wishes.target) if wishes.target else layout
+    target = get_layout(options.target) if options.target else layout
     rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})
     rates = " to ".join(f"{rate:g}" for rate in dict.fromkeys(rates[:1] + rates[-1:])) or "not said"
     lines = [
-        "form: " + ", ".join(FORMS[form].words for form in forms) + ", as --format says" * bool(wishes.form),
+        "form: " + ", ".join(FORMS[form].words for form in forms) + ", as --format says" * bool(options.form),
         f"layout: {layout.name}, {space.dimensions}-D ({why})",
         *space.said,
         f"frames a second: {rates}",
@@ -202,13 +204,13 @@ def survey(source, wishes: Wishes | None = None, mending: Mending | None = None,
         lines.append(f"converted: {say_conversion(layout, target)}")
     if left:
         lines.append("left alone: " + ", ".join(f"{n} {ending}" for ending, n in sorted(left.items())))
-    return Survey(entries, Reader(layout, target, space, mending, wishes.axes, skip_bad), forms, lines)
+    return Survey(entries, Reader(layout, target, space, mending, options.axes, skip_bad), forms, lines)
 
 
 # --- poses that come frame by frame --------------------------------------------------------------------------------
 
 
-class FrameDoor:
+class FrameConverter:
     """Frames of any form that `jsons.FrameReader` knows -> (M, V, 3) for one layout. target: of what comes out; layout: of the
     frames, None to find it; say: called with the lines of what was found, once.
 
