@@ -158,7 +158,7 @@ def rows_of(name: str, content: dict) -> list[tuple]:
 def table_cells(rows: list[tuple]) -> list[tuple[str, ...]]:
     """Rows as texts; what is said in the row above is not said again in the first four columns."""
     rows = [tuple(map(str, row)) for row in rows]
-    above = [(), *rows[:-1]]
+    above = [(), *rows][: len(rows)]
     return [("", "", "", "", *row[4:]) if row[:4] == one[:4] else row for row, one in zip(rows, above, strict=True)]
 
 

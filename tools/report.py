@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from engine.report_clips import ClipStore, hardest_clips, is_pretraining, predicted_motion
-from engine.report_method import Method, headline, method_of
-from engine.report_page import make_page, opening
+from engine.report_method import Method, method_of
+from engine.report_page import make_page
 from engine.report_runs import RunRecord, find_runs, read_run
 from utils.errors import UserError, run
 from utils.files import atomic_write
@@ -68,8 +68,7 @@ def main(argv=None) -> int:
         hardest[i], predicted[i] = moving_figures(args, one, store)
     title = args.title or ", ".join(Path(path).resolve().name for path in args.runs[:4])
     made = time.strftime("%Y-%m-%d %H:%M")
-    first = opening(headline(runs), method_shown(args, runs, store))
-    page = make_page(title, made, runs, store.clips, store.layouts, hardest, predicted, first)
+    page = make_page(title, made, runs, store, hardest, predicted, method_shown(args, runs, store))
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output, "w") as file:
         file.write(page)
