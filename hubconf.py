@@ -88,10 +88,8 @@ def _encoder(backbone: str, checkpoint, seed: int, sizes: dict, pretrained: bool
             if name not in known:
                 raise errors.UserError(f"backbone {backbone}: {name!r} is not known; known: {', '.join(known)}")
         if checkpoint is None:
-            try:
+            with errors.as_user_error(f"backbone {backbone}", TypeError, ValueError):
                 return encoders.random_encoder(config(backbone=backbone, **sizes), seed)
-            except (TypeError, ValueError) as error:
-                raise errors.UserError(f"backbone {backbone}: {error}") from None
         api = importlib.import_module("engine.features").load(checkpoint, device="cpu")
         found = api.encoder.config.to_dict()
         encoders.check_same_backbone(found, {"backbone": backbone, **sizes}, checkpoint)

@@ -24,7 +24,7 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
-from engine.encoders import as_user_error, encoder_config
+from engine.encoders import encoder_config
 from engine.fit import milestone_factor
 from engine.graph import CapturedPass, Prefetcher
 from engine.pictures import show_at_the_end
@@ -53,7 +53,7 @@ from options.backbones import encoder_flags
 from options.common import from_flags
 from utils import checkpoint as files
 from utils.distributed import World, connect
-from utils.errors import UserError, run
+from utils.errors import UserError, as_user_error, run
 from utils.locks import Ownership
 from utils.run_folder import QuietFolder, RunFolder, own_folder
 
@@ -148,7 +148,7 @@ def build_model(args, dataset: Dataset, device, world: World, note) -> PCM3:
     dtype, compute_dtype = resolve_precision(args.precision)
     config = model_config(args, dataset)
     torch.manual_seed(args.seed)  # of the initial weights only; see feeder.sampling for everything later
-    with as_user_error(config.encoder.backbone):
+    with as_user_error(f"--backbone {config.encoder.backbone}"):
         model = PCM3(config).to(device, dtype)
     model.set_compute_dtype(compute_dtype)
     model.set_world(world)

@@ -27,7 +27,7 @@ from benchmarks.bench_step import PASSES, build_step
 from models.backbones import BACKBONES
 from models.encoder import Encoder, EncoderConfig
 from models.recurrent import choose_engine
-from utils.errors import UserError, run
+from utils.errors import UserError, as_user_error, run
 from utils.names import SIZES
 
 FRAMES = 64
@@ -102,11 +102,9 @@ def row_of(
 def main(argv=None) -> int:
     args = parse_args(argv)
     device, sizes = common.prepare(args), parse_sizes(args.sizes)
-    try:
+    with as_user_error("--sizes"):
         configs = {name: configuration(name, sizes) for name in args.only}
         millions = {n: sum(p.numel() for p in Encoder(c, head=False).parameters()) / 1e6 for n, c in configs.items()}
-    except ValueError as error:
-        raise UserError(f"--sizes: {error}") from None
     flop = {name: clip_flop(config) for name, config in configs.items()}
     seconds, product = {}, 0.0
     if args.rounds:

@@ -29,7 +29,7 @@ from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_descr
 from utils.arrays import Split, open_split, split_files
 from utils.clip_check import OddClips, clip_faults
 from utils.drawing import Z_UP, draw_clips
-from utils.errors import UserError, run
+from utils.errors import UserError, as_user_error, run
 from utils.files import load_json, map_npy
 from utils.names import SPLITS
 from utils.plots import check_picture_path
@@ -124,10 +124,8 @@ def expect(folder, dataset: str | None = None, layout: str | None = None) -> Exp
             raise UserError(f"data set {dataset!r} is not in the registry; known: {', '.join(DATASETS)}")
         row = DATASETS[dataset]
     elif description.is_file():
-        try:
+        with as_user_error(str(description), DescriptionError):
             row = from_description(folder.parent.name, load_json(description))
-        except DescriptionError as error:
-            raise UserError(f"{description}: {error}") from None
     else:
         row = next((r for r in DATASETS.values() if folder.parent.name in r.folders), None)
     if row is None:

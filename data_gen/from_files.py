@@ -25,7 +25,7 @@ from options.common import Parser, positive, positive_int
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES, building_folder
 from utils.convert_layout import say_conversion
-from utils.errors import UserError, warn
+from utils.errors import UserError, as_user_error, warn
 from utils.files import MAX_UNPACKED, load_json, read_text, write_json
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
@@ -73,10 +73,8 @@ class Source:
         }
         folder = Path(data_root) / name
         description["protocols"] = _agree(folder / "dataset.json", name, description) | description["protocols"]
-        try:
+        with as_user_error(f"data set {name}", DescriptionError):
             row = from_description(name, description)
-        except DescriptionError as error:
-            raise UserError(f"data set {name}: {error}") from None
         folders = {protocol: description["protocols"][protocol] for protocol in self.protocols}
         return Target(folder, get_layout(row.layout), self.persons, row.classes, folders, description)
 

@@ -2,7 +2,6 @@
 
 The encoder is taken without head and prompts. Its sizes come from the file; the data set must fit them."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +16,7 @@ from models.encoder import CHANNELS, Encoder, EncoderConfig
 from models.norm import ViewNorm
 from utils import checkpoint as files
 from utils.distributed import World
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.names import SIZES
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
@@ -37,15 +36,6 @@ class LoadedEncoder:
     source: str
 
 
-@contextmanager
-def as_user_error(backbone: str):
-    """Turns a backbone's ValueError, of sizes that it cannot have, into a UserError that names it."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"--backbone {backbone}: {error}") from None
-
-
 def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head) -> EncoderConfig:
     """The configuration of a new encoder. given: backbone, sizes and how clips are read, as asked for, by name; stream: what it
     will read; head: dim, mlp and head_norm.
@@ -53,7 +43,7 @@ def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head)
     UserError for a backbone that is not known, and for sizes that it does not have."""
     layout, persons = dataset.layout, dataset.row.persons
     given = given | {"dimensions": dataset.row.dimensions}
-    with as_user_error(given.get("backbone", "gru")):
+    with as_user_error(f"--backbone {given.get('backbone', 'gru')}"):
         frame = {"layout": layout.name, "joints": layout.joints, "channels": channels_of(stream), "persons": persons}
         return EncoderConfig(**frame, **given, **head)
 
@@ -149,13 +139,11 @@ def build_encoder(
 ) -> LoadedEncoder:
     """The encoder found in a file, for frames that fit it; raises as `load_encoder`."""
     sizes = found.config | {"layout": layout.name, "joints": layout.joints, "persons": persons}
-    try:
+    with as_user_error(f"checkpoint {path}", TypeError, ValueError):
         config = EncoderConfig.from_dict(sizes)
         check_same_backbone(config.to_dict(), asked or {}, path)
         config = replace(config, **{name: value for name, value in (asked or {}).items() if name in OVERRULING})
         encoder = Encoder(config, head=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: {error}") from None
     files.load_into(encoder, found.state, path)
     trained_on = found.arguments.get("stream")
     if stream is not None and trained_on is not None and stream != trained_on:
@@ -211,7 +199,7 @@ def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None
 
 def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:
     """An encoder with random weights from a seed, in eval mode, without head. UserError for sizes it cannot have."""
-    with as_user_error(sizes.backbone), torch.random.fork_rng(devices=[]):
+    with as_user_error(f"--backbone {sizes.backbone}"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(sizes, head=False).eval()
 

@@ -51,7 +51,7 @@ from options.common import EVERY_POOLING
 from utils import checkpoint as files
 from utils.arrays import open_split
 from utils.distributed import World
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.fingerprint import differences
 from utils.metrics import per_class_accuracy, summarise_runs
 from utils.run_folder import QuietFolder, RunFolder
@@ -216,10 +216,8 @@ class EncoderSource:
         says how). UserError when the file holds no encoder, or there is no way."""
         if not self.pretrained:
             return dataset
-        try:
+        with as_user_error(f"checkpoint {self.pretrained} on {dataset.row.name}", UserError):
             return dataset.read_as(form_read(self.pretrained, dataset))
-        except UserError as error:
-            raise UserError(f"checkpoint {self.pretrained} on {dataset.row.name}: {error}") from None
 
     def load(self, dataset: Dataset, seed: int) -> LoadedEncoder:
         """A fresh copy for a seed, on the CPU; UserError when the file does not fit the data set."""

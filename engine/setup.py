@@ -16,7 +16,7 @@ from options.datasets import DATASETS, DatasetRow, DescriptionError, from_descri
 from utils.arrays import SIDECAR, split_files
 from utils.distributed import World
 from utils.drawing import Z_UP
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.files import load_json
 from utils.machine import keep_freed_memory
 from utils.skeleton import Layout, get_layout
@@ -203,10 +203,8 @@ def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
             f"data set {name!r} is not known ({', '.join(DATASETS)}), and {description} is not there; "
             "python -m data_gen.from_arrays --help says how to make a data set of your own clips"
         )
-    try:
+    with as_user_error(str(description), DescriptionError):
         return from_description(name, load_json(description)), root / name
-    except DescriptionError as error:
-        raise UserError(f"{description}: {error}") from None
 
 
 def find_dataset(data_root, name: str, protocol: str, needed=("train",), folders=None) -> Dataset:

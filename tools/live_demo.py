@@ -37,7 +37,7 @@ from engine.novelty import NONE
 from engine.setup import find_dataset, prepare_process
 from feeder.sampling import epoch_order
 from utils.clip_check import OddClips
-from utils.errors import EXIT_INTERRUPTED, UserError, run
+from utils.errors import EXIT_INTERRUPTED, UserError, as_user_error, run
 
 USUAL_RATE = 30.0  # frames a second, of a Kinect
 
@@ -99,10 +99,9 @@ def received(
     def until_empty(first):
         number, line = first
         while line.strip():
-            try:
-                yield parse_line(line, kind, joints, converter)
-            except UserError as error:
-                raise UserError(f"standard input, line {number}: {error}") from None
+            with as_user_error(f"standard input, line {number}", UserError):
+                frame = parse_line(line, kind, joints, converter)
+            yield frame
             number, line = next(lines, (number, ""))
 
     sequence = 0

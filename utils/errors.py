@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import traceback
+from contextlib import contextmanager
 
 EXIT_USER, EXIT_BUG = 2, 1
 EXIT_INTERRUPTED = 130
@@ -37,6 +38,16 @@ _OS_HINTS = {
 
 class UserError(Exception):
     """A mistake that the user can mend; the message is the whole explanation."""
+
+
+@contextmanager
+def as_user_error(subject: str, *kinds: type[Exception]):
+    """Turns exceptions of these kinds (ValueError if none is given) into a UserError "SUBJECT: MESSAGE"."""
+    kinds = kinds or (ValueError,)
+    try:
+        yield
+    except kinds as error:
+        raise UserError(f"{subject}: {error}") from None
 
 
 def as_flag(name: str, value) -> str:

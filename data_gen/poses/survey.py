@@ -19,7 +19,7 @@ from data_gen.poses.mend import Mending, closed, hide, mend
 from data_gen.poses.record import Bad, BadPoses, PoseOptions, Poses, stack
 from data_gen.poses.space import Space, find_space
 from utils.convert_layout import convert, say_conversion
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.skeleton import Layout, get_layout
 
 SAMPLE = 40  # entries looked at before all are read
@@ -187,10 +187,8 @@ def survey(
             first = first or f"{poses.name}: {error}"
     if not usable:
         raise UserError(f"{source}: no clip looked at can be {layout.name}; {first}")
-    try:
+    with as_user_error(str(source), UserError):
         space = find_space(usable, layout, options)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
     target = get_layout(options.target) if options.target else layout
     rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})
     rates = " to ".join(f"{rate:g}" for rate in dict.fromkeys(rates[:1] + rates[-1:])) or "not said"
