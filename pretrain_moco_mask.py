@@ -11,7 +11,7 @@ utils.distributed). The main process reads checkpoints, writes and prints; the o
 
 import sys
 
-from options.pretraining import parse_args, settled
+from options.pretraining import apply_recipe, parse_args
 
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     parse_args()  # before torch is imported, so that help is instant
@@ -88,7 +88,7 @@ def settle(args, clips: int, world: World, start: Start | None) -> str:
     begins with, for the main process."""
     before, known = world.broadcast((start.recipe, start.flags) if start else (None, None))
     try:
-        said = settled(args, clips, before, known)
+        said = apply_recipe(args, clips, before, known)
     except ValueError as error:
         raise UserError(str(error)) from None
     if args.key_encoder == "same" and world.size > 1:

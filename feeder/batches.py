@@ -1,9 +1,10 @@
-"""The batch of a training step: random choices for (seed, step), rendered into views on the device, a few steps ahead.
+"""The batch of a training step: the random choices for (seed, step), rendered into views.
 
-`Batches(...)[step]` is a pure function of its arguments and the step. `stream(start, stop)` yields the same batches in
-order, rendered ahead by background threads (rendering is torch code, which releases Python's lock), or, with the clips on
-a GPU, rendered there in place. A process among several gives its `rows`: choices are made for the whole batch, views only
-for these rows, and the mixing partners, which other processes hold, are rendered here from the packed clips.
+Input: packed clips, seed, `ViewSettings`. Output: a `Batch` for each step. `Batches(...)[step]` is a pure function of its
+arguments and the step. `stream(start, stop)` yields the same batches in order, rendered ahead by background threads
+(rendering is torch code, which releases Python's lock), or on the GPU if the clips are there. One of several processes
+passes its `rows`: the random choices are made for the whole batch, views are rendered for these rows only, and mixing
+partners that belong to other processes are rendered here, too.
 """
 
 import zlib
@@ -26,13 +27,13 @@ from utils.skeleton import Layout
 
 @dataclass
 class Batch:
-    """What the model sees in a step; n rows of this process, N of all processes, F = V * C * M.
+    """The model's input for a step: n rows of this process, N of all processes, F = V * C * M.
 
-    views: by name (feeder.views), each (n, T, F), those that are contrasted with the clip's key; key (n, T, F): what the keys are
-    made of; target (n, T, F): the masked view before masking; hidden: (T, F) or (n, T, F) bool, True = hidden; partner (n,):
-    index of the mixing partner within the whole batch; mix_lambda (): its part of the mixed key; offsets (6 or more,): uniforms
-    for the places of the task prompts, in the order PROMPT_USES and then of the views that the paper does not have; clips (n,):
-    which clips; all_clips (N,): those of the whole batch."""
+    views: by name (feeder.views), each (n, T, F), to be contrasted with the clip's key; key (n, T, F): the view that the
+    keys are computed from; target (n, T, F): the masked view before masking; hidden (T, F) or (n, T, F) bool, True =
+    hidden; partner (n,): index of the mixing partner within the whole batch; mix_lambda (): the partner's share of the
+    mixed key; offsets (6 or more,): uniforms for the places of the task prompts, in the order of PROMPT_USES, then of the
+    views that the paper does not have; clips (n,): indices of the clips; all_clips (N,): those of the whole batch."""
 
     views: dict[str, Tensor]
     key: Tensor
@@ -45,11 +46,11 @@ class Batch:
     all_clips: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them, by the name of field or view."""
+        """All tensors, by the name of the field or view."""
         return {**self.views, **{name: value for name, value in vars(self).items() if name != "views"}}
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """A batch of the changed tensors."""
+        """A batch with `change` applied to every tensor."""
         changed = {name: change(value) for name, value in self.tensors().items()}
         return Batch(views={name: changed.pop(name) for name in self.views}, **changed)
 
@@ -60,7 +61,7 @@ class Batch:
         return self.each(Tensor.pin_memory)
 
     def rows(self, rows: slice) -> "Batch":
-        """These rows of what has rows, and all of what belongs to the whole batch."""
+        """A part of the rows; what belongs to the whole batch stays whole."""
         return replace(
             self,
             views={name: view[rows] for name, view in self.views.items()},
@@ -73,8 +74,9 @@ class Batch:
 
 
 class Batches:
-    """Batches of a run. clips: packed clips; layout: of their joints; rows: the slice of the batch that this process computes
-    (default: all of it); own_views: names in feeder.views.VIEWS of further views than the paper's."""
+    """The batches of a run, by step. layout: of the clips' joints; stream: of STREAMS; device, dtype: of the batches that
+    `stream` yields; rows: the slice of the batch that this process computes (default: all); own_views: names of views in
+    feeder.views.VIEWS that are rendered besides the paper's."""
 
     def __init__(
         self,
@@ -102,85 +104,85 @@ class Batches:
         return len(self.clips) // self.batch_size
 
     def samples(self, step: int) -> StepSamples:
-        """What is chosen at random for a step, for the whole batch."""
-        settings, places = self.settings, len(PROMPT_USES) + len(self.own_views)
+        """The random choices of a step, for the whole batch."""
+        settings, prompts = self.settings, len(PROMPT_USES) + len(self.own_views)
         return sample_step(
-            self.seed, step, self.batch_size, self.num_frame, self.layout, settings, self.clips.persons, places
+            self.seed, step, self.batch_size, self.num_frame, self.layout, settings, self.clips.persons, prompts
         )
 
     def views(self, samples: StepSamples) -> tuple[Tensor, Tensor, Tensor]:
-        """The query views of this process's rows, and after them of mixing partners that other processes hold; the key
-        and the target views of the rows. Rendered in one call, because the small operations of a call cost as much for
+        """Query views (of this process's rows, then of mixing partners that belong to other processes), key views and target
+        views (of the rows), each (rows, T, F). Rendered in one call, because its many small operations take as long for
         one view as for three."""
         rows = np.arange(self.batch_size)[self.rows]
-        of_view = [np.concatenate([rows, np.setdiff1d(samples.mix.partner[rows], rows)]), rows, rows]
-        sizes = [len(of_one) for of_one in of_view]
-        which = np.repeat(np.arange(len(of_view)), sizes), np.concatenate(of_view)
+        rows_of_view = [np.concatenate([rows, np.setdiff1d(samples.mix.partner[rows], rows)]), rows, rows]
+        sizes = [len(rows_of_one) for rows_of_one in rows_of_view]
+        which = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(rows_of_view)  # (view, row) of what is rendered
         noisy = slice(0, sum(sizes[:2]))  # query and key
 
-        def put(a) -> Tensor | None:
+        def to_device(a) -> Tensor | None:
             return None if a is None else torch.as_tensor(a, device=self.clips.frames.device)
 
         first, _, factors = self.clips.rows_of(torch.as_tensor(samples.clips[which[1]]))
         rendered = render(
             self.clips.frames,
-            first + put(samples.starts[which]),
-            put(samples.lengths[which]),
-            put(samples.matrices[which]),
+            first + to_device(samples.starts[which]),
+            to_device(samples.lengths[which]),
+            to_device(samples.matrices[which]),
             self.settings.frames,
             self.stream_name,
             self.parents,
             factors,
-            None if samples.bodies is None else put(samples.bodies[which]),
-            None if samples.noise is None else put(samples.noise[which[0][noisy], which[1][noisy]]),
+            None if samples.bodies is None else to_device(samples.bodies[which]),
+            None if samples.noise is None else to_device(samples.noise[which[0][noisy], which[1][noisy]]),
         )
         return rendered.split(sizes)
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step, where the clips are (not yet moved to the training device)."""
+        """The batch of a step, on the device of the clips (`stream` moves it to the training device)."""
         samples = self.samples(step)
         rows = np.arange(self.batch_size)[self.rows]
         query, key, target = self.views(samples)
         device = key.device
 
-        def put(a, dtype=None) -> Tensor:
+        def to_device(a, dtype=None) -> Tensor:
             return torch.as_tensor(a, dtype=dtype).to(device, non_blocking=True)
 
         hidden = samples.hidden[self.rows] if samples.hidden.ndim == 3 else samples.hidden
-        hidden = expand_hidden(put(hidden), self.clips.persons, channels_of(self.stream_name))
+        hidden = expand_hidden(to_device(hidden), self.clips.persons, channels_of(self.stream_name))
         mix = samples.mix
         partner = mix.partner[rows]
-        places = np.full(self.batch_size, -1)  # where the query view of a sample lies
-        places[rows] = np.arange(len(rows))
+        query_index = np.full(self.batch_size, -1)  # of each sample of the batch in `query`; -1: not rendered here
+        query_index[rows] = np.arange(len(rows))
         others = np.setdiff1d(partner, rows)
-        places[others] = len(rows) + np.arange(len(others))
+        query_index[others] = len(rows) + np.arange(len(others))
 
-        def chance(name: str, *shape: int) -> Tensor:
+        def own_uniforms(name: str, *shape: int) -> Tensor:
             whole = uniforms(self.seed + (zlib.crc32(name.encode()) << 32), OWN_VIEW, step, (self.batch_size, *shape))
-            return put(whole[rows], key.dtype)
+            return to_device(whole[rows], key.dtype)
 
         sources = Sources(
             query=query[: len(rows)],
             key=key,
             target=target,
             queries=query,
-            place=put(places[partner]),
-            mix_weight=put(mix.weight, key.dtype),
-            mix_index=put(mix.index),
+            partner_index=to_device(query_index[partner]),
+            mix_weight=to_device(mix.weight, key.dtype),
+            mix_index=to_device(mix.index),
             hidden=hidden,
             layout=self.layout,
-            uniforms=chance,
+            uniforms=own_uniforms,
         )
         return Batch(
             views={name: VIEWS[name].make(sources) for name in (*PAPER_VIEWS, *self.own_views)},
             key=key,
             target=target,
             hidden=hidden,
-            partner=put(partner),
-            mix_lambda=put(mix.mix_lambda, key.dtype),
-            offsets=put(samples.offsets, key.dtype),
-            clips=put(samples.clips[rows]),
-            all_clips=put(samples.clips),
+            partner=to_device(partner),
+            mix_lambda=to_device(mix.mix_lambda, key.dtype),
+            offsets=to_device(samples.offsets, key.dtype),
+            clips=to_device(samples.clips[rows]),
+            all_clips=to_device(samples.clips),
         )
 
     def stream(self, start: int, stop: int, workers: int = 1):

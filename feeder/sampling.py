@@ -1,13 +1,14 @@
-"""All chance of a training step, in one place, as a function of (seed, step).
+"""The random choices of a training step, all in this module, as a function of (seed, step).
+
+Input: seed, step, number of frames of every clip, `ViewSettings`. Output: `StepSamples`, small arrays for the whole batch,
+made on the CPU: which clips, where each view is cropped, one 3x3 matrix per joint, what is hidden, how clips are mixed,
+where the task prompts are placed. Views, masks and mixing are pure functions of (frames, samples); see render.py, masks.py
+and mixing.py.
 
 Random numbers come from Philox, a counter-based generator: the key is (seed, purpose and step), so that step 70,000 can
-be sampled without the steps before it. Resuming, another number of workers or of processes therefore gives the
-same run, and switching one part of the method off does not shift the choices of the others. Only the raw 64-bit words of
-the generator are used and mapped to numbers by the few lines below, so that no library version changes a run.
-
-A step's samples are small arrays for the whole batch, made on the CPU: which clips, where each view is cropped, one 3x3
-matrix per joint, what is hidden, how clips are mixed, where the task prompts are placed. Views, masks and mixing are pure
-functions of (frames, samples); see render.py, masks.py and mixing.py.
+be sampled without the steps before it. A resumed run, or one with another number of workers or processes, is therefore the
+same run, and switching off one part of the method does not change the samples of the others. Only the raw 64-bit words of
+the generator are used and mapped to numbers below, so that no library version changes a run.
 """
 
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ from feeder.mixing import MixSample, MixSettings, sample_mix
 from utils.names import PROMPT_USES
 from utils.skeleton import Layout
 
-# One number per purpose: an independent stream of random numbers each. Never renumber: runs would change.
+# Each purpose has a number and so an independent stream of random numbers. Never renumber: runs would change.
 ORDER, VIEWS, MASK, MIX, PROMPTS, CROP_ONCE, OCCLUSION, WINDOWS, CHUNKS, FUTURES, BODIES, NOISE, OWN_VIEW, MIRROR = (
     range(14)
 )
 
 
 def uniforms(seed: int, purpose: int, step: int, shape) -> np.ndarray:
-    """Independent numbers in [0, 1) of the given shape, a function of (seed, purpose, step)."""
+    """Independent uniform numbers in [0, 1), float64 of the given shape, a function of (seed, purpose, step)."""
     key = np.array([seed % 2**64, (purpose << 56) | step], dtype=np.uint64)
     words = np.random.Philox(key=key).random_raw(int(np.prod(shape)))
     return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
@@ -47,15 +48,16 @@ def epoch_order(seed: int, epoch: int, num_clips: int, purpose: int = ORDER) -> 
 class ViewSettings:
     """How views are sampled; the defaults are the paper's run (sections 3 and 4.1, and literals of the released code).
 
-    frames: T; crop: range of the cropped share of a clip; corruption: probability of joint corruption instead of shear
-    for query and key; corrupt_zero: probability that corruption zeroes joints instead of jittering them;
-    corrupt_share: share of the joints corrupted; shear, jitter: amplitudes of the matrices' entries; planar: whether clips
-    lie in the plane z = 0 and stay there.
+    frames: T; crop: range of the share of a clip that is cropped; corruption: probability of joint corruption instead of
+    shear for query and key; corrupt_zero: probability that corruption zeroes joints instead of jittering them;
+    corrupt_share: share of the joints that are corrupted; shear, jitter: amplitudes of the matrices' entries; mask_ratio:
+    share of the body parts that is hidden in each of mask_segments segments of a clip; mask_per_sample: a mask for each
+    clip instead of one for the batch; planar: whether clips lie in the plane z = 0 and stay there.
 
-    Off in the paper's run, for sets of few clips and subjects: shear_probability: how often a view that is not corrupted is
-    sheared; rotation: degrees about each of the three axes (of planar clips about z only); scale: range of a factor for each
-    axis; bones: every bone is as long as e^u times itself, u in -bones..bones; mirror: probability that left and right change
-    places; noise: standard deviation of every coordinate of query and key."""
+    Off in the paper's run, for sets of few clips and subjects: shear_probability: of shear, where a view is not corrupted;
+    rotation: maximum angle in degrees about each of the three axes (about z only, if planar); scale: range of the factor of
+    each axis; bones: the length of every bone is multiplied by e^u, u in -bones..bones; mirror: probability that left and
+    right are swapped; noise: standard deviation of the noise on every coordinate of query and key."""
 
     frames: int = 64
     crop: tuple[float, float] = (0.1, 1.0)
@@ -79,12 +81,12 @@ class ViewSettings:
 
 @dataclass
 class StepSamples:
-    """Draws of one step for the whole batch of N clips.
+    """The samples of one step for the whole batch of N clips.
 
-    clips (N,): which clips; starts, lengths (3, N): the crop of query, key and target in frames; matrices
+    clips (N,): indices of clips; starts, lengths (3, N): the crops of query, key and target in frames; matrices
     (3, N, V, 3, 3): x' = A x per joint; bodies (3, N, V, V) or None: x' = B x over the joints, before the matrices; noise
     (2, N, T, V, 3, M) or None: added to query and key; hidden (T, V) or (N, T, V) bool, True = hidden; mix: partner, weight
-    map, index map and share; offsets (6 or more,): uniforms in [0, 1) for the places of the task prompts, in the order
+    map, index map and lambda; offsets (6 or more,): uniforms in [0, 1), where each task prompt is placed, in the order of
     PROMPT_USES."""
 
     clips: np.ndarray
@@ -99,17 +101,19 @@ class StepSamples:
 
 
 def sample_crop(u_share, u_start, num_frame, crop, least) -> tuple[np.ndarray, np.ndarray]:
-    """Crop starts and lengths: a share of the clip's n frames, at least `least` frames unless the clip is shorter."""
+    """Starts and lengths (...) of crops, in frames: a share within `crop` of a clip's `num_frame` frames, at least `least`
+    frames unless the clip is shorter."""
     share = crop[0] + (crop[1] - crop[0]) * u_share
     lengths = np.minimum(np.maximum(np.floor(num_frame * share).astype(np.int64), least), num_frame)
     return integers(u_start, 0, num_frame - lengths), lengths
 
 
 def sample_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corruptible: np.ndarray) -> np.ndarray:
-    """One 3x3 matrix per joint from uniforms u (..., 17 + V): a shear, or joint corruption where `corruptible`.
+    """One 3x3 matrix per joint from uniforms u (..., 17 + V): a shear, or, in some views of those that are `corruptible`
+    (...), joint corruption.
 
-    Shear: ones on the diagonal, U(-1, 1) elsewhere, the same for all joints. Corruption: round(0.6 V) joints (15 of 25)
-    without repetition become zero or, with the same probability, x B for a row vector x, that is B^T x.
+    Shear: ones on the diagonal, U(-1, 1) elsewhere, the same for all joints. Corruption: round(0.6 V) different joints (15
+    of 25) become zero or, with the same probability, x B for a row vector x, that is B^T x.
     Returns float32 (..., V, 3, 3)."""
     shape = u.shape[:-1]
     shear = np.empty((*shape, 9), np.float32)
@@ -118,7 +122,7 @@ def sample_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corrupti
     out = np.empty((*shape, joints, 3, 3), np.float32)
     out[:] = shear.reshape(*shape, 1, 3, 3)
     rows = np.nonzero(corruptible & (u[..., 0] < settings.corruption))
-    u = u[rows]  # (R, 17 + V): of the corrupted ones
+    u = u[rows]  # (R, 17 + V): of the R corrupted views
     jitter = settings.jitter * (2 * u[:, 8:17] - 1).reshape(-1, 3, 3).swapaxes(1, 2)
     jitter[u[:, 7] < settings.corrupt_zero] = 0.0
     number = round(settings.corrupt_share * joints)
@@ -127,14 +131,14 @@ def sample_matrices(u: np.ndarray, joints: int, settings: ViewSettings, corrupti
     corrupted[:] = np.eye(3)
     corrupted[np.arange(len(u))[:, None], chosen] = jitter[:, None]
     out[rows] = corrupted
-    if settings.planar:  # nothing leads out of the plane, or from z, which is 0, into it
+    if settings.planar:  # z stays 0, and x and y do not depend on it
         out[..., :2, 2] = out[..., 2, :2] = 0.0
     return out
 
 
-def turn_and_scale(matrices: np.ndarray, u: np.ndarray, settings: ViewSettings) -> np.ndarray:
-    """Matrices (..., V, 3, 3), then scaled along the axes, then turned about them. u (..., at least 6): three for the angles,
-    three for the factors."""
+def scale_and_rotate(matrices: np.ndarray, u: np.ndarray, settings: ViewSettings) -> np.ndarray:
+    """Matrices (..., V, 3, 3) followed by a scaling along the axes and a rotation about them, float32. u (..., at least 6):
+    uniforms, three for the angles, then three for the factors."""
     degrees = settings.rotation * (2 * u[..., :3] - 1) * ((0, 0, 1) if settings.planar else (1, 1, 1))
     low, high = settings.scale
     factors = low + (high - low) * u[..., 3:6]
@@ -142,41 +146,42 @@ def turn_and_scale(matrices: np.ndarray, u: np.ndarray, settings: ViewSettings) 
     whole = np.broadcast_to(np.eye(3), (*u.shape[:-1], 3, 3)) * factors[..., None, :]
     for axis in range(3):
         one, two = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.broadcast_to(np.eye(3), whole.shape).copy()
-        turn[..., one, one] = turn[..., two, two] = cosine[..., axis]
-        turn[..., two, one], turn[..., one, two] = sine[..., axis], -sine[..., axis]
-        whole = turn @ whole
+        rotation = np.broadcast_to(np.eye(3), whole.shape).copy()
+        rotation[..., one, one] = rotation[..., two, two] = cosine[..., axis]
+        rotation[..., two, one], rotation[..., one, two] = sine[..., axis], -sine[..., axis]
+        whole = rotation @ whole
     return (whole[..., None, :, :] @ matrices).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def _bones(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What `sample_bodies` needs of a skeleton: way (V, V), bone (V, V), centre (V,) and pair (V,). Joint v is the centre plus the
-    sum over j of way[v, j] times the bone from j's parent to j, which is bone[j] of the joints; centre: the joints' weights in
-    the layout's centre; pair: the joint whose bone has the same factor, on the other side of the body."""
+    """The matrices of a skeleton for `sample_bodies`: path (V, V), bone (V, V), centre (V,) and pair (V,). The bone of joint j
+    is the vector from its parent to it, bone[j] @ joints; a joint v is the centre plus the sum over j of path[v, j] times
+    the bone of j; centre: weights of the joints, whose mean is the layout's centre; pair: the joint whose bone has the same
+    factor, since it is the same bone on the other side of the body."""
     joints = layout.joints
-    way, centre = np.zeros((joints, joints)), np.zeros(joints)
+    path, centre = np.zeros((joints, joints)), np.zeros(joints)
     for joint in range(joints):
-        way[joint, list(layout.way_up(joint))] = 1.0
-    places = [layout.centre] if isinstance(layout.centre, int) else list(layout.centre)
-    np.add.at(centre, places, 1 / len(places))
+        path[joint, list(layout.way_up(joint))] = 1.0
+    centre_joints = [layout.centre] if isinstance(layout.centre, int) else list(layout.centre)
+    np.add.at(centre, centre_joints, 1 / len(centre_joints))
     bone = np.eye(joints) - np.eye(joints)[list(layout.parents)]
-    return way - centre @ way, bone, centre, np.minimum(np.arange(joints), layout.mirrored)
+    return path - centre @ path, bone, centre, np.minimum(np.arange(joints), layout.mirrored)
 
 
 def sample_bodies(u: np.ndarray, layout: Layout, amplitude: float) -> np.ndarray:
-    """Another body for each view: every bone with a length of its own, left and right alike, joints put together from the
-    root outwards, then moved so that the layout's centre stays where it is. u (..., V) -> (..., V, V) float32: x'_v = sum
-    over w of B[v, w] x_w."""
-    way, bone, centre, pair = _bones(layout)
+    """Random bone lengths for each view: every bone is multiplied by its own factor, the same left and right; joints follow
+    from the root outwards, and the layout's centre stays where it is. u (..., V): uniforms; amplitude: of the factors'
+    logarithm. Returns B (..., V, V) float32: x'_v = sum over w of B[v, w] x_w."""
+    path, bone, centre, pair = _bones(layout)
     factor = np.exp(amplitude * (2 * u[..., pair] - 1))
-    bodies = way @ (factor[..., None] * bone) + centre
+    bodies = path @ (factor[..., None] * bone) + centre
     return bodies.astype(np.float32)
 
 
 def mirror(matrices: np.ndarray, bodies: np.ndarray | None, chosen: np.ndarray, layout: Layout):
-    """Matrices (..., V, 3, 3) and bodies (..., V, V) or None with views mirrored before, where chosen (...): x, which runs from
-    shoulder to shoulder, changes its sign, and every joint takes the place of that on the other side."""
+    """Matrices (..., V, 3, 3) and bodies (..., V, V) preceded by a mirroring of the chosen (...) views: x, the axis from
+    shoulder to shoulder, changes its sign, and left and right joints are swapped. bodies None: no other bodies."""
     matrices[chosen, ..., 0] *= -1
     if bodies is None:
         bodies = np.tile(np.eye(layout.joints, dtype=np.float32), (*chosen.shape, 1, 1))
@@ -185,17 +190,17 @@ def mirror(matrices: np.ndarray, bodies: np.ndarray | None, chosen: np.ndarray, 
 
 
 def sample_noise(seed: int, step: int, shape, deviation: float) -> np.ndarray:
-    """Close to normal numbers, float32: of each 64-bit word the sum of its four 16-bit parts, shifted and scaled. (The sum of
-    four is within 4 standard deviations, and quick to make.)"""
+    """Approximately normal noise, float32 of the given shape: the sum of the four 16-bit parts of each 64-bit word, shifted
+    and scaled to the standard deviation. It is fast and never larger than 4 standard deviations."""
     key = np.array([seed % 2**64, (NOISE << 56) | step], dtype=np.uint64)
     words = np.random.Philox(key=key).random_raw(int(np.prod(shape))).astype("<u8", copy=False)
     total = words.view("<u2").reshape(-1, 4).sum(axis=1, dtype=np.float32)
-    return ((total - 131070.0) * np.float32(deviation / 37837.0)).reshape(shape)  # 65536 / sqrt(3)
+    return ((total - 131070.0) * np.float32(deviation / 37837.0)).reshape(shape)  # mean; deviation 65536 / sqrt(3)
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
-    """`epoch_order`, kept for the steps of the epoch: sorting 40,000 numbers takes longer than rendering 50 clips."""
+    """`epoch_order`, cached for the steps of the epoch: sorting 40,000 numbers takes longer than rendering 50 clips."""
     order = epoch_order(seed, epoch, num_clips)
     order.setflags(write=False)
     return order
@@ -209,10 +214,10 @@ def sample_step(
     layout: Layout,
     settings: ViewSettings,
     persons: int = 1,
-    places: int = len(PROMPT_USES),
+    prompts: int = len(PROMPT_USES),
 ) -> StepSamples:
-    """All random choices of a step. num_frame (clips,): valid frames of every clip; persons: of a clip, for the noise; places: how
-    many task prompts are placed, more where there are further views than the paper's.
+    """All random choices of a step. num_frame (clips,): valid frames of every clip; persons: M, for the shape of the noise;
+    prompts: number of offsets of task prompts, more than the paper's where there are further views.
 
     An epoch is floor(clips / batch_size) steps (the last, smaller batch is dropped, as released)."""
     per_epoch = len(num_frame) // batch_size
@@ -221,7 +226,7 @@ def sample_step(
     parts, joints = layout.parts, layout.joints
     u = uniforms(seed, VIEWS, step, (3, batch_size, 19 + joints))
     starts, lengths = sample_crop(u[..., 0], u[..., 1], num_frame[clips], settings.crop, settings.frames)
-    corruptible = np.array([True, True, False])[:, None]  # the target view is always sheared
+    corruptible = np.array([True, True, False])[:, None]  # the target view is never corrupted
     samples = batch_size if settings.mask_per_sample else 1
     u_mask = uniforms(seed, MASK, step, (samples, settings.mask_segments, len(parts)))
     hidden = hidden_map(u_mask, parts, joints, settings.frames, settings.mask_ratio)
@@ -231,7 +236,7 @@ def sample_step(
         plain = (u_body[..., 6] >= settings.shear_probability) & ~(corruptible & (u[..., 2] < settings.corruption))
         matrices[plain] = np.eye(3)
     if settings.rotation or settings.scale != (1.0, 1.0):
-        matrices = turn_and_scale(matrices, u_body, settings)
+        matrices = scale_and_rotate(matrices, u_body, settings)
     if settings.bones:
         bodies = sample_bodies(u_body[..., 7:], layout, settings.bones)
     if settings.mirror:
@@ -250,5 +255,5 @@ def sample_step(
         noise=noise,
         hidden=hidden if settings.mask_per_sample else hidden[0],
         mix=sample_mix(uniforms(seed, MIX, step, (16,)), batch_size, parts, joints, settings.frames, settings.mix),
-        offsets=uniforms(seed, PROMPTS, step, (places,)),
+        offsets=uniforms(seed, PROMPTS, step, (prompts,)),
     )

@@ -1,14 +1,14 @@
-"""The losses of a step (paper sections 3.1 to 3.3), each a function of named tensors.
+"""The losses of a pretraining step (paper sections 3.1 to 3.3), as functions of tensors; each returns a scalar.
 
-K queue entries; `similar` are cosine similarities to the queue (N, K), `positive` to the view's own key (N,). N rows may be
-only some of the batch (those of a process, or of a part); PCM3 turns means into their part of the whole batch's mean.
+`similar` (N, K) are cosine similarities to the K queue entries, `positive` (N,) those to the view's own key. The N rows may
+be a part of the batch (of a process, or of a step in parts); PCM3 then turns means into shares of the whole batch's mean.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FAR = -100.0  # a similarity that counts for nothing at any usual temperature, and is finite, so that 0 times it is 0
+NO_NEGATIVE = -100.0  # a similarity whose softmax is 0 at any usual temperature; finite, so that 0 * NO_NEGATIVE is 0
 
 
 def contrast_logits(positive: Tensor, similar: Tensor, temperature: float) -> Tensor:
@@ -22,7 +22,7 @@ def contrast(logits: Tensor) -> Tensor:
 
 
 def contrast_top1(logits: Tensor) -> Tensor:
-    """Share of samples whose own key is more similar than every queue entry."""
+    """Share of rows whose own key is at least as similar as every queue entry. logits (N, 1 + K), the positive first."""
     return (logits[:, 0] >= logits[:, 1:].amax(dim=1)).float().mean()
 
 
@@ -39,32 +39,32 @@ def distillation(student: Tensor, teacher: Tensor, student_t: float, teacher_t: 
 
 
 def hidden_number(hidden: Tensor, like: Tensor) -> Tensor:
-    """How many coordinates are hidden, (), of the type of `like` (N, T, F). hidden (T, F) or (N, T, F) bool."""
+    """The number of hidden coordinates, (), in the type of `like` (N, T, F). hidden (T, F) or (N, T, F) bool."""
     return hidden.to(like.dtype).expand_as(like).sum()
 
 
 def energy_weights(target: Tensor, share: float) -> Tensor:
-    """What each coordinate's error counts: 1 - share + share * energy / (mean energy of the clip), where the energy of a
-    coordinate at a frame is how far it comes from the frame before and goes to the next. target, result (N, T, F); share 0..1."""
+    """Weights (N, T, F) of the coordinates' errors: 1 - share + share * energy / (mean energy of the clip). The energy of a
+    coordinate at a frame is its distance from the frame before plus that to the next. target (N, T, F); share 0..1."""
     moved = (target[:, 1:] - target[:, :-1]).abs()
     energy = F.pad(moved, (0, 0, 1, 0)) + F.pad(moved, (0, 0, 0, 1))
     mean = energy.mean(dim=(1, 2), keepdim=True)
     return 1 - share + share * energy / mean.clamp_min(torch.finfo(target.dtype).tiny)
 
 
-def latent(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """1 - cosine of predicted and wanted features (N, T, D), mean over frames and clips."""
-    return 1 - F.cosine_similarity(predicted, wanted, dim=2).mean()
+def latent(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine similarity of predicted and target features (N, T, D), mean over frames and clips."""
+    return 1 - F.cosine_similarity(predicted, target, dim=2).mean()
 
 
 def prediction(
     predicted: Tensor, target: Tensor, hidden: Tensor, number: Tensor | None = None, energy: float = 0.0
 ) -> Tensor:
-    """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool; energy: by
-    how much coordinates that move count more, see `energy_weights`; 0 as released.
+    """Mean squared error over the hidden coordinates. predicted, target (N, T, F); hidden (T, F) or (N, T, F) bool; energy:
+    `share` of `energy_weights`, how much more moving coordinates count; 0 as released.
 
-    number (): of the hidden coordinates of the whole batch, where these are only some of its rows; the result is then
-    their part of the whole batch's mean."""
+    number (): hidden coordinates of the whole batch, if these rows are a part of it; the result is then their share of
+    the whole batch's mean."""
     weight = hidden.to(predicted.dtype).expand_as(predicted)
     error = (predicted - target).square() * weight
     if energy > 0:

@@ -1,30 +1,31 @@
-"""PCM3: prompted contrast with masked motion modeling (Zhang, Lin, Liu, ACM MM 2023), composed of the boxes beside this file.
+"""The PCM3 pretraining model: prompted contrast with masked motion modeling (Zhang, Lin, Liu, ACM MM 2023).
 
-The model computes losses; engine.step is the algorithm that trains with them. `PCM3.forward` is the paper's figure:
+Input: the views of a batch (feeder.batches.Batch) and their targets. Output: the losses, and the keys for the queue
+(`StepOutput`). The parts are the other modules of this package; the training algorithm is in engine.step. `PCM3.forward`
+follows the paper's figure:
 
     query   -> encoder ------------------------------> head -> z      contrast and distillation against the queue
     masked  -> encoder -+----------------------------> head -> z
-                        +-> decoder -> prediction                     error on what was hidden
+                        +-> decoder -> prediction                     error of the hidden coordinates
                               +-> predicted view -> encoder -> head -> z
     mixed   -> encoder ------------------------------> head -> z
     (own)   -> encoder ------------------------------> head -> z      views that the paper does not have (feeder.views)
-    key     -> slow encoder -------------------------> head -> k      no gradient; joins the queue after the step
+    key     -> key encoder --------------------------> head -> k      no gradient; enqueued after the step
 
-Query and masked view go through the encoder in one call, the predicted view, once there is one, and the mixed view in the
-next: two calls of equal size are faster than three views and one, because the products of few rows are the slow ones. The
-decoder reads the masked features twice, stacked as two views: as they are (the prediction loss trains decoder and
-encoder) and detached (the predicted view's contrast trains the decoder, and the encoder only through the pass that reads
-the predicted view). Both have equal values and both update the decoder's norm, as released.
+The encoder runs twice: first on the query and the masked view together, then on the predicted view, which needs the first
+pass, together with the mixed view. Two passes of two views are faster than one of three and one of one, because matrix
+products with few rows are slow. The decoder reads the masked features twice, stacked as two views: with their gradient
+(the prediction loss trains decoder and encoder) and detached (the predicted view's contrast trains the decoder, and the
+encoder only through the second pass). Both have equal values and both update the decoder's norm, as released.
 
-Among several processes (`set_world`) each has its rows of the batch: norms and keys are those of the whole batch, and the
-losses are this process's part of the whole batch's, so that their sum over the processes is what one process computes.
+With several processes (`set_world`) each has its own rows of the batch. Norms and keys are those of the whole batch, and
+the losses are this process's part of the whole batch's: their sum over the processes is what one process computes.
 
-Two ways to need less memory. `forward` takes some of the rows at a time (engine.step goes forward and backward on one part
-after the other). Keys (and with them those of the mixing partners), queue, the number of hidden coordinates and the running
-statistics are those of the whole batch; what differs from one pass is that the batch statistics, by which the input norm, the
-decoder's norm and any norm within the backbone normalise in training, are those of a part (of all processes together).
-`set_recompute` differs in rounding only: batch statistics stay the whole batch's, and the backbone's activations are computed a
-second time instead of kept.
+There are two ways to need less memory. `forward` can take a part of the rows (engine.step runs forward and backward on one
+part after the other). Keys (including those of mixing partners), queue, number of hidden coordinates and running statistics
+are then still those of the whole batch; the batch statistics of the norms (input norm, decoder's norm, any norm within the
+backbone) are those of the part, over all processes. `set_recompute` computes the backbone's activations a second time
+instead of keeping them; batch statistics stay those of the whole batch, so that results differ in rounding only.
 """
 
 import contextlib
@@ -43,25 +44,26 @@ from utils.distributed import World
 from utils.names import CONTRASTS, KEY_ENCODERS, NEGATIVES, PROMPT_USES
 
 DOMAIN_OF_VIEW = {"query": "intra", "key": "intra", "mixed": "inter", "masked": "mask", "predicted": "predict"}
-RENAMED = {"cmd_weight": "distillation_weight"}  # settings, and arguments of runs, of older files
+RENAMED = {"cmd_weight": "distillation_weight"}  # older name -> name, of settings and of saved arguments
 
 
 @dataclass(frozen=True)
 class PCM3Config:
-    """What is built and which parts of the method act; the defaults are the paper's run with prompts.
+    """The sizes of the model and which parts of the method are used; the defaults are the paper's run with prompts.
 
-    negatives: what a clip is contrasted with: "queue", all of it, as released; "others", the queue without older keys of the clip
-    itself, of which a small set's is full; "batch", the keys of the other clips of the batch. key_encoder: "slow", as
-    released; "same", with "batch" only: the encoder itself makes the keys, with gradient, and key and view are each
-    contrasted with all other clips' keys and views (SimCLR, Chen et al. 2020, for each of the views). contrasts: views whose
-    contrast and distillation count; view_weights: factors of both, 1 where a view is not named; own_views: of contrasts that the
-    paper does not have, the domain prompt (a value of DOMAIN_OF_VIEW); distillation, prediction_weight, distillation_weight:
-    loss terms (0 or False = logged, not trained); detach_predicted: whether the predicted view's contrast is kept from the
-    decoder (as released for PCM3_woprompt); topk: negatives in the distillation (at least their number = all).
+    negatives: what a clip is contrasted with: "queue", the whole queue, as released; "others", the queue without older keys
+    of the same clip, which are many where the data set is small; "batch", the keys of the other clips of the batch.
+    key_encoder: "slow", a momentum copy, as released; "same", with "batch" only: the encoder itself computes the keys, with
+    gradient, and view and key are each contrasted with the views and keys of all other clips (SimCLR, Chen et al. 2020, for
+    each of the views). contrasts: the views that are contrasted and distilled; view_weights: loss weights of views, default
+    1; own_views: domain prompt (a value of DOMAIN_OF_VIEW) of each contrast that the paper does not have; distillation,
+    prediction_weight, distillation_weight: loss terms (0 or False = logged, not trained); detach_predicted: do not train
+    the decoder by the predicted view's contrast (as released for PCM3_woprompt); topk: number of negatives in the
+    distillation (all, if there are no more than topk).
 
-    Two additions to the prediction that are not the paper's: prediction_energy (0..1): by how much coordinates that move count
-    more (losses.energy_weights); latent_weight: of the error of the slow encoder's features of the whole clip, as a small
-    network of its own foretells them frame by frame from the masked view's."""
+    Two additions to the paper: prediction_energy (0..1): how much more the error of moving coordinates counts
+    (losses.energy_weights); latent_weight: loss weight of a small network that predicts, frame by frame from the features
+    of the masked view, the key encoder's features of the whole clip."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     queue_size: int = 16384
@@ -89,28 +91,28 @@ class PCM3Config:
     def __post_init__(self):
         for name in self.contrasts:
             if name not in CONTRASTS and self.own_views.get(name) not in DOMAIN_PROMPTS:
-                raise ValueError(f"view {name!r} needs a domain prompt of {', '.join(DOMAIN_PROMPTS)}")
+                raise ValueError(f"view {name!r} needs a domain prompt, one of {', '.join(DOMAIN_PROMPTS)}")
         for name, weight in self.view_weights.items():
             if name not in self.contrasts or not 0 <= weight < math.inf:
                 raise ValueError(
-                    f"expected weights of 0 or more of the views {', '.join(self.contrasts) or '(none)'}, got {name}={weight}"
+                    f"expected weights of at least 0 for the views {', '.join(self.contrasts) or '(none)'}, got {name}={weight}"
                 )
         if self.negatives not in NEGATIVES or self.key_encoder not in KEY_ENCODERS:
             raise ValueError(
-                f"expected negatives of {', '.join(NEGATIVES)} and a key encoder of {', '.join(KEY_ENCODERS)}, got "
-                f"{self.negatives!r} and {self.key_encoder!r}"
+                f"expected negatives to be one of {', '.join(NEGATIVES)} and key_encoder one of {', '.join(KEY_ENCODERS)}, "
+                f"got {self.negatives!r} and {self.key_encoder!r}"
             )
         check_prompt_place(self.prompt_place)
         if self.key_encoder == "same" and self.negatives != "batch":
-            raise ValueError("keys of the encoder itself have a gradient and cannot be old: negatives must be batch")
+            raise ValueError("key_encoder 'same' needs negatives 'batch': keys in a queue have no gradient")
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> "PCM3Config":
-        """The configuration that `to_dict` wrote, of this version or an older one; TypeError or ValueError for fields that are
-        not known."""
+        """The configuration from the output of `to_dict` of this or an older version. TypeError or ValueError for unknown
+        fields."""
         values = {RENAMED.get(name, name): value for name, value in values.items()}
         encoder = EncoderConfig.from_dict(values.pop("encoder"))
         return cls(encoder=encoder, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
@@ -118,9 +120,9 @@ class PCM3Config:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the losses of a step are measured against. keys (n, dim): of the rows; all_keys (N, dim): of the whole batch; both
-    None where the encoder itself makes them, beside the other views; hidden_number (): hidden coordinates of the whole batch;
-    latent (n, T, D): features of the whole clips of the rows, or None."""
+    """Targets of the losses, for n rows of a batch of N. keys (n, dim): of the rows; all_keys (N, dim): of the whole batch;
+    both None if the encoder itself computes the keys (together with the other views); hidden_number (): number of hidden
+    coordinates in the whole batch; latent (n, T, D): features of the rows' whole clips, or None."""
 
     keys: Tensor | None
     all_keys: Tensor | None
@@ -128,15 +130,15 @@ class Targets:
     latent: Tensor | None = None
 
     def rows(self, rows: slice) -> "Targets":
-        """Those of some of the rows."""
-        keys, latent = (None if rest is None else rest[rows] for rest in (self.keys, self.latent))
+        """The targets of a part of the rows."""
+        keys, latent = (None if value is None else value[rows] for value in (self.keys, self.latent))
         return replace(self, keys=keys, latent=latent)
 
 
 @dataclass
 class StatisticsUpdates:
-    """Running statistics that wait for the end of the step: of the encoder, to be updated in `order` of its views, and of
-    decoder and head."""
+    """Pending updates of running statistics, applied at the end of the step: those of the encoder, view by view in `order`,
+    and those of decoder and head."""
 
     encoder: RunningUpdates
     decoder: RunningUpdates
@@ -144,8 +146,9 @@ class StatisticsUpdates:
 
     @classmethod
     def pooled(cls, parts: list["StatisticsUpdates"]) -> "StatisticsUpdates":
-        """Those of the whole batch, from its parts."""
-        encoder, decoder = (RunningUpdates.pooled([getattr(p, who) for p in parts]) for who in ("encoder", "decoder"))
+        """The updates for the whole batch, from those of its parts."""
+        encoder = RunningUpdates.pooled([part.encoder for part in parts])
+        decoder = RunningUpdates.pooled([part.decoder for part in parts])
         return cls(encoder, decoder, parts[0].order)
 
     def commit(self) -> None:
@@ -155,12 +158,12 @@ class StatisticsUpdates:
 
 @dataclass
 class StepOutput:
-    """loss: to go backward from; losses, top1: by name, detached, for logs; keys (N, dim): to enqueue after the step;
-    logits: by view, detached (n, 1 + K); predicted (n, T, F): the decoder's output, detached, or None; statistics: to be
-    committed after the pass.
+    """loss (): to call backward on; losses, top1: by name, detached, for logs; keys (N, dim): to enqueue after the step;
+    logits: by view, detached (n, 1 + K); predicted (n, T, F): the decoder's output, detached, or None; statistics: to
+    commit after the pass.
 
-    Of some of the rows of a batch loss, losses and top1 are these rows' part of the whole batch's (they add up to it), keys
-    those of the whole batch, logits and predicted those of the rows."""
+    For a part of the rows of a batch, loss, losses and top1 are this part's share (the shares add up to the values of the
+    whole batch), keys are those of the whole batch, logits and predicted those of the rows."""
 
     loss: Tensor
     losses: dict[str, Tensor]
@@ -172,12 +175,12 @@ class StepOutput:
 
     @classmethod
     def joined(cls, parts: list["StepOutput"]) -> "StepOutput":
-        """That of the whole batch, from those of its parts (part k of K has the rows k, k + K, ...), without a graph."""
+        """The output of the whole batch, from those of its parts, without a graph. Part k of K has the rows k, k + K, ..."""
 
         def added(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: sum(v[name] for v in values) for name in values[0]}
 
-        def in_order(rows: list[Tensor]) -> Tensor:
+        def interleaved(rows: list[Tensor]) -> Tensor:
             return torch.stack(rows, dim=1).flatten(0, 1)
 
         predicted = [part.predicted for part in parts if part.predicted is not None]
@@ -186,14 +189,14 @@ class StepOutput:
             losses=added([part.losses for part in parts]),
             top1=added([part.top1 for part in parts]),
             keys=parts[0].keys,
-            logits={name: in_order([part.logits[name] for part in parts]) for name in parts[0].logits},
-            predicted=in_order(predicted) if predicted else None,
+            logits={name: interleaved([part.logits[name] for part in parts]) for name in parts[0].logits},
+            predicted=interleaved(predicted) if predicted else None,
             statistics=StatisticsUpdates.pooled([part.statistics for part in parts]),
         )
 
 
 class PCM3(nn.Module):
-    """The pretraining model. Names of parameters and buffers are those of the released files."""
+    """The pretraining model. Parameters and buffers have the names of the released checkpoints."""
 
     def __init__(self, config: PCM3Config):
         super().__init__()
@@ -212,33 +215,36 @@ class PCM3(nn.Module):
             self.latent = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, features))
         self.register_buffer("queue", moco.new_queue(config.encoder.dim, config.queue_size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
-        if config.negatives == "others":  # whose key each is; -1: of nobody, as the first ones, which are random
+        if config.negatives == "others":  # the clip of each key; -1 for the random keys that the queue begins with
             self.register_buffer("queue_clips", torch.full((config.queue_size,), -1))
         self.compute_dtype: torch.dtype | None = None
         self.world = World()
 
-    # -- the boxes ------------------------------------------------------------------------------------------------
+    # -- settings and parts ---------------------------------------------------------------------------------------
 
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
-        """bf16 operands for the large matrix products (recurrent layers, head, decoder); weights, states, norms,
-        similarities and losses stay float32, because their small differences are what is learned from."""
+        """Sets the type of the operands of the large matrix products (recurrent layers, head, decoder); None: as the weights.
+        Weights, states, norms, similarities and losses stay float32, because training depends on small differences."""
         for module in self.modules():
             if hasattr(module, "compute_dtype"):
                 module.compute_dtype = dtype
 
     def set_world(self, world: World) -> None:
-        """The processes that share each batch. ValueError for a batch norm that would see this process's rows only."""
+        """Sets the processes that share each batch. ValueError for a batch norm that would only see this process's rows."""
         for name, module in self.named_modules():
             if hasattr(module, "world"):
                 module.world = world
             elif world.size > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                raise ValueError(f"{name} ({type(module).__name__}) knows no other processes; use models.norm.ViewNorm")
+                raise ValueError(
+                    f"{name} ({type(module).__name__}) does not work with several processes; use models.norm.ViewNorm"
+                )
 
     def set_recompute(self, pieces: int) -> None:
-        """Keeps of the encoder's passes only input and output and computes the rest again in the backward pass, each view in
-        `pieces` pieces; 0 keeps everything. ValueError for a backbone with batch norms, which need all rows at once."""
+        """Activation checkpointing: keeps only input and output of the encoder's passes and computes the rest again in the
+        backward pass, each view in `pieces` pieces; 0 = off. ValueError for a backbone with batch norms, which need all
+        rows at once."""
         if pieces and any(isinstance(module, ViewNorm) for module in self.encoder_q.encoder.modules()):
-            raise ValueError("the backbone has batch norms within, whose statistics need all rows of a view at once")
+            raise ValueError("the backbone has batch norms, whose statistics need all rows of a view at once")
         self.encoder_q.recompute = pieces
 
     def _low_precision(self):
@@ -247,7 +253,7 @@ class PCM3(nn.Module):
         return torch.autocast(self.queue.device.type, dtype=self.compute_dtype)
 
     def _encode(self, encoder: Encoder, views: dict[str, Tensor], updates: RunningUpdates) -> dict[str, Tensor]:
-        """Frame features (N, T, D) of each view, all in one pass."""
+        """Frame features (N, T, D) of each view (N, T, F), computed in one pass."""
         prompts = None
         if self.config.domain_prompts:
             domains = {**DOMAIN_OF_VIEW, **self.config.own_views}
@@ -258,7 +264,7 @@ class PCM3(nn.Module):
         return dict(zip(views, frames.chunk(len(views)), strict=True))
 
     def _task_prompt(self, prompt: Tensor, use: str, offsets: Tensor) -> Tensor | float:
-        """The task prompt as an offset (D,) of a frame's feature, or (P,) of a clip's, or 0 where task prompts are off."""
+        """What is added to frame features (D,) or clip features (P,) for a use of the task prompt; 0 if prompts are off."""
         if not self.config.task_prompts:
             return 0.0
         size, slots = 8 * prompt.shape[1], [*PROMPT_USES, *self.config.own_views]
@@ -271,7 +277,7 @@ class PCM3(nn.Module):
         return self.recons_decoder(x.to(self.queue.dtype))
 
     def _predict(self, features: Tensor, updates: RunningUpdates) -> tuple[Tensor, Tensor]:
-        """The prediction for its loss, and the same prediction for the predicted view (see the module's text)."""
+        """The prediction for the prediction loss, and the same for the predicted view (see the module's docstring)."""
         n = len(features)
         if self.config.detach_predicted or "predicted" not in self.config.contrasts:
             predicted = self._decode(features, 1, updates)
@@ -284,15 +290,15 @@ class PCM3(nn.Module):
             return encoder.project(clips, views, updates).to(self.queue.dtype)
 
     def update_key_encoder(self) -> None:
-        """The slow encoder follows the encoder; it becomes its copy where nothing asks for a slow one."""
+        """The momentum update of the key encoder; a plain copy of the encoder if no momentum encoder is needed."""
         slow = self.config.key_encoder == "slow" or self.config.latent_weight > 0
         momentum = self.config.key_momentum if slow else 0.0
         moco.momentum_update(self.encoder_q, self.encoder_k, momentum)
 
     @torch.no_grad()
     def targets(self, batch) -> Targets:
-        """What the losses of this process's rows of a batch (see `forward`) are measured against: keys by the slow encoder, of
-        all processes' rows, and how many coordinates are hidden in all of them."""
+        """The targets of this process's rows of a batch (see `forward`): keys by the key encoder, gathered from all
+        processes, and the number of hidden coordinates in the whole batch."""
         keys = all_keys = latent = None
         if self.config.latent_weight > 0:
             latent = self._encode(self.encoder_k, {"key": batch.target}, RunningUpdates())["key"]
@@ -309,27 +315,27 @@ class PCM3(nn.Module):
 
     @torch.no_grad()
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
-        """The decoder's coordinates (N, T, F) for masked clips (N, T, F), in eval mode; place: of the task prompt, 0..1."""
+        """Predicted coordinates (N, T, F) of masked clips (N, T, F), in eval mode; place: offset of the task prompt, 0..1."""
         frames = self._encode(self.encoder_q, {"masked": masked}, RunningUpdates())["masked"]
         offsets = masked.new_full((len(PROMPT_USES),), place)
         return self._decode(frames + self._task_prompt(self.mp_prompt, "decoder", offsets), 1, RunningUpdates())
 
-    # -- the figure -----------------------------------------------------------------------------------------------
+    # -- the paper's figure ---------------------------------------------------------------------------------------
 
     def forward(self, batch, targets: Targets) -> StepOutput:
-        """The losses of some rows of a batch. batch: a feeder.batches.Batch, or an object with its fields; targets: of these
-        rows. Running statistics are left to the caller, who may have further rows. ValueError for keys of the encoder itself
-        with less than the whole batch, whose negatives they are."""
+        """The losses of a batch or of a part of its rows. batch: a feeder.batches.Batch, or an object with its fields;
+        targets: of these rows. The caller commits the running statistics, once all parts are done. ValueError if the
+        encoder itself computes the keys, which are the negatives, and the rows are not the whole batch."""
         keys, all_keys = targets.keys, targets.all_keys
         if keys is None and len(batch.key) < len(batch.all_clips):
-            raise ValueError("keys of the encoder itself need the whole batch at once, in one process")
+            raise ValueError("key_encoder 'same' needs the whole batch at once, in one process")
         updates, decoder_updates = RunningUpdates(), RunningUpdates()
         inputs, (first, second) = {**batch.views, "key": batch.key}, self._passes(targets)
 
-        # 1. features of the views that are ready
+        # 1. features of the views that need no prediction
         features = self._encode(self.encoder_q, {name: inputs[name] for name in first}, updates) if first else {}
 
-        # 2. prediction of what is hidden, 3. the predicted view
+        # 2. prediction of the hidden coordinates, 3. the predicted view
         predicted, for_view, terms = self._predictions(features, batch, targets, decoder_updates)
         if second:
             inputs["predicted"] = torch.where(batch.hidden, for_view, inputs["masked"])
@@ -356,12 +362,12 @@ class PCM3(nn.Module):
 
     @property
     def _predicts(self) -> bool:
-        """Whether the decoder is needed: for its loss, or to make the predicted view."""
+        """Whether the decoder is needed, for its loss or for the predicted view."""
         return "predicted" in self.config.contrasts or self.config.prediction_weight > 0
 
     def _passes(self, targets: Targets) -> tuple[list[str], list[str]]:
-        """Names of the views of the encoder's first pass, and of the second, which the predicted view waits for; the mixed one
-        then waits with it (see the module's text)."""
+        """Names of the views in the encoder's first pass and in its second, which has the predicted view, if there is one,
+        and the mixed view (see the module's docstring)."""
         contrasts = self.config.contrasts
         needed = {"masked"} if self._predicts or targets.latent is not None else set()
         needed |= {"key"} if targets.keys is None else set()
@@ -372,11 +378,11 @@ class PCM3(nn.Module):
         return [name for name in first if name != "mixed"], ["predicted", *(name for name in first if name == "mixed")]
 
     def _predictions(self, features: dict[str, Tensor], batch, targets: Targets, updates: RunningUpdates):
-        """The prediction (n, T, F) of the masked view, the same for the predicted view (see `_predict`; None where nothing is
-        predicted), and the losses of predictions by name."""
+        """The prediction (n, T, F) from the masked view, the same for the predicted view (see `_predict`; both None if
+        nothing is predicted), and the prediction losses by name."""
         terms, predicted, for_view = {}, None, None
         if targets.latent is not None:
-            share = len(batch.key) / len(batch.all_clips)  # of the whole batch's mean
+            share = len(batch.key) / len(batch.all_clips)  # of these rows in the whole batch's mean
             terms["latent"] = share * losses.latent(self.latent(features["masked"]), targets.latent)
         if self._predicts:
             decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
@@ -387,11 +393,11 @@ class PCM3(nn.Module):
         return predicted, for_view, terms
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The loss: the terms that count, weighed."""
+        """The loss: the weighted sum of the terms that are trained on."""
         return sum(factor * terms[name] for name, factor in self.term_factors().items())
 
     def term_factors(self) -> dict[str, float]:
-        """What each term that is trained on counts in the loss, by its name in `losses`."""
+        """The weight of each term that is trained on, by its name in `StepOutput.losses`."""
         c = self.config
         factors = {f"contrast_{name}": self._weight(name) for name in c.contrasts}
         if c.distillation and c.contrasts:
@@ -403,31 +409,35 @@ class PCM3(nn.Module):
         return factors
 
     def _weight(self, view: str) -> float:
-        """What the contrast and the distillation of a view count in the loss."""
+        """The loss weight of a view's contrast and distillation."""
         return self.config.view_weights.get(view, 1.0)
 
-    def _similar(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
-        """Similarities (views * N, K) of z (views * N, dim) to its negatives, all from one product; what is no negative, because
-        it is of the clip itself, is FAR. mixed: of each view, whether it belongs to the mixing partner as well."""
+    def _similarities(self, z: Tensor, all_keys: Tensor, batch, mixed: list[bool]) -> Tensor:
+        """Similarities (views * N, K) of z (views * N, dim) to its negatives, from one matrix product. Keys of the same clip
+        are no negatives: they get NO_NEGATIVE. mixed: for each view, whether it also holds the mixing partner."""
         if self.config.negatives == "queue":
             return z @ self.queue
         others = self.config.negatives == "others"
-        similar, whose = (z @ self.queue, self.queue_clips) if others else (z @ all_keys.T, batch.all_clips)
-        own = batch.clips[:, None] == whose
-        both = own | (batch.all_clips[batch.partner][:, None] == whose)
-        return similar.masked_fill(torch.cat([both if of_two else own for of_two in mixed]), losses.FAR)
+        similar, key_clips = (z @ self.queue, self.queue_clips) if others else (z @ all_keys.T, batch.all_clips)
+        own = batch.clips[:, None] == key_clips
+        own_or_partner = own | (batch.all_clips[batch.partner][:, None] == key_clips)
+        same_clip = torch.cat([own_or_partner if is_mixed else own for is_mixed in mixed])
+        return similar.masked_fill(same_clip, losses.NO_NEGATIVE)
 
-    def _both_ways(self, positive: Tensor, z: Tensor, similar: Tensor, of_keys: Tensor, batch) -> Tensor:
-        """Contrast of a view z (N, dim) with the keys and of the keys with the view, each against all other views and keys.
+    def _symmetric_contrast(self, positive: Tensor, z: Tensor, similar: Tensor, of_keys: Tensor, batch) -> Tensor:
+        """Contrast of a view with its keys and of the keys with the view, each against all other views and keys; the mean.
 
-        positive (N,); similar, of_keys (N, N): of z and of the keys to the keys, those of the clip itself FAR."""
-        of_views = self._similar(z, z, batch, [False])
+        positive (N,): similarity of view and key; z (N, dim): the view; similar, of_keys (N, N): similarities of the view
+        and of the keys to the keys, NO_NEGATIVE for keys of the same clip."""
+        of_views = self._similarities(z, z, batch, [False])
         t = self.config.contrast_t
-        ways = ((similar, of_views), (similar.T, of_keys))
-        return sum(losses.contrast(losses.contrast_logits(positive, torch.cat(way, dim=1), t)) for way in ways) / 2
+        directions = ((similar, of_views), (similar.T, of_keys))
+        logits = [losses.contrast_logits(positive, torch.cat(pair, dim=1), t) for pair in directions]
+        return sum(losses.contrast(one) for one in logits) / 2
 
     def _contrast(self, features: dict[str, Tensor], keys: Tensor, all_keys: Tensor, batch, updates: RunningUpdates):
-        """Contrast of each view and the distillation. updates: for the head's batch norm, where it has one."""
+        """The loss terms of each view's contrast and of the distillation, and logits and top-1 by view. updates: for the
+        head's batch norm, if it has one."""
         c = self.config
         if not c.contrasts:
             return {}, {}, {}
@@ -441,9 +451,11 @@ class PCM3(nn.Module):
             (1 - batch.mix_lambda) * keys + batch.mix_lambda * all_keys[batch.partner], dim=1
         )
         own_key = {name: mixed_keys if name == "mixed" else keys for name in c.contrasts}
-        times = len(all_keys) / n  # rows of the whole batch for one of these: a mean over these is that much too large
-        of_two = [*(name == "mixed" for name in c.contrasts), False, True]
-        similar = self._similar(torch.cat([z, keys, mixed_keys]), all_keys, batch, of_two)
+        parts = (
+            len(all_keys) / n
+        )  # these rows are 1 / parts of the batch: their share of its mean is their mean / parts
+        mixed = [*(name == "mixed" for name in c.contrasts), False, True]
+        similar = self._similarities(torch.cat([z, keys, mixed_keys]), all_keys, batch, mixed)
         teacher = {
             name: similar[(v + 1) * n :] if name == "mixed" else similar[v * n : (v + 1) * n] for name in c.contrasts
         }
@@ -452,20 +464,20 @@ class PCM3(nn.Module):
             rows = slice(i * n, (i + 1) * n)
             positive = (z[rows] * own_key[name]).sum(dim=1)
             logits[name] = losses.contrast_logits(positive, similar[rows], c.contrast_t)
-            terms[f"contrast_{name}"] = losses.contrast(logits[name]) / times
+            terms[f"contrast_{name}"] = losses.contrast(logits[name]) / parts
             if c.key_encoder == "same" and name != "mixed":
                 of_keys = similar[v * n : (v + 1) * n]
-                terms[f"contrast_{name}"] = self._both_ways(positive, z[rows], similar[rows], of_keys, batch)
-            top1[name] = losses.contrast_top1(logits[name].detach()) / times
+                terms[f"contrast_{name}"] = self._symmetric_contrast(positive, z[rows], similar[rows], of_keys, batch)
+            top1[name] = losses.contrast_top1(logits[name].detach()) / parts
             student = similar[rows] if c.distillation else similar[rows].detach()
             divergence = losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk)
             distilled.append(self._weight(name) * divergence)
-        terms["distillation"] = sum(distilled) / times
+        terms["distillation"] = sum(distilled) / parts
         return terms, logits, top1
 
     def enqueue(self, keys: Tensor, clips: Tensor | None = None) -> None:
-        """Puts the step's keys (N, dim) into the queue; to be called when the step is done. clips (N,): whose they are, needed
-        where older keys of a clip itself do not count."""
+        """Puts the step's keys (N, dim) into the queue; call it after the optimizer's step. clips (N,): the keys' clips,
+        needed for the negatives "others"."""
         if self.config.negatives == "others":
             moco.enqueue(self.queue_clips[None], self.queue_ptr.clone(), clips[:, None])
         moco.enqueue(self.queue, self.queue_ptr, keys)

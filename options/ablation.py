@@ -135,5 +135,5 @@ def encoder_words(flags: list[str]) -> list[str]:
     wrong flag."""
     args = pretraining.parse_args(flags)
     if args.recipe == "small":
-        pretraining.settled(args, clips=1_000)  # the encoder is the same for every number of clips
+        pretraining.apply_recipe(args, clips=1_000)  # the encoder is the same for every number of clips
     return as_words(encoder_flags(args)) + (["--stream", args.stream] if args.stream != "joint" else [])

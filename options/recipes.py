@@ -1,31 +1,33 @@
-"""What pretraining uses where no flag is given: the paper's run, or a recipe for small sets.
+"""Recipes: the values of pretraining flags that are not given, for the paper's run or for small data sets.
 
-`paper` are the defaults of the flags. `small` is the table below: a row for each flag, with the reason; what depends on the
-size of the set is a function of the number of its training clips, never of its name. A flag that is given wins over both,
-and one that does not go with another row takes that row's place (`without`). `auto` takes `paper` from ENOUGH training clips
-on. A command that names --lr or --schedule is a run that somebody chose, such as the paper's: without --recipe it is
-`paper`, however few clips there are.
+Input: the parsed flags and the number of training clips. Output: the completed flags and a sentence for the log.
 
-RESULTS.md ("Small data: the recipe") has what was tried and what it gave.
+`paper` is the flags' defaults. `small` is the table SMALL: one row a flag, with its reason; a value that depends on the data
+set is a function of its number of training clips, never of its name. A given flag overrides both recipes, and switches off
+the rows that make no sense beside it (`unless`). `auto` means `paper` from ENOUGH training clips on, else `small`. A command
+with --lr or --schedule but without --recipe is taken for a run with chosen values, such as the paper's: it is `paper`,
+however few clips there are.
+
+RESULTS.md ("Small data: the recipe") lists what was tried and the results.
 """
 
 import argparse
 from dataclasses import dataclass
 
-ENOUGH = 20_000  # training clips from which on the paper's run is known to work
-FEW = 50  # training clips below which a run says that it is far from what was tried
-TRIED = 600  # training clips of the smallest set that the recipe was tried on
+ENOUGH = 20_000  # training clips that the paper's run needs to work well
+FEW = 50  # fewer training clips than this: the log warns
+TRIED = 600  # training clips of the smallest set that the small recipe was tried on
 RECIPES = ("auto", "paper", "small")
-CHOSEN = ("lr", "schedule")  # who names one of these follows a run of their own
+MEANS_PAPER = ("lr", "schedule")  # flags that make auto choose `paper`
 
 
 def batch_of(clips: int, args) -> int:
-    """All clips, three at least, where there are fewer than 32."""
+    """Batch size: 32 to 128, growing with the set; all clips (at least 3) of a set of fewer than 32."""
     return max(3, min(clips, 32 if clips < 4_000 else 64 if clips < 10_000 else 128))
 
 
 def epochs_of(clips: int, args) -> int:
-    """About 1,000 steps, and one more for every two clips."""
+    """Epochs for 1,000 steps plus one step for every two clips."""
     return max(1, round((1_000 + clips / 2) / max(1, clips // args.batch_size)))
 
 
@@ -35,80 +37,72 @@ def queue_of(clips: int, args) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """A flag's value, or a function of (number of clips, arguments so far), and why; without: flags beside which, when they
-    are given, the row does not apply."""
+    """A flag's value, or a function of (number of clips, arguments so far), and its reason; unless: flags that switch the row
+    off when they are given."""
 
     name: str
     value: object
     why: str
-    without: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
 
     def of(self, clips: int, args: argparse.Namespace):
         return self.value(clips, args) if callable(self.value) else self.value
 
 
 SMALL = (
-    Row("backbone", "bigru", "a two-way GRU knows more of a clip than one that runs forward"),
-    Row("hidden_size", 256, "a quarter of the paper's: minutes on a processor, and enough", ("backbone",)),
-    Row("num_layers", 2, "likewise", ("backbone",)),
-    Row(
-        "pool",
-        "mean_max_std",
-        "what was there at any moment, on average and how much it changed, not what is left at the end",
-    ),
-    Row("stream", "joint_motion", "motion beside the joints costs nothing, and executions are told apart by it"),
-    Row("scale_by", "trunk", "tall and small people become alike, also where there are few of them"),
-    Row("batch_size", batch_of, "small batches are many steps"),
-    Row("epochs", epochs_of, "about 1,000 steps, and one more for every two clips"),
+    Row("backbone", "bigru", "reads a clip in both directions, the paper's only forward"),
+    Row("hidden_size", 256, "a quarter of the paper's: large enough, and trains in minutes on a CPU", ("backbone",)),
+    Row("num_layers", 2, "as hidden_size", ("backbone",)),
+    Row("pool", "mean_max_std", "statistics over all frames tell more of a clip than its last frame"),
+    Row("stream", "joint_motion", "motion helps to tell right from wrong executions, at no cost"),
+    Row("scale_by", "trunk", "removes body size, of which few subjects show only a few values"),
+    Row("batch_size", batch_of, "a small batch gives many steps"),
+    Row("epochs", epochs_of, "1,000 steps plus one for every two clips"),
     Row("optimizer", "adamw", "learns more in few steps"),
-    Row("lr", 0.001, "usual for it"),
-    Row("cos", True, "the rate falls to nothing at the end", ("schedule",)),
-    Row("warmup_epochs", 1, "the first steps of a fresh encoder are the wildest"),
-    Row("negatives", "batch", "a queue would hold every clip's own older keys", ("contrast_k", "key_encoder")),
+    Row("lr", 0.001, "usual for AdamW"),
+    Row("cos", True, "the learning rate falls to 0 at the end", ("schedule",)),
+    Row("warmup_epochs", 1, "the first steps of a random encoder are unstable"),
+    Row("negatives", "batch", "a queue would be full of older keys of the same clips", ("contrast_k", "key_encoder")),
     Row(
         "key_encoder",
         "same",
-        "a slow copy is for queues; keys with a gradient are worth three points",
+        "a momentum copy is only needed for a queue; keys with a gradient gain three points",
         ("contrast_k", "negatives"),
     ),
-    Row("contrast_k", queue_of, "not used then", ("negatives", "key_encoder")),
+    Row("contrast_k", queue_of, "no queue is used", ("negatives", "key_encoder")),
     Row("topk", queue_of, "all negatives", ("negatives", "key_encoder", "contrast_k")),
-    Row("contrast_t", 0.2, "0.07 tells apart what is alike in a small batch"),
-    Row("head_norm", True, "as SimCLR has it: worth two points", ("mlp",)),
-    Row("crop", [0.8, 1.0], "half of a squat is somebody standing up: shorter crops make different exercises one"),
-    Row("corruption", 0.0, "wrong joints gain a point of neighbours, and lose two where clips are tilted"),
-    Row("shear", 0.2, "a shear of 1 is no body any more"),
-    Row("shear_probability", 0.5, "likewise"),
-    Row("rotation", 10.0, "cameras and people stand a little askew"),
-    Row("scale", [0.8, 1.2], "people and sensors differ"),
-    Row("bones", 0.25, "other bodies, the same motion: few subjects are told apart by their bodies alone"),
-    Row("mirror", 0.5, "some are left-handed: with none of them to learn from, their clips were right half as often"),
+    Row("contrast_t", 0.2, "0.07 separates similar clips too hard in a small batch"),
+    Row("head_norm", True, "as in SimCLR: gains two points", ("mlp",)),
+    Row("crop", [0.8, 1.0], "half of a squat looks like standing up: short crops make exercises look the same"),
+    Row("corruption", 0.0, "corrupting joints gains one point of 1-NN and loses two on tilted clips"),
+    Row("shear", 0.2, "a shear of 1 does not look like a body"),
+    Row("shear_probability", 0.5, "as shear"),
+    Row("rotation", 10.0, "cameras and people are not exactly upright"),
+    Row("scale", [0.8, 1.2], "people and sensors differ in scale"),
+    Row("bones", 0.25, "few subjects could be told apart by their bone lengths alone"),
+    Row("mirror", 0.5, "without it, left-handed people who are not in the training set are recognised half as often"),
     Row(
         "both_sides",
         lambda clips, args: args.mirror > 0,
-        "where views are mirrored: a clip is read from both sides, worth two points, most where left-handed people are new",
+        "reads a clip and its mirror image, if views are mirrored: gains two points, most on unseen left-handed people",
     ),
-    Row("noise", 0.01, "of a trunk's length: what a sensor adds"),
-    Row(
-        "mask_ratio",
-        0.4,
-        "of five parts two hidden, instead of three; the masked and the mixed view are worth one to two points each",
-    ),
-    Row("predicted_view", False, "costs four points where executions are told apart, and half of the time of a step"),
-    Row("prediction_weight", 0.0, "neither gains nor loses, and costs time"),
-    Row("distillation", False, "gains two points of neighbours between exercises, loses one between executions"),
+    Row("noise", 0.01, "of a trunk's length: noise of the sensor"),
+    Row("mask_ratio", 0.4, "hides two of five parts, not three; masked and mixed view gain one to two points each"),
+    Row("predicted_view", False, "loses four points between executions, and takes half of a step's time"),
+    Row("prediction_weight", 0.0, "no gain, and takes time"),
+    Row("distillation", False, "gains two points of 1-NN between exercises, loses one between executions"),
     Row("domain_prompts", False, "no gain"),
     Row("task_prompts", False, "no gain"),
 )
 
 
-def chosen(args: argparse.Namespace, clips: int, before: str | None = None) -> tuple[str, str]:
-    """(paper or small, why). before: that of the run that is gone on with."""
+def choose(args: argparse.Namespace, clips: int, before: str | None = None) -> tuple[str, str]:
+    """The recipe (paper or small) and why. clips: number of training clips; before: recipe of the run that is resumed."""
     if args.recipe != "auto":
         return args.recipe, "asked for"
     if before is not None:
         return before, "as before"
-    named = [f"--{name}" for name in CHOSEN if name in args.given]
+    named = [f"--{name}" for name in MEANS_PAPER if name in args.given]
     if named:
         return "paper", f"{named[0]} is given, and no --recipe"
     if clips >= ENOUGH:
@@ -116,29 +110,25 @@ def chosen(args: argparse.Namespace, clips: int, before: str | None = None) -> t
     return "small", f"{clips} training clips, fewer than {ENOUGH}"
 
 
-def settle(args: argparse.Namespace, clips: int, before: str | None = None, known=None) -> str:
-    """Fills in, in place, what was not given, for a set of so many training clips, and makes `recipe` the one that was chosen.
-    Returns a sentence that says what was chosen, why and what it means.
+def fill_in(args: argparse.Namespace, clips: int, before: str | None = None, known=None) -> str:
+    """Chooses the recipe for `clips` training clips and sets the flags that were not given (in place). Returns a sentence
+    for the log: the recipe, why it was chosen, and the values.
 
-    args: parsed, with `given`, names of flags; before: the recipe of the run that is gone on with; known: names of its flags,
-    None for a new run: what came later stays as it was, off."""
-    args.recipe, why = chosen(args, clips, before)
+    args: parsed flags, with the names of the given ones in `given`; before: recipe of the run that is resumed; known: names
+    of that run's flags (None for a new run): flags that are newer than the run keep their default, which is off."""
+    args.recipe, why = choose(args, clips, before)
     if args.recipe == "paper":
         return f"recipe paper ({why}): the flags' defaults"
-    rows = [row for row in SMALL if row.name not in args.given and not set(row.without) & args.given]
+    rows = [row for row in SMALL if row.name not in args.given and not set(row.unless) & args.given]
     rows = [row for row in rows if known is None or row.name in known]
     for row in rows:
         setattr(args, row.name, row.of(clips, args))
-    words = ", ".join(f"{row.name.replace('_', ' ')} {_shown(getattr(args, row.name))}" for row in rows)
-    few = (
-        f"; {clips} clips are far fewer than it was tried on ({TRIED} and more): look at the result"
-        if clips < FEW
-        else ""
-    )
-    return f"recipe small ({why}): {words}{few}"
+    values = ", ".join(f"{row.name.replace('_', ' ')} {_text(getattr(args, row.name))}" for row in rows)
+    warning = f"; {clips} clips are far fewer than it was tried on ({TRIED} and more): look at the result"
+    return f"recipe small ({why}): {values}{warning if clips < FEW else ''}"
 
 
-def _shown(value) -> str:
+def _text(value) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):

@@ -5,7 +5,7 @@ from make_tiny import write_tiny_dataset
 from programs import call, refused
 
 import pretrain_moco_mask
-from options.pretraining import build_parser, parse_args, settled
+from options.pretraining import apply_recipe, build_parser, parse_args
 from options.recipes import SMALL
 from utils import checkpoint as files
 
@@ -19,7 +19,7 @@ README = (
 def after(command, clips):
     """The arguments as the run has them, and what is said."""
     args = parse_args(command.split())
-    return args, settled(args, clips)
+    return args, apply_recipe(args, clips)
 
 
 def test_the_papers_command_is_the_papers_run_however_few_clips_there_are():
@@ -71,7 +71,7 @@ def test_both_sides_are_read_where_views_are_mirrored():
 
 def test_what_a_run_did_not_know_when_it_began_stays_off_when_it_goes_on():
     args = parse_args([])
-    settled(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides"})
+    apply_recipe(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides"})
     assert args.mirror == 0.5 and args.both_sides is None
 
 

@@ -11,7 +11,7 @@ from feeder.clips import PackedClips
 from feeder.masks import expand_hidden, mask_view
 from feeder.mixing import mix_views
 from feeder.render import centre_crop, channels_of
-from feeder.sampling import ViewSettings, sample_bodies, turn_and_scale, uniforms
+from feeder.sampling import ViewSettings, sample_bodies, scale_and_rotate, uniforms
 from utils.names import STREAMS
 from utils.skeleton import KINECT_V2, LAYOUTS, at
 
@@ -207,11 +207,11 @@ def test_each_view_is_mirrored_by_itself_and_nothing_else_changes():
 
 def test_turns_are_rotations_and_scales_of_the_asked_size():
     u, eye = uniforms(0, 1, 0, (200, 7)), np.eye(3)[None, None].repeat(200, 0)
-    turns = turn_and_scale(eye, u, ViewSettings(rotation=20))[:, 0]
+    turns = scale_and_rotate(eye, u, ViewSettings(rotation=20))[:, 0]
     np.testing.assert_allclose(turns @ turns.swapaxes(1, 2), eye[:, 0], atol=1e-6)
     assert (np.linalg.det(turns) > 0).all()
     assert 20 < np.degrees(np.arccos((np.trace(turns, axis1=1, axis2=2) - 1) / 2)).max() <= 20 * 3**0.5 + 0.5
-    scales = turn_and_scale(eye, u, ViewSettings(scale=(0.7, 1.2)))[:, 0]
+    scales = scale_and_rotate(eye, u, ViewSettings(scale=(0.7, 1.2)))[:, 0]
     diagonal = np.diagonal(scales, axis1=1, axis2=2)
     assert 0.7 <= diagonal.min() < 0.72 and 1.18 < diagonal.max() <= 1.2 and np.count_nonzero(scales) == 600
 
