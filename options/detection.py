@@ -111,8 +111,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         )
     if args.momentum == 0:
         p.error("--momentum 0: Nesterov's SGD needs a momentum, usually 0.9")
-    if args.mode == "sequence" and args.both_sides:
-        p.error("--mode sequence reads every frame by itself, and --both-sides is of clips; leave it out")
+    of_clips = [args.pool and f"--pool {args.pool}", args.both_sides and "--both-sides"]
+    if args.mode == "sequence" and any(of_clips):
+        flags = " ".join(filter(None, of_clips))
+        p.error(f"{flags}: it is for features of clips, and --mode sequence reads every frame by itself; leave it out")
     if args.mode == "sequence" and args.delay >= args.length:
         p.error(f"--delay {args.delay} must be shorter than the training sequences, --length {args.length}")
     common.refuse_twice(p, args, "seed")

@@ -309,4 +309,5 @@ def test_files_that_cannot_work_are_refused_before_training(root, change, words)
 
 
 def test_frames_have_no_other_side():
-    refused(call(action_detection.main, "--mode sequence --both-sides"), "--mode sequence", "--both-sides")
+    for flag in ("--both-sides", "--pool mean_max"):
+        refused(call(action_detection.main, f"--mode sequence {flag}"), "--mode sequence", flag)

@@ -4,7 +4,7 @@
 
 For every row and seed: pretraining, linear evaluation and 1-NN, each by its own program in its own process, as one would type
 it. A finished run leaves `done.json` with its command and is not repeated; a pretraining that was stopped goes on from its
-checkpoint. How long it takes is said before it starts, by a trial of a few steps. Below the rows stands what needs no
+checkpoint. After each run the time left is printed, by the runs that are done. Below the rows stands what needs no
 pretraining: a random encoder of the same size, and 1-NN on coordinates.
 """
 
@@ -18,29 +18,25 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import functools
 import itertools
-import json
-import re
 import shlex
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from zlib import crc32
 
 from engine.pace import SILENCE, clock, duration
 from engine.signals import EXIT_STOPPED, StopRequest
-from options import pretraining
 from utils.checkpoint import LAST
 from utils.errors import UserError, run
 from utils.files import atomic_write, load_json, write_json
 from utils.metrics import summarise
 
 HERE = Path(__file__).resolve().parent.parent
-TRIAL_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,11 @@ class Task:
 
     command: tuple[str, ...]
     folder: Path
+
+    @property
+    def kind(self) -> str:
+        """pretrain, linear or retrieval."""
+        return self.folder.parent.name
 
     def shown(self) -> str:
         return shlex.join(["python", *self.command])
@@ -233,84 +234,27 @@ def last_line(output: Path) -> str:
     return "".join(output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What a few steps of pretraining cost: seconds a step, and steps of a whole run."""
-
-    seconds: float
-    steps: int
+def seconds_of(task: Task) -> float:
+    """How long a finished run took; 0 for one that has not run."""
+    marker = task.folder / "done.json"
+    return load_json(marker).get("seconds", 0.0) if marker.is_file() else 0.0
 
 
-def trial_of(args, task: Task) -> Trial | None:
-    """A few steps of a pretraining in a folder of their own, which goes again; None where they tell nothing."""
-    flags = task.command[1 : task.command.index("--resume")]  # which is followed by the run folder only, see `tasks_of`
-    with tempfile.TemporaryDirectory(dir=args.output) as folder:
-        more = ["--max-steps", str(TRIAL_STEPS), "--print-freq", str(TRIAL_STEPS // 2), "--pictures", "0"]
-        command = [sys.executable, str(HERE / task.command[0]), *flags, *more, "--checkpoint-path", folder]
-        ran = subprocess.run(command, capture_output=True, text=True)
-        metrics = Path(folder) / "metrics.jsonl"
-        an_epoch = re.search(r"(\d+) steps an epoch", ran.stdout)
-        if ran.returncode or not metrics.is_file() or an_epoch is None:
-            return None
-        seconds = json.loads(metrics.read_text().splitlines()[-1])["seconds_per_step"]
-    asked = pretraining.parse_args(flags)
-    steps = int(an_epoch.group(1)) * asked.epochs
-    return Trial(seconds, min(steps, asked.max_steps or steps))
-
-
-class Costs:
-    """How long runs take: by those that are done, each kind (pretrain, linear, retrieval) by its mean; jobs: how many run at a
-    time."""
-
-    def __init__(self, tasks: list[Task], jobs: int = 1):
-        self.jobs = jobs
-        self.seconds: dict[str, list[float]] = {}
-        for task in tasks:
-            self._count(task)
-
-    def _count(self, task: Task) -> float:
-        marker = task.folder / "done.json"
-        taken = load_json(marker).get("seconds", 0.0) if marker.is_file() else 0.0
-        if taken:
-            self.seconds.setdefault(task.folder.parent.name, []).append(taken)
-        return taken
-
-    def left(self, waiting: list[Task]) -> float | None:
-        """Seconds for the runs that wait, None while a kind of them has not run yet."""
-        kinds = [task.folder.parent.name for task in waiting]
-        if any(kind not in self.seconds for kind in kinds):
-            return None
-        return sum(sum(self.seconds[kind]) / len(self.seconds[kind]) for kind in kinds) / self.jobs
-
-    def before(self, args, waiting: list[Task]) -> str:
-        """What is known before the first run: by finished runs, else by a trial of a few steps."""
-        left = self.left(waiting)
-        if left is not None:
-            return f"about {duration(left)} by the runs that are done, until {clock(left)}"
-        pretrainings = [task for task in waiting if task.folder.parent.name == "pretrain"]
-        Path(args.output).mkdir(parents=True, exist_ok=True)
-        trial = trial_of(args, pretrainings[0]) if pretrainings else None
-        if trial is None:
-            return f"{len(pretrainings)} pretrainings and {len(waiting) - len(pretrainings)} evaluations"
-        seconds = trial.seconds * trial.steps * len(pretrainings) / self.jobs
-        return (
-            f"about {duration(seconds)} for {len(pretrainings)} pretrainings of {trial.steps} steps ({trial.seconds:.3g} s "
-            f"each, by a trial), until {clock(seconds)}, and {len(waiting) - len(pretrainings)} evaluations"
-        )
-
-    def after(self, task: Task, waiting: list[Task]) -> str:
-        """A line after a run: its time, what it gave, what is left."""
-        words = [f"    done in {duration(self._count(task))}"]
-        words += [f"{FIGURES[name][1]} {100 * share:.1f}" for name, share in list(figures_of(task).items())[:1]]
-        left = self.left(waiting)
-        if waiting and left is not None:
-            words.append(f"about {duration(left)} left, until {clock(left)}")
-        return ", ".join(words)
+def time_left(args, tasks: Iterable[Task], waiting: list[Task]) -> str:
+    """ "about 3 min left, until 14:05", by the mean time of the finished runs of each kind; "" while a kind has none."""
+    known: dict[str, list[float]] = {}
+    for task in tasks:
+        if seconds := seconds_of(task):
+            known.setdefault(task.kind, []).append(seconds)
+    if not waiting or any(task.kind not in known for task in waiting):
+        return ""
+    left = sum(mean(known[task.kind]) for task in waiting) / args.jobs
+    return f"about {duration(left)} left, until {clock(left)}"
 
 
 def figures_of(task: Task) -> dict[str, float]:
     """Shares by name, of a finished run; none of a pretraining."""
-    found = {name: path for name, (kind, _, path) in FIGURES.items() if kind == task.folder.parent.name}
+    found = {name: path for name, (kind, _, path) in FIGURES.items() if kind == task.kind}
     summary = load_json(task.folder / "result.json")["summary"] if found else {}
     return {name: summary[one][two]["mean"] for name, (one, two) in found.items()}
 
@@ -382,15 +326,15 @@ def main(argv=None) -> int:
     command = shlex.join(["python", "-m", "tools.ablation", *(sys.argv[1:] if argv is None else argv)])
     chains = [waiting for chain in chains if (waiting := [task for task in chain if not is_done(task)])]
     waiting = [task for chain in chains for task in chain]
-    print(f"{len(waiting)} of {len(todo)} runs to do", flush=True)
-    costs = Costs(list(todo.values()), args.jobs)
-    if waiting:
-        print(costs.before(args, waiting), flush=True)
+    before = filter(None, [f"{len(waiting)} of {len(todo)} runs to do", time_left(args, todo.values(), waiting)])
+    print(", ".join(before), flush=True)
 
     def done(task: Task) -> str:
         waiting.remove(task)
         write_table(args, rows, command)
-        return costs.after(task, waiting)
+        words = [f"    done in {duration(seconds_of(task))}"]
+        words += [f"{FIGURES[name][1]} {100 * share:.1f}" for name, share in list(figures_of(task).items())[:1]]
+        return ", ".join(filter(None, [*words, time_left(args, todo.values(), waiting)]))
 
     stopped = perform_all(chains, args.jobs, done, functools.partial(print, flush=True))
     if stopped:
