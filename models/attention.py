@@ -1,18 +1,18 @@
-"""Attention over tokens in time, and the blocks that the transformers are built of.
+"""Attention over tokens in time, and the blocks of the transformers.
 
-Time has two forms. An encoder that sees the whole clip adds a learned position to every step (`TimePositions`); a clip
-with more steps than there are positions has them stretched. A causal encoder must not: a stretched table would tell
-early frames how long the clip will be. It learns a bias of the attention for each distance back in time instead, and
-looks back `reach` steps at most. Its features therefore do not depend on where a clip begins in a longer one further
-back than the reach of all its layers, and videos of any length go through in one pass, in blocks of queries, with
-memory that grows with their length and not with its square.
+Positions in time are encoded in one of two ways. An encoder that sees the whole clip adds a learned position to every step
+(`TimePositions`); for a longer clip the table of positions is interpolated. A causal encoder cannot: an interpolated table
+would tell early frames how long the clip will be. It learns an attention bias for each distance back in time instead, and
+attends to the last `reach` steps only. Its features therefore do not depend on frames further back than the reach of all
+layers together, and a video of any length can be encoded in one pass, in blocks of queries, with memory linear in its
+length.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STEPS = 64  # frames of a view, and so the largest number of steps that are met in pretraining
+STEPS = 64  # frames of a view: the largest number of steps in pretraining
 
 
 class TimePositions(nn.Module):
@@ -23,15 +23,15 @@ class TimePositions(nn.Module):
         self.table = nn.Parameter(torch.randn(steps, width) * 0.02)
 
     def forward(self, steps: int) -> Tensor:
-        """(steps, width): the first ones, or the table stretched where there are not enough."""
+        """(steps, width): the first rows of the table, or the table interpolated to more steps."""
         if steps <= len(self.table):
             return self.table[:steps]
         return F.interpolate(self.table.T[None], size=steps, mode="linear", align_corners=True)[0].T
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention. reach: None to see everything, or the number of steps (the own one included) that a
-    causal one sees."""
+    """Scaled dot-product attention. reach: None for all tokens; a number for causal attention to that many steps, including
+    the token's own."""
 
     def __init__(self, width: int, heads: int, reach: int | None = None):
         super().__init__()
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.distance = None if reach is None else nn.Parameter(torch.zeros(heads, reach))
 
     def forward(self, x: Tensor, per_step: int = 1) -> Tensor:
-        """x (B, L, width) -> the same shape. per_step: tokens that belong to one step in time, side by side."""
+        """x (B, L, width) -> the same shape. per_step: number of consecutive tokens that belong to one step in time."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.distance is None:
             y = F.scaled_dot_product_attention(q, k, v)
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
     def _look_back(self, q: Tensor, k: Tensor, v: Tensor, per_step: int) -> Tensor:
-        """q, k, v (B, heads, L, width / heads) -> the same shape, in blocks of `reach` steps."""
+        """Causal attention of q, k, v (B, heads, L, width / heads) -> the same shape, in blocks of `reach` steps."""
         reach, length = self.distance.shape[1], q.shape[2]
         step = torch.arange(length, device=q.device) // per_step
         parts = []
@@ -63,8 +63,8 @@ class Attention(nn.Module):
         return torch.cat(parts, dim=2)
 
     def step(self, x: Tensor, past: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of a causal attention. x (B, width); past (2, B, heads, reach - 1, width / heads): keys and values of the
-        steps before, the last one last; seen (): how many of them there were. -> y (B, width) and the past of the next step."""
+        """One step of causal attention. x (B, width); past (2, B, heads, reach - 1, width / heads): keys and values of the
+        previous steps, oldest first; seen (): how many of them are valid. -> y (B, width) and `past` of the next step."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         known = torch.cat([past, torch.stack([k, v])[:, :, :, None]], dim=3)
         back = torch.arange(known.shape[3] - 1, -1, -1, device=x.device)
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases of every Linear, as vision transformers have them."""
+    """Xavier-uniform weights and zero biases for every Linear, as is usual for vision transformers."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

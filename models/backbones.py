@@ -1,8 +1,8 @@
-"""The registry of backbones: a row for each.
+"""The registry of backbones: one row each.
 
-To add one's own: a class that keeps the contract of models.backbone in a file, and a row here (or, from outside, an
-assignment to BACKBONES before the program's main is called, as examples/own_backbone.py does). Then `--backbone NAME`
-works in every program, and its checkpoints rebuild themselves.
+To add a backbone, write a class with the interface of models.backbone in a file of its own and add a row here (or, from
+outside of the project, assign it to BACKBONES before the program's main is called, as examples/own_backbone.py does). Then
+`--backbone NAME` works in every program, and encoders are rebuilt from their checkpoints.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from utils.skeleton import get_layout
 
 @dataclass(frozen=True)
 class BackboneRow:
-    """build: configuration (models.encoder.EncoderConfig) -> the module; sizes: fields of the configuration that it reads,
-    with their defaults. A field that is not named here may not be given for this backbone."""
+    """build: configuration (models.encoder.EncoderConfig) -> the module; sizes: the fields of the configuration that the
+    backbone reads, with their defaults. Other sizes are refused for this backbone."""
 
     build: Callable[..., nn.Module]
     sizes: dict[str, object] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""A truly bidirectional GRU, for comparison with the released one, both of whose directions run forward (models.gru).
+"""A truly bidirectional GRU; both directions of the released one run forward in time (models.gru).
 
-In each layer one GRU reads the clip forward and one backward, and their outputs are concatenated. Features see the whole
-clip: they are not causal. The clip feature is what each direction knows at its end: the last frame's output of the
+In each layer one GRU reads the clip forward and one backward, and their outputs are concatenated. Features depend on the
+whole clip: they are not causal. The default clip feature is the final output of each direction: the last frame's of the
 forward half, the first frame's of the backward half."""
 
 import torch
@@ -21,16 +21,16 @@ class BidirectionalGRU(Backbone):
         self.backward_in_time = nn.ModuleList(ForwardGRU(width, hidden_size, 1, directions=1) for width in widths)
         self.feature_size = 2 * hidden_size
         for parameter in self.parameters():
-            if parameter.dim() == 2:  # as for the released one
+            if parameter.dim() == 2:  # as in the released GRU
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
-        for onward, back in zip(self.onward, self.backward_in_time, strict=True):
-            x = torch.cat([onward(x)[0], back(x.flip(1))[0].flip(1)], dim=-1)
+        for forward, backward in zip(self.onward, self.backward_in_time, strict=True):
+            x = torch.cat([forward(x)[0], backward(x.flip(1))[0].flip(1)], dim=-1)
         return x
 
     def last(self, frames: Tensor) -> Tensor:
-        """(N, T, D) -> (N, D): what each direction knows at its end."""
+        """(N, T, D) -> (N, D): the final output of each direction."""
         half = self.feature_size // 2
         return torch.cat([frames[:, -1, :half], frames[:, 0, half:]], dim=-1)
 

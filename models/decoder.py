@@ -1,7 +1,7 @@
 """The masked-motion decoder (paper section 3.3): features of every frame -> coordinates of every frame.
 
-Per frame Linear, BatchNorm over N and T, ReLU, Linear; then a two-layer GRU over the frames and a Linear to V * C * M.
-In released files the first four are called `linear` and the rest `recons_decoder`; PCM3 keeps these names.
+Linear, BatchNorm over N and T, ReLU and Linear on each frame; then a two-layer GRU over the frames and a Linear to
+V * C * M. In released files the first four are called `linear` and the rest `recons_decoder`; PCM3 keeps these names.
 """
 
 from torch import Tensor, nn
@@ -30,6 +30,6 @@ class FrameDecoder(nn.Module):
 
 
 def project_frames(linear: nn.Sequential, x: Tensor, views: int, updates: RunningUpdates | None) -> Tensor:
-    """`linear` on x (views * N, T, D), its norm with the statistics of each view. -> (views * N, T, hidden)."""
+    """Applies `frame_projection` to x (views * N, T, D), each view normalised separately -> (views * N, T, hidden)."""
     first, norm, activation, last = linear
     return last(activation(norm(first(x), views, updates)))

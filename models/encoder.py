@@ -1,16 +1,13 @@
-"""An encoder: input norm, backbone, projection head.
+"""The encoder: input norm, backbone (one of models.backbones), projection head.
 
-`Encoder.frames` gives features of every frame, (N, T, F) -> (N, T, D); `clip` pools to the clip feature (N, P), P = D or a
-multiple of it (models.pooling); `project` is the head that only pretraining uses. `forward` is the clip feature of downstream
-tasks: with `both_sides` a clip is read as it is and as its mirror image, and each number of the feature is the larger of the
-two, so that an exercise done with the left arm is that done with the right one. Pretraining reads one side (its views may be
-mirrored).
+`Encoder.frames` computes features of every frame, (N, T, F) -> (N, T, D); `clip` pools them to the clip feature (N, P), P = D
+or a multiple of it (models.pooling); `project` is the head, which only pretraining uses. `forward` computes the clip feature
+for downstream tasks. With `both_sides` it reads a clip and its mirror image and takes the elementwise maximum of the two
+features, so that an exercise of the left arm has the feature of that of the right arm. Pretraining reads one side (its views
+may be mirrored).
 
-The backbone between is one of models.backbones. Module names are those of the released files: `input_norm`, `encoder.gru`,
-`fc`.
-
-`EncoderConfig` says everything that is needed to build one, and what is done to clips before it reads them; checkpoints
-carry it, so that they rebuild themselves.
+`EncoderConfig` holds all that is needed to build an encoder, and how clips are prepared for it. Checkpoints store it, so that
+an encoder can be rebuilt from its file. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -28,17 +25,17 @@ from utils.skeleton import get_layout
 
 PROMPT_PLACES = ("before_norm", "after_norm")
 CHANNELS = (3, 6)
-LARGEST = {"num_layers": 256, "depth": 256}  # of numbers that a file or a user may give; 65536 where nothing is said
+LARGEST = {"num_layers": 256, "depth": 256}  # upper limits of sizes that a file or a user gives; 65536 for the others
 
 
 def check_prompt_place(place: str) -> None:
-    """ValueError unless domain prompts can be added there."""
+    """ValueError unless `place` is one of PROMPT_PLACES."""
     if place not in PROMPT_PLACES:
         raise ValueError(f"expected prompt_place {' or '.join(PROMPT_PLACES)}, got {place!r}")
 
 
 def check_size(name: str, value, default) -> None:
-    """ValueError unless a size has the type of its default and, if a number, is above 0 and not absurd."""
+    """ValueError unless a size has the type of its default and, if it is a number, is above 0 and within its limit."""
     kind, largest = type(default), LARGEST.get(name, 65536)
     if kind is float and type(value) is int:
         kind = int
@@ -50,15 +47,15 @@ def check_size(name: str, value, default) -> None:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """backbone: a name of models.backbones; layout, joints, channels, persons: what a frame is, F = joints * channels * persons;
-    dim: of the projection; mlp: whether the head has a hidden layer (as released); head_norm: whether that layer has a batch
-    norm; dimensions: 2 where the third of a joint's coordinates is always 0 (data_gen.normalise says why it stays); pool: how
-    frames become the clip feature, None for the backbone's own way (models.pooling); scale_by: what clips are divided by when
-    they are read, "none" or "trunk", the length of the trunk (feeder.scale); both_sides: whether the clip feature is that of the
-    clip and of its mirror image.
+    """backbone: a name in models.backbones; layout, joints, channels, persons: of a frame, F = joints * channels * persons;
+    dim: of the projection; mlp: whether the head has a hidden layer (as released); head_norm: whether that layer has a
+    batch norm; dimensions: 2 if the third coordinate of every joint is 0 (data_gen.normalise says why it is kept); pool: how
+    frame features are pooled, None for the backbone's default (models.pooling); scale_by: what clips are divided by when
+    they are read, "none" or "trunk", the length of the trunk (feeder.scale); both_sides: whether the clip feature combines
+    the clip and its mirror image.
 
-    The others, SIZES, are those of the backbone: what it reads and is None becomes its default; what it does not read
-    stays None, and ValueError if it is given. ValueError for a backbone that is not known and for sizes out of range."""
+    The remaining fields, SIZES, are those of the backbone. None becomes the backbone's default; fields that the backbone
+    does not have stay None. ValueError if such a field is given, for an unknown backbone and for sizes out of range."""
 
     backbone: str = "gru"
     layout: str = "kinect_v2_25"
@@ -91,22 +88,22 @@ class EncoderConfig:
         if self.pool is not None:
             pooling.parts_of(self.pool)
         if self.head_norm and not self.mlp:
-            raise ValueError("the head's batch norm is that of its hidden layer, and it has none (mlp is off)")
+            raise ValueError("head_norm needs the head's hidden layer, which it does not have (mlp is off)")
         if self.scale_by not in SCALES or self.channels not in CHANNELS:
             raise ValueError(
-                f"expected scale_by {' or '.join(SCALES)} and 3 or 6 numbers a joint, got {self.scale_by!r} and {self.channels!r}"
+                f"expected scale_by {' or '.join(SCALES)} and 3 or 6 channels, got {self.scale_by!r} and {self.channels!r}"
             )
         if type(self.both_sides) is not bool:
             raise ValueError(f"both_sides must be true or false, got {self.both_sides!r}")
-        reads = BACKBONES[self.backbone].sizes
+        defaults = BACKBONES[self.backbone].sizes
         for name in SIZES:
             if getattr(self, name) is None:
-                object.__setattr__(self, name, reads.get(name))
-            elif name not in reads:
-                own = ", ".join(reads) or "none"
+                object.__setattr__(self, name, defaults.get(name))
+            elif name not in defaults:
+                own = ", ".join(defaults) or "none"
                 raise ValueError(f"the {self.backbone} backbone has no {name}; its sizes are: {own}")
             else:
-                check_size(name, getattr(self, name), reads[name])
+                check_size(name, getattr(self, name), defaults[name])
 
     @property
     def input_size(self) -> int:
@@ -114,7 +111,7 @@ class EncoderConfig:
 
     @property
     def sizes(self) -> dict:
-        """What the backbone reads, by name."""
+        """The sizes of the backbone, by name."""
         return {name: getattr(self, name) for name in BACKBONES[self.backbone].sizes}
 
     def to_dict(self) -> dict:
@@ -122,7 +119,7 @@ class EncoderConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "EncoderConfig":
-        """The configuration that `to_dict` wrote, of this version or an older one; ValueError for a field not known."""
+        """The configuration from the output of `to_dict` of this or an older version. ValueError for an unknown field."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"its encoder has a setting {unknown[0]!r} that this version does not know")
@@ -130,9 +127,9 @@ class EncoderConfig:
 
 
 def mirror_image(config: EncoderConfig) -> tuple[Tensor, Tensor]:
-    """(F,) of each number of a frame the one that its mirror image has there, and (F,) its sign: every joint takes the place of
-    that on the other side of the body, and x, which runs from shoulder to shoulder, changes its sign (so does its motion).
-    UserError for a joint layout that is not known."""
+    """Index (F,) and sign (F,) that turn a frame x into its mirror image, x[index] * sign: left and right joints are swapped,
+    and the x coordinate, the axis from shoulder to shoulder, changes its sign, and so does its motion. UserError for an
+    unknown joint layout."""
     order = torch.arange(config.input_size).view(config.joints, config.channels, config.persons)
     signs = torch.ones_like(order)
     signs[:, ::3] = -1
@@ -146,8 +143,8 @@ def xavier_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class ProjectionHead(nn.Sequential):
-    """Linear, ReLU, Linear; with `norm` a batch norm before the ReLU, which is a ViewNorm: of several views in one call each is
-    normalised by itself (see models.norm). The last Linear is xavier-uniform, as released."""
+    """Linear, ReLU, Linear; with `norm` a ViewNorm before the ReLU, which normalises each of several views separately (see
+    models.norm). The last Linear is xavier-uniform, as released."""
 
     def __init__(self, features: int, dim: int, norm: bool):
         last = xavier_linear(features, dim)
@@ -163,9 +160,9 @@ class ProjectionHead(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """Input norm, backbone and head. `head=False` builds the encoder of downstream tasks, without `fc`."""
+    """Input norm, backbone and head. `head=False`: without the head `fc`, for downstream tasks."""
 
-    recompute = 0  # pieces of a view, computed again in the backward pass instead of kept; 0 = off, see `_in_pieces`
+    recompute = 0  # activation checkpointing: number of pieces of a view, see `_in_pieces`; 0 = off
 
     def __init__(self, config: EncoderConfig, head: bool = True):
         super().__init__()
@@ -185,12 +182,12 @@ class Encoder(nn.Module):
 
     @property
     def feature_size(self) -> int:
-        """D, of the feature of a frame."""
+        """D, the size of a frame's feature."""
         return self.encoder.feature_size
 
     @property
     def clip_size(self) -> int:
-        """P, of the feature of a clip."""
+        """P, the size of a clip's feature."""
         return self.feature_size * (len(pooling.parts_of(self.config.pool)) if self.config.pool else 1)
 
     @property
@@ -200,7 +197,7 @@ class Encoder(nn.Module):
 
     @property
     def streams(self) -> bool:
-        """Whether `first_state` and `step` work."""
+        """Whether frames can be encoded one by one, by `first_state` and `step`."""
         return getattr(self.encoder, "streams", False)
 
     def first_state(self, n: int) -> tuple[Tensor, ...]:
@@ -208,7 +205,7 @@ class Encoder(nn.Module):
         return self.encoder.first_state(n)
 
     def step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One frame x (N, F) of each clip and the state -> its feature (N, D), as `frames` gives it, and the next state."""
+        """One frame x (N, F) of each clip and the state -> its feature (N, D), as `frames` computes it, and the next state."""
         return self.encoder.step(self.input_norm(x), *state)
 
     def first_clip_state(self, n: int) -> tuple[Tensor, ...]:
@@ -221,16 +218,13 @@ class Encoder(nn.Module):
         return state
 
     def clip_step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One frame x (N, F) of each clip and the state -> the clip feature (N, P) of all frames so far, as `forward` gives it
-        for them, the frame's feature (N, D), and the next state."""
+        """One frame x (N, F) of each clip and the state -> the clip feature (N, P) of all frames so far, as `forward` computes
+        it, the frame's feature (N, D), and the next state."""
         sides = self.sides(x)
-        own = len(state) // len(sides)
-        steps = [self._side_step(side, *state[i * own : (i + 1) * own]) for i, side in enumerate(sides)]
-        return (
-            self.joined([clip for clip, *_ in steps]),
-            steps[0][1],
-            *(value for _, _, *kept in steps for value in kept),
-        )
+        size = len(state) // len(sides)
+        steps = [self._side_step(side, *state[i * size : (i + 1) * size]) for i, side in enumerate(sides)]
+        clip = self.joined([clip for clip, *_ in steps])
+        return clip, steps[0][1], *(value for _, _, *next_state in steps for value in next_state)
 
     def _side_step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """`clip_step` of one side."""
@@ -238,13 +232,13 @@ class Encoder(nn.Module):
         if pool is None:
             frame, *state = self.step(x, *state)
             return frame, frame, *state
-        own = len(state) - len(pooling.first_state(pool, x[:0]))
-        frame, *next_state = self.step(x, *state[:own])
-        clip, kept = pooling.step(pool, frame, state[own:])
-        return clip, frame, *next_state, *kept
+        size = len(state) - len(pooling.first_state(pool, x[:0]))
+        frame, *next_state = self.step(x, *state[:size])
+        clip, pool_state = pooling.step(pool, frame, state[size:])
+        return clip, frame, *next_state, *pool_state
 
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
-        """bf16 operands for the large products of the backbone, or None for the input's own type."""
+        """Sets the type of the operands of the backbone's large products, such as bf16; None: that of the input."""
         for module in self.modules():
             if hasattr(module, "compute_dtype"):
                 module.compute_dtype = dtype
@@ -259,9 +253,9 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Frame features. x (views * N, T, F) -> (views * N, T, D).
 
-        prompt: None or a domain prompt per view, broadcastable to (views * N, T, F); place: where it is added. Before
-        the norm (as released) the norm's batch statistics cancel it while training; after the norm it acts. ValueError
-        for another place."""
+        prompt: None or a domain prompt for each view, broadcastable to (views * N, T, F); place: where it is added. Before
+        the norm (as released), batch statistics cancel it in training; after the norm it has an effect. ValueError for
+        another place."""
         check_prompt_place(place)
         if prompt is not None and place == "before_norm":
             x = x + prompt
@@ -273,14 +267,14 @@ class Encoder(nn.Module):
         return self.encoder(x, views, updates)
 
     def _in_pieces(self, x: Tensor, rows: int) -> Tensor:
-        """The backbone on `rows` rows at a time, of which only input and output are kept: what lies between is computed
-        again, piece by piece, in the backward pass. The numbers are those of the whole, because the rows of a backbone
-        without batch norm do not know each other; the input norm, whose statistics are the whole batch's, is before."""
+        """The backbone on `rows` rows at a time, with activation checkpointing: only inputs and outputs are kept, the rest is
+        computed again, piece by piece, in the backward pass. Results are those of one call, because the rows of a backbone
+        without batch norm are independent; the input norm, which needs the whole batch, comes before."""
         pieces = [checkpoint(self.encoder, p, use_reentrant=False, preserve_rng_state=False) for p in x.split(rows)]
         return torch.cat(pieces)
 
     def clip(self, frames: Tensor) -> Tensor:
-        """(N, T, D) -> (N, P)."""
+        """Pools frame features (N, T, D) to clip features (N, P)."""
         pool = self.config.pool
         if pool is None:
             return self.encoder.pool(frames)
@@ -288,11 +282,11 @@ class Encoder(nn.Module):
         return pooling.pool_frames(frames, last, pool)
 
     def project(self, clip: Tensor, views: int = 1, updates: RunningUpdates | None = None) -> Tensor:
-        """(views * N, P) -> unit vectors (views * N, dim); views, updates: of the head's batch norm, where it has one."""
+        """(views * N, P) -> unit vectors (views * N, dim); views, updates: for the head's batch norm, if it has one."""
         return F.normalize(self.fc(clip, views, updates) if self.config.head_norm else self.fc(clip), dim=1)
 
     def sides(self, x: Tensor) -> list[Tensor]:
-        """What of inputs (..., F) is read: they themselves and, with `both_sides`, their mirror images."""
+        """The inputs (..., F) and, with `both_sides`, their mirror images."""
         return [x, x[..., self.mirror_order] * self.mirror_signs] if self.config.both_sides else [x]
 
     def joined(self, clips: list[Tensor]) -> Tensor:
@@ -300,5 +294,5 @@ class Encoder(nn.Module):
         return clips[0] if len(clips) == 1 else torch.maximum(*clips)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The clip feature that downstream tasks use. x (N, T, F) -> (N, P)."""
+        """The clip feature for downstream tasks. x (N, T, F) -> (N, P)."""
         return self.joined([self.clip(self.frames(side)) for side in self.sides(x)])

@@ -1,8 +1,9 @@
-"""Future poses from a clip feature: an autoregressive GRU that predicts the displacement of every joint, frame by frame.
+"""The decoder of motion prediction: clip feature and last pose -> future poses.
 
-Its input in each frame is the pose so far and the last displacement, both its own predictions after the first frame, in
-training as in the test; the encoder's feature is its first state. The last layer starts at zero, so that an untrained
-decoder predicts no motion at all: exactly the zero-velocity baseline.
+An autoregressive GRU predicts the displacement of every joint, frame by frame. Its input is the current pose and the last
+displacement, which after the first frame are its own predictions, in training as in testing; its initial state comes from
+the encoder's feature. The last layer is initialised with zeros, so that an untrained decoder predicts no motion: the
+zero-velocity baseline.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 
 class FutureDecoder(nn.Module):
-    """features D of the encoder, joints V of one person, hidden_size of the GRU."""
+    """features: size D of the encoder's feature; joints: V, of one person; hidden_size: of the GRU."""
 
     def __init__(self, features: int, joints: int, hidden_size: int = 256):
         super().__init__()
@@ -24,12 +25,12 @@ class FutureDecoder(nn.Module):
     def forward(self, feature: Tensor, pose: Tensor, frames: int) -> Tensor:
         """feature (N, D) of the observed frames, pose (N, V, 3) of the last of them -> future poses (N, frames, V, 3)."""
         state = torch.tanh(self.start(feature))
-        now = pose.flatten(1)
-        step = torch.zeros_like(now)
+        current = pose.flatten(1)
+        displacement = torch.zeros_like(current)
         poses = []
         for _ in range(frames):
-            state = self.cell(torch.cat([now, step], dim=1), state)
-            step = self.displacement(state)
-            now = now + step
-            poses.append(now)
+            state = self.cell(torch.cat([current, displacement], dim=1), state)
+            displacement = self.displacement(state)
+            current = current + displacement
+            poses.append(current)
         return torch.stack(poses, dim=1).unflatten(2, (self.joints, 3))

@@ -1,7 +1,7 @@
 """The released backbone: three layers of two forward-running GRUs (see models.recurrent for why both run forward).
 
-The clip feature is the last frame's output. Features are causal: frame t depends on frames 0..t only, so one pass gives
-the features of every prefix, and a stream can be encoded frame by frame."""
+The default clip feature is the last frame's output. Features are causal: frame t depends on frames 0..t only, so one pass
+gives the features of every prefix, and a stream can be encoded frame by frame."""
 
 from torch import Tensor, nn
 

@@ -1,29 +1,28 @@
-"""Recurrent layers whose two "directions" both run forward in time, and the fast way to train them.
+"""GRU layers whose two "directions" both run forward in time: `ForwardGRU`, (N, T, F) -> (N, T, directions * H).
 
 What is computed. The released code calls a bidirectional `nn.GRU` on one frame at a time and carries the state. A
-sequence of one frame is the same in both directions, so the `_reverse` weights see time forward too: a layer is two
-independent GRUs side by side with concatenated outputs, and the feature of frame t depends on frames up to t only. This
-looks like a mistake and must stay: a bidirectional call on the whole clip is another model, and published weights would
-be wrong in it. Parameter names, their order and the order of the state's rows are those of `nn.GRU`.
+sequence of one frame is the same in both directions, so the `_reverse` weights also run forward in time: a layer is two
+independent GRUs with concatenated outputs, and the feature of frame t depends on frames up to t only. This looks like a
+mistake and must stay: a bidirectional GRU over the whole clip is another model, in which published weights do not work.
+Parameter names, their order and the order of the state's rows are those of `nn.GRU`.
 
-How it is computed. On a CPU one autograd function covers one layer, both directions and all frames:
+How it is computed. On a CPU one autograd function computes one layer, both directions and all frames:
 
-* the input products of many frames are one product; only the recurrent product is done frame by frame;
+* one matrix product is the input product of many frames; only the recurrent product is done frame by frame;
 * forward keeps the gates r, z, n and the recurrent part q of the candidate (10 H numbers a frame with the output, for
-  two directions), nothing when no gradient is wanted;
-* backward first turns them into four factors, so that within the chain of frames one multiplication by the gradient of
-  the state gives the gradients of all gates; weight gradients are one product for many frames.
+  two directions), or nothing if no gradient is needed;
+* backward first turns these into four factors, so that in the loop over frames one multiplication by the gradient of the
+  state gives the gradients of all gates; one matrix product is the weight gradient of many frames.
 
-Everything is time-major inside, (T, N, .), so that a frame is one block of memory; a direction's recurrent weights are
-packed for oneDNN where this build of torch offers it, and both directions share one batched product where the layer is
-so small that the cost of a call counts (benchmarks/LOG.md has the measurements behind each choice). Calls within
-`cached_weights` share what is converted and packed. On other devices torch's own GRU runs once per layer and direction:
-cuDNN on a CUDA device.
+Tensors are time-major inside, (T, N, .), so that a frame is one block of memory. Recurrent weights are packed for oneDNN
+if this build of torch supports it; for small layers, where the overhead of a call matters, both directions share one
+batched product (benchmarks/LOG.md has the measurements behind each choice). Calls within `cached_weights` share converted
+and packed weights. On other devices torch's own GRU runs once for each layer and direction: cuDNN on a CUDA device.
 
-Precision. `compute_dtype=torch.bfloat16` gives every matrix product bfloat16 operands; each product is accumulated in
-float32 and rounded once. The state, the gates, biases, the gradient of the state along the chain and the sum of the
-weight gradients over blocks of frames and over calls stay float32: the state is the sum of 64 small steps and the
-gradient the sum over all frames, and 8 bits would swallow the small terms; none of these is where the time goes."""
+Precision. With `compute_dtype=torch.bfloat16` the operands of matrix products are bfloat16; each product is accumulated in
+float32 and rounded once. State, gates, biases, the gradient of the state over time and the sums of weight gradients over
+blocks of frames and over calls stay float32: the state is a sum of 64 small steps and the gradient a sum over all frames,
+in which 8 bits would lose the small terms. None of these takes much time."""
 
 import contextlib
 import functools
@@ -36,16 +35,16 @@ from torch.nn import functional as F
 
 from utils.errors import UserError
 
-INPUT_ROWS = 256  # rows (frames x clips) of one input product: full speed from here on, and the result stays in cache
-GRADIENT_ROWS = 1024  # rows of one weight-gradient product: more is no faster, and holds more gate gradients
-ROUNDED_GRADIENT_ROWS = 4096  # the same in a rounded type, where each block's product is converted and added
-PACKED_FROM = 512  # hidden size from which packed products, one per direction, beat one batched product
-PACKED_FRAMES = 4  # packing costs about as much as one product, so it pays from a few frames on
+INPUT_ROWS = 256  # rows (frames x clips) of one input product: enough for full speed, and the result stays in the cache
+GRADIENT_ROWS = 1024  # rows of one weight-gradient product: more is not faster, and keeps more gate gradients
+ROUNDED_GRADIENT_ROWS = 4096  # the same for a rounded type, where each block's product is converted and added
+PACKED_FROM = 512  # hidden size from which packed products, one for each direction, are faster than one batched product
+PACKED_FRAMES = 4  # packing takes about as long as one product, so a few frames are needed to gain
 
 
 @functools.cache
 def _packed_products_work(dtype: torch.dtype) -> bool:
-    """Whether this build of torch multiplies by oneDNN-packed weights of this type; tried once on a small product."""
+    """Whether this build of torch supports products with oneDNN-packed weights of this type; tried once, on a small one."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     x, weight = torch.eye(8, 16, dtype=dtype), torch.arange(64.0).reshape(4, 16).to(dtype)
@@ -56,24 +55,24 @@ def _packed_products_work(dtype: torch.dtype) -> bool:
 
 
 def _use_onednn(x: Tensor) -> bool:
-    """Whether oneDNN multiplies tensors like x: those on a CPU only."""
+    """Whether to use oneDNN for tensors of x's device and type; only on a CPU."""
     return x.device.type == "cpu" and _packed_products_work(x.dtype)
 
 
 def _multiply(x: Tensor, weight: Tensor) -> Tensor:
-    """x (rows, K) times weight (M, K), packed or not, transposed -> (rows, M), by oneDNN."""
+    """x (rows, K) times the transpose of weight (M, K), packed or not -> (rows, M), by oneDNN."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """x (rows, K) times weight (M, K) transposed -> (rows, M); oneDNN, where it works, is faster than torch.mm."""
+    """x (rows, K) times the transpose of weight (M, K) -> (rows, M); by oneDNN if possible, which is faster than torch.mm."""
     if _use_onednn(x):
         return _multiply(x, weight)
     return torch.mm(x, weight.t())
 
 
 class _Rounded(torch.autograd.Function):
-    """(a tensor, itself in another type, made before) -> the second; the gradient goes to the first, in its type."""
+    """(exact, rounded) -> rounded, a copy of `exact` in another type; the gradient goes to `exact`, in its type."""
 
     @staticmethod
     def forward(ctx, exact, rounded):
@@ -86,10 +85,10 @@ class _Rounded(torch.autograd.Function):
 
 
 class _Weights:
-    """One layer's weights as its products want them, D directions: converted to compute_dtype, and packed for oneDNN where
-    that pays. Made when first asked for; calls that share the object share the work.
+    """The weights of one layer of D directions, prepared for its products: converted to compute_dtype, and packed for oneDNN
+    where that is faster. Prepared on first use; calls that share the object share the work.
 
-    weights: D times (weight_ih (3H, F), weight_hh (3H, H), bias_ih, bias_hh). Holds for as long as these do not change."""
+    weights: D times (weight_ih (3H, F), weight_hh (3H, H), bias_ih, bias_hh). Valid as long as these do not change."""
 
     def __init__(self, weights: tuple[Tensor, ...], compute_dtype: torch.dtype):
         self.weights = [w.detach() for w in weights]
@@ -109,7 +108,7 @@ class _Weights:
 
     @functools.cached_property
     def of_gates(self) -> list[Tensor]:
-        """D times (H, 3H), gates in the order q, r, z: that in which their gradients lie side by side."""
+        """D times (H, 3H), gates in the order q, r, z, which is the order of their gradients in memory."""
         swapped = []
         for w in self.weights[1::4]:
             rz, n = w.split([2 * w.shape[1], w.shape[1]])
@@ -117,10 +116,10 @@ class _Weights:
         return swapped
 
     def flat(self, weights: tuple[Tensor, ...]) -> list[Tensor]:
-        """D buffers with a direction's weights one after the other in compute_dtype, as torch's GRU wants them. Laid out and
-        rounded once; a gradient is that of `weights`, in their type, so that those of several calls add up in it."""
-        wanted = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-        if self._flat is None or self._flat[0][0].requires_grad != wanted:
+        """For each direction one buffer of all its weights in compute_dtype, as torch's GRU needs them. Made and rounded once;
+        gradients reach `weights` in their own type, in which those of several calls add up."""
+        needs_grad = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
+        if self._flat is None or self._flat[0][0].requires_grad != needs_grad:
             exact = [torch.cat([w.reshape(-1) for w in weights[4 * d : 4 * d + 4]]) for d in range(len(weights) // 4)]
             self._flat = [(buffer, buffer.detach().to(self.compute_dtype)) for buffer in exact]
         if self.compute_dtype == weights[0].dtype:
@@ -128,27 +127,26 @@ class _Weights:
         return [_Rounded.apply(buffer, rounded) for buffer, rounded in self._flat]
 
     def packed(self, which: str, rows: int, frames: int) -> list[Tensor] | None:
-        """`of_state` or `of_gates` packed for products of so many rows, or None where packing does not pay."""
+        """`of_state` or `of_gates` packed for products of `rows` rows, or None if packing is not faster."""
         hidden = self.weights[1].shape[1]
         if hidden < PACKED_FROM or frames < PACKED_FRAMES or not _use_onednn(self.of_input[0]):
             return None
         if (which, rows) not in self._packed:
             plain = getattr(self, which)
             self._packed[which, rows] = [torch.ops.mkldnn._reorder_linear_weight(w, rows) for w in plain]
-            delattr(self, which)  # as large as what was made of it
+            delattr(self, which)  # frees the unpacked weights
         return self._packed[which, rows]
 
 
 class _FrameProduct:
-    """The product of one frame, repeated for all frames of a call: (D, N, K) times weights D x (M, K) -> (D, N, M)."""
+    """The recurrent product of one frame, (D, N, K) times weights D x (M, K) -> (D, N, M), for all frames of a call."""
 
     def __init__(self, weights: _Weights, which: str, rows: int, frames: int, dtype: torch.dtype):
         self.packed, self.scratch = weights.packed(which, rows, frames), None
         (_, hidden), directions = weights.weights[1].shape, len(weights.weights) // 4
         wide = 3 * hidden if which == "of_state" else hidden
         device = weights.weights[1].device
-        # of the state's type, used again every frame
-        self.out = torch.empty(directions, rows, wide, dtype=dtype, device=device)
+        self.out = torch.empty(directions, rows, wide, dtype=dtype, device=device)  # reused for every frame
         if self.packed is None:
             self.stacked = torch.stack(getattr(weights, which)).transpose(1, 2)
             if weights.compute_dtype != dtype:
@@ -167,13 +165,13 @@ class _FrameProduct:
 
 
 def _blocks(frames: int, rows: int, clips: int) -> list[tuple[int, int]]:
-    """Bounds of blocks of frames with about `rows` rows each, first to last."""
+    """The (start, stop) of consecutive blocks of frames with about `rows` rows each."""
     step = max(1, rows // clips)
     return [(start, min(start + step, frames)) for start in range(0, frames, step)]
 
 
 def _tanh_(x: Tensor, minus_one: Tensor) -> Tensor:
-    """tanh in place as 2 sigmoid(2x) - 1: within 2e-7 of torch's own in float32, in a quarter of its time on a CPU."""
+    """tanh in place, as 2 sigmoid(2x) - 1: within 2e-7 of torch's in float32, and four times as fast on a CPU."""
     x.mul_(2).sigmoid_()
     return torch.add(minus_one, x, alpha=2, out=x)
 
@@ -181,8 +179,8 @@ def _tanh_(x: Tensor, minus_one: Tensor) -> Tensor:
 def _run_layer(x: Tensor, h0: Tensor, weights: _Weights, keep: bool):
     """All frames of one layer. x (T, N, F), h0 (D, N, H).
 
-    Returns states (T+1, N, D*H), the first being h0, and, if `keep`, gates (D, T, N, 3H) holding r, z, n and
-    candidates (D, T, N, H) holding q = W_hn h + b_hn (else one block of each, without meaning)."""
+    Returns states (T+1, N, D*H), of which the first is h0, and, if `keep`, gates (D, T, N, 3H), that is r, z, n, and
+    candidates (D, T, N, H), that is q = W_hn h + b_hn (if not `keep`, scratch memory of one block each)."""
     (frames, clips, width), (directions, _, H) = x.shape, h0.shape
     b_ih, b_hh = weights.weights[2::4], weights.weights[3::4]
     compute_dtype = weights.compute_dtype
@@ -191,7 +189,7 @@ def _run_layer(x: Tensor, h0: Tensor, weights: _Weights, keep: bool):
     gates, candidates = x.new_empty(directions, kept, clips, 3 * H), x.new_empty(directions, kept, clips, H)
     states = x.new_empty(frames + 1, clips, directions * H)
     states[0].view(clips, directions, H).copy_(h0.transpose(0, 1))
-    # r and z add up both biases; the recurrent bias of n is inside the product with r and must stay apart
+    # r and z use the sum of both biases; the recurrent bias of n is multiplied by r and so is added separately
     bias = torch.stack(b_ih)
     bias[:, : 2 * H] += torch.stack(b_hh)[:, : 2 * H]
     candidate_bias = torch.stack(b_hh)[:, None, 2 * H :]
@@ -219,7 +217,7 @@ def _run_layer(x: Tensor, h0: Tensor, weights: _Weights, keep: bool):
 
 
 def _gate_factors(gates: Tensor, q: Tensor, h: Tensor, out: Tensor) -> None:
-    """What the gradient of the state is multiplied by to give the gradients of q and of r, z, n before their
+    """The factors by which the gradient of the state is multiplied to get the gradients of q and of r, z, n before their
     nonlinearities. gates (D, T, N, 3H), q and h (D, T, N, H); h is the state after the frame. out (D, T, N, 4, H)."""
     r, z, n = gates.chunk(3, dim=-1)
     of_q, of_r, of_z, of_n = out.unbind(-2)
@@ -233,13 +231,13 @@ def _gate_factors(gates: Tensor, q: Tensor, h: Tensor, out: Tensor) -> None:
 
 
 class _Layer(torch.autograd.Function):
-    """(x (T, N, F), h0 (D, N, H), what its products use, weights...) -> (outputs (T, N, D*H), last state (D, N, H))."""
+    """(x (T, N, F), h0 (D, N, H), prepared weights, weights...) -> (outputs (T, N, D*H), last state (D, N, H))."""
 
     @staticmethod
     def forward(ctx, x, h0, shared, *weights):
         x = x.contiguous()
         states, gates, candidates = _run_layer(x, h0, shared, keep=True)
-        ctx.save_for_backward(x, states, gates, candidates, *weights)  # weights: refused if changed before backward
+        ctx.save_for_backward(x, states, gates, candidates, *weights)  # weights: so that torch refuses changed ones
         ctx.shared = shared
         ctx.set_materialize_grads(False)  # usually only one of the two outputs is used
         last = states[-1].view(x.shape[1], *h0.shape[::2]).transpose(0, 1).contiguous()
@@ -258,7 +256,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _backward_layer(x, states, gates, candidates, weights: _Weights, grad_outputs, grad_last, want_grad_x):
-    """Gradients of x, of h0 and of the weights (a flat list in the order given to the function)."""
+    """Gradients of x, of h0 and of the weights (a flat list in the order of `_Layer`'s arguments)."""
     directions, frames, clips, H = candidates.shape
     compute_dtype = weights.compute_dtype
     recur = _FrameProduct(weights, "of_gates", clips, frames, x.dtype)
@@ -288,7 +286,7 @@ def _backward_layer(x, states, gates, candidates, weights: _Weights, grad_output
 
 
 def _add_product(total: Tensor, rows: Tensor, columns: Tensor, first: bool) -> None:
-    """total (M, K) += rows (R, M) transposed times columns (R, K), or = for the first block; total keeps its type."""
+    """total (M, K) += the transpose of rows (R, M) times columns (R, K); `first`: = instead of +=. total keeps its type."""
     if total.dtype == rows.dtype:
         torch.addmm(total, rows.t(), columns, beta=0 if first else 1, out=total)  # beta 0 never reads total
     else:
@@ -297,9 +295,9 @@ def _add_product(total: Tensor, rows: Tensor, columns: Tensor, first: bool) -> N
 
 
 def _add_block(grad_x, grad_weights, d_gates, x, states, weights: _Weights, start, stop):
-    """Adds what the frames start..stop give: the weights' gradients as one product over all of them, and grad_x.
+    """Adds the share of the frames start..stop to the gradients of the weights and to grad_x, by products over all of them.
 
-    The blocks come last to first. d_gates (D, frames of the block, N, 4H): gradients of q, r, z, n side by side."""
+    Called from the last block to the first. d_gates (D, frames of the block, N, 4H): gradients of q, r, z, n."""
     H, first = states.shape[-1], stop == x.shape[0]
     rows = x[start:stop].view(-1, x.shape[2]).to(d_gates.dtype)
     for d, frames in enumerate(d_gates):
@@ -310,7 +308,7 @@ def _add_block(grad_x, grad_weights, d_gates, x, states, weights: _Weights, star
         _add_product(g_ih, rzn, rows, first)
         _add_product(g_hh[: 2 * H], rz, before, first)
         _add_product(g_hh[2 * H :], q, before, first)
-        sums = torch.mm(qrzn.new_ones(1, len(qrzn)), qrzn)[0]  # a sum in float32 of bfloat16 would copy all of it
+        sums = torch.mm(qrzn.new_ones(1, len(qrzn)), qrzn)[0]  # sum(dtype=float32) would copy a bfloat16 tensor
         for bias, part in ((b_ih, sums[H:]), (b_hh[: 2 * H], sums[H : 3 * H]), (b_hh[2 * H :], sums[:H])):
             bias.copy_(part) if first else bias.add_(part)
         if grad_x is not None:
@@ -320,16 +318,16 @@ def _add_block(grad_x, grad_weights, d_gates, x, states, weights: _Weights, star
 
 
 def _native_direction(x: Tensor, h0: Tensor, flat: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """One direction by torch's own GRU. x (T, N, F), h0 (1, N, H), flat: all four weights, one after the other, of x's type."""
+    """One direction by torch's own GRU. x (T, N, F), h0 (1, N, H), flat: its four weights in one buffer, of x's type."""
     pieces = [piece.view_as(w) for piece, w in zip(flat.split([w.numel() for w in weights]), weights, strict=True)]
     return torch._VF.gru(x, h0.contiguous(), pieces, True, 1, 0.0, True, False, False)
 
 
 def _native_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The same layer by torch's own GRU, once per direction: cuDNN on a CUDA device, and what tests compare with.
+    """One layer by torch's own GRU, called for each direction: cuDNN on a CUDA device, and the reference in tests.
 
-    The weights of a direction are laid into one buffer, where cuDNN wants them. With a compute_dtype of bfloat16 cuDNN also
-    rounds the state between frames to bfloat16, unlike the CPU path."""
+    The weights of a direction are in one buffer, as cuDNN needs them. With a compute_dtype of bfloat16 cuDNN also rounds the
+    state between frames to bfloat16, unlike the CPU implementation."""
     rows, state = x.to(shared.compute_dtype), h0.to(shared.compute_dtype)
     found = [
         _native_direction(rows, state[d : d + 1], flat, weights[4 * d : 4 * d + 4])
@@ -339,7 +337,7 @@ def _native_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> 
 
 
 def _joined(found: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Outputs (T, N, D * H) and last states (D, N, H) of the directions."""
+    """Concatenates the results of the directions: outputs (T, N, D * H) and last states (D, N, H)."""
     outputs, last = zip(*found, strict=True)
     return torch.cat(outputs, dim=-1).to(dtype), torch.cat(last).to(dtype)
 
@@ -350,35 +348,35 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _two_streams_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
-    """`_native_layer` with the second direction on a stream of its own, on a CUDA device; its backward runs where its
-    forward ran. Elsewhere it is `_native_layer`."""
+    """`_native_layer` with the second direction on another CUDA stream, forward and backward. Without CUDA it is
+    `_native_layer`."""
     if x.device.type != "cuda" or len(h0) == 1:
         return _native_layer(x, h0, shared, *weights)
     rows, state, (first, second) = x.to(shared.compute_dtype), h0.to(shared.compute_dtype), shared.flat(weights)
-    now, side = torch.cuda.current_stream(x.device), _side_stream(x.device)
-    side.wait_stream(now)
+    current, side = torch.cuda.current_stream(x.device), _side_stream(x.device)
+    side.wait_stream(current)
     with torch.cuda.stream(side):
-        beside = _native_direction(rows, state[1:], second, weights[4:])
-    found = [_native_direction(rows, state[:1], first, weights[:4]), beside]
-    now.wait_stream(side)
-    for tensor in beside:
-        tensor.record_stream(now)  # allocated for the other stream: not to be used again before this one is done
+        second_found = _native_direction(rows, state[1:], second, weights[4:])
+    found = [_native_direction(rows, state[:1], first, weights[:4]), second_found]
+    current.wait_stream(side)
+    for tensor in second_found:
+        tensor.record_stream(current)  # allocated on the side stream: keeps its memory until the current one is done
     return _joined(found, x.dtype)
 
 
 class ForwardGRU(nn.Module):
-    """A stack of GRU layers, each of one or two forward-running GRUs with concatenated outputs (module docstring).
+    """A stack of GRU layers, each of one or two forward-running GRUs with concatenated outputs (see the module's docstring).
 
     input_size F; hidden_size H; directions 1 (a plain GRU) or 2. Parameters are named as in `nn.GRU`: weight_ih_l0
     (3H, F), weight_hh_l0 (3H, H), bias_ih_l0, bias_hh_l0 (3H), gates in the order r, z, n, then the same with
     `_reverse`, then the next layer, whose input is directions*H wide. Initialised as `nn.GRU`: uniform, 1/sqrt(H).
 
-    compute_dtype: type of the operands of matrix products, None for that of x; an attribute, to be changed at any time.
-    implementation: "own" (the loop over frames in an autograd function), "cudnn" (torch's GRU once per layer and direction:
-    cuDNN on a CUDA device, torch's native one elsewhere), "streams" (the same, the two directions side by side on a CUDA
+    compute_dtype: type of the operands of matrix products, None for that of x; an attribute that may be changed any time.
+    implementation: "own" (the loop over frames in an autograd function), "cudnn" (torch's GRU for each layer and direction:
+    cuDNN on a CUDA device, torch's native one elsewhere), "streams" (the same, the two directions in parallel on a CUDA
     device), "wavefront" (all layers at once, models.recurrent_wave: needs Triton) or "auto" (own on a CPU, cudnn
-    elsewhere; engine.setup.choose_recurrent knows when the wavefront is faster); an attribute as well.
-    Raises ValueError for sizes below 1, another number of directions, or inputs of other shapes or type than this."""
+    elsewhere; engine.setup.choose_recurrent chooses the wavefront where it is faster); also an attribute.
+    ValueError for sizes below 1, another number of directions, and inputs of another shape or type."""
 
     def __init__(self, input_size, hidden_size, num_layers, directions=2, compute_dtype: torch.dtype | None = None):
         super().__init__()
@@ -413,11 +411,11 @@ class ForwardGRU(nn.Module):
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, directions={self.directions}"
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (N, T, F); state (num_layers*directions, N, H) after the frames before, None for zeros.
+        """x (N, T, F); state (num_layers*directions, N, H) after the previous frames, None for zeros.
 
-        Returns outputs (N, T, directions*H), the forward half first, and the state after the last frame. Feeding a
-        clip in pieces with the state handed on gives the same as feeding it whole. The outputs are a view of
-        time-major memory: use reshape, not view."""
+        Returns outputs (N, T, directions*H), the forward half first, and the state after the last frame. A clip can be
+        given in pieces, each with the state of the piece before; the results are those of the whole clip. The outputs are
+        a view of time-major memory: use reshape, not view."""
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape[:2]:
             raise ValueError(f"expected x (N, T, {self.input_size}) with N and T of 1 or more, got {tuple(x.shape)}")
         shape = (self.num_layers * self.directions, x.shape[0], self.hidden_size)
@@ -429,10 +427,9 @@ class ForwardGRU(nn.Module):
             return self._run(x, state)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One frame: x (N, F), state (num_layers*directions, N, H) -> outputs (N, directions*H) and the state after it.
+        """One frame: x (N, F), state (num_layers*directions, N, H) -> outputs (N, directions*H) and the next state.
 
-        Plain operations only, with products in x's type: what a stream needs (nothing is packed for one frame) and what
-        can be exported."""
+        It uses plain operations in x's type only, for streams (packing does not pay for one frame) and for export."""
         H, states = self.hidden_size, []
         for weights in self.weights():
             for d in range(self.directions):
@@ -446,15 +443,15 @@ class ForwardGRU(nn.Module):
         return x, torch.stack(states)
 
     def runs_as(self, device: torch.device) -> str:
-        """The name in RUNS of what computes on this device."""
+        """The implementation on this device, a name in RUNS."""
         if torch.compiler.is_compiling():
-            return "cudnn"  # an exported program holds torch's own operator: a file cannot hold an autograd function
+            return "cudnn"  # an exported file holds torch's own operator: it cannot hold an autograd function
         if self.implementation != "auto":
             return self.implementation
         return "own" if device.type == "cpu" else "cudnn"
 
     def weights(self) -> list[tuple[Tensor, ...]]:
-        """For each layer `directions` times (weight_ih, weight_hh, bias_ih, bias_hh)."""
+        """The weights of each layer: `directions` times (weight_ih, weight_hh, bias_ih, bias_hh)."""
         flat, each = [getattr(self, name) for name in self._names], 4 * self.directions
         return [tuple(flat[start : start + each]) for start in range(0, len(flat), each)]
 
@@ -465,7 +462,7 @@ class ForwardGRU(nn.Module):
 
 
 def _own_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tuple[Tensor, Tensor]:
-    """One layer through the autograd function, or, where no gradient can be wanted, without keeping anything."""
+    """One layer by the autograd function, or, if no gradient is needed, by the forward pass alone, which keeps nothing."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, h0, *weights)):
         return _Layer.apply(x, h0, shared, *weights)
     x = x.detach().contiguous()
@@ -475,14 +472,14 @@ def _own_layer(x: Tensor, h0: Tensor, shared: _Weights, *weights: Tensor) -> tup
 
 
 def _shared(shared: dict, key: object, make, weights, compute_dtype: torch.dtype):
-    """What is made of weights for a type of product, once for all calls that share the dictionary."""
+    """The prepared weights make(weights, compute_dtype), made once for all calls that share the dictionary."""
     if key not in shared or shared[key].compute_dtype != compute_dtype:
         shared[key] = make(weights, compute_dtype)
     return shared[key]
 
 
 def _layer_by_layer(run, x: Tensor, state: Tensor, weights: list[tuple[Tensor, ...]], shared: dict, compute_dtype):
-    """x (T, N, F), state (layers * D, N, H) -> outputs (T, N, D * H) and the last state, by `run`, one layer after the other."""
+    """x (T, N, F), state (layers * D, N, H) -> outputs (T, N, D * H) and the last state; `run` computes each layer."""
     last = []
     for layer, (own, h0) in enumerate(zip(weights, state.split(len(weights[0]) // 4), strict=True)):
         x, h = run(x, h0, _shared(shared, layer, _Weights, own, compute_dtype), *own)
@@ -491,7 +488,7 @@ def _layer_by_layer(run, x: Tensor, state: Tensor, weights: list[tuple[Tensor, .
 
 
 def _wavefront(x: Tensor, state: Tensor, weights: list[tuple[Tensor, ...]], shared: dict, compute_dtype):
-    """The same, all layers at once; UserError where there is no Triton."""
+    """The same, all layers at once. UserError if Triton is missing."""
     try:
         from models import recurrent_wave
     except ImportError:
@@ -499,13 +496,13 @@ def _wavefront(x: Tensor, state: Tensor, weights: list[tuple[Tensor, ...]], shar
             "--recurrent wavefront needs Triton, which comes with CUDA builds of torch on Linux; leave it out, or give "
             "--recurrent auto"
         ) from None
-    laid = _shared(shared, "wavefront", recurrent_wave.Laid, weights, compute_dtype)
-    return recurrent_wave.run(x, state, weights, laid)
+    prepared = _shared(shared, "wavefront", recurrent_wave.WavefrontWeights, weights, compute_dtype)
+    return recurrent_wave.run(x, state, weights, prepared)
 
 
 @contextlib.contextmanager
 def cached_weights(module: nn.Module):
-    """Within, the weights of every ForwardGRU of `module` do not change: calls share what is made of them."""
+    """A context in which the weights of every ForwardGRU in `module` must not change, so that calls share prepared weights."""
     layers = [m for m in module.modules() if isinstance(m, ForwardGRU)]
     for layer in layers:
         layer.shared = {}
@@ -517,20 +514,20 @@ def cached_weights(module: nn.Module):
 
 
 def choose_engine(module: nn.Module, implementation: str) -> None:
-    """Sets how every ForwardGRU of `module` is computed: a name in RUNS, or auto."""
+    """Sets the implementation of every ForwardGRU in `module`: a name in RUNS, or auto."""
     for layer in module.modules():
         if isinstance(layer, ForwardGRU):
             layer.implementation = implementation
 
 
 def wavefront_works(device: torch.device) -> bool:
-    """Whether Triton can build and run the wavefront's kernels here, by a trial of some seconds: it needs a C compiler too."""
+    """Whether Triton can build and run the wavefront's kernels here (it also needs a C compiler); a trial of some seconds."""
     try:
         with torch.random.fork_rng(devices=[]):
             trial = ForwardGRU(8, 16, 2, compute_dtype=torch.bfloat16).to(device)
         trial.implementation = "wavefront"
         trial(torch.zeros(2, 3, 8, device=device))[0].sum().backward()
-    except Exception:  # of torch, Triton, the compiler or the driver: whatever it is, the other engines are there
+    except Exception:  # of torch, Triton, the compiler or the driver: any failure means that another one must be used
         return False
     return True
 

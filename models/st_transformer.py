@@ -1,16 +1,17 @@
-"""A transformer over space and time: a token for each joint, or body part, in each group of frames; persons apart.
+"""A transformer over space and time: one token for each joint, or body part, in each group of frames.
 
-A token is the coordinates of its joint (or of all joints of its body part) in `patch_frames` consecutive frames, through a
-Linear (of each body part its own), plus a learned vector of the joint, plus, where it is not causal, one of the time.
+Persons are encoded separately. A token is a Linear of the coordinates of a joint (or of all joints of a body part, with a
+Linear for each part) in `patch_frames` consecutive frames, plus a learned vector of the joint and, if not causal, one of the
+time.
 
-attention "factorised": each block attends over the joints of a group of frames, then over the groups of a joint, then
-applies the feed-forward part; "joint": each block attends over all tokens of a person at once, which costs the square of
+attention "factorised": each block has attention over the joints of a group of frames, then over the groups of a joint, then
+the feed-forward part; "joint": each block has attention over all tokens of a person at once, at a cost that is quadratic in
 their number (25 joints x 16 groups = 400).
 
-Frame features: tokens are averaged over joints and persons, and a group's feature is given to each of its frames; a last
-group that is not full is filled up with its last frame. With `causal`, attention looks back over groups only, and a
-frame gets the feature of the last group that is complete by then (before the first one a learned vector), because a
-group's feature has seen all frames of the group."""
+Frame features: tokens are averaged over joints and persons, and the feature of a group is repeated for its frames; an
+incomplete last group is padded with its last frame. With `causal`, attention covers earlier groups only, and a frame gets the
+feature of the last group that is complete by then, since a group's feature depends on all of its frames; before the first
+complete group it gets a learned vector."""
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class JointBlock(Block):
 class SpaceTimeTransformer(Backbone):
     """(N, T, F) -> frame features (N, T, D), D = width.
 
-    ValueError for a width that 16 or the heads do not divide, and for other words than those of TOKENS and ATTENTION."""
+    ValueError for a width that is not a multiple of 16 and of heads, and for values that are not in TOKENS and ATTENTION."""
 
     def __init__(
         self,
@@ -68,14 +69,14 @@ class SpaceTimeTransformer(Backbone):
         check_width(width, 16, heads)
         if tokens not in TOKENS or attention not in ATTENTION or patch_frames < 1:
             raise ValueError(
-                f"expected tokens {' or '.join(TOKENS)}, attention {' or '.join(ATTENTION)} and 1 or more patch frames, "
+                f"expected tokens {' or '.join(TOKENS)}, attention {' or '.join(ATTENTION)} and at least 1 patch frame, "
                 f"got {tokens!r}, {attention!r} and {patch_frames}"
             )
         self.causal, self.feature_size = causal, width
         self.joints, self.persons, self.patch = layout.joints, persons, patch_frames
         self.parts = layout.parts if tokens == "parts" else None
-        one = channels * patch_frames
-        widths = [one] if self.parts is None else [one * len(part) for part in self.parts]
+        joint_size = channels * patch_frames
+        widths = [joint_size] if self.parts is None else [joint_size * len(part) for part in self.parts]
         self.embed = nn.ModuleList(nn.Linear(size, width) for size in widths)
         self.place = nn.Parameter(torch.randn(layout.joints if self.parts is None else len(self.parts), width) * 0.02)
         steps = -(-STEPS // patch_frames)
@@ -87,7 +88,7 @@ class SpaceTimeTransformer(Backbone):
         initialise(self)
 
     def _grouped(self, x: Tensor) -> Tensor:
-        """Persons apart x (N, T, V, C) -> groups of frames (N, G, P, V, C)."""
+        """One person's frames x (N, T, V, C) -> groups of frames (N, G, P, V, C)."""
         missing = -x.shape[1] % self.patch
         if missing and self.causal:
             x = x[:, : x.shape[1] - x.shape[1] % self.patch]
@@ -104,7 +105,7 @@ class SpaceTimeTransformer(Backbone):
         return torch.stack(parts, dim=2)
 
     def _to_frames(self, groups: Tensor, frames: int) -> Tensor:
-        """Features of groups (N, G, D) -> of frames (N, T, D)."""
+        """Features of groups (N, G, D) -> features of frames (N, T, D)."""
         frame = torch.arange(frames, device=groups.device)
         if not self.causal:
             return groups[:, frame // self.patch]

@@ -1,17 +1,16 @@
-"""Spatial-temporal graph convolution (Yan, Xiong, Lin, AAAI 2018) on the layout's skeleton; persons apart.
+"""Spatial-temporal graph convolution (Yan, Xiong, Lin, AAAI 2018) on the skeleton of the joint layout.
 
-A block mixes, in each frame, a joint's neighbours (three products: the joint itself, the neighbour towards the root, those
-away from it), then convolves each joint over nine frames. Channels are width/4, width/2 and width; where they double,
-every second frame is left out. The frames that remain are averaged over joints and persons and interpolated back to T;
-features see frames before and after, so they are not causal.
+Persons are encoded separately. A block combines, in each frame, a joint with its neighbours in the skeleton (three products:
+for the joint itself, for its parent, for its children), then convolves each joint over nine frames. Channels are width/4,
+width/2 and width; where they double, the convolution has stride 2. The remaining frames are averaged over joints and persons
+and interpolated back to T. Features depend on earlier and later frames, so they are not causal.
 
-Each joint has a learned offset of its coordinates. It tells joints apart, and it keeps a person who is absent from a whole
-batch, whose coordinates the input norm turns into zeros, off the kink of the first ReLU, where nothing but rounding would
-decide whether there is a gradient.
+A learned offset is added to the coordinates of each joint. It tells joints apart. It also gives nonzero input for a person who
+is absent from a whole batch, whose coordinates are 0 after the input norm: at the kink of the first ReLU rounding errors alone
+would decide whether there is a gradient.
 
-The norms are ViewNorms: of several views in one call each is normalised by itself (see models.norm). Arrays are
-(N, T, V, C), so that channels, which norms and products work on, lie innermost; for the convolution the same memory is
-torch's channels-last format.
+The norms are ViewNorms, which normalise each of several views separately (see models.norm). Tensors are (N, T, V, C), with
+channels last for norms and products; the convolution reads the same memory in torch's channels-last format.
 """
 
 import torch
@@ -27,7 +26,7 @@ DOUBLE_AFTER = (0.4, 0.7)  # shares of the depth after which channels double and
 
 
 def neighbours(parents: tuple[int, ...]) -> Tensor:
-    """The graph (3, V, V): to joint w from joint v; itself, its parent, its children (their mean)."""
+    """The graph (3, V, V), from joint v (last axis) to joint w: itself, its parent, the mean of its children."""
     joints = len(parents)
     own, towards, away = torch.eye(joints), torch.zeros(joints, joints), torch.zeros(joints, joints)
     for joint, parent in enumerate(parents):
@@ -38,7 +37,7 @@ def neighbours(parents: tuple[int, ...]) -> Tensor:
 
 
 class GraphConvolution(nn.Module):
-    """x (N, T, V, C) -> (N, T, V, C'): a product for each kind of neighbour, weighted by learned strengths of the edges."""
+    """x (N, T, V, C) -> (N, T, V, C'): a product for each kind of neighbour, with a learned strength for each edge."""
 
     def __init__(self, graph: Tensor, inputs: int, outputs: int):
         super().__init__()
@@ -54,14 +53,14 @@ class GraphConvolution(nn.Module):
 
 
 class GraphBlock(nn.Module):
-    """Graph convolution, norm, ReLU, convolution over time, norm; plus the input (projected where sizes differ); ReLU."""
+    """Graph convolution, norm, ReLU, convolution over time, norm; plus the input (projected if sizes differ); ReLU."""
 
     def __init__(self, graph: Tensor, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.stride = stride
         self.graph, self.norm_graph = GraphConvolution(graph, inputs, outputs), ViewNorm(outputs)
         padding = (KERNEL // 2, 0)
-        self.time = nn.Conv2d(outputs, outputs, (KERNEL, 1), (stride, 1), padding, bias=False)  # norms have the bias
+        self.time = nn.Conv2d(outputs, outputs, (KERNEL, 1), (stride, 1), padding, bias=False)  # the norm has one
         self.norm_time = ViewNorm(outputs)
         self.shortcut = None
         if inputs != outputs or stride > 1:
@@ -78,7 +77,7 @@ class GraphBlock(nn.Module):
 
 
 class GraphNetwork(Backbone):
-    """(N, T, F) -> frame features (N, T, D), D = width. ValueError for a width that is no multiple of 16."""
+    """(N, T, F) -> frame features (N, T, D), D = width. ValueError for a width that is not a multiple of 16."""
 
     causal = False
 
@@ -90,15 +89,15 @@ class GraphNetwork(Backbone):
         graph = neighbours(layout.parents)
         blocks, inputs, stage = [], channels, 0
         for number in range(depth):
-            now = sum(number >= int(depth * after) for after in DOUBLE_AFTER)
-            outputs = width // 4 * 2**now
-            blocks.append(GraphBlock(graph, inputs, outputs, stride=2 ** (now - stage)))
-            inputs, stage = outputs, now
+            next_stage = sum(number >= int(depth * after) for after in DOUBLE_AFTER)
+            outputs = width // 4 * 2**next_stage
+            blocks.append(GraphBlock(graph, inputs, outputs, stride=2 ** (next_stage - stage)))
+            inputs, stage = outputs, next_stage
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, views: int = 1, updates=None) -> Tensor:
         n, frames, _ = x.shape
-        y = split_persons(x, self.joints, self.persons) + self.place  # the views stay outermost
+        y = split_persons(x, self.joints, self.persons) + self.place  # rows of a view stay together
         with self.low_precision(x):
             for block in self.blocks:
                 y = block(y, views, updates)

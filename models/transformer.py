@@ -1,9 +1,9 @@
-"""A transformer over frames: one token for each frame, all joints and persons in it; pre-norm blocks.
+"""A transformer over frames: one token for each frame, with all joints and persons; pre-norm blocks.
 
-Attention over 64 tokens is cheap: nearly all of the work are the products of the blocks. With `causal` frame t sees frames
-up to t only (at most 64 of them in each block, see models.attention), the clip feature is the last frame's, and early
-recognition and one-pass detection work as with the GRU; without it every frame sees the whole clip, and the clip feature
-is the mean over the frames."""
+Attention over 64 tokens is cheap: nearly all of the time goes into the linear layers. With `causal`, frame t attends to frames
+up to t only (at most 64 of them in each block, see models.attention), the default clip feature is the last frame's, and early
+recognition and one-pass detection work as with the GRU. Without it every frame attends to the whole clip, and the default
+clip feature is the mean over the frames."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from models.backbone import Backbone, check_width
 
 
 class Transformer(Backbone):
-    """(N, T, F) -> frame features (N, T, D), D = width. ValueError for a width that 16 or the heads do not divide."""
+    """(N, T, F) -> frame features (N, T, D), D = width. ValueError for a width that is not a multiple of 16 and of heads."""
 
     def __init__(self, input_size: int, width: int, depth: int, heads: int, mlp_ratio: float, causal: bool):
         super().__init__()
@@ -36,15 +36,15 @@ class Transformer(Backbone):
             return self.norm(tokens).to(x.dtype)
 
     def first_state(self, n: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the steps before (blocks, 2, n, heads, STEPS - 1, width / heads), and their number ()."""
+        """Keys and values of the previous steps (blocks, 2, n, heads, STEPS - 1, width / heads), and their number ()."""
         weight, heads = self.embed.weight, self.blocks[0].attention.heads
         past = weight.new_zeros(len(self.blocks), 2, n, heads, STEPS - 1, self.feature_size // heads)
         return past, torch.zeros((), dtype=torch.long, device=weight.device)
 
     def step(self, x: Tensor, past: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A frame costs the products of one token and a look at the STEPS - 1 before it, however long the stream."""
-        token, kept = self.embed(x), []
-        for block, own in zip(self.blocks, past, strict=True):
-            token, own = block.step(token, own, seen)
-            kept.append(own)
-        return self.norm(token), torch.stack(kept), seen + 1
+        """See Backbone.step. The cost of a frame is constant: one token, which attends to at most STEPS - 1 before it."""
+        token, next_past = self.embed(x), []
+        for block, block_past in zip(self.blocks, past, strict=True):
+            token, block_past = block.step(token, block_past, seen)
+            next_past.append(block_past)
+        return self.norm(token), torch.stack(next_past), seen + 1
