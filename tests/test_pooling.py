@@ -143,7 +143,7 @@ def test_what_is_no_pooling_is_refused():
         EncoderConfig(scale_by="height")
     with pytest.raises(ValueError, match="both_sides"):
         EncoderConfig(both_sides=1)
-    with pytest.raises(ValueError, match="numbers a joint"):
+    with pytest.raises(ValueError, match="3 or 6 channels"):
         EncoderConfig(channels=4)
     with pytest.raises(ValueError, match="mlp is off"):
         EncoderConfig(mlp=False, head_norm=True)
