@@ -1,20 +1,20 @@
-"""Somebody's own clips to a prepared folder: `python -m data_gen.from_arrays FOLDER --name my_data`.
+"""Makes a data set of your own arrays: `python -m data_gen.from_arrays FOLDER --name my_data`.
 
-The clips are .npy files of float coordinates, (T, V, 3) for one person or (M, T, V, 3) for several, in metres, one file
-a clip: FOLDER/name.npy. Or they are the arrays of one .npz file, by name. A list says what each clip is; by default it is
+Each clip is a .npy file, FOLDER/name.npy, with float coordinates in metres, (T, V, 3) for one person or (M, T, V, 3) for
+several; or all clips are named arrays of one .npz file. A list has the label and split of each clip; by default it is
 clips.csv (or clips.json) in the folder, or the .npz file's name with .csv:
 
     name,label,cross_subject
     s01_wave_1,wave,train
     s02_wave_1,wave,val
 
-`label` is a class name, or a class number from 0. Every further column is a protocol, named as the programs shall name
-it (cross_subject, cross_view, cross_setup, or a name of yours), and holds train or val, or nothing for a clip that this
-protocol leaves out. A column `split` is the protocol cross_subject. The JSON form is a list of objects with the same
-keys. A folder is written for each protocol, and a dataset.json from which every program knows the data set.
+`label` is a class name, or a class number from 0. Every further column is a protocol (cross_subject, cross_view,
+cross_setup, or a name of yours) and holds train or val, or nothing for a clip that is not in this protocol. A column
+`split` is the protocol cross_subject. The JSON list has an object with the same keys for each clip. The program writes a
+folder for each protocol, and dataset.json, from which every other program knows the data set.
 
-The joints must be in the order of a joint layout (--layout); frames and persons that are not there are zeros. One clip
-is in memory at a time in each process; names and labels are held for all.
+The joints must be in the order of a joint layout (--layout); absent frames and persons are zeros. Each process has one
+clip in memory at a time; names and labels are held for all.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from utils.names import SPLITS
 
 AXES = {3: "TVC", 4: "MTVC"}
 LISTS = ("clips.csv", "clips.json")  # names of the list in a folder of clips
-PROTOCOL = "cross_subject"  # that a column `split` stands for
+PROTOCOL = "cross_subject"  # the protocol that a column `split` stands for
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "val"}
 
 
@@ -57,9 +57,9 @@ def find_list(source) -> Path:
     places = [source / name if inside else source.with_suffix(Path(name).suffix) for name in LISTS]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        classes = f"; where its folders are the classes: python -m data_gen.from_poses {source} --name NAME"
+        classes = f"; if its subfolders are the classes: python -m data_gen.from_poses {source} --name NAME"
         raise UserError(
-            f"{source}: no list of its clips: neither {places[0]} nor {places[1]} is there; write one or give --list"
+            f"{source}: has no list of its clips, neither {places[0]} nor {places[1]}; write one or give --list"
             + classes * (inside and any(source.glob("*/*.npy")))
         )
     return found
@@ -75,9 +75,9 @@ def read_list_rows(path: Path) -> list[tuple[str, dict]]:
         for i, entry in enumerate(content):
             for key, value in entry.items():
                 if not isinstance(value, plain) or isinstance(value, bool):
-                    raise UserError(f"{path}, entry {i} (from 0): {key!r} must be text or a whole number")
+                    raise UserError(f"{path}, entry {i} (counted from 0): {key!r} must be text or a whole number")
         return [
-            (f"{path}, entry {i} (from 0)", {k: "" if v is None else str(v) for k, v in entry.items()})
+            (f"{path}, entry {i} (counted from 0)", {k: "" if v is None else str(v) for k, v in entry.items()})
             for i, entry in enumerate(content)
         ]
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
@@ -105,7 +105,7 @@ def _clip_name(place: str, text: str) -> str:
 
 
 def protocols_of(rows: dict[str, tuple[str, dict]], columns) -> dict[str, dict[str, list[str]]]:
-    """protocol -> {"train": names, "val": names} as some columns say. rows: clip name -> (place for messages, {column: text})."""
+    """protocol -> {"train": names, "val": names}, from `columns`. rows: clip name -> (place for messages, {column: text})."""
     protocols = {}
     for column in columns:
         parts = protocols[PROTOCOL if column == "split" else column] = {split: [] for split in SPLITS}
@@ -119,8 +119,8 @@ def protocols_of(rows: dict[str, tuple[str, dict]], columns) -> dict[str, dict[s
 
 
 def read_list(path) -> tuple[dict[str, str], dict[str, dict[str, list[str]]]]:
-    """(name -> label as it stands there, protocol -> {"train": names, "val": names}) of a .csv or .json list of clips; UserError,
-    with the line, for what it must not hold."""
+    """(name -> label as text, protocol -> {"train": names, "val": names}) of a .csv or .json list of clips; UserError, with
+    the line, for anything else."""
     needed = "expected columns name, label and a protocol such as cross_subject"
     rows: dict[str, tuple[str, dict]] = {}
     columns: list[str] = []
@@ -130,7 +130,7 @@ def read_list(path) -> tuple[dict[str, str], dict[str, dict[str, list[str]]]]:
                 raise UserError(f"{place}: no {column}; {needed}")
         columns = columns or list(row)
         if set(row) != set(columns):
-            raise UserError(f"{place}: has {', '.join(row)}, the first has {', '.join(columns)}")
+            raise UserError(f"{place}: has the keys {', '.join(row)}, the first entry has {', '.join(columns)}")
         name = _clip_name(place, row["name"].strip())
         if name in rows:
             raise UserError(f"{place}: clip {name} is listed twice")
@@ -150,15 +150,15 @@ def _archive(path: str, limit: int) -> ArrayArchive:
 
 @dataclass(frozen=True)
 class ArrayClips:
-    """Loader for `build_dataset`: clips of a folder of .npy files or of one .npz. axes: their order, "" to go by their
-    number: TVC for three, MTVC for four; limit: of the memory that a clip may need, see utils.files."""
+    """Loader for `build_dataset`: clips in a folder of .npy files or in one .npz. axes: their order, "" for TVC with three
+    axes and MTVC with four; limit: most bytes of memory that a clip may need, see utils.files."""
 
     source: str
     axes: str = ""
     limit: int = MAX_UNPACKED
 
     def read(self, name: str) -> np.ndarray:
-        """The array as it lies there; UserError when it is missing or no .npy array of numbers."""
+        """The stored array; UserError when it is missing or not a .npy array of numbers."""
         if Path(self.source).is_dir():
             place = str(Path(self.source) / f"{name}.npy")
             array = read_npy(place, self.limit)
@@ -170,7 +170,7 @@ class ArrayClips:
         return array
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape that the array's header says; UserError when it is missing or no .npy array."""
+        """The shape in the array's header; UserError when it is missing or not a .npy array."""
         if Path(self.source).is_dir():
             return map_npy(Path(self.source) / f"{name}.npy").shape
         return _archive(self.source, self.limit).header(name)[0]
@@ -184,7 +184,9 @@ class ArrayClips:
             )
         if array.shape[axes.index("C")] != 3:
             size = array.shape[axes.index("C")]
-            hint = "2-D keypoints are no skeletons in space" if size == 2 else "see --axes for another order"
+            hint = (
+                "for 2-D keypoints use data_gen.from_poses" if size == 2 else "--axes gives another order of the axes"
+            )
             raise UserError(f"clip {name}: {size} coordinates a joint in {axes} {array.shape}, expected 3; {hint}")
         for axis in "TM":
             if axis not in axes:
@@ -193,13 +195,13 @@ class ArrayClips:
 
 
 def count_persons(load: ArrayClips, names) -> int:
-    """The most persons of any clip: only the headers of the arrays are read."""
+    """The most persons in any clip, from the headers of the arrays."""
     most = 1
     for name in names:
         try:
             shape = load.shape(name)
         except (UserError, OSError):
-            continue  # the loader says what is wrong with it, or leaves it out
+            continue  # the loader reports or skips it
         axes = load.axes or AXES.get(len(shape), "")
         if "M" in axes and len(axes) == len(shape):
             most = max(most, shape[axes.index("M")])
@@ -208,8 +210,8 @@ def count_persons(load: ArrayClips, names) -> int:
 
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_arrays", __doc__)
-    parser.add_argument("source", help="folder of .npy clips, or one .npz of them")
-    parser.add_argument("--list", metavar="FILE", help="the .csv or .json list; default: clips.csv in the folder")
+    parser.add_argument("source", help="folder of .npy clips, or one .npz file")
+    add_flags(parser, table="--list FILE  .csv or .json list of the clips; default: clips.csv in the folder")
     add_flags(parser, "--name", "--axes", "--layout", "--as", "--persons", "--classes", "--labels-from")
     add_flags(parser, "--max-unpacked", *HOW)
     return parser.parse_args(argv)
@@ -223,7 +225,7 @@ def main(argv=None) -> None:
         raise UserError(f"--name {args.name} is a known data set with files of its own; give your data another name")
     listed, protocols = read_list(args.list or find_list(args.source))
     if not Path(args.source).is_dir():
-        ArrayArchive(args.source, limit).close()  # refuses what is none, before anything is made
+        ArrayArchive(args.source, limit).close()  # raises for another kind of file, before anything is made
     classes = read_class_names(args.classes) if args.classes else None
     labels, classes = number_labels(listed, classes, args.labels_from)
     load = ArrayClips(str(args.source), args.axes, limit)

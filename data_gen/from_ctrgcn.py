@@ -1,18 +1,18 @@
-"""CTR-GCN npz files to prepared folders: `python -m data_gen.from_ctrgcn NTU60_CS.npz NTU60_CV.npz --name ntu60`.
+"""Makes a data set of CTR-GCN's npz files: `python -m data_gen.from_ctrgcn NTU60_CS.npz NTU60_CV.npz --name ntu60`.
 
 The files that CTR-GCN's preparation writes (also used by SGN, InfoGCN, MAMP and others) hold x_train, y_train, x_test
-and y_test: x float32 (N, 300, 150), a row the coordinates of two persons in the order M, V, C; y one-hot (N, K), or
-class numbers (N,). One file is one protocol; x_test is the val split. What is done with them:
+and y_test: x float32 (N, 300, 150), each row the coordinates of two persons in the order M, V, C; y one-hot (N, K), or
+class numbers (N,). One file is one protocol; x_test is the val split.
 
-* Frames are counted up to the last one that is not zero.
-* Person 2 is removed where it is an exact copy of person 1 over the whole clip: the NTU-120 files repeat single persons.
-* Clips are normalised like all others. In these files they are already moved so that the spine of frame 0 is at the
-  origin, which centring undoes. Bodies were selected and denoised by other rules than the released ones, so that the
-  arrays are close to, but not equal to, those from the raw files: do not mix the two.
-* There are no names in these files; clips are called xsub_train_000000, ... in the file's order.
+* A clip ends at its last frame that is not zero.
+* Person 2 is removed when it equals person 1 in the whole clip: the NTU-120 files repeat single persons.
+* Clips are normalised like all others. In these files the spine of frame 0 has been moved to the origin already, which
+  centring undoes. Their bodies were selected and denoised by other rules than the released preparation has, so the
+  arrays are close, but not equal, to those from the raw files: do not mix the two.
+* The files have no clip names; clips are called xsub_train_000000, ... in the order of the file.
 
-Memory: one clip at a time. The npz is read once from front to back, which also compares its checksum, and the frames up to the
-last one of each clip go to a temporary file, from which all processes read.
+Memory: one clip at a time. The npz is read once from start to end, which also verifies its checksum; the frames of each
+clip go to a temporary file, from which all processes read.
 """
 
 import argparse
@@ -41,9 +41,13 @@ from utils.errors import UserError, run
 from utils.files import ArrayArchive
 from utils.skeleton import KINECT_V2
 
+PROTOCOL = """
+--protocol {$protocols}+
+    protocol of each file, in the order of the files; default: from the file name (NTU60_CS, NTU60_CV, NTU120_CSub, ...)
+"""
 PERSONS = 2
 PARTS = {"train": "train", "val": "test"}  # our split -> the file's
-_HINTS = (  # of a file name, without its ending
+_HINTS = (  # (pattern of a file name without its suffix, protocol)
     (re.compile(r"(_cs|csub|xsub)$", re.I), "cross_subject"),
     (re.compile(r"(_cv|xview)$", re.I), "cross_view"),
     (re.compile(r"(cset|xset|xsetup)$", re.I), "cross_setup"),
@@ -58,7 +62,7 @@ def read_labels(archive: ArrayArchive, name: str) -> tuple[np.ndarray, int | Non
         fits = np.isfinite(values) & (values == np.floor(values)) & (values >= 0) & (values <= MAX_CLASSES)
         if not fits.all():
             raise UserError(
-                f"{archive.path}: {name} must hold class numbers from 0 to {MAX_CLASSES - 1}, or one-hot rows"
+                f"{archive.path}: {name} must hold class numbers from 0 to {MAX_CLASSES - 1}, or one-hot rows (N, K)"
             )
         return values.astype(np.int64), None
     if values.ndim != 2:
@@ -70,7 +74,7 @@ def read_labels(archive: ArrayArchive, name: str) -> tuple[np.ndarray, int | Non
 
 
 def _check_numbers(archive: ArrayArchive, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """(shape, dtype) of an array of numbers; UserError when it is missing, or holds anything else."""
+    """(shape, dtype) of an array of numbers; UserError when it is missing or holds anything else."""
     if name not in archive:
         raise UserError(f"{archive.path}: holds no {name}; expected x_train, y_train, x_test and y_test")
     shape, fortran, dtype = archive.header(name)
@@ -80,9 +84,9 @@ def _check_numbers(archive: ArrayArchive, name: str) -> tuple[tuple[int, ...], n
 
 
 def to_clip(row: np.ndarray) -> np.ndarray:
-    """A row (T, 150), two persons in the order M, V, C -> (3, t, 25, 2) up to its last frame that is not zero.
+    """A row (T, 150), two persons in the order M, V, C -> (3, t, 25, 2), t frames up to the last one that is not zero.
 
-    Person 2 becomes absent where it equals person 1 in every value."""
+    Person 2 is set to zero when it equals person 1 in every value."""
     frames = np.flatnonzero(row.any(axis=1))
     row = np.asarray(row[: frames[-1] + 1 if len(frames) else 0], dtype=np.float32)
     clip = row.reshape(len(row), PERSONS, KINECT_V2.joints, 3).transpose(3, 0, 2, 1).copy()
@@ -92,7 +96,7 @@ def to_clip(row: np.ndarray) -> np.ndarray:
 
 
 def guess_protocol(path) -> str:
-    """The protocol that a file's name says (NTU60_CS, NTU120_CSet, ...); UserError when it says none."""
+    """The protocol in a file's name (NTU60_CS, NTU120_CSet, ...); UserError when there is none."""
     for pattern, protocol in _HINTS:
         if pattern.search(Path(path).stem):
             return protocol
@@ -100,7 +104,7 @@ def guess_protocol(path) -> str:
 
 
 def _labels_of(archive: ArrayArchive) -> dict[str, tuple[np.ndarray, int | None]]:
-    """split -> (class numbers, number of classes or None) of one npz, whose arrays are checked."""
+    """split -> (class numbers, number of classes or None) of one npz; checks the shapes of its arrays."""
     found = {}
     for split, part in PARTS.items():
         shape, dtype = _check_numbers(archive, f"x_{part}")
@@ -135,7 +139,7 @@ def count_classes(found: dict[str, dict], name: str, labels_from: int | None) ->
 def _pack(
     archives: dict[str, ArrayArchive], protocols: dict[str, dict[str, list[str]]], folder: Path
 ) -> TemporaryClips:
-    """The clips of all files in one file of `folder`. protocols: protocol -> split -> names of its clips."""
+    """Copies the clips of all files into one file in `folder`. protocols: protocol -> split -> names of its clips."""
     sources = [
         (archives[p], f"x_{PARTS[split]}", names) for p, splits in protocols.items() for split, names in splits.items()
     ]
@@ -155,7 +159,7 @@ def _pack(
 
 
 def convert(args: argparse.Namespace, archives: dict[str, ArrayArchive]) -> str:
-    """Writes the data set of npz files {protocol: archive}; returns what was done."""
+    """Writes the data set of npz files {protocol: archive}; returns the summary to print."""
     found = {protocol: _labels_of(archive) for protocol, archive in archives.items()}
     number, first = count_classes(found, args.name, args.labels_from)
     labels, protocols = {}, {}  # protocol -> split -> names
@@ -168,7 +172,7 @@ def convert(args: argparse.Namespace, archives: dict[str, ArrayArchive]) -> str:
     text = "CTR-GCN npz " + ", ".join(archive.path.name for archive in archives.values())
     details = {"person_2": "removed where it was an exact copy of person 1"}
     source = Source(text, protocols, labels, number, PERSONS, details=details)
-    source.target(args.data_root, args.name)  # refused before the clips are read
+    source.target(args.data_root, args.name)  # raises before the clips are read
     with scratch_folder(args) as scratch:
         return prepare(args, source, _pack(archives, protocols, scratch))[1]
 
@@ -176,8 +180,7 @@ def convert(args: argparse.Namespace, archives: dict[str, ArrayArchive]) -> str:
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_ctrgcn", __doc__)
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="one file for each protocol")
-    text = "the protocol of each file, in the order of the files; default: by its name (NTU60_CS, NTU60_CV, NTU120_CSub, ...)"
-    parser.add_argument("--protocol", nargs="+", choices=PROTOCOLS, help=text)
+    add_flags(parser, table=PROTOCOL, protocols=",".join(PROTOCOLS))
     add_flags(parser, "--name", "--labels-from", *HOW)
     return parser.parse_args(argv)
 
@@ -189,7 +192,7 @@ def main(argv=None) -> None:
         raise UserError(f"{len(args.files)} files, but --protocol names {len(protocols)}; give one for each file")
     if len(set(protocols)) != len(protocols):
         raise UserError(f"two files for protocol {max(protocols, key=protocols.count)}; each file is one protocol")
-    if args.name in DATASETS:  # refuses a protocol that it does not have before a file is opened
+    if args.name in DATASETS:  # raises for an unknown protocol before a file is opened
         Source("", dict.fromkeys(protocols, {}), {}, 1, PERSONS).target(args.data_root, args.name)
     with contextlib.ExitStack() as stack:
         archives = [stack.enter_context(ArrayArchive(path)) for path in args.files]

@@ -1,15 +1,15 @@
-"""What all readers share: where a data set goes, its description, temporary clips, flags, the building and the last lines.
+"""What all readers share: the target folder and its description, class numbers, temporary clips, flags, the summary.
 
-A reader of `data_gen` (from_arrays, from_ctrgcn, from_poses, from_pyskl, prepare_ntu, prepare_pku) says what it found in files
-as a `Source`, and gives a loader of its clips; `prepare` does the rest.
+A reader (from_arrays, from_ctrgcn, from_poses, from_pyskl, prepare_ntu, prepare_pku) describes what it found in files
+as a `Source` and passes a loader of its clips; `prepare` writes the data set.
 
-`Source.target` decides what is written where. A name of the registry (ntu60, ...) brings its classes, layout, persons and
-protocols; any other name is a data set of the user's own, and a `dataset.json` beside its protocol folders says the
-same four things, so that every program knows it by that name. A description that already lies there must agree: two
-tasks with other classes need two names.
+`Source.target` decides what is written where. A name in the registry (ntu60, ...) has its classes, layout, persons and
+protocols there. Any other name is a data set of the user: `dataset.json` beside its protocol folders holds the same four
+things, so that every program knows the data set by its name. A dataset.json that exists already must agree; two tasks
+with different classes need two names.
 
-`TemporaryClips` holds clips in one temporary file, so that a file which can only be read as a whole (a pickle) or from
-front to back (a compressed archive) is read once, and every worker process maps what it needs.
+`TemporaryClips` holds clips in one temporary file, so that a file that can only be read as a whole (a pickle) or from
+start to end (a compressed archive) is read once, and every worker process maps the part it needs.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import numpy as np
 
 from data_gen.build import BuildReport, Stored, build_dataset
 from data_gen.normalise import STEPS, parse_steps
-from options.common import Parser, positive, positive_int
+from options import common
+from options.common import Formatter, Parser
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES, building_folder
 from utils.convert_layout import say_conversion
@@ -38,10 +39,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Source:
     """What a reader found. text: one line that says where the clips come from.
 
-    protocols: protocol -> {"train": names, "val": names}, val left out for clips without a test; labels: name -> class number
-    from 0; classes: their names, or only their number; persons: the most of any clip; layout: of what is written, None for the
-    data set's own; came_as: of the clips, where that is another; dimensions: 3, or 2 for clips of a picture's plane; details:
-    more for preparation.json."""
+    protocols: protocol -> {"train": names, "val": names}, without val if there are no test clips; labels: name -> class
+    number from 0; classes: their names, or only how many; persons: the most in any clip; layout: name of the layout to
+    store, None for that of the data set; came_as: layout of the clips if it differs; dimensions: 3, or 2 for clips in the
+    plane of a picture; details: further entries of preparation.json."""
 
     text: str
     protocols: dict[str, dict[str, list[str]]]
@@ -54,11 +55,11 @@ class Source:
     details: dict = field(default_factory=dict)
 
     def target(self, data_root, name: str) -> "Target":
-        """Where the data set `name` goes, and what it is. UserError for a bad name, and when source, registry, an existing
-        description and flags disagree."""
+        """Folder and description of the data set `name`. UserError for a bad name, or when the source contradicts the
+        registry, an existing dataset.json or the flags."""
         names = self.classes
         if isinstance(names, int) and names > MAX_CLASSES:
-            raise UserError(f"{names} classes are too many (at most {MAX_CLASSES}): a label is no class number")
+            raise UserError(f"{names} classes are too many (at most {MAX_CLASSES}); is a label not a class number?")
         if name in DATASETS:
             return self._registry_target(data_root, name)
         for text in (name, *self.protocols):
@@ -105,8 +106,8 @@ class Source:
 
 
 def prepare(args: argparse.Namespace, source: Source, load, group=None) -> tuple[Path, str]:
-    """Builds the protocol folders of a source as the flags of HOW say, and describes the data set. load, group: see
-    `build_dataset`. Returns the data set's folder and what a program says at its end."""
+    """Builds the protocol folders of a source with the flags of HOW and writes its dataset.json. load, group: see
+    `build_dataset`. Returns (folder of the data set, summary to print)."""
     steps = parse_steps(args.normalise, source.dimensions)
     target = source.target(args.data_root, args.name)
     warn_of_empty_classes(source.labels, source.protocols, target.classes)
@@ -117,12 +118,12 @@ def prepare(args: argparse.Namespace, source: Source, load, group=None) -> tuple
     about = {"source": source.text, "workers": args.workers, "group": group, "details": source.details}
     report = build_dataset(target.folder, stored, protocols, source.labels, load, **about)
     write_description(target)
-    return target.folder, say_what_was_done(target.folder, report)
+    return target.folder, summary(target.folder, report)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a data set goes and what it is. folders: protocol -> folder name; description: the dataset.json to write,
+    """Folder and description of a data set. folders: protocol -> folder name; description: the dataset.json to write,
     None for a data set of the registry."""
 
     folder: Path
@@ -134,8 +135,8 @@ class Target:
 
 
 def class_number(place: str, label) -> int:
-    """A class number as a file states it -> int; UserError for what is no whole number in 0..MAX_CLASSES (numbers may count
-    from 1). It comes before anything is made for each class: a label of 10**9 would ask for a name for each number."""
+    """A class number from a file -> int; UserError unless it is a whole number in 0..MAX_CLASSES (classes may be counted
+    from 1). Called before anything is made per class: a label of 10**9 would ask for 10**9 class names."""
     if isinstance(label, np.ndarray) and label.size == 1:
         label = label.reshape(-1)[0]
     if isinstance(label, (bool, np.bool_)) or not isinstance(label, (int, np.integer)) or not 0 <= label <= MAX_CLASSES:
@@ -146,24 +147,22 @@ def class_number(place: str, label) -> int:
 
 
 def first_label(low: int, most: int, known: int | None = None, first: int | None = None) -> int:
-    """The number, 0 or 1, of the first class where labels are low..most. first: as told, None to find out.
+    """The number of the first class, 0 or 1, where labels are low..most. first: the value of --labels-from, None to decide.
 
-    They count from 1 where 1 is the lowest, unless `known`, the number of classes, is above `most`. That is said, since a
-    class 0 without clips would be an output too many. UserError where a label is below what was told."""
+    Labels count from 1 if the lowest is 1, unless `known`, the number of classes, is above `most`. A warning says so,
+    because class 0 may also just have no clips here. UserError when a label is below `first`."""
     if first is None:
         first = int(low == 1 and (known is None or most >= known))
         if first:
-            warn(
-                f"no label is 0, the lowest is 1: they are taken as 1 to {most} (give --labels-from 0 if they are not)"
-            )
+            warn(f"the lowest label is 1: classes are taken as 1 to {most}; if they begin at 0, give --labels-from 0")
     if low < first:
-        raise UserError(f"there is a label {low}, but --labels-from {first} says that they begin at {first}")
+        raise UserError(f"the lowest label is {low}, but --labels-from {first} says that labels begin at {first}")
     return first
 
 
 def from_zero(numbers: dict[str, int], classes=None, first: int | None = None, known: int | None = None):
-    """(clip -> class number from 0, `classes` or their number) of class numbers as files state them. classes: names in the
-    order of the numbers; first, known: see `first_label`. UserError when there are more than `classes`."""
+    """(clip -> class number from 0, `classes` or their number), from the class numbers in files. classes: names in the
+    order of the numbers; first, known: see `first_label`. UserError when a number is above those of `classes`."""
     most = max(numbers.values(), default=0)
     first = first_label(min(numbers.values(), default=0), most, len(classes) if classes else known, first)
     if classes is not None and most - first >= len(classes):
@@ -174,16 +173,17 @@ def from_zero(numbers: dict[str, int], classes=None, first: int | None = None, k
 def number_labels(labels: dict[str, str], classes: tuple[str, ...] | None = None, first: int | None = None):
     """(clip -> class number from 0, class names or their number) of labels as text.
 
-    Labels that are all whole numbers are class numbers, counted from `first` (None: found out, see `first_label`); else they
-    are class names, numbered in the order of `classes`, or as text. UserError when a label is not among `classes`."""
+    Labels that are all whole numbers are class numbers, counted from `first` (None: see `first_label`). Otherwise they are
+    class names, numbered in the order of `classes`, or alphabetically. UserError when a label is not among `classes`."""
     digits = [text for text in labels.values() if text.isascii() and text.isdigit()]
     if len(digits) < len(labels):
         if first is not None:
-            raise UserError("--labels-from is for labels that are numbers; these are names, leave it out")
+            raise UserError("--labels-from is for labels that are numbers; these are names: leave the flag out")
         if digits and classes is None:
             other = next(text for text in labels.values() if text not in digits)
             warn(
-                f"{len(digits)} of {len(labels)} labels are numbers, others such as {other!r} are not: all are taken as names"
+                f"{len(digits)} of {len(labels)} labels are numbers, others such as {other!r} are not; all are taken as "
+                "class names"
             )
         return number_names(labels, classes)
     numbers = {name: class_number(f"clip {name}", int(text.lstrip("0")[:12] or "0")) for name, text in labels.items()}
@@ -191,7 +191,7 @@ def number_labels(labels: dict[str, str], classes: tuple[str, ...] | None = None
 
 
 def warn_of_empty_classes(labels: dict[str, int], protocols: dict[str, dict], classes: tuple[str, ...]) -> None:
-    """Names the classes of which a protocol has no training clip: nothing can learn them."""
+    """Warns of classes without a training clip in a protocol: no model can learn them."""
     for protocol, splits in protocols.items():
         present = {labels[name] for name in splits.get("train", ()) if name in labels}
         missing = [f"{k} ({name})" for k, name in enumerate(classes) if k not in present]
@@ -201,28 +201,28 @@ def warn_of_empty_classes(labels: dict[str, int], protocols: dict[str, dict], cl
 
 
 def _agree(path: Path, name: str, description: dict) -> dict:
-    """The protocols of a dataset.json that is already there; UserError when it describes another data set."""
+    """The protocols in an existing dataset.json, {} without one; UserError when it describes another data set."""
     if not path.is_file():
         return {}
     old = load_json(path)
     for key, default in (("classes", None), ("layout", None), ("persons", None), ("dimensions", 3)):
         if not isinstance(old, dict) or old.get(key, default) != description.get(key, default):
             raise UserError(
-                f"{path}: describes another data set (its {key!r} differ from what would be written); give another "
-                f"--name, or remove {path.parent} first"
+                f"{path}: describes another data set (its {key!r} differs from the new one's); give another --name, or "
+                f"remove {path.parent} first"
             )
     return old["protocols"] if isinstance(old.get("protocols"), dict) else {}
 
 
 def write_description(target: Target) -> None:
-    """Writes the dataset.json of a data set of the user's own, once its protocol folders are whole."""
+    """Writes dataset.json for a data set that is not in the registry, once its protocol folders are complete."""
     if target.description is not None:
         write_json(target.folder / "dataset.json", target.description)
 
 
 def number_names(labels: dict[str, str], classes: tuple[str, ...] | None) -> tuple[dict[str, int], tuple[str, ...]]:
-    """(clip -> class number, class names) of labels that are class names, numbered in the order of `classes`, None for their
-    order as text; UserError when one is not among them."""
+    """(clip -> class number, class names) of labels that are class names. classes: names in the order of their numbers,
+    None for alphabetical order. UserError when a label is not among them."""
     classes = classes or tuple(sorted(set(labels.values())))
     number = {text: k for k, text in enumerate(classes)}
     for name, text in labels.items():
@@ -232,8 +232,8 @@ def number_names(labels: dict[str, str], classes: tuple[str, ...] | None) -> tup
 
 
 def texts_of_names(names, pattern: str, flag: str) -> dict[str, str]:
-    """name -> what `pattern`, a regular expression that `flag` gave, finds in it: its groups joined by spaces, or the whole
-    match without groups. UserError for a malformed pattern, or a name in which it finds nothing."""
+    """name -> the groups of the regular expression `pattern` in it, joined by spaces (the whole match if there are no
+    groups). flag: where the pattern was given. UserError for a malformed pattern, or a name that it does not match."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -242,16 +242,16 @@ def texts_of_names(names, pattern: str, flag: str) -> dict[str, str]:
     for name in names:
         match = expression.search(name)
         if match is None:
-            raise UserError(f"{flag} {pattern!r}: finds nothing in the clip name {name!r}")
+            raise UserError(f"{flag} {pattern!r}: does not match the clip name {name!r}")
         texts[name] = " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
     return texts
 
 
 class TemporaryClips:
-    """Clips of any float type in one file; a picklable loader for `build_dataset`.
+    """Clips of any float type in one temporary file; a picklable loader for `build_dataset`.
 
-    `add(name, clip)` appends (M, T, V, C), `refuse(name, reason)` notes a clip that could not be read; `close()` ends
-    the writing; calling with a name gives (C, T, V, M) float32, or raises UserError with the reason."""
+    `add(name, clip)` appends a clip (M, T, V, C), `refuse(name, reason)` records one that could not be read, `close()`
+    ends writing. Calling the object with a name returns (C, T, V, M) float32, or raises UserError with the reason."""
 
     def __init__(self, path):
         self.path = Path(path)
@@ -272,7 +272,7 @@ class TemporaryClips:
         self._file.close()
 
     def rename(self, names: dict[str, str]) -> None:
-        """Calls clips otherwise. names: old -> new of every clip."""
+        """Renames the clips. names: old -> new name of every clip."""
         self.places = {names[name]: place for name, place in self.places.items()}
 
     def __getstate__(self):
@@ -290,18 +290,21 @@ class TemporaryClips:
 
 
 def read_class_names(path) -> tuple[str, ...]:
-    """Class names from a text file, one a line in the order of their numbers; UserError when two are equal."""
+    """Class names from a text file, one per line in the order of their numbers; UserError when two are equal."""
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not names:
-        raise UserError(f"{path}: holds no class name; expected one a line")
+        raise UserError(f"{path}: holds no class name; expected one per line")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path}: class name {twice!r} appears twice")
     return names
 
 
+# -- flags ------------------------------------------------------------------------------------------------------------
+
+
 def _axes(text: str) -> str:
-    """An argparse type: an order of axes, '' for the usual one."""
+    """An argparse type: an order of axes, '' for the default."""
     axes = text.upper()
     if text and not {"V", "C"} <= set(axes) <= set("TVCM") or len(set(axes)) < len(axes):
         raise argparse.ArgumentTypeError(
@@ -310,88 +313,91 @@ def _axes(text: str) -> str:
     return axes
 
 
-def _shared_flags() -> dict[str, dict]:
-    """Flags of several readers, of which each program adds those that it reads: name -> what argparse is told."""
-    flags = {}
-
-    def flag(name: str, text: str, **settings) -> None:
-        flags[name] = {"help": text, **settings}
-
-    flag("--name", "the data set's name, which the programs take as --dataset", required=True)
-    text = "folder of all data sets (default data), with room for 180 kB a clip and protocol at 300 frames, 25 joints, 2 persons"
-    flag("--data-root", text, default="data", metavar="FOLDER")
-    text = f"all (default, what every published number uses): {', '.join(STEPS)}; some of them with commas between; or none for "
-    text += "raw coordinates, for detection or clips that are normalised already"
-    flag("--normalise", text, default="all", metavar="all|none|STEPS")
-    text = "frames stored of a clip (default 300); longer clips are cut, fewer save disk space"
-    flag("--frames", text, type=positive_int, default=FRAMES)
-    text = "processes (default: all cores); fewer need less memory, the arrays are the same"
-    flag("--workers", text, type=positive_int, metavar="N")
-    text = "clips that are zero, do not move, are no person in metres or stand upside down count as bad ones; without it they are "
-    text += "kept, warned of, and named in preparation.json"
-    flag("--strict", text, action="store_true")
-    text = "a damaged file, or a clip that cannot be used: refuse (default) ends at the first, nothing is written; skip leaves "
-    text += "them out, counts them and names them in preparation.json"
-    flag("--on-bad", text, choices=("refuse", "skip"), default="refuse")
-    text = "memory that one array or pickle may need where its file is smaller (default 1): a few MB can hold many GB of zeros. "
-    text += "Raise it when a clip of yours really is so large"
-    flag("--max-unpacked", text, type=positive, default=MAX_UNPACKED / 1e9, metavar="GB")
-    text = "number of the first class where labels are numbers; default: 1 where no label is 0 and the lowest is 1, which is said. "
-    text += "Give 0 when class 0 has no clip in this file"
-    flag("--labels-from", text, type=int, choices=(0, 1))
-    text = "the groups of this pattern in a clip's name, joined, are its class: '(m\\d+).*_(cor|inc)' makes of m01_s02_e03_inc the "
-    text += "class 'm01 inc'"
-    flag("--label-from-name", text, metavar="REGEX")
-    text = "class names, one a line, in the order of their numbers; keeps the numbers when a class has no clip"
-    flag("--classes", text, metavar="FILE.txt")
-    text = "persons of a stored clip; default: the most that any clip has (known data sets: 2)"
-    flag("--persons", text, type=positive_int, metavar="M")
-    text = "order of the axes of your arrays: T frames, V joints, C coordinates (of poses with a score, too), M persons, such as "
-    text += "CTV for arrays (3, T, V); default: by their number, TVC and MTVC, or in poses by their sizes"
-    flag("--axes", text, type=_axes, default="")
-    text = f"which joint is which, in the order of your joints (default: that of a known data set, else {DEFAULT_LAYOUT}); look at "
-    text += "data_gen.check --picture"
-    flag("--layout", text, choices=sorted(LAYOUTS))
-    text = "store another joint layout, such as kinect_v2_25, which published encoders read; which joints had to be made is "
-    text += "printed. Programs convert by themselves where an encoder needs it"
-    flag("--as", text, dest="as_layout", choices=sorted(LAYOUTS), metavar="LAYOUT")
-    return flags
+def _layout(text: str) -> str:
+    """An argparse type: the name of a joint layout."""
+    return get_layout(text).name
 
 
-FLAGS = _shared_flags()
-HOW = ("--data-root", "--normalise", "--frames", "--workers", "--strict", "--on-bad")  # what all readers take
+KINDS = {"axes": _axes, "layout": _layout}  # argparse types beside those of options.common
+WORDS = {"steps": ", ".join(STEPS), "layouts": ", ".join(sorted(LAYOUTS)), "kinect": DEFAULT_LAYOUT}
+
+# Flags that several readers have, one row for each (a table of options.common); a reader names those that it has.
+SHARED = rf"""
+--name NAME!  name of the new data set; other programs take it as --dataset NAME
+--data-root FOLDER = data
+    folder of all data sets; a protocol takes about 180 kB per clip at 300 frames, 25 joints and 2 persons
+--normalise all|none|STEPS = all
+    all: $steps, as for every published number; or some of these steps, separated by commas; or none for raw
+    coordinates, for detection or for clips that are normalised already
+--frames FRAMES:positive_int = {FRAMES}  frames stored per clip; longer clips are cut; fewer frames save disk space
+--workers N:positive_int  number of processes, default: all cores; fewer need less memory; the arrays are the same
+--strict
+    treat clips that are all zero, do not move, are not of human size in metres, or are upside down as bad (see
+    --on-bad); without it they are kept, with a warning, and listed in preparation.json
+--on-bad {{refuse,skip}} = refuse
+    for a damaged file or an unusable clip: refuse stops at the first one and writes nothing; skip leaves such clips
+    out, counts them and lists them in preparation.json
+--max-unpacked GB:positive = {MAX_UNPACKED / 1e9}
+    most memory that one array or pickle may need when its file is smaller, since a few MB can unpack to many GB of
+    zeros; raise it if a clip of yours really is so large
+--labels-from N:int>=0<=1
+    number of the first class, 0 or 1, for labels that are numbers; default: 1 if the lowest label is 1 (with a
+    warning), else 0; give 0 if class 0 has no clip in this file
+--label-from-name REGEX
+    regular expression for clip names; its groups, joined by spaces, are the class: '(m\d+).*_(cor|inc)' gives
+    m01_s02_e03_inc the class 'm01 inc'
+--classes FILE.txt
+    class names, one per line, in the order of their numbers; keeps the numbers when a class has no clip
+--persons M:positive_int  persons stored per clip; default: the most that any clip has (known data sets: 2)
+--axes AXES:axes = ""
+    order of the axes of your arrays: T frames, V joints, C coordinates (and a score, for poses), M persons, such as
+    CTV for arrays (3, T, V); default: TVC or MTVC; for poses, found from the sizes
+--layout LAYOUT:layout
+    joint layout of your clips, which is the order of the joints: $layouts; default: that of a known data set, else
+    $kinect; check it with data_gen.check --picture
+--as LAYOUT:layout
+    convert to this joint layout before storing, such as kinect_v2_25 for published encoders, and print which joints
+    are computed; programs also convert by themselves where an encoder needs it
+"""
+_ROWS = {row.split()[0]: row for row in re.split(r"\n(?=\S)", SHARED.strip())}
+HOW = ("--data-root", "--normalise", "--frames", "--workers", "--strict", "--on-bad")  # flags of all readers
 
 
-def add_flags(parser, *names: str) -> None:
-    """Adds flags of FLAGS to a parser or a group of it."""
-    for name in names:
-        parser.add_argument(name, **FLAGS[name])
+class _Formatter(Formatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, and shows defaults."""
 
 
 def reader_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """The parser of a program of data_gen."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    return Parser(prog=f"python -m data_gen.{name}", formatter_class=formatter, description=description)
+    """The parser of a program in data_gen. description: its docstring, of which --help shows what is above `Design:`."""
+    shown = description.partition("\nDesign:")[0]
+    return Parser(prog=f"python -m data_gen.{name}", formatter_class=_Formatter, description=shown)
+
+
+def add_flags(g, *names: str, table: str = "", **words: str) -> None:
+    """Adds flags to a parser or an argument group: those named in SHARED, then those of a table of options.common."""
+    rows = [_ROWS[name] for name in names] + [table.strip()] * bool(table)
+    common.add_flags(g, "\n".join(rows), KINDS, **(WORDS | words))
 
 
 def layouts_of(args) -> tuple[str | None, Layout | None]:
-    """(name of the layout to store, None for the data set's own; layout that the clips come in, where that is another).
+    """(name of the layout to store, None for that of the data set; layout of the clips if it differs, else None).
 
-    Says what is made, and refuses what cannot be."""
-    if args.as_layout is None:
+    Prints how joints are converted; UserError for a conversion that is not possible."""
+    wanted = vars(args)["as"]
+    if wanted is None:
         return args.layout, None
     source = get_layout(args.layout or DEFAULT_LAYOUT)
-    print(say_conversion(source, get_layout(args.as_layout)))
-    return args.as_layout, source
+    print(say_conversion(source, get_layout(wanted)))
+    return wanted, source
 
 
 def scratch_folder(args: argparse.Namespace):
-    """A context: a folder beside the data set for clips that were unpacked, removed at the end."""
+    """A context with a folder beside the data set for unpacked clips, removed at the end."""
     return building_folder(Path(args.data_root) / f"{args.name}.clips")
 
 
-def say_what_was_done(folder: Path, report: BuildReport) -> str:
-    """The last lines of a program that prepared `folder`: counts, what was left out, and what to type next."""
+def summary(folder: Path, report: BuildReport) -> str:
+    """The lines printed after preparing `folder`: counts, what was left out, and what to type next."""
     lines = []
     for protocol, counts in report.counts.items():
         tested = f" and {counts['val']} val" if "val" in counts else ""
@@ -399,9 +405,9 @@ def say_what_was_done(folder: Path, report: BuildReport) -> str:
     if report.skipped:
         name = min(report.skipped)
         lines.append(
-            f"{len(report.skipped)} clips left out, named in preparation.json; the first: {report.skipped[name]}"
+            f"{len(report.skipped)} clips left out, listed in preparation.json; the first: {report.skipped[name]}"
         )
     if report.longer:
-        lines.append(f"{len(report.longer)} clips are longer than what is stored and were cut")
+        lines.append(f"{len(report.longer)} clips have more frames than --frames and were cut")
     lines.append(f"next: python -m data_gen.check {folder}")
     return "\n".join(lines)

@@ -1,18 +1,20 @@
-"""Poses of any estimator to a data set: `python -m data_gen.from_poses my_poses --name mine`.
+"""Makes a data set of the poses of any estimator: `python -m data_gen.from_poses my_poses --name mine`.
 
-FOLDER_OR_FILE holds clips as OpenPose, AlphaPose, MMPose, MMAction2 / pyskl, Azure Kinect, MediaPipe or a program of your own
-wrote them. File form, joint layout, units and axes are found and said; flags overrule them. Clips are mended (frames without a
-person, gaps, persons that change order, ...), which a table at the end and DATA_ROOT/NAME/poses.json count. Labels are the
-folders' names, a column, a pattern of the names, or a list; without labels it is a data set for pretraining and features.
+The folder or file holds clips written by OpenPose, AlphaPose, MMPose, MMAction2 / pyskl, Azure Kinect, MediaPipe or a
+program of your own. File format, joint layout, units and axes are found from the data and printed; flags override them.
+Clips are cleaned (frames without a person, gaps, persons that change order, ...); what was changed is counted in a table
+at the end and in DATA_ROOT/NAME/poses.json. Labels come from folder names, a column, a pattern of the clip names, or a
+list; without labels the data set serves pretraining and feature extraction.
 
-Design: `data_gen.poses.survey` decides for all clips together, then every entry is read and mended by itself, in processes, into
-one temporary file, before anything is written: bad files are known all at once. `data_gen.build` does the rest.
+Design: `data_gen.poses.survey` decides once for all clips. Then worker processes read and clean one file (or folder of a
+clip) at a time, and the clips go to a temporary file before anything is written, so that all bad files are reported
+together. `data_gen.build` does the rest.
 """
 
 import argparse
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,20 +38,19 @@ from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
 from data_gen.poses.space import UNITS
 from data_gen.poses.survey import PoseOptions, Reader, Survey, survey
-from options.common import natural, number, positive_int
+from options.common import from_flags
 from options.datasets import DATASETS
 from utils.errors import UserError, run
 from utils.files import write_json
-from utils.skeleton import LAYOUTS
 
-MOST_PERSONS = 2  # of a clip, unless --persons says more: further ones are mostly passers-by
-_CHUNK = 32  # entries a process reads at a time
+MOST_PERSONS = 2  # per clip, unless --persons allows more: further ones are mostly passers-by
+_CHUNK = 32  # entries that a process reads at a time
 
 
 @dataclass
 class Gathered:
-    """What reading gave. known: of each clip, by its full name; packed: the coordinates; persons: the most of any clip;
-    bad: name -> reason; mended: clip -> kind of dirt -> how often."""
+    """All clips that were read. known: full name -> what is known of the clip; packed: the coordinates; persons: the most in
+    any clip; bad: name -> reason; mended: clip -> kind of fault -> how often it was mended."""
 
     packed: TemporaryClips
     known: dict[str, Known] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Gathered:
     mended: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def table(self) -> list[tuple[str, int, int]]:
-        """(kind of dirt, clips, how often in all), the most frequent first."""
+        """Rows (kind of fault, number of clips, how often in total), the most frequent first."""
         clips, times = Counter(), Counter()
         for counts in self.mended.values():
             for what, often in counts.items():
@@ -68,7 +69,7 @@ class Gathered:
 
 
 def gather(seen: Survey, packed: TemporaryClips, workers: int | None) -> Gathered:
-    """Reads every entry, once, in processes."""
+    """Reads every entry once, in `workers` processes, into `packed`."""
     found = Gathered(packed)
     entries = seen.entries
     answers = ordered_map(Reader.__call__, entries, workers, (seen.reader,), _CHUNK)
@@ -90,7 +91,7 @@ def gather(seen: Survey, packed: TemporaryClips, workers: int | None) -> Gathere
 
 
 def first_of(reasons, most: int = 10) -> str:
-    """The first of many lines, and how many more there are."""
+    """The first `most` of the lines, and how many more there are."""
     reasons = list(reasons)
     return "\n  ".join([*reasons[:most], *[f"... and {len(reasons) - most} more"] * (len(reasons) > most)])
 
@@ -102,20 +103,21 @@ def _list_of(args, source: Path) -> str | None:
 
 
 def convert(args: argparse.Namespace, source) -> None:
-    """Makes the data set that the flags ask for of the poses in `source`, and says what was done. UserError for what cannot be
+    """Makes the data set of the poses in `source` as the flags say, and prints a summary. UserError when clips cannot be
     read or used; nothing is written then."""
     if args.name in DATASETS:
         raise UserError(f"--name {args.name} is a known data set with files of its own; give your data another name")
-    source, labels = Path(source), from_flags(LabelOptions, args)
+    source, labels = Path(source), from_flags(LabelOptions, args, unlabelled=args.no_labels)
     if labels.classes:
         labels = replace(labels, classes=read_class_names(args.classes))
-    seen = survey(source, from_flags(PoseOptions, args), from_flags(Mending, args), args.on_bad == "skip")
+    given = from_flags(PoseOptions, args, form=args.format, size=args.picture_size, target=vars(args)["as"])
+    seen = survey(source, given, from_flags(Mending, args, ("smallest",)), args.on_bad == "skip")
     print("\n".join(f"found  {line}" for line in [f"{len(seen.entries)} files or folders of clips", *seen.lines]))
     with scratch_folder(args) as folder:
         found = gather(seen, TemporaryClips(folder / "clips.raw"), args.workers)
         total = len(found.known) + len(found.bad)
         if found.bad and args.on_bad == "refuse":
-            why = "clips cannot be used, and nothing was written; --on-bad skip leaves them out"
+            why = "clips cannot be used, so nothing was written; --on-bad skip leaves them out"
             raise UserError(f"{len(found.bad)} of {total} {why}: {first_of(found.bad.values())}")
         if not found.known:
             raise UserError(
@@ -131,7 +133,7 @@ def convert(args: argparse.Namespace, source) -> None:
         what = replace(what, layout=reader.target.name, dimensions=reader.space.dimensions, details=details)
         target, done = prepare(args, what, found.packed)
     _write_report(target / "poses.json", seen, found, task, short)
-    print("\n".join([*_closing_lines(found, task), f"all of it, clip by clip: {target / 'poses.json'}", done]))
+    print("\n".join([*_closing_lines(found, task), f"for each clip: {target / 'poses.json'}", done]))
 
 
 def _pickled_splits(seen: Survey) -> dict[str, list[str]]:
@@ -168,50 +170,53 @@ def _closing_lines(found: Gathered, task: Task) -> list[str]:
 # --- command line ---------------------------------------------------------------------------------------------------
 
 
+FILES = """
+--format {$forms}  read only files of this format, and read them as it
+--layout LAYOUT:layout  joint layout, which is the order of the joints: $layouts
+--as LAYOUT:layout  convert the clips to this joint layout, such as that of an encoder
+"""
+SPACE = """
+--units {$units}  unit of the coordinates; shares are fractions of the picture's width and height
+--up {$ups}  axis that points up; write --up=-y for a y that points down
+--[no-]mirror  whether the coordinates are a mirror image
+--picture-size WIDTH:positive_int HEIGHT:positive_int  size of the picture in pixels, for coordinates that are shares of it
+--dimensions C:int>=2<=3  2 drops the depth
+"""
+CLEANING = """
+--min-score X:non_negative = 0.0  joints with a lower score count as not seen; try 0.3
+--max-gap FRAMES:int>=0<=100000 = 10
+    gaps of at most so many frames are interpolated linearly; where no person is seen for longer, the clip is cut
+    and its longest piece kept
+--persons M:int>=1<=16 = $persons  most persons kept per clip
+--fps FPS:float>=0.5<=1000  resample all clips to this frame rate
+--source-fps FPS:float>=0.5<=1000  frame rate of files that do not state one, for --fps
+"""
+LABELS = """
+--list FILE  list of the clips, .csv or .json, with name, label and optionally split and subject
+"""
+SPLITS = """
+--no-labels  make a data set without labels, for pretraining and features only
+--by {class,subject} = class
+    how test clips are chosen: class samples a share of the clips of each class, subject a share of the subjects
+--val-share X:float>=0<=0.95  share of the clips or subjects that are for the test; default: 0.3
+--subject-from-name REGEX  regular expression that finds the subject in a clip's name, for --by subject
+--val-subjects S+ = ""  subjects whose clips are for the test
+--val-list FILE.txt  names of the test clips, one per line
+--seed SEED:natural = 0  seed of the sampled split
+"""
+
+
 def add_pose_flags(parser: argparse.ArgumentParser) -> None:
-    """All flags of poses; those of `PoseOptions`, `Mending` and `LabelOptions` have their fields' names."""
+    """The flags of from_poses and from_video; most have the names of fields of `PoseOptions`, `Mending`, `LabelOptions`."""
     add_flags(parser, "--name")
-    g = parser.add_argument_group("what the files are (found without)")
-    g.add_argument("--format", dest="form", choices=tuple(FORMS), help="read only files of this form, as it")
-    g.add_argument("--layout", choices=sorted(LAYOUTS), help="which joint is which")
-    g.add_argument("--as", dest="target", choices=sorted(LAYOUTS), help="convert to another layout, as an encoder's")
-    add_flags(g, "--axes")
-    g.add_argument("--units", choices=[u for u in UNITS if u != "other"], help="of the coordinates")
-    g.add_argument("--up", choices=UPS, help="the axis that points up; write --up=-y for a y that points down")
-    mirror = argparse.BooleanOptionalAction
-    g.add_argument("--mirror", action=mirror, default=None, help="whether the coordinates are a mirror image")
-    size = ("WIDTH", "HEIGHT")
-    g.add_argument(
-        "--picture-size", dest="size", type=positive_int, nargs=2, metavar=size, help="for shares of a picture"
-    )
-    g.add_argument("--dimensions", type=int, choices=(2, 3), help="2 leaves the depth out")
-    g = parser.add_argument_group("dirt")
-    score = "joints with a lower score are not seen; try 0.3 (default 0)"
-    g.add_argument("--min-score", type=number(float, 0, 1e9), default=0.0, help=score)
-    gap = "gaps up to this are filled linearly; at longer ones without a person the clip is cut, and its longest piece stays"
-    g.add_argument("--max-gap", type=number(int, 0, 100_000), default=10, metavar="FRAMES", help=f"{gap} (default 10)")
-    persons = "persons kept of a clip (default 2 at most)"
-    g.add_argument("--persons", type=number(int, 1, 16), default=MOST_PERSONS, metavar="M", help=persons)
-    rate = number(float, 0.5, 1000)
-    g.add_argument("--fps", type=rate, help="set all clips to this rate of frames")
-    g.add_argument("--source-fps", type=rate, help="rate of the files that do not say theirs, for --fps")
+    g = parser.add_argument_group("the files (found from the data where a flag is not given)")
+    add_flags(g, table=FILES, forms=",".join(FORMS))
+    add_flags(g, "--axes", table=SPACE, units=",".join(u for u in UNITS if u != "other"), ups=",".join(UPS))
+    add_flags(parser.add_argument_group("cleaning"), table=CLEANING, persons=str(MOST_PERSONS))
     g = parser.add_argument_group("labels and splits")
-    listed = "list of clips, .csv or .json: name, label, and perhaps split, subject"
-    g.add_argument("--list", metavar="FILE", help=listed)
-    add_flags(g, "--label-from-name", "--labels-from", "--classes")
-    g.add_argument("--no-labels", dest="unlabelled", action="store_true", help="for pretraining and features only")
-    g.add_argument("--by", choices=("class", "subject"), default="class", help="what the test share is drawn from")
-    g.add_argument("--val-share", type=number(float, 0, 0.95), help="share for the test (default 0.3)")
-    g.add_argument("--subject-from-name", metavar="REGEX", help="where the subject is in a name, for --by subject")
-    g.add_argument("--val-subjects", nargs="+", default=(), metavar="S", help="these subjects are the test")
-    g.add_argument("--val-list", metavar="FILE.txt", help="test clips, a name a line")
-    g.add_argument("--seed", type=natural, default=0, help="of the drawn split (default 0)")
+    add_flags(g, table=LABELS)
+    add_flags(g, "--label-from-name", "--labels-from", "--classes", table=SPLITS)
     add_flags(parser, *HOW)
-
-
-def from_flags(kind, args: argparse.Namespace):
-    """An object of the dataclass `kind`, of the flags that have its fields' names."""
-    return kind(**{f.name: getattr(args, f.name) for f in fields(kind) if hasattr(args, f.name)})
 
 
 def parse(argv=None) -> argparse.Namespace:

@@ -1,13 +1,16 @@
-"""MMAction2 / pyskl 3-D pickles to prepared folders: `python -m data_gen.from_pyskl ntu60_3danno.pkl --name ntu60`.
+"""Makes a data set of an MMAction2 / pyskl 3-D pickle: `python -m data_gen.from_pyskl ntu60_3danno.pkl --name ntu60`.
 
 The file is a pickle of a dict: `split` maps names such as xsub_train and xsub_val to lists of clip names, `annotations`
 is a list of dicts with frame_dir (the clip's name), label (from 0), keypoint (M, T, V, 3) float16 or float32 in metres,
-and total_frames. Coordinates are not normalised there; they are here. One prepared protocol folder is written for each
-pair of splits: xsub_train and xsub_val become xsub.
+and total_frames. Its coordinates are raw; they are normalised here. Each pair of splits becomes a protocol folder:
+xsub_train and xsub_val become xsub.
 
-Memory: a pickle cannot be read in parts, so the file must fit into memory once (about its own size); its clips are then
-moved to a temporary file of that size, let go one by one, and read from there by all processes. Pickles are read
-without running anything they contain.
+Memory: a pickle cannot be read in parts, so the whole file must fit into memory once. Its clips are then moved one by
+one to a temporary file of about the same size, from which all processes read. Reading a pickle never runs code in it.
+
+examples:
+  python -m data_gen.from_pyskl ntu60_3danno.pkl --name ntu60
+  python -m data_gen.from_pyskl my_3danno.pkl --name mine_quality --label-from-name '(m\\d+).*_(cor|inc)'
 """
 
 import argparse
@@ -38,13 +41,17 @@ from options.datasets import DATASETS
 from utils.errors import UserError, run
 from utils.files import MAX_UNPACKED, load_pickle
 
+PROTOCOLS = """
+--protocols PROTOCOL+
+    prepare only these, such as cross_subject, to save disk space; default: every pair of splits in the file
+"""
 _SPLIT = re.compile(r"(?P<protocol>.*?)[_-]?(?P<part>train|val|test)(?P<fold>\d*)")
 _LONG_NAMES = {folder: protocol for protocol, folder in PROTOCOL_FOLDERS.items()} | {"xsetup": "cross_setup"}
 
 
 def read_file(path, limit: int = MAX_UNPACKED) -> tuple[dict[str, list[str]], dict[str, dict]]:
     """(split -> names of clips, name -> annotation) of the pickle; UserError when it is another kind of file, or the name
-    (frame_dir) of an annotation is missing or that of another. limit: see utils.files."""
+    (frame_dir) of an annotation is missing or appears twice. limit: see utils.files."""
     content = load_pickle(path, limit)
     if not (isinstance(content, dict) and isinstance(content.get("split"), dict)):
         held = f" of {', '.join(map(str, list(content)[:5]))}"[:200] if isinstance(content, dict) else ""
@@ -64,7 +71,7 @@ def read_file(path, limit: int = MAX_UNPACKED) -> tuple[dict[str, list[str]], di
     for position, annotation in enumerate(annotations):
         name = annotation.get("frame_dir")
         if not isinstance(name, str) or not name:
-            raise UserError(f"{path}: annotation {position} (from 0) has no frame_dir")
+            raise UserError(f"{path}: annotation {position} (counted from 0) has no frame_dir")
         if name in named:
             raise UserError(f"{path}: clip {name} appears twice among the annotations")
         named[name] = annotation
@@ -75,8 +82,8 @@ def find_protocols(splits: dict[str, list[str]], wanted=None) -> dict[str, dict[
     """protocol -> {"train": names, "val": names}, from split names such as xsub_train, train, test1.
 
     xsub, xview and xset are cross_subject, cross_view and cross_setup; names without a prefix are the protocol
-    `default`; a fold number is kept (`default1`). wanted: protocols to keep, None for all. A split `test` is
-    taken for val when there is no val. Raises UserError when no pair is found, or a wanted one is not there."""
+    `default`; a fold number is kept (`default1`). wanted: protocols to keep, None for all. A split `test` counts as val
+    when there is no val. UserError when there is no pair, or none for a wanted protocol."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, clips in splits.items():
         match = _SPLIT.fullmatch(name)
@@ -99,20 +106,20 @@ def find_protocols(splits: dict[str, list[str]], wanted=None) -> dict[str, dict[
 
 
 def label_from_name(names, pattern: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """(name -> class number, class names) from what `pattern` finds in each name (see `texts_of_names`); classes are
-    numbered in their order as text."""
+    """(name -> class number, class names) from the groups of `pattern` in each name (see `texts_of_names`); classes are
+    numbered alphabetically."""
     return number_names(texts_of_names(names, pattern, "--label-from-name"), None)
 
 
 def check_keypoint(name: str, annotation: dict) -> np.ndarray:
-    """The coordinates (M, T, V, 3) of an annotation; UserError when they are 2-D, of another shape or no numbers."""
+    """The coordinates (M, T, V, 3) of an annotation; UserError when they are 2-D, of another shape or not numbers."""
     keypoint = annotation.get("keypoint")
     if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu":
         raise UserError(f"clip {name}: 'keypoint' is no array of numbers")
     if keypoint.ndim == 4 and keypoint.shape[3] == 2:
         raise UserError(
-            f"clip {name}: its keypoints are 2-D (pixels of a picture, shape {keypoint.shape}); 3-D skeletons are "
-            "needed, such as those of ntu60_3danno.pkl"
+            f"clip {name}: its keypoints are 2-D (pixels of a picture, shape {keypoint.shape}), expected 3-D skeletons as in "
+            "ntu60_3danno.pkl; data_gen.from_poses reads 2-D keypoints"
         )
     if keypoint.ndim != 4 or keypoint.shape[3] != 3:
         raise UserError(f"clip {name}: expected keypoints (M, T, V, 3), found {keypoint.shape}")
@@ -129,9 +136,9 @@ def most_persons(annotations) -> int:
 
 
 def pack(annotations: dict[str, dict], names, packed: TemporaryClips, persons: int, on_bad: str) -> None:
-    """Moves the clips `names` from memory into `packed`, the first `persons` of each, with the reason for a bad one.
+    """Moves the clips `names` from `annotations` into `packed`, the first `persons` of each; for a bad clip the reason.
 
-    Raises UserError for the first bad clip when on_bad is "refuse"."""
+    UserError for the first bad clip when on_bad is "refuse"."""
     for name in names:
         try:
             if name not in annotations:
@@ -145,7 +152,7 @@ def pack(annotations: dict[str, dict], names, packed: TemporaryClips, persons: i
 
 
 def find_labels(args, annotations: dict[str, dict], names: list[str]):
-    """(clip -> class number, class names or their number) of the clips `names`: from their names, or as the file states."""
+    """(clip -> class number, class names or their number) of the clips `names`: from their names, or from the file."""
     classes = read_class_names(args.classes) if args.classes else None
     if args.label_from_name is not None:
         labels, found = label_from_name(names, args.label_from_name)
@@ -159,15 +166,9 @@ def find_labels(args, annotations: dict[str, dict], names: list[str]):
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = reader_parser(
-        "from_pyskl",
-        __doc__ + "\nexamples:\n  python -m data_gen.from_pyskl ntu60_3danno.pkl --name ntu60\n"
-        "  python -m data_gen.from_pyskl my_3danno.pkl --name mine_quality \\\n"
-        "      --label-from-name '(m\\d+).*_(cor|inc)'",
-    )
+    parser = reader_parser("from_pyskl", __doc__)
     parser.add_argument("file", help="the 3-D pickle, such as ntu60_3danno.pkl")
-    text = "prepare only these, such as cross_subject; default: every pair of splits in the file. Fewer save disk"
-    parser.add_argument("--protocols", nargs="+", metavar="PROTOCOL", help=text)
+    add_flags(parser, table=PROTOCOLS)
     add_flags(parser, "--name", "--layout", "--as", "--persons", "--label-from-name", "--classes", "--labels-from")
     add_flags(parser, "--max-unpacked", *HOW)
     return parser.parse_args(argv)
@@ -181,7 +182,7 @@ def main(argv=None) -> None:
     used = sorted({clip for parts in protocols.values() for clips in parts.values() for clip in clips})
     present = [clip for clip in used if clip in annotations]
     labels, classes = find_labels(args, annotations, present)
-    labels |= {clip: 0 for clip in used if clip not in annotations}  # left out when they are read, with the reason
+    labels |= {clip: 0 for clip in used if clip not in annotations}  # `pack` reports them
     persons = args.persons or most_persons(annotations[clip] for clip in present)
     details = {"labels": f"from the names, {args.label_from_name}" if args.label_from_name else "of the file"}
     text = f"pyskl pickle {Path(args.file).name}"

@@ -1,14 +1,15 @@
-"""Videos to a data set: `python -m data_gen.from_video my_videos --name mine` (mp4, avi, mov, mkv, webm, ...).
+"""Makes a data set of videos (mp4, avi, mov, mkv, webm, ...): `python -m data_gen.from_video my_videos --name mine`.
 
-MediaPipe finds one person a frame; its 33 world landmarks are kept in a file for each video, which `data_gen.from_poses` (and
-`tools.extract_features --input`) read like any other poses. Its flags are taken here, too: labels are the folders' names etc.
+MediaPipe finds the pose of one person in each frame. Its 33 world landmarks are stored in a file per video, which
+`data_gen.from_poses` (and `tools.extract_features --input`) reads like any other poses. All flags of from_poses are
+accepted here; labels come from the folder names, for example.
 
-World landmarks are metres, upright in the camera's frame, with the origin between the hips: how a body moves is kept, where it
-walks in the room is lost. MediaPipe sees one person; for several take another estimator, and data_gen.from_poses.
+World landmarks are in metres, upright as the camera sees them, with the origin between the hips: the motion of the body
+is kept, its path through the room is lost. For more than one person use another estimator and data_gen.from_poses.
 
-A stopped conversion goes on where it was: a video whose poses are there is not read again. Videos that no person is seen in are
-listed. MediaPipe (requirements-video.txt) needs a protobuf below 5 and a current TensorBoard one above 6, so that it gets an
-environment of its own; this program needs nothing else of the project's packages than NumPy and tqdm.
+A stopped conversion resumes: a video whose poses are stored is not read again. Videos without a person are listed.
+MediaPipe (requirements-video.txt) needs protobuf below 5, current TensorBoard above 6, so it needs a virtual environment
+of its own; of the project's packages this program needs only NumPy and tqdm there.
 """
 
 import argparse
@@ -23,23 +24,25 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen import from_poses
-from data_gen.from_files import reader_parser
+from data_gen.from_files import add_flags, reader_parser
 from data_gen.poses.forms import VIDEOS
 from utils.errors import UserError, run
 from utils.files import ArrayArchive, atomic_write, check_regular, load_json, write_json
 
 JOURNAL = ".from_video.json"  # in the folder of poses: videos without a person
-VERSION = 1  # of what is kept; another one makes the poses anew
-LOST = (
-    "world landmarks: metres, upright for the camera, origin between the hips; where a person walks in the room is lost"
-)
+VERSION = 1  # of the stored poses; with another one they are estimated again
+LOST = "world landmarks: metres, upright for the camera, origin between the hips; the path through the room is lost"
 _LANDMARKS = 33
+POSES = """
+--poses FOLDER  where to store the poses, one file per video; default: DATA_ROOT/NAME_poses
+--only-poses  store the poses and stop; make no data set
+"""
 
 
 @dataclass(frozen=True)
 class Video:
-    """path: of the video; poses: the file that its poses go to; name: with folders, without ending; mark: what tells
-    whether kept poses are of this very file; frames, fps: as its header says."""
+    """A video to read. poses: the file for its poses; name: with folders, without suffix; mark: text that identifies the
+    video, stored with its poses; frames, fps: from its header."""
 
     path: Path
     poses: Path
@@ -50,14 +53,14 @@ class Video:
 
 
 OWN_ENVIRONMENT = (
-    "an environment of its own will do: python3.11 -m venv .venv-video && .venv-video/bin/pip install -r "
-    "requirements-video.txt, and then this command with .venv-video/bin/python"
+    "make an environment for it: python3.11 -m venv .venv-video && .venv-video/bin/pip install -r "
+    "requirements-video.txt, then run this command with .venv-video/bin/python"
 )
 
 
 def _packages():
     """(cv2, MediaPipe's pose module); UserError that says how to install them."""
-    os.environ.setdefault("GLOG_minloglevel", "2")  # else every video writes lines of its graph
+    os.environ.setdefault("GLOG_minloglevel", "2")  # otherwise MediaPipe logs lines for every video
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import cv2
@@ -66,11 +69,11 @@ def _packages():
     except ImportError as error:
         raise UserError(f"videos need MediaPipe ({error}); {OWN_ENVIRONMENT}") from None
     version = google.protobuf.__version__
-    if int(version.split(".")[0]) >= 5:  # its graphs are read without an error, and fail at the first frame
-        raise UserError(f"MediaPipe needs a protobuf below 5, TensorBoard has brought {version}; {OWN_ENVIRONMENT}")
+    if int(version.split(".")[0]) >= 5:  # MediaPipe would load, and fail at the first frame
+        raise UserError(f"MediaPipe needs protobuf below 5, found {version} (TensorBoard needs it); {OWN_ENVIRONMENT}")
     if not hasattr(mediapipe, "solutions"):
         raise UserError(
-            f"MediaPipe {mediapipe.__version__} brings no pose model, 0.10.14 to 0.10.21 do; {OWN_ENVIRONMENT}"
+            f"MediaPipe {mediapipe.__version__} has no pose model, expected 0.10.14 to 0.10.21; {OWN_ENVIRONMENT}"
         )
     return cv2, mediapipe.solutions.pose
 
@@ -85,7 +88,7 @@ def _opened(cv2, path: Path):
 
 
 def _look(cv2, path: Path, root: Path, folder: Path) -> Video:
-    """What a video's header says; UserError when it cannot be read."""
+    """Reads the header and the first frame of a video; UserError when it cannot be read."""
     size = check_regular(path)
     if not size:
         raise UserError(f"{path}: the file is empty (0 bytes)")
@@ -93,7 +96,9 @@ def _look(cv2, path: Path, root: Path, folder: Path) -> Video:
         read, _ = capture.read() if capture.isOpened() else (False, None)
         frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
     if not read:
-        raise UserError(f"{path}: no frame of this video can be read; is it whole, and one that OpenCV can play?")
+        raise UserError(
+            f"{path}: no frame of this video can be read; is it complete, and in a format that OpenCV reads?"
+        )
     inside = path.relative_to(root)
     rate = float(fps) if np.isfinite(fps) and 1 <= fps <= 1000 else 0.0
     mark = f"{path.name}, {size} bytes, version {VERSION}"
@@ -102,9 +107,9 @@ def _look(cv2, path: Path, root: Path, folder: Path) -> Video:
 
 
 def find_videos(cv2, source, folder: Path, skip_bad: bool) -> tuple[list[Video], list[str]]:
-    """(videos of a folder and of the folders in it, or one; reasons of those that cannot be read).
+    """(videos in a folder and its subfolders, or the one file; for each unreadable one the reason).
 
-    UserError when there is none, or, unless skip_bad, when one cannot be read."""
+    UserError when there is none, or when one cannot be read and skip_bad is False."""
     root = Path(source)
     if not root.exists():
         raise UserError(f"{root}: there is no such file or folder")
@@ -127,7 +132,7 @@ def find_videos(cv2, source, folder: Path, skip_bad: bool) -> tuple[list[Video],
 
 
 def frames_of(cv2, video: Video) -> Iterator[np.ndarray]:
-    """RGB pictures (height, width, 3) uint8, one after the other."""
+    """Yields the frames of a video, RGB (height, width, 3) uint8."""
     with _opened(cv2, video.path) as capture:
         while True:
             read, picture = capture.read()
@@ -137,11 +142,11 @@ def frames_of(cv2, video: Video) -> Iterator[np.ndarray]:
 
 
 def estimate(pictures, pose, seen=lambda: None) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """World landmarks (T, 33, 3) in metres and visibility (T, 33), NaN and 0 in frames without a person; (width, height).
+    """(world landmarks (T, 33, 3) in metres, visibility (T, 33), (width, height)); NaN and 0 in frames without a person.
 
     pose: MediaPipe's pose module; seen: called after each frame."""
     points, scores, size = [], [], (0, 0)
-    with pose.Pose(static_image_mode=False, model_complexity=1) as estimator:  # the wheel holds this model
+    with pose.Pose(static_image_mode=False, model_complexity=1) as estimator:  # the model that is part of the wheel
         for picture in pictures:
             size = picture.shape[1], picture.shape[0]
             found = estimator.process(picture).pose_world_landmarks
@@ -156,7 +161,7 @@ def estimate(pictures, pose, seen=lambda: None) -> tuple[np.ndarray, np.ndarray,
 
 
 def write_poses(video: Video, points: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> None:
-    """The file of a video's poses, as data_gen.poses.arrays reads it."""
+    """Writes the poses of a video to a file that data_gen.poses.arrays reads."""
     video.poses.parent.mkdir(parents=True, exist_ok=True)
     about = {"layout": "mediapipe_33", "units": "metres", "up": "-y", "video": video.mark}
     rate = {"fps": np.float64(video.fps)} if video.fps else {}
@@ -166,16 +171,16 @@ def write_poses(video: Video, points: np.ndarray, scores: np.ndarray, size: tupl
 
 
 def _is_done(video: Video) -> bool:
-    """Whether the poses of this very video are there."""
+    """Whether the poses of this video are stored already."""
     try:
         with ArrayArchive(video.poses) as kept:
             return str(kept.read("video")) == video.mark
-    except UserError:  # not there, or not whole
+    except UserError:  # missing or incomplete
         return False
 
 
 def convert(source, folder, skip_bad: bool = False) -> tuple[list[str], list[str]]:
-    """Writes the poses of all videos of `source` under `folder`; returns (videos without a person, those not readable)."""
+    """Writes the poses of all videos in `source` to `folder`; returns (videos without a person, unreadable ones with why)."""
     cv2, pose = _packages()
     folder = Path(folder)
     videos, bad = find_videos(cv2, source, folder, skip_bad)
@@ -198,10 +203,8 @@ def convert(source, folder, skip_bad: bool = False) -> tuple[list[str], list[str
 
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("from_video", __doc__)
-    parser.add_argument("source", help="folder of videos (a folder a class, or not), or one video")
-    text = "where poses are kept, one file a video; default: DATA_ROOT/NAME_poses"
-    parser.add_argument("--poses", metavar="FOLDER", help=text)
-    parser.add_argument("--only-poses", action="store_true", help="end there: keep the poses, make no data set")
+    parser.add_argument("source", help="folder of videos (optionally one subfolder per class), or one video")
+    add_flags(parser, table=POSES)
     from_poses.add_pose_flags(parser)
     return parser.parse_args(argv)
 

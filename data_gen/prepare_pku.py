@@ -1,11 +1,11 @@
-"""Prepares PKU-MMD from its raw text files: trimmed instances for every protocol, and whole videos for detection.
+"""Makes PKU-MMD from its raw text files: trimmed instances for every protocol, and whole videos for detection.
 
     python -m data_gen.prepare_pku --dataset pku_v1 --raw PKUMMD --data-root data
 
-The folder holds PKU_Skeleton_Renew and Train_Label_PKU_final (part I), or skeleton and label (part II), at any depth;
-otherwise name the two with --skeletons and --labels. Written: <data root>/<data set>/{xsub,xview} as for every data
-set, and <data root>/<data set>/untrimmed (see utils.untrimmed), the raw coordinates of whole videos. Rows of the label
-files that cannot be right are listed on the screen and in preparation.json.
+The folder contains PKU_Skeleton_Renew and Train_Label_PKU_final (part I), or skeleton and label (part II), at any depth;
+otherwise give the two with --skeletons and --labels. Output: <data root>/<data set>/{xsub,xview} as for every data set,
+and <data root>/<data set>/untrimmed (see utils.untrimmed), the raw coordinates of whole videos. Impossible rows of the
+label files are printed and listed in preparation.json.
 """
 
 import argparse
@@ -33,35 +33,36 @@ FOLDERS = {"pku_v1": ("PKU_Skeleton_Renew", "Train_Label_PKU_final"), "pku_v2": 
 NOTES_SHOWN = 20
 
 
+FLAGS = """
+--dataset {pku_v1,pku_v2}!  part I (1,076 videos) or part II (1,009 videos)
+--raw FOLDER  folder that contains the two folders of the part, skeletons and labels
+--skeletons PATH  folder or zip archive of skeleton files, if it is not in --raw
+--labels PATH  folder or zip archive of label files, if it is not in --raw
+--protocols {cross_subject,cross_view}+  only these protocols; default: both
+--partial  prepare the videos that are there even if they are fewer than published, to try out a part
+--no-untrimmed  do not write the whole videos, which only detection needs
+"""
+READING = """
+--first-class N:int>=0<=1 = 1  number of the first class in the files, 0 or 1
+--first-frame N:int>=0<=1 = 0
+    0: a row is frames [start, end) counted from 0, as released; 1: frames start..end counted from 1, both included, which
+    is one frame more
+--reversed {drop,swap} = drop  for a row whose start is after its end (part I has one): drop it, or swap the two
+--min-confidence N:int = 0
+    leave out rows with a lower confidence (last column, 0 to 2); 1 leaves out 135 doubtful rows of part I, but then the
+    counts are not the published ones
+"""
+
+
 def parse_args(argv=None) -> argparse.Namespace:
     parser = reader_parser("prepare_pku", __doc__)
-    g = parser.add_argument_group("what")
-    text = "part I (1,076 videos) or part II (1,009 videos)"
-    g.add_argument("--dataset", dest="name", choices=("pku_v1", "pku_v2"), required=True, help=text)
-    text = "folder that holds the part's two folders, of skeletons and of labels"
-    g.add_argument("--raw", metavar="FOLDER", help=text)
-    text = "folder or zip archive of {} files, where --raw does not find them"
-    g.add_argument("--skeletons", metavar="PATH", help=text.format("skeleton"))
-    g.add_argument("--labels", metavar="PATH", help=text.format("label"))
-    text = "only these protocols (default: both)"
-    g.add_argument("--protocols", nargs="+", choices=("cross_subject", "cross_view"), help=text)
-    text = "prepare what is there even when the videos are not as many as published (for trying out on a part)"
-    g.add_argument("--partial", action="store_true", help=text)
-    text = "leave out the whole videos; only detection needs them"
-    g.add_argument("--no-untrimmed", action="store_true", help=text)
-    g = parser.add_argument_group("how label files are read (the defaults are the released preparation)")
-    text = "number of the first class in the files (default: 1)"
-    g.add_argument("--first-class", type=int, choices=(0, 1), default=1, help=text)
-    text = "0 (default): a row means frames [start, end) counted from 0, as released; 1: frames start..end counted from 1, both "
-    text += "included, one frame more"
-    g.add_argument("--first-frame", type=int, choices=(0, 1), default=0, help=text)
-    text = "a row whose start is after its end (part I has one): drop it (default), or swap the two"
-    g.add_argument("--reversed", choices=("drop", "swap"), default="drop", help=text)
-    text = "leave out rows whose confidence (last column, 0 to 2) is lower; 1 leaves out 135 doubtful rows of part I, but then the "
-    text += "counts are not the published ones (default: 0, all rows)"
-    g.add_argument("--min-confidence", type=int, default=0, metavar="N", help=text)
-    add_flags(parser.add_argument_group("how"), *HOW)
-    return parser.parse_args(argv)
+    add_flags(parser, table=FLAGS)
+    add_flags(parser, *HOW)
+    title = "how label files are read (the defaults are those of the released preparation)"
+    add_flags(parser.add_argument_group(title), table=READING)
+    args = parser.parse_args(argv)
+    args.name = args.dataset  # `prepare` writes the data set of this name
+    return args
 
 
 def find_folder(raw, name: str) -> Path | None:
@@ -73,7 +74,7 @@ def find_folder(raw, name: str) -> Path | None:
 
 
 def find_pair(args) -> tuple[dict[str, Where], dict[str, Where]]:
-    """Skeleton files and label files by video name; UserError when one of the two places is not to be found."""
+    """(skeleton files, label files), each by video name; UserError when one of the two folders is not found."""
     if args.raw and not Path(args.raw).is_dir():
         raise UserError(f"--raw {args.raw}: there is no such folder")
     places = []
@@ -82,14 +83,14 @@ def find_pair(args) -> tuple[dict[str, Where], dict[str, Where]]:
     ):
         place = given or (find_folder(args.raw, name) if args.raw else None)
         if place is None:
-            where = f"there is no folder {name} in {args.raw}" if args.raw else "no files are named"
+            where = f"there is no folder {name} in {args.raw}" if args.raw else f"no folder {name} was given"
             raise UserError(f"{where}; give {flag} PATH, or --raw FOLDER that holds {name}")
         places.append(find_files([place], SUFFIX))
     return places[0], places[1]
 
 
 def collect(skeletons, labels, reading: Reading, skip_bad: bool):
-    """Reads all label files: video -> instances, notes about dirty rows, and bad videos with the reason (skip_bad)."""
+    """Reads all label files: (video -> instances, notes about impossible rows, bad video -> reason if skip_bad)."""
     found: dict[str, list[Instance]] = {}
     notes, bad = [], {}
     for video in tqdm(sorted(labels), unit="label file"):
@@ -107,7 +108,7 @@ def collect(skeletons, labels, reading: Reading, skip_bad: bool):
 
 
 def try_video(where: Where) -> np.ndarray | str:
-    """The frames (T, 2, 25, 3) of a skeleton file, or what is wrong with it."""
+    """The frames (T, 2, 25, 3) of a skeleton file, or the reason why it cannot be read."""
     try:
         return raw_pku.read_video(where)
     except UserError as error:
@@ -115,7 +116,7 @@ def try_video(where: Where) -> np.ndarray | str:
 
 
 def videos_for_detection(found, skeletons, bad: dict, skip_bad: bool, workers: int | None):
-    """Yields (video, frames (T, 3, 25, 2), segments), one video at a time; bad ones are added to `bad`."""
+    """Yields (video, frames (T, 3, 25, 2), segments), one video at a time; adds bad videos to `bad`."""
     videos = sorted(found)
     answers = ordered_map(try_video, [skeletons[video] for video in videos], workers)
     with contextlib.closing(answers):
@@ -134,7 +135,7 @@ def main(argv=None) -> None:
     skeletons, labels = find_pair(args)
     splits = rules.pku_protocols(dataset, labels)
     if not args.partial:
-        hint = "give all of them, or add --partial to prepare what is there"
+        hint = "give all of them, or add --partial to prepare the videos that are there"
         rules.check_counts(dataset, splits, rules.PKU_VIDEO_COUNTS[dataset], "videos", hint)
     reading = Reading(args.first_class, args.first_frame, args.reversed == "swap", args.min_confidence)
     found, notes, bad = collect(skeletons, labels, reading, skip_bad)
@@ -143,12 +144,12 @@ def main(argv=None) -> None:
         protocol: {split: [i.name for video in videos for i in found[video]] for split, videos in splits.items()}
         for protocol, splits in rules.pku_protocols(dataset, found, args.protocols).items()
     }
-    print(f"{len(found):,} videos, {len(listed):,} instances, {len(notes)} dirty rows")
+    print(f"{len(found):,} videos, {len(listed):,} instances, {len(notes)} impossible rows")
     for note in notes[:NOTES_SHOWN]:
         print(f"  {note}")
     if not args.partial and not bad:
         dropped = sum(note.endswith("dropped") for note in notes)
-        hint = "the label files are others, or --min-confidence left rows out (add --partial to go on)"
+        hint = "the label files differ, or --min-confidence left rows out (add --partial to prepare them all the same)"
         rules.check_counts(dataset, protocols, row.counts, "instances", hint, dropped)
     details = {"dataset": dataset, "reading": vars(reading), "dirty_rows": notes, "bad_videos": bad}
     numbers = {name: instance.number for name, instance in listed.items()}
@@ -170,7 +171,7 @@ def main(argv=None) -> None:
         print(f"{folder / 'untrimmed'}: {sidecar['videos']:,} videos, {sidecar['frames']:,} frames")
     if bad:
         video, reason = next(iter(bad.items()))
-        print(f"{len(bad)} videos left out, the first {video} ({reason}); listed in preparation.json")
+        print(f"{len(bad)} videos left out, the first is {video} ({reason}); all are listed in preparation.json")
 
 
 if __name__ == "__main__":

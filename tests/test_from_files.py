@@ -115,7 +115,7 @@ def test_pyskl_classes_from_names(tmp_path):
     with refuses("'classes'", "another --name"):
         run(from_pyskl, tmp_path / "mine.pkl", "--name", "quality", "--data-root", tmp_path, *QUICK)
     assert label_from_name(["a1", "b2"], r"\d") == ({"a1": 0, "b2": 1}, ("1", "2"))
-    with pytest.raises(UserError, match="finds nothing in the clip name 'b'"):
+    with pytest.raises(UserError, match="does not match the clip name 'b'"):
         label_from_name(["a1", "b"], r"\d")
     with pytest.raises(UserError, match="not a regular expression"):
         label_from_name(["a1"], "(")

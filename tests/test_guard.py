@@ -179,7 +179,11 @@ def test_labels_from_zero_stay(tmp_path, kind):
     ran, labels, classes = convert(tmp_path, kind, [0, 1, 2, 0, 1, 2])
     assert ran.status == 0 and "taken as" not in ran.err and "no training clip" not in ran.err, ran.err
     assert labels == [0, 1, 2] and len(classes) == 3
-    refused(convert(tmp_path / "again", kind, [0, 1, 2, 0, 1, 2], "--labels-from 1")[0], "label 0", "--labels-from 1")
+    refused(
+        convert(tmp_path / "again", kind, [0, 1, 2, 0, 1, 2], "--labels-from 1")[0],
+        "lowest label is 0",
+        "--labels-from 1",
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,7 +195,7 @@ def test_a_label_that_is_no_class_number_is_refused_at_once(tmp_path, kind, labe
 
 def test_labels_that_are_numbers_and_names_are_said(tmp_path):
     ran, labels, classes = convert(tmp_path, "list", ["1", "2", "-1", "1", "2", "-1"])
-    assert ran.status == 0 and "'-1'" in ran.err and "taken as names" in ran.err
+    assert ran.status == 0 and "'-1'" in ran.err and "class names" in ran.err
     assert classes == ["-1", "1", "2"] and labels == [1, 2, 0]
 
 
