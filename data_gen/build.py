@@ -1,14 +1,14 @@
-"""Builds the prepared folders of a data set: every clip is read and normalised once, for all protocols together.
+"""Builds the prepared folders of a data set: each clip is read and normalised once, for all protocols.
 
-`build_dataset` hands names to a pool of processes. A worker loads a clip, pads or cuts it to `frames`, normalises it
-and writes its bytes straight to its place in the files of every protocol that has it, so that no process ever holds
-more than a few clips. What grows with the number of clips N: the arrays on the disk (12 T V M bytes a clip and
-protocol, 180 kB at 300 frames, 25 joints, 2 persons; a million clips are 180 GB a protocol) and, in memory, names,
-labels and counts (about 1 kB a clip).
+`build_dataset` distributes clip names over worker processes. A worker loads a clip, pads or cuts it to `frames`,
+normalises it and writes its bytes to its row in the files of every protocol that has it, so that no process holds more
+than a few clips. What grows with the number of clips: the arrays on the disk (12 T V M bytes per clip and protocol,
+180 kB at 300 frames, 25 joints and 2 persons; a million clips are 180 GB per protocol) and, in memory, names, labels and
+counts (about 1 kB per clip).
 
-Each byte depends on the clip alone, so any number of processes gives the same files. Everything is written in a hidden
-folder beside the target, which is locked while a preparation runs, removed when it fails or is interrupted, and started
-anew when a killed run left one behind. A protocol folder appears under its name only when it is whole.
+The bytes depend on the clips alone, so the files are the same for any number of processes. Everything is written to a
+hidden folder beside the target, which is locked during the preparation, removed if it fails or is interrupted, and
+cleared if a killed run left one. A protocol folder appears under its name only when it is complete.
 """
 
 import contextlib
@@ -43,15 +43,15 @@ from utils.machine import default_workers
 from utils.names import SPLITS
 from utils.skeleton import Layout
 
-CHUNK = 16  # clips a worker takes at a time: few enough for an even end, enough to hide the messages between processes
+CHUNK = 16  # clips per task of a worker: a trade-off between an even load and the cost of messages between processes
 HOW_TO_SKIP = "--on-bad skip leaves such clips out and lists them"
 
 
 @dataclass
 class BuildReport:
-    """What happened. counts: protocol folder -> split -> clips written; skipped: clip -> why it was left out;
-    empty: clips without any non-zero coordinate (kept, as released); longer: clips with more frames than stored; odd: kind of
-    fault -> clip -> what was found (utils.clip_check)."""
+    """Result of a preparation. counts: protocol folder -> split -> clips written; skipped: clip -> why it was left out;
+    empty: clips that are all zero (kept, as released); longer: clips that were cut to the stored frames; odd: kind of
+    fault -> clip -> finding (utils.clip_check)."""
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -62,10 +62,10 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class Stored:
-    """What is built of each clip. layout, persons, frames: of what is stored; steps: of the normalisation, () for raw coordinates;
-    came_as: the joint layout that clips are loaded in, where it is another; dimensions: 2 for clips with z = 0; on_bad: "refuse"
-    ends at the first bad clip, "skip" leaves bad clips out; strict: clips that `utils.clip_check` finds odd are bad ones, else
-    they are kept, warned of and listed in the sidecar."""
+    """How clips are stored. layout, persons, frames: of the stored arrays; steps: of normalisation, () for raw coordinates;
+    came_as: layout of the loaded clips if it differs; dimensions: 2 for clips with z = 0; on_bad: "refuse" stops at the first
+    bad clip, "skip" leaves bad clips out; strict: clips that `utils.clip_check` finds odd count as bad, otherwise they are
+    kept, with a warning, and listed in the sidecar."""
 
     layout: Layout
     persons: int
@@ -83,7 +83,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class _Done:
-    """A worker's answer for one clip; `reason` says why it was left out."""
+    """A worker's result for one clip. reason: why it was left out, None if it was written."""
 
     name: str
     num_frame: int = 0
@@ -94,8 +94,8 @@ class _Done:
 
 
 def fit(name: str, clip, stored: Stored) -> np.ndarray:
-    """A clip (3, t, V, m), m <= M, as float32 (3, frames, V, M): the first frames of a longer one, zeros after a
-    shorter one. UserError when the shape is another or a coordinate is not finite."""
+    """A clip (3, t, V, m), m <= M, cut or padded with zeros to float32 (3, frames, V, M). UserError when the shape is
+    another or a coordinate is not finite."""
     layout, persons = stored.loaded, stored.persons
     if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != layout.joints or clip.shape[3] > persons:
         raise UserError(
@@ -112,7 +112,7 @@ def fit(name: str, clip, stored: Stored) -> np.ndarray:
 
 
 def _process(load: Callable, stored: Stored, targets: Sequence[Rows], task: tuple[str, list]) -> _Done:
-    """Loads, normalises and writes one clip. task: its name and places, pairs (number of the target, row)."""
+    """Loads, normalises and writes one clip. task: its name and its places, pairs (index into targets, row)."""
     name, places = task
     try:
         clip = load(name)
@@ -133,16 +133,16 @@ def _process(load: Callable, stored: Stored, targets: Sequence[Rows], task: tupl
     return _Done(name, clip.shape[1], zlib.crc32(row), not fitted.any(), faults=faults)
 
 
-_shared = ()  # what this worker process was given at its start
+_shared = ()  # the arguments that this worker process got at its start
 
 
 def _start_worker(*shared) -> None:
     global _shared
     _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent shuts the pool down
     parent = multiprocessing.parent_process()
 
-    def end_with_parent():  # else a worker whose parent was killed would wait for work for ever
+    def end_with_parent():  # otherwise a worker whose parent was killed would wait for work for ever
         parent.join()
         os._exit(1)
 
@@ -155,8 +155,8 @@ def _call(function: Callable, items: list) -> list:
 
 @contextlib.contextmanager
 def _without_main(*needed):
-    """Within, new processes do not run the script that was started once more, unless `needed` comes from it: a script that
-    calls a preparation, without `if __name__ == "__main__":` around the call, would begin another one in each of them."""
+    """A block in which new processes do not import the main script, unless `needed` is defined in it. A script that starts
+    a preparation without `if __name__ == "__main__":` would otherwise start another one in each process."""
     main = sys.modules["__main__"].__dict__
     if b"__main__" in pickle.dumps(needed):
         yield
@@ -171,10 +171,11 @@ def _without_main(*needed):
 
 
 def ordered_map(function, items: Sequence, workers: int | None = None, shared: tuple = (), size: int = 1, group=None):
-    """Yields function(*shared, item) for every item, in order, computed in processes, with few results waiting at a time.
+    """Yields function(*shared, item) for every item, in order, computed in `workers` processes; only a few results are
+    held at a time.
 
-    shared: travels to each process once; size: about how many items a process takes at a time; group(item): neighbours of the
-    same group stay together. UserError when the system ends one of the processes."""
+    shared: sent to each process once; size: about how many items a process takes at a time; group(item): consecutive items
+    with the same group go to the same process. UserError when the system kills one of the processes."""
     chunks = _chunks(items, size, group)
     count = max(1, min(workers or default_workers(), len(chunks)))
     if count == 1:
@@ -183,21 +184,21 @@ def ordered_map(function, items: Sequence, workers: int | None = None, shared: t
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, shared)
     try:
         with _without_main(function, shared):
-            coming = (pool.submit(_call, function, chunk) for chunk in chunks)
-            under_way = deque(itertools.islice(coming, 2 * count))
-            while under_way:
-                yield from under_way.popleft().result()
-                under_way.extend(itertools.islice(coming, 1))
+            submitted = (pool.submit(_call, function, chunk) for chunk in chunks)
+            pending = deque(itertools.islice(submitted, 2 * count))
+            while pending:
+                yield from pending.popleft().result()
+                pending.extend(itertools.islice(submitted, 1))
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was ended from outside; the memory may have run out: try --workers 1, or fewer than now"
+            "a worker process was killed, probably because the memory ran out; try --workers 1, or fewer than now"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _chunks(items: Sequence, size: int, group: Callable | None) -> list[list]:
-    """Items in lists of about `size`; neighbours of the same group stay together."""
+    """Splits items into lists of about `size`; consecutive items of the same group stay together."""
     chunks, last = [], object()
     for item in items:
         key = group(item) if group else None
@@ -209,12 +210,12 @@ def _chunks(items: Sequence, size: int, group: Callable | None) -> list[list]:
 
 
 def coordinates_checksum(clip_checksums) -> str:
-    """One short checksum from the CRC-32 of each clip's bytes, in the order of the split."""
+    """A checksum of the CRC-32 of each clip's bytes, in the order of the split."""
     return hashlib.sha256(np.asarray(clip_checksums, dtype="<u4").tobytes()).hexdigest()[:16]
 
 
 def splits_of(splits: dict) -> tuple[str, ...]:
-    """The splits that a protocol is to have: train and val, or train alone where no `val` is named at all."""
+    """The splits of a protocol: train and val, or only train if it has no key `val`."""
     return SPLITS if "val" in splits else SPLITS[:1]
 
 
@@ -223,8 +224,7 @@ def _check_protocols(protocols, labels) -> None:
         for split in splits_of(splits):
             if not splits.get(split):
                 raise UserError(
-                    f"{protocol}: no clip belongs to its {split} split; give the whole data set, or leave this "
-                    "protocol out"
+                    f"{protocol}: its {split} split has no clip; give the whole data set, or leave this protocol out"
                 )
             names = list(splits[split])
             check_text("\n".join(names), f"{protocol}, {split} split")
@@ -246,8 +246,8 @@ def _open_writers(temporary, protocols, labels, stored: Stored) -> dict[tuple[st
     free = shutil.disk_usage(temporary).free
     if need > free:
         raise UserError(
-            f"{temporary.parent}: {need / 1e9:.1f} GB are needed for {clips} clips, {free / 1e9:.1f} GB are free; give "
-            "another --data-root, or prepare fewer protocols"
+            f"{temporary.parent}: {clips} clips need {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; give another "
+            "--data-root, or prepare fewer protocols"
         )
     writers = {}
     for protocol, splits in protocols.items():
@@ -260,7 +260,7 @@ def _open_writers(temporary, protocols, labels, stored: Stored) -> dict[tuple[st
 
 
 def _finish(writers, done: dict[str, _Done], temporary, folder, protocols, sidecar, report: BuildReport) -> None:
-    """Leaves skipped clips out, writes labels, counts and sidecars, and puts every protocol folder in its place."""
+    """Removes skipped clips, writes labels, counts and sidecars, and moves the protocol folders to their final names."""
     entries = {}
     for (protocol, split), writer in writers.items():
         writer.num_frame[:] = [done[name].num_frame for name in writer.names]
@@ -279,7 +279,7 @@ def _finish(writers, done: dict[str, _Done], temporary, folder, protocols, sidec
 
 
 def _report(done: dict[str, _Done], frames: int) -> BuildReport:
-    """What happened to all clips, without counts; warns of odd ones."""
+    """The report of all clips, still without counts; warns of odd clips."""
     report, odd = BuildReport(), OddClips()
     for name, answer in sorted(done.items()):
         if answer.reason is not None:
@@ -305,20 +305,20 @@ def build_dataset(
     group: Callable[[str], object] | None = None,
     details: dict | None = None,
 ) -> BuildReport:
-    """Prepares `folder`/<protocol>/ for every protocol, each clip loaded and normalised once.
+    """Prepares `folder`/<protocol>/ for every protocol; each clip is loaded and normalised once.
 
-    protocols: folder name -> {"train": names, "val": names}, val left out for clips without a test; labels: name -> class
-    number from 0.
-    load(name): the raw clip (3, t, V, m) float32 with m <= persons, absent persons and frames zero; None leaves the
-    clip out; UserError (naming file and line) says that its file is bad. It must be picklable: a function of a module,
-    a partial of one, or an object of a module's class.
-    source: one line that says where the clips come from; details: more for the sidecar; workers: processes, default all cores;
-    group(name): clips of one group that are neighbours by name go to the same worker.
+    protocols: folder name -> {"train": names, "val": names}, without val if there are no test clips; labels: name ->
+    class number from 0.
+    load(name): the raw clip (3, t, V, m) float32 with m <= persons, zeros for absent persons and frames; None leaves the
+    clip out; it raises UserError (naming file and line) for a bad file. It must be picklable: a function of a module, a
+    partial of one, or an instance of a module's class.
+    source: one line that says where the clips come from; details: further entries of the sidecar; workers: number of
+    processes, default all cores; group(name): consecutive clips (by name) of the same group go to the same worker.
 
-    UserError for a bad clip, an empty or overlapping split, too little space on the disk, or a second preparation at work.
+    UserError for a bad clip, an empty or overlapping split, too little disk space, or another preparation that is running.
     """
     _check_protocols(protocols, labels)
-    conversion(stored.loaded, stored.layout)  # refused before anything is read
+    conversion(stored.loaded, stored.layout)  # raises before anything is read
     with building_folder(folder) as temporary:
         writers = _open_writers(temporary, protocols, labels, stored)
         places: dict[str, list] = {}
@@ -329,7 +329,7 @@ def build_dataset(
         tasks = sorted(places.items())
         by_group = group and (lambda task: group(task[0]))
         answers, done = ordered_map(_process, tasks, workers, shared, CHUNK, by_group), {}
-        interval = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
+        interval = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file should get few lines
         with contextlib.closing(answers):
             for answer in tqdm(answers, total=len(tasks), unit="clip", mininterval=interval):
                 done[answer.name] = answer

@@ -1,9 +1,9 @@
-"""Who belongs to train and to val: the protocols of NTU RGB+D (60 and 120 classes) and PKU-MMD (parts I and II).
+"""The train and val splits of NTU RGB+D (60 and 120 classes) and PKU-MMD (parts I and II): clip names in, splits out.
 
-Rules and subject numbers are those that the owners of the data publish. After removing `ntu_missing` the counts are
-those of the registry (options.datasets). Sources of traps, each checked by a test: the 120 classes' list of missing
-recordings contains that of the 60; the split lists of PKU part I that circulate are copies of part II and match no file
-of part I, so the rule is used instead; views of part I are taken like those of part II, which nobody has verified.
+Rules and subject numbers are those that the owners of the data published. After removing `ntu_missing` the counts are
+those of the registry (options.datasets). Pitfalls, each covered by a test: the list of missing recordings of the 120
+classes contains that of the 60; the split lists for PKU part I in circulation are copies of those of part II and match
+no file of part I, so the published rule is used; views of part I are split like those of part II, which is unverified.
 """
 
 import functools
@@ -32,7 +32,7 @@ _PKU_NAMES = {
     "pku_v1": re.compile(r"(?P<number>\d{4})-(?P<view>[LMR])", re.ASCII),
     "pku_v2": re.compile(r"A\d{2}N(?P<number>\d{2})-(?P<view>[LMR])", re.ASCII),
 }
-# train and val videos, where they are known
+# published numbers of (train, val) videos
 PKU_VIDEO_COUNTS = {
     "pku_v1": {"cross_subject": (944, 132)},
     "pku_v2": {"cross_subject": (775, 234), "cross_view": (671, 338)},
@@ -51,7 +51,7 @@ class NtuName(NamedTuple):
 
 
 def ntu_name(name: str) -> NtuName | None:
-    """The numbers of an NTU name, or None when it is no such name."""
+    """The numbers in an NTU name, or None for another name."""
     match = _NTU_NAME.fullmatch(name)
     return NtuName(*map(int, match.groups())) if match else None
 
@@ -63,7 +63,7 @@ def in_ntu(dataset: str, parts: NtuName) -> bool:
 
 
 def in_ntu_train(dataset: str, protocol: str, parts: NtuName) -> bool:
-    """Whether a recording trains in cross_subject, cross_view (60 classes) or cross_setup (120 classes)."""
+    """Whether a recording is for training in cross_subject, cross_view (60 classes) or cross_setup (120 classes)."""
     if protocol == "cross_subject":
         return parts.subject in (NTU60_TRAIN_SUBJECTS if dataset == "ntu60" else NTU120_TRAIN_SUBJECTS)
     if protocol == "cross_view":
@@ -91,8 +91,8 @@ def pku_protocols(dataset: str, videos, protocols=None) -> dict[str, dict[str, l
 
 
 def check_counts(dataset: str, splits: dict, published: dict, what: str, hint: str, fewer: int = 0) -> None:
-    """UserError, which ends with `hint`, where splits have not the published sizes {protocol: (train, val)}; `fewer` of them
-    may be missing."""
+    """UserError, ending with `hint`, when splits do not have the published sizes {protocol: (train, val)}. fewer: how many
+    clips may be missing."""
     for protocol in (p for p in published if p in splits):
         found, expected = tuple(len(splits[protocol][split]) for split in SPLITS), published[protocol]
         if not all(e - fewer <= f <= e for f, e in zip(found, expected, strict=True)):
@@ -109,8 +109,8 @@ def ntu_missing() -> frozenset[str]:
 
 
 def pku_video_in_train(dataset: str, protocol: str, video: str) -> bool:
-    """Whether a video trains. Part I cross_subject: all but videos 0291-0334; part II: all but subjects N02, N03, N07;
-    cross_view (both): views M and R. UserError when the name is none of the part's."""
+    """Whether a video is for training. cross_subject: in part I all but videos 0291-0334, in part II all but subjects N02,
+    N03, N07; cross_view (both parts): views M and R. UserError for a name that does not belong to the part."""
     match = _PKU_NAMES[dataset].fullmatch(video)
     if match is None or (dataset == "pku_v2" and int(match["number"]) not in PKU2_SUBJECTS):
         raise UserError(f"{video}: not a video of {dataset}, whose names are like {PKU_EXAMPLES[dataset]}")

@@ -1,20 +1,19 @@
-"""Raw NTU RGB+D `.skeleton` files -> clips.
+"""Raw NTU RGB+D `.skeleton` files -> clips (3, T, 25, 2) in metres.
 
-The text: a line with the number of frames; per frame a line with the number of bodies; per body a line of 10 values
+File format: a line with the number of frames; per frame a line with the number of bodies; per body a line of 10 values
 (body id first), a line with the number of joints (25), and a line of 12 values per joint, of which the first three are
-x, y, z in metres. A frame may have no body or more than two, and body ids come and go.
+x, y, z in metres. A frame may have no body or more than two, and body ids appear and disappear.
 
-Parsing splits lines and converts only the three coordinates of each joint (a quarter of the numbers). The other columns
-are counted, not read: what they hold cannot change the clip. Everything that can is checked, and a mistake names the
-line.
+The parser converts only the three coordinates of each joint (a quarter of the numbers). The other columns are counted
+but not converted, since they do not affect the clip. Everything that does is checked, and an error names the line.
 
-Two ways to choose two persons among the bodies:
+Two ways to assign bodies to persons:
 
-    slot   as released: body k of a frame belongs to person k, whatever its id; the first four persons count
-    id     bodies are followed by their id; tracks that never overlap in time may be the same person found again, so
-           they share a person's place where there is room
+    slot   as released: body k of a frame belongs to person k, whatever its id; only the first four count
+    id     bodies are followed by their id; tracks that do not overlap in time may be the same person found again, so
+           they share a person if there is room
 
-and of those persons the two of highest energy are kept, the higher first. Energy: the sum over x, y, z of the standard
+Of these persons the two of highest energy are kept, the higher first. Energy: the sum over x, y, z of the standard
 deviation over the joints and frames in which the person is seen.
 """
 
@@ -30,14 +29,13 @@ JOINTS = 25
 JOINT_COLUMNS = 12
 BODY_COLUMNS = 10
 MAX_SLOTS = 4  # as released
-MAX_FRAMES = 100_000  # an hour at 30 Hz; keeps a crafted file from asking for all the memory
-SELECTIONS = ("slot", "id")
+MAX_FRAMES = 100_000  # an hour at 30 Hz; a crafted file cannot ask for more memory
 
 
 @dataclass(frozen=True)
 class Recording:
-    """All bodies of a file, in its order. length: number of frames; frame, slot (B,): frame of each body and its place
-    within the frame; ids: B strings; xyz (B, 25, 3) float64, metres."""
+    """All B bodies of a file, in its order. length: number of frames; frame, slot (B,): frame of each body and its position
+    in the frame; ids: B strings; xyz (B, 25, 3) float64, metres."""
 
     length: int
     frame: np.ndarray
@@ -47,7 +45,7 @@ class Recording:
 
 
 def _count(lines: list[bytes], at: int, what: str, name: str) -> int:
-    """The whole number that line `at` (from 0) consists of."""
+    """The whole number on line `at` (counted from 0)."""
     if at >= len(lines):
         raise UserError(f"{name}, line {at + 1}: the file ends where {what} is expected; it is cut short")
     word = lines[at].strip()
@@ -58,12 +56,12 @@ def _count(lines: list[bytes], at: int, what: str, name: str) -> int:
 
 
 def parse(text: bytes, name: str) -> Recording:
-    """The bodies in the text of a `.skeleton` file; `name` is for messages. UserError, naming the line, when the text
-    is cut short, goes on after its last frame, has another number of joints or columns, or a value is no number."""
+    """The bodies in the text of a `.skeleton` file; `name` is for messages. UserError, naming the line, when the text is cut
+    short, continues after its last frame, has another number of joints or columns, or a value is not a number."""
     lines = text.split(b"\n")
     length = _count(lines, 0, "the number of frames", name)
     if length > MAX_FRAMES:
-        raise UserError(f"{name}, line 1: {length} frames are no clip; expected at most {MAX_FRAMES}")
+        raise UserError(f"{name}, line 1: {length} frames are too many for a clip; expected at most {MAX_FRAMES}")
     frame, slot, ids, words, starts = [], [], [], [], []
     at = 1
     for t in range(length):
@@ -98,20 +96,20 @@ def parse(text: bytes, name: str) -> Recording:
             at += JOINTS
     left = next((i for i in range(at, len(lines)) if lines[i].strip()), None)
     if left is not None:
-        raise UserError(f"{name}, line {left + 1}: the file goes on after its {length} frames; it is damaged")
+        raise UserError(f"{name}, line {left + 1}: the file continues after its {length} frames; it is damaged")
     place = lambda i: f"{name}, line {starts[i // (3 * JOINTS)] + i // 3 % JOINTS + 1}"  # noqa: E731
     xyz = coordinates(words, text, place).reshape(-1, JOINTS, 3)
     return Recording(length, np.array(frame, dtype=int), np.array(slot, dtype=int), ids, xyz)
 
 
 def energy(bodies: np.ndarray) -> float:
-    """Sum over x, y, z of the standard deviation over joints and seen frames; bodies (T, V, 3), zeros if not seen."""
+    """Sum over x, y, z of the standard deviation over joints and seen frames; bodies (T, V, 3), zeros where not seen."""
     seen = bodies[bodies.any(axis=(1, 2))]
     return float(seen.std(axis=(0, 1)).sum()) if len(seen) else 0.0
 
 
 def _by_slot(recording: Recording) -> np.ndarray:
-    """Persons (P, T, V, 3) by the place of each body within its frame."""
+    """Persons (P, T, V, 3) by the position of each body in its frame."""
     used = recording.slot < MAX_SLOTS
     persons = np.zeros((MAX_SLOTS, recording.length, JOINTS, 3))
     persons[recording.slot[used], recording.frame[used]] = recording.xyz[used]
@@ -119,12 +117,12 @@ def _by_slot(recording: Recording) -> np.ndarray:
 
 
 def _by_id(recording: Recording, places: int) -> np.ndarray:
-    """Persons (places, T, V, 3) by body id: tracks by falling energy, each into the first place where all of its frames
-    are free; a track that finds no room is dropped."""
+    """Persons (places, T, V, 3) by body id: tracks in order of decreasing energy, each assigned to the first person whose
+    frames are free where it is seen; a track without room is dropped."""
     bodies_of: dict[str, list[int]] = {}  # in order of appearance
     for body, name in enumerate(recording.ids):
         bodies = bodies_of.setdefault(name, [])
-        if not bodies or recording.frame[bodies[-1]] != recording.frame[body]:  # an id twice in a frame: the first
+        if not bodies or recording.frame[bodies[-1]] != recording.frame[body]:  # of an id twice in a frame the first
             bodies.append(body)
     persons = np.zeros((places, recording.length, JOINTS, 3))
     taken = np.zeros((places, recording.length), dtype=bool)
@@ -138,17 +136,17 @@ def _by_id(recording: Recording, places: int) -> np.ndarray:
 
 
 def select(recording: Recording, selection: str = "slot", persons: int = 2) -> np.ndarray:
-    """The clip (3, T, 25, M) float32 of the M persons of highest energy; see the module for `selection`."""
+    """The clip (3, T, 25, M) float32 of the M persons of highest energy. selection: slot or id, see the module."""
     found = _by_slot(recording) if selection == "slot" else _by_id(recording, persons)
     order = np.argsort([energy(person) for person in found], kind="stable")[::-1][:persons]
     return np.ascontiguousarray(found[order].transpose(3, 1, 2, 0), dtype=np.float32)
 
 
 def read_clip(where: Where, selection: str = "slot", persons: int = 2) -> np.ndarray:
-    """The clip (3, T, 25, M) float32 in metres of one `.skeleton` file; UserError naming file and line when bad."""
+    """The clip (3, T, 25, M) float32, metres, of one `.skeleton` file; UserError with file and line for a bad file."""
     return select(parse(read_bytes(where), str(where)), selection, persons)
 
 
 def read_named(files: dict[str, Where], selection: str, persons: int, name: str) -> np.ndarray:
-    """The same of the file of a name: a partial of it is a loader for data_gen.build."""
+    """`read_clip` by clip name; with its first three arguments bound it is a loader for data_gen.build."""
     return read_clip(files[name], selection, persons)

@@ -1,14 +1,13 @@
-"""Raw PKU-MMD text -> videos, labelled rows, instances.
+"""Raw PKU-MMD text files -> frames of videos, and labelled instances.
 
 Skeleton file: a line per frame with 150 numbers, person 1's 25 x (x, y, z) in metres, then person 2's; zeros for an
 absent person. Label file of the same name: lines `class,start,end,confidence`, classes from 1 to 51.
 
-As released an instance is the frames [start, end) counted from 0, and its class the file's minus 1. Both can be told
-otherwise (`Reading`), since other preparations count frames from 1 with the end included.
+As released, an instance is the frames [start, end) counted from 0, and its class the file's minus 1. `Reading` changes
+both, since other preparations count frames from 1 with the end included.
 
-Known dirt, none of which stops a preparation; each such row is named: start after end (one row of part I, dropped or
-swapped), ends after the video (cut there). Rows of confidence 0 and instances without any skeleton are kept, as
-released.
+Known faults, which do not stop a preparation and are reported for each row: start after end (one row of part I, dropped
+or swapped); end after the video (cut). Rows of confidence 0 and instances without any skeleton are kept, as released.
 """
 
 import functools
@@ -28,7 +27,7 @@ MAX_FRAMES = 1_000_000  # nine hours at 30 Hz
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a label file as it stands there; `line` counts from 1."""
+    """A line of a label file, unchanged. line: its number, from 1; number: its class."""
 
     line: int
     number: int
@@ -39,9 +38,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Reading:
-    """How label files are read. first_class, first_frame: what the files count from; first_frame 0: frames
-    [start, end), 1: frames start..end both included; swap: a row with start after end is turned round, not dropped;
-    min_confidence: rows below are left out."""
+    """How label files are read. first_class: number of the first class; first_frame: 0 for frames [start, end) counted from
+    0, 1 for frames start..end counted from 1, both included; swap: exchange start and end of a row with start after end
+    instead of dropping it; min_confidence: rows below it are left out."""
 
     first_class: int = 1
     first_frame: int = 0
@@ -61,13 +60,13 @@ class Instance:
 
 
 def parse_frames(text: bytes, name: str) -> np.ndarray:
-    """The frames (T, 2, 25, 3) float32, metres, of a skeleton file; UserError naming the line when a line has not 150
-    numbers."""
+    """The frames (T, 2, 25, 3) float32, metres, of a skeleton file; UserError, naming the line, when a line does not have
+    150 numbers."""
     lines = text.rstrip().split(b"\n")
     if not text.strip():
         raise UserError(f"{name}, line 1: the file is empty; expected {COLUMNS} numbers a line")
     if len(lines) > MAX_FRAMES:
-        raise UserError(f"{name}: {len(lines)} lines are no video; expected at most {MAX_FRAMES}")
+        raise UserError(f"{name}: {len(lines)} lines are too many for a video; expected at most {MAX_FRAMES}")
     words = []
     for t, line in enumerate(lines):
         row = line.split()
@@ -79,7 +78,7 @@ def parse_frames(text: bytes, name: str) -> np.ndarray:
 
 
 def parse_labels(text: bytes, name: str) -> list[Row]:
-    """The rows of a label file; UserError naming the line when it is not four whole numbers with commas between."""
+    """The rows of a label file; UserError, naming the line, unless it has four whole numbers separated by commas."""
     rows = []
     for number, line in enumerate(text.split(b"\n"), start=1):
         if not line.strip():
@@ -96,9 +95,9 @@ def parse_labels(text: bytes, name: str) -> list[Row]:
 
 
 def instances(video: str, rows: Sequence[Row], length: int, reading: Reading) -> tuple[list[Instance], list[str]]:
-    """The instances of a video of `length` frames, and a note for each row that is not what it should be.
+    """(instances of a video of `length` frames, a note for each row with a fault).
 
-    Raises UserError for a class out of range, which means that `first_class` is wrong or the file is another one."""
+    UserError for a class out of range, which means that `first_class` is wrong or the file is another one."""
     found, notes = [], []
     for row in rows:
         place = f"{video}.txt line {row.line}"
@@ -118,7 +117,7 @@ def instances(video: str, rows: Sequence[Row], length: int, reading: Reading) ->
             start, end = row.end - reading.first_frame, row.start
             notes.append(f"{place}: start {row.start} is after end {row.end}; swapped")
         if start < 0 or start >= length or start == end:
-            notes.append(f"{place}: frames {row.start} to {row.end} hold nothing of a video of {length}; dropped")
+            notes.append(f"{place}: frames {row.start} to {row.end} are outside a video of {length} frames; dropped")
             continue
         if end > length:
             notes.append(f"{place}: end {row.end} is after the video's last frame; cut at {length} frames")
@@ -134,8 +133,8 @@ def instances(video: str, rows: Sequence[Row], length: int, reading: Reading) ->
 
 @functools.lru_cache(maxsize=1)
 def read_video(where: Where) -> np.ndarray:
-    """The frames (T, 2, 25, 3) float32 of a skeleton file; the last one read is kept, since a video holds many
-    instances that are asked for one after the other."""
+    """The frames (T, 2, 25, 3) float32 of a skeleton file. The last file is cached, since the instances of a video are read
+    one after the other."""
     frames = parse_frames(read_bytes(where), str(where))
     frames.setflags(write=False)
     return frames
@@ -148,6 +147,6 @@ def count_frames(where: Where) -> int:
 
 
 def read_instance(videos: dict[str, Where], instances: dict[str, Instance], name: str) -> np.ndarray:
-    """The raw clip (3, t, 25, 2) of an instance: a partial of it is a loader for data_gen.build."""
+    """The raw clip (3, t, 25, 2) of an instance; with its first two arguments bound it is a loader for data_gen.build."""
     instance = instances[name]
     return read_video(videos[instance.video])[instance.start : instance.end].transpose(3, 0, 2, 1)

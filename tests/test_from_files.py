@@ -413,7 +413,7 @@ def test_own_arrays_in_an_npz_and_another_order_of_axes(tmp_path):
         (tmp_path / "clips" / "clips.csv").read_text().replace(",by_room", ",cross_view")
     )
     flags = ("--name", "mine", "--layout", "sbu_15", "--axes", "ctv", "--data-root", tmp_path, "--normalise", "none")
-    with pytest.raises(UserError, match="no clip belongs to its"):
+    with pytest.raises(UserError, match="split has no clip"):
         (tmp_path / "few.csv").write_text("name,label,split\nclip0,0,train\n")
         run(from_arrays, tmp_path / "clips.npz", "--list", tmp_path / "few.csv", *flags, *QUICK)
     run(from_arrays, tmp_path / "clips.npz", *flags, *QUICK)

@@ -160,7 +160,7 @@ def test_a_bad_clip_refuses_and_leaves_the_old_folder_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": ["clip001"], "val": []}, "no clip belongs to its val split"),
+        ({"train": ["clip001"], "val": []}, "its val split has no clip"),
         ({"train": ["clip001"], "val": ["clip001"]}, "clip001 is in train and in val"),
         ({"train": ["clip001", "clip001"], "val": ["clip002"]}, "clip001 is twice in the train split"),
         ({"train": ["clip001"], "val": ["clip003"]}, "clip003 has no label"),
