@@ -1,1 +1,1 @@
-"""From prepared arrays to the views of a training step: clips, random choices, views, masks, mixing. Imports only utils."""
+"""From prepared arrays to batches of views: clips, random choices, rendering, masks, mixing. Imports only utils."""

@@ -1,13 +1,13 @@
-"""Packed clips: all valid frames of a split in one `(F, V, C, M)` array with offsets, made once.
+"""Packed clips: all valid frames of a split in one `(F, V, C, M)` array, with the offset of each clip.
 
-The array format stores every clip padded to 300 frames and (C, T, V, M), so that one frame of one clip is 150 numbers in
-three places. Packed, a frame is one contiguous row of 600 bytes in the order that the encoder reads, and padding is gone
-(NTU-60 x-view: 6.8 GB, an estimated 1.9 GB packed): any crop of any clip is a gather of rows. The packed array is cached
-beside the source (or in `--cache-dir`, see feeder.packed) and opened as a memory map.
+Prepared arrays store every clip padded to 300 frames and as (C, T, V, M), so that the 150 numbers of a frame lie in three
+different places. Packed, a frame is one contiguous row of 600 bytes in the order that the encoder reads, and padding is
+removed (NTU-60 x-view: 6.8 GB, packed an estimated 1.9 GB), so that a crop of a clip is a gather of rows. The packed array
+is made once, cached beside the source (or in `--cache-dir`, see feeder.packed) and opened as a memory map.
 
-Where it lives while training is `placement`: `mapped` (the page cache decides), `memory`, `device`; `auto` takes the
-device when it is no CPU and the clips fit in half of its free memory, else memory when they fit in half of what is free,
-else the map.
+`placement` says where it is kept during training: `mapped` (left to the page cache), `memory` or `device`; `auto` chooses
+the device, if it is not a CPU and the clips fit in half of its free memory, else memory, if they fit in half of what is
+free, else the map.
 """
 
 import sys
@@ -30,8 +30,8 @@ from utils.skeleton import Layout
 class PackedClips:
     """frames (F, V, C, M) float32; offsets (N,): first row of each clip; num_frame (N,); labels (N,); names: N strings;
     dropped: names of clips without frames, which are not packed; source: the folder and split, for messages; fingerprint:
-    of the whole split as it was loaded (utils.fingerprint), None for clips that come from no prepared folder; factors (N,):
-    what the frames of a clip are multiplied by when they are read, None for nothing."""
+    of the whole split as it was loaded (utils.fingerprint), None for clips that are not from a prepared folder; factors
+    (N,): what the frames of a clip are multiplied by when they are read, or None."""
 
     frames: Tensor
     offsets: Tensor
@@ -59,14 +59,14 @@ class PackedClips:
         return self.frames.numel() * self.frames.element_size()
 
     def rows_of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of chosen clips (n,), where the frames are: their first row in `frames`, their number of frames and their factor (or
-        None), each (n,)."""
+        """For clips index (n,): their first row in `frames`, their number of frames and their factor (or None), each (n,) and
+        on the device of the frames."""
         index, where = index.to(self.offsets.device), self.frames.device
         factors = None if self.factors is None else self.factors[index].to(where)
         return self.offsets[index].to(where), self.num_frame[index].to(where), factors
 
     def to(self, device, placement: str = "auto") -> "PackedClips":
-        """The same clips with frames (and, for `device`, offsets and counts) where `placement` says."""
+        """The same clips with frames (and, for `device`, all other tensors) placed as `placement` says."""
         device = torch.device(device)
         if placement == "auto":
             placement = _automatic_placement(self.nbytes, device)
@@ -84,8 +84,8 @@ class PackedClips:
         )
 
     def scaled(self, by: str, layout: Layout) -> "PackedClips":
-        """The same clips, to be read divided by the length of the trunk (by "trunk"; "none": as they are). The frames stay
-        in metres, wherever they are."""
+        """The same clips with `factors` that divide each by its trunk length (by: "trunk") or not at all ("none"). The stored
+        frames do not change."""
         if by == "none":
             return self
         lengths = [
@@ -95,8 +95,8 @@ class PackedClips:
         return replace(self, factors=1 / torch.tensor(lengths, dtype=self.frames.dtype, device=self.offsets.device))
 
     def with_stream(self, stream: str, parents: Tensor) -> "PackedClips":
-        """Clips whose stored frames are the bone or motion stream (the release's `--use-bone-feeder` and
-        `--use-motion-feeder`: the stream is taken before crop and transform instead of last). Held in memory."""
+        """The same clips with the bone or motion stream in place of the frames, in memory (the release's `--use-bone-feeder`
+        and `--use-motion-feeder`: the stream is computed before crop and augmentation instead of last)."""
         if stream == "joint":
             return self
         out = torch.empty_like(self.frames)
@@ -130,9 +130,9 @@ def _automatic_placement(nbytes: int, device: torch.device) -> str:
 def load_clips(
     folder, split: str, joints: int, persons: int, num_classes: int | None, cache_dir=None, quiet: bool = False
 ) -> PackedClips:
-    """Opens, checks and packs a split of a prepared protocol folder.
+    """Opens, checks and packs a split of a prepared protocol folder; quiet: without notes on dropped clips.
 
-    Raises UserError for everything that utils.arrays.open_split refuses, and for coordinates that are not finite."""
+    UserError for everything that utils.arrays.open_split refuses, and for coordinates that are not finite."""
     opened = open_split(folder, split, joints, persons, num_classes)
     num_frame = opened.num_frame[opened.kept]
     offsets = np.concatenate([[0], np.cumsum(num_frame)])

@@ -1,7 +1,7 @@
 """The body-part mask of masked motion modeling (paper section 3.3; numbers as released).
 
-The clip is cut into consecutive segments (8); in each, some of the five body parts (3) are hidden. True = hidden,
-everywhere. Only the first person is hidden, as released: the second, where there is one, is always visible.
+A clip is divided into 8 consecutive segments; in each segment 3 of the five body parts are hidden. In all masks True means
+hidden. Only the first person is hidden, as released; a second person is always visible.
 """
 
 import numpy as np
@@ -10,9 +10,8 @@ from torch import Tensor
 
 
 def hidden_map(u: np.ndarray, parts, joints: int, frames: int, ratio: float) -> np.ndarray:
-    """What is hidden of the first person, from uniforms u (N, segments, parts): bool (N, T, V), True = hidden.
-
-    floor(parts * ratio) parts are hidden in each segment (3 of 5 at 0.6)."""
+    """The mask of the first person, from uniforms u (N, segments, parts): bool (N, T, V), True = hidden. In each segment
+    floor(parts * ratio) parts are hidden (3 of 5 at 0.6)."""
     number = int(np.floor(len(parts) * ratio + 1e-9))
     chosen = np.zeros(u.shape, dtype=bool)
     np.put_along_axis(chosen, np.argsort(u, axis=-1, kind="stable")[..., :number], True, axis=-1)
@@ -25,12 +24,12 @@ def hidden_map(u: np.ndarray, parts, joints: int, frames: int, ratio: float) -> 
 
 
 def expand_hidden(hidden: Tensor, persons: int, channels: int = 3) -> Tensor:
-    """(..., T, V) bool of the first person -> (..., T, V * C * M) bool in the encoder's order, other persons visible."""
+    """The first person's mask (..., T, V) -> that of all coordinates, (..., T, V * C * M), where other persons are visible."""
     first = torch.arange(persons, device=hidden.device) == 0
     full = hidden[..., None, None] & first  # (..., T, V, 1, M)
     return full.expand(*hidden.shape, channels, persons).flatten(-3)
 
 
 def mask_view(x: Tensor, hidden: Tensor) -> Tensor:
-    """Hidden coordinates become 0. x (N, T, F), hidden (T, F) or (N, T, F) bool, True = hidden."""
-    return x * (~hidden).to(x.dtype)  # one pass, where a fill would copy first
+    """Sets hidden coordinates to 0. x (N, T, F), hidden (T, F) or (N, T, F) bool, True = hidden."""
+    return x * (~hidden).to(x.dtype)  # one pass over memory; masked_fill would copy first

@@ -1,9 +1,10 @@
-"""Inter-clip mixing (paper section 3.2): CutMix, ResizeMix and Mixup of skeleton clips as one formula.
+"""Inter-clip mixing (paper section 3.2): CutMix, ResizeMix and Mixup of skeleton clips, all by one formula.
 
     mixed = x (1 - w) + partner[index] w        w (T, V) in [0, 1], index (T,) frames of the partner
 
-One choice serves the whole batch, as released: the partner of sample i is (i + r) mod N. Static shapes and no branches on
-the device: the mode lives in the maps only, so the step can be captured in a graph.
+`sample_mix` samples w, index and partners, `mix_views` applies the formula. The whole batch is mixed alike, as released: the
+partner of sample i is (i + r) mod N. Shapes are static and nothing branches on the device, since the kind of mixing only
+changes w and index; so the step can be captured in a CUDA graph.
 """
 
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ CUTMIX, RESIZEMIX, MIXUP = "cutmix", "resizemix", "mixup"
 
 @dataclass(frozen=True)
 class MixSettings:
-    """Ranges of the mixing, as released. unit: frames per unit of time; length: units of the window, both included;
-    parts: number of swapped body parts, both included; probabilities: of CutMix, ResizeMix and Mixup; alpha: range of the
-    share in Mixup."""
+    """Ranges of the mixing, as released. unit: frames in a unit of time; length: least and largest length of the window, in
+    units; parts: least and largest number of mixed body parts; probabilities: of CutMix, ResizeMix and Mixup; alpha: range
+    of the partner's share in Mixup."""
 
     unit: int = 4
     length: tuple[int, int] = (7, 11)
@@ -45,8 +46,8 @@ class MixSample:
 def mix_maps(mode: str, parts, chosen, start: int, length: int, alpha: float, joints: int, frames: int, unit: int):
     """Weight map (T, V), index map (T,) and lambda of one mixing.
 
-    chosen: numbers of the swapped body parts; start, length: the window in units; alpha: the share of Mixup.
-    ResizeMix fills the window with the partner's first min(2 * window, T) frames, nearest-resized to the window."""
+    chosen: indices of the mixed body parts; start, length: the window in units; alpha: the partner's share in Mixup.
+    ResizeMix fills the window with the partner's first min(2 * window, T) frames, resized to it by nearest neighbour."""
     weight = np.zeros((frames, joints), dtype=np.float32)
     index = np.arange(frames)
     if mode == MIXUP:
@@ -62,7 +63,7 @@ def mix_maps(mode: str, parts, chosen, start: int, length: int, alpha: float, jo
 
 
 def sample_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, settings: MixSettings) -> MixSample:
-    """The mixing of a batch from 16 uniforms: partner shift 1..N-2, parts, window, mode, share of Mixup."""
+    """The mixing of a batch from 16 uniforms u: shift of the partners 1..N-2, parts, window, mode, share in Mixup."""
     low, high = settings.parts
     shift = 1 + int(u[0] * max(batch_size - 2, 1))
     number = low + int(u[1] * (high - low + 1))
@@ -78,15 +79,17 @@ def sample_mix(u: np.ndarray, batch_size: int, parts, joints: int, frames: int, 
 
 
 def mix_views(x: Tensor, views: Tensor, weight: Tensor, index: Tensor, partner: Tensor | None = None) -> Tensor:
-    """x (1 - w) + views[partner, index] w. x (N, T, F) with F = V * 3 * M; views (K, T, F): among which the partners are;
-    partner (N,): which, by default row i for sample i; weight (T, V); index (T,).
+    """x (1 - w) + views[partner, index] w. x (N, T, F), F = V * C * M; views (K, T, F): contains the partners' views;
+    partner (N,): their rows in `views`, by default row i for sample i; weight (T, V); index (T,).
 
-    Where w is 0 or 1 the result is exactly one of the two."""
+    Where w is 0 or 1, the result is exactly one of the two."""
     (n, size, width), rows = x.shape, views.flatten(0, 1)
     w = weight.repeat_interleave(width // weight.shape[-1], dim=-1)
     partner = torch.arange(n, device=x.device) if partner is None else partner
     out = torch.empty_like(x)
-    block = CPU_BLOCK if x.device.type == "cpu" else n  # so that the partners stay in the cache
+    block = (
+        CPU_BLOCK if x.device.type == "cpu" else n
+    )  # small blocks, so that gathered partners stay in the CPU's cache
     for low in range(0, n, block):
         part = slice(low, low + block)
         other = rows.index_select(0, (partner[part, None] * size + index).view(-1))

@@ -1,12 +1,12 @@
-"""The packed cache: the packed frames of a split in one file, made once, whole or not there.
+"""The cache of packed clips: the packed frames of a split in one file, which is made once and is never incomplete.
 
-A file is an .npy of the frames and, after them, `TRAILER` bytes of JSON: what it was made of (source, split, key), the
-checksum of all its coordinates, and one of its header and of sampled blocks, which is compared at every opening. Its
-key, which is in the name, is the content's: names, labels and frame counts whole, coordinates by size, time and sampled
-blocks of the source (utils.fingerprint). So data sets may share a folder, and equal ones a file.
+A file is an .npy of the frames followed by `TRAILER` bytes of JSON: its source, split and key, the checksum of all
+coordinates, and a checksum of the header and of sampled blocks, which is compared whenever it is opened. The key, which is
+part of the file's name, is a checksum of the content: of all names, labels and frame counts, and of size, time and sampled
+blocks of the source's coordinates (utils.fingerprint). So data sets can share a cache folder, and equal ones a file.
 
-Of several processes that want a file that is not there, one packs it and the others wait for it. Removed are: what a killed
-process has left of this very file, and older files of the same source; nothing of other data sets.
+If several processes need a file that does not exist, one makes it and the others wait. Temporary files that a killed process
+has left for this file are removed, and so are older files of the same source; files of other data sets are not touched.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from utils.files import open_temporary, temporary_name
 from utils.fingerprint import checksum, sampled
 from utils.locks import open_locked
 
-VERSION = 3  # raised when the order of a packed frame or the file changes, so that older caches are made again
-TRAILER = 4096
+VERSION = 3  # increased when the order of a packed frame or the file format changes, so that caches are made again
+TRAILER = 4096  # bytes
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What is to be packed: the opened split, the first row of each kept clip (N + 1,), the shape (F, V, C, M)."""
+    """The input of packing: the opened split; offsets (N + 1,): first row of each kept clip, and F; shape (F, V, C, M)."""
 
     split: Split
     offsets: np.ndarray
@@ -49,9 +49,8 @@ class Packing:
         return checksum(VERSION, self.shape, "\n".join(split.names), labels, counts, *coordinates)
 
     def fill(self, out: np.ndarray) -> str:
-        """Copies the valid frames of every kept clip into out (F, V, C, M); returns the checksum of all of them.
-
-        UserError for NaN and infinities, with the clip's name."""
+        """Copies the valid frames of every kept clip to out (F, V, C, M); returns their checksum. UserError, with the clip's
+        name, for NaN and infinities."""
         split, digest = self.split, hashlib.sha256()
         quiet = self.quiet or len(split.kept) < 2000
         for k, i in enumerate(tqdm(split.kept, desc=f"packing {split.split}", unit="clip", disable=quiet)):
@@ -70,8 +69,8 @@ class Packing:
 
 
 def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
-    """The packed frames (F, V, C, M) float32 and the checksum of them: from the cache, made into the cache, or, where
-    nothing can be written beside the arrays, in memory. cache_dir: the folder, None = beside the arrays."""
+    """The packed frames (F, V, C, M) float32 and their checksum: from the cache, which is written if needed, or packed in
+    memory, if the folder beside the arrays is not writable. cache_dir: the folder; None: beside the arrays."""
     split = packing.split
     folder = Path(cache_dir) if cache_dir is not None else split.folder / ".packed"
     key = packing.key()
@@ -79,10 +78,10 @@ def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
     found = _open(target, key, packing.shape)
     if found is not None:
         return found
-    with contextlib.ExitStack() as turn:
+    with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            alone = turn.enter_context(_turn(folder / f".{target.name}.lock", f"{split.split} of {split.folder}"))
+            locked = stack.enter_context(_lock(folder / f".{target.name}.lock", f"{split.split} of {split.folder}"))
         except OSError as error:
             if cache_dir is not None:
                 raise
@@ -91,7 +90,7 @@ def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
             return packed, packing.fill(packed)
         found = _open(target, key, packing.shape)  # another process has made it meanwhile
         if found is None:
-            for leftover in folder.glob(f".{target.name}.*.tmp") if alone else ():
+            for leftover in folder.glob(f".{target.name}.*.tmp") if locked else ():
                 leftover.unlink(missing_ok=True)
             found = _make(target, key, packing)
             _remove_older(folder, target, split, beside=cache_dir is None)
@@ -99,13 +98,13 @@ def packed_frames(packing: Packing, cache_dir) -> tuple[np.ndarray, str]:
 
 
 @contextlib.contextmanager
-def _turn(path: Path, what: str):
-    """A block that one process at a time is in; says so where it has to wait. Its value: whether there are locks, so that
-    no other process can be in it. OSError on entering where the folder is not writable."""
+def _lock(path: Path, what: str):
+    """A context that one process at a time can enter; prints a note if it has to wait. Its value: whether the lock is held,
+    False on file systems without locks. OSError if the folder is not writable."""
     handle, got = open_locked(path)
     if got is False:
         os.close(handle)
-        print(f"note: another process packs {what}; waiting for it", file=sys.stderr)
+        print(f"note: another process is packing {what}; waiting for it", file=sys.stderr)
         handle, got = open_locked(path, wait=True)
     try:
         yield got is True
@@ -116,7 +115,7 @@ def _turn(path: Path, what: str):
 
 
 def _make(target: Path, key: str, packing: Packing) -> tuple[np.ndarray, str]:
-    """Packs into a temporary file and gives it its name once it is whole and on the disk."""
+    """Packs into a temporary file and renames it to `target` once it is complete and on the disk."""
     temporary = temporary_name(target)
     try:
         with open_temporary(temporary, "w+b") as file:
@@ -124,7 +123,7 @@ def _make(target: Path, key: str, packing: Packing) -> tuple[np.ndarray, str]:
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
             stop = start + 4 * int(np.prod(packing.shape))
-            # A sparse file on a full disk kills the process when it is filled through the map: reserve the space first.
+            # Reserve the space first: writing a memory map of a sparse file on a full disk would kill the process.
             file.truncate(stop + TRAILER)
             with contextlib.suppress(AttributeError):
                 os.posix_fallocate(file.fileno(), 0, stop + TRAILER)
@@ -139,7 +138,7 @@ def _make(target: Path, key: str, packing: Packing) -> tuple[np.ndarray, str]:
             file.flush()
             os.fsync(file.fileno())
             del packed
-        found = _open(temporary, key, packing.shape)  # before it has its name: nobody can take it away from here
+        found = _open(temporary, key, packing.shape)  # before the renaming: from then on others might remove it
         os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -148,7 +147,7 @@ def _make(target: Path, key: str, packing: Packing) -> tuple[np.ndarray, str]:
             error.filename = str(target)
         raise
     if found is None:
-        raise UserError(f"{target}: what was written there is not what is read; the disk may be damaged")
+        raise UserError(f"{target}: the file read back is not the one that was written; the disk may be damaged")
     return found
 
 
@@ -158,7 +157,7 @@ def _source(split: Split) -> str:
 
 
 def _about(file) -> dict | None:
-    """What the trailer of an open cache says, None for a file without one."""
+    """The trailer of an open cache file, or None for a file without one."""
     size = os.fstat(file.fileno()).st_size
     try:
         about = json.loads(os.pread(file.fileno(), TRAILER, max(size - TRAILER, 0)))
@@ -168,7 +167,7 @@ def _about(file) -> dict | None:
 
 
 def _open(path: Path, key: str, shape) -> tuple[np.ndarray, str] | None:
-    """The frames in a cache and the checksum of them, or None where it is missing, of other content, or damaged."""
+    """The frames in a cache file and their checksum, or None if it is missing, damaged or of other content."""
     try:
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)
@@ -187,8 +186,8 @@ def _open(path: Path, key: str, shape) -> tuple[np.ndarray, str] | None:
 
 
 def _remove_older(folder: Path, target: Path, split: Split, beside: bool) -> None:
-    """Removes other packed files of the same source and split. beside: the folder is the source's own, where files of older
-    versions, which do not say their source, are its own as well."""
+    """Removes other cache files of the same source and split. beside: the folder belongs to the source, so that files of
+    older versions, which do not say their source, are removed, too."""
     for path in folder.glob(f"{split.split}-*.npy"):
         if path == target:
             continue

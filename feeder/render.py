@@ -1,11 +1,11 @@
-"""Rendering views: packed frames + random choices -> `(N, T, V * C * M)`, batched, on any device, without per-sample Python.
+"""Rendering of views: packed frames and random choices -> `(N, T, V * C * M)`, in batches, on any device.
 
-A view is a crop of the clip, resized linearly to T frames (half-pixel centres, ends not aligned), where asked for another
-body (a matrix over the joints), one 3x3 matrix per joint, where asked for noise, and last the stream. Frames are packed in
-the encoder's order (V, C, M), so that a frame stays one contiguous row from the file to the encoder: the resize is a
-weighted sum of two rows (an embedding bag, gather and lerp in one pass; a factor of the whole clip is in the weights), and
-the 3x3 matrices are a band matrix with five diagonals, which is five multiply-adds of whole rows, the row shifted against
-itself. No axis is ever moved. On a CPU the batch is walked in blocks whose working set stays in the cache.
+A view is made in these steps: crop of the clip, linear resize to T frames (half-pixel centres, ends not aligned), other bone
+lengths (a matrix over the joints, optional), one 3x3 matrix per joint, noise (optional), and last the stream. Frames are
+packed in the encoder's order (V, C, M), so that a frame stays one contiguous row from the file to the encoder. The resize is
+a weighted sum of two rows (an embedding bag, which gathers and interpolates in one pass; the scale of the clip is in its
+weights). The 3x3 matrices form a band matrix with five diagonals, that is five multiply-adds of whole rows, each shifted by
+a few coordinates. No axes are permuted. On a CPU the batch is processed in blocks that fit in the cache.
 """
 
 from functools import lru_cache
@@ -17,12 +17,13 @@ from torch.nn.functional import embedding_bag
 
 from utils.names import SIDE_BY_SIDE
 
-CPU_BLOCK = 32  # clips; 1.2 MB a buffer at 64 frames x 150 numbers; benchmarks/LOG.md has other sizes
+CPU_BLOCK = 32  # clips; a buffer of 1.2 MB at 64 frames x 150 numbers; benchmarks/LOG.md compares sizes
 
 
 def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
-    """The stream of clips x (..., T, V, C, M): joint as is; bone: joint minus its parent; motion: x[t+1] - x[t], last 0;
-    joint_motion, bone_motion: of each joint both, (..., T, V, 2C, M), the motion that of the joint or of the bone."""
+    """The stream of clips x (..., T, V, C, M): joint: x; bone: joint minus its parent; motion: x[t+1] - x[t], 0 in the last
+    frame; joint_motion, bone_motion: both, concatenated for each joint, (..., T, V, 2C, M), with the motion of the joint or
+    of the bone."""
     if stream in SIDE_BY_SIDE:
         x = take_stream(x, stream.removesuffix("_motion"), parents)
         return torch.cat([x, take_stream(x, "motion", parents)], dim=-2)
@@ -36,12 +37,12 @@ def take_stream(x: Tensor, stream: str, parents: Tensor) -> Tensor:
 
 
 def channels_of(stream: str) -> int:
-    """Numbers of a joint in a stream."""
+    """Number of channels C of a stream."""
     return 6 if stream in SIDE_BY_SIDE else 3
 
 
 def resize_positions(lengths: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Linear resize of L frames to T: (lower index, upper index, weight of the upper), each (N, T)."""
+    """Linear resize of L frames to T. lengths (N,): L -> (lower frame, upper frame, weight of the upper), each (N, T)."""
     t = torch.arange(frames, device=lengths.device, dtype=torch.float32)
     scale = lengths[:, None].float() / frames
     source = ((t + 0.5) * scale - 0.5).clamp_(min=0.0)
@@ -51,30 +52,30 @@ def resize_positions(lengths: Tensor, frames: int) -> tuple[Tensor, Tensor, Tens
 
 
 @lru_cache(maxsize=16)
-def _band_places(joints: int, persons: int, device: torch.device) -> Tensor:
-    """Where the diagonals of `band` take their numbers from, (5 * V * 3 * M,): places in a row of V 3x3 matrices and a 0."""
+def _band_index(joints: int, persons: int, device: torch.device) -> Tensor:
+    """For each number of the diagonals of `band` its index (5 * V * 3 * M,) in V flattened 3x3 matrices followed by a 0."""
     shift, joint, row, _ = np.ogrid[-2:3, :joints, :3, :persons]
     column = row + shift
     inside = (column >= 0) & (column < 3)
-    places = np.where(inside, joint * 9 + row * 3 + column, joints * 9)
-    return torch.from_numpy(np.broadcast_to(places, (5, joints, 3, persons)).flatten()).to(device)
+    index = np.where(inside, joint * 9 + row * 3 + column, joints * 9)
+    return torch.from_numpy(np.broadcast_to(index, (5, joints, 3, persons)).flatten()).to(device)
 
 
 def band(matrices: Tensor, persons: int) -> Tensor:
     """The diagonals (N, 5, 1, V * 3 * M) of the band matrix that multiplies a frame (V, 3, M) by a matrix per joint.
 
-    matrices (N, V, 3, 3). Number c of a joint takes A[c, c + s] times the number s coordinates further, s = -2..2; where
-    there is no coordinate c + s the diagonal is 0, so that what the shift brings in from a neighbour does not count."""
+    matrices (N, V, 3, 3). For shifts s = -2..2, coordinate c of a joint is the sum of A[c, c + s] times coordinate c + s; if
+    there is no coordinate c + s, the diagonal is 0, so that the neighbouring joint found there does not count."""
     n, joints = matrices.shape[:2]
     padded = torch.nn.functional.pad(matrices.reshape(n, -1), (0, 1))
-    return padded.index_select(1, _band_places(joints, persons, matrices.device)).view(n, 5, 1, -1)
+    return padded.index_select(1, _band_index(joints, persons, matrices.device)).view(n, 5, 1, -1)
 
 
 def multiply_band(rows: Tensor, diagonals: Tensor, persons: int, out: Tensor) -> Tensor:
     """out (n, T, F) = the band matrices (n, 5, 1, F) times frames, which are rows 1..n*T of `rows` (n*T + 2, F).
 
-    The frames are read shifted by up to two coordinates, at their ends into the first and the last row. What is read from
-    a neighbour is multiplied by 0, so it must only be finite."""
+    Frames are read shifted by up to two coordinates, and so into the first and the last row. Values of neighbours are
+    multiplied by 0, so they only have to be finite."""
     width, (n, size) = rows.shape[1], out.shape[:2]
     flat, number = rows.view(-1), n * size * width
 
@@ -83,14 +84,14 @@ def multiply_band(rows: Tensor, diagonals: Tensor, persons: int, out: Tensor) ->
         return flat[start : start + number].view(n, size, width)
 
     torch.mul(shifted(0), diagonals[:, 2], out=out)
-    for place in (0, 1, 3, 4):
-        out.addcmul_(shifted(place - 2), diagonals[:, place])
+    for diagonal in (0, 1, 3, 4):
+        out.addcmul_(shifted(diagonal - 2), diagonals[:, diagonal])
     return out
 
 
 def shape_bodies(rows: Tensor, bodies: Tensor) -> None:
-    """Another body for every frame, in place: x'_v = sum over w of B[v, w] x_w. rows (n * T + 2, F): frames 1..n*T of it are
-    those of n clips; bodies (n, V, V)."""
+    """Changes the bodies in place: x'_v = sum over w of B[v, w] x_w. rows (n * T + 2, F): rows 1..n*T are the frames of n
+    clips; bodies B (n, V, V)."""
     frames = rows[1:-1].view(len(bodies), -1, bodies.shape[-1], rows.shape[1] // bodies.shape[-1])
     frames.copy_(bodies[:, None] @ frames)
 
@@ -103,16 +104,16 @@ def apply_matrices(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _resize(first: Tensor, lengths: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Which two rows each frame of the views is made of, and their weights: (2 + n * T, 2) each. The first and the last are
-    any row, for `multiply_band` to read into."""
+    """For each frame of the views the indices of the two rows that it is interpolated from, and their weights: (2 + n * T, 2)
+    each. One more frame at each end, with weights 0, is the padding that `multiply_band` needs."""
     lower, upper, weight = resize_positions(lengths, size)
-    places = lengths.new_zeros(2 + lower.numel(), 2)
-    torch.add(lower, first[:, None], out=places[1:-1, 0].view_as(lower))
-    torch.add(upper, first[:, None], out=places[1:-1, 1].view_as(lower))
-    weights = torch.zeros(places.shape, dtype=dtype, device=lengths.device)
+    index = lengths.new_zeros(2 + lower.numel(), 2)
+    torch.add(lower, first[:, None], out=index[1:-1, 0].view_as(lower))
+    torch.add(upper, first[:, None], out=index[1:-1, 1].view_as(lower))
+    weights = torch.zeros(index.shape, dtype=dtype, device=lengths.device)
     weights[1:-1, 0] = 1 - weight.view(-1)
     weights[1:-1, 1] = weight.view(-1)
-    return places, weights
+    return index, weights
 
 
 def render(
@@ -129,18 +130,18 @@ def render(
 ) -> Tensor:
     """Views (N, T, V * C * M) of crops of the packed frames.
 
-    frames (F, V, C, M): all frames of all clips; first, lengths (N,): the crop, in rows of `frames`; matrices
-    (N, V, 3, 3) or None for the identity; size: T; stream: taken last, from the resized view; factors (N,): of
-    each clip; bodies (N, V, V), with matrices only: a matrix over the joints; noise (K, T, V, 3, M): added to what is not
-    zero, that is, was seen, of the first K views."""
+    frames (F, V, C, M): all frames of all clips; first, lengths (N,): the crops, as rows of `frames`; matrices
+    (N, V, 3, 3) or None for the identity; size: T; stream: computed last, from the resized view; factors (N,): scale of
+    each clip; bodies (N, V, V), only with matrices: a matrix over the joints; noise (K, T, V, 3, M): added to the nonzero
+    coordinates of the first K views (zero means that a joint was not detected)."""
     n, (_, joints, channels, persons) = len(first), frames.shape
     rows = frames.flatten(1)
     width = rows.shape[1]
-    places, weights = _resize(first, lengths, size, frames.dtype)
+    index, weights = _resize(first, lengths, size, frames.dtype)
     if factors is not None:
         weights[1:-1].view(n, size, 2).mul_(factors[:, None, None])
     if matrices is None:
-        out = embedding_bag(places[1:-1], rows, per_sample_weights=weights[1:-1], mode="sum").view(n, size, width)
+        out = embedding_bag(index[1:-1], rows, per_sample_weights=weights[1:-1], mode="sum").view(n, size, width)
         block = n
     else:
         out = frames.new_empty(n, size, width)
@@ -149,8 +150,8 @@ def render(
     for low in range(0, n, block):
         part = slice(low, min(low + block, n))
         if matrices is not None:
-            own = slice(low * size, part.stop * size + 2)
-            resized = embedding_bag(places[own], rows, per_sample_weights=weights[own], mode="sum")
+            padded = slice(low * size, part.stop * size + 2)
+            resized = embedding_bag(index[padded], rows, per_sample_weights=weights[padded], mode="sum")
             if bodies is not None:
                 shape_bodies(resized, bodies[part])
             multiply_band(resized, diagonals[part], persons, out[part])
@@ -166,6 +167,7 @@ def render(
 
 
 def centre_crop(num_frame: Tensor, share: float = 0.95) -> tuple[Tensor, Tensor]:
-    """Start and length of the centre crop for testing: start = floor((1 - share) n / 2), length = n - 2 start."""
+    """Start and length (N,) of the centre crop for testing, from num_frame n (N,): start = floor((1 - share) n / 2),
+    length = n - 2 start."""
     start = ((1 - share) * num_frame.double() / 2 + 1e-9).floor().long()
     return start, num_frame - 2 * start

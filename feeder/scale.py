@@ -1,30 +1,30 @@
-"""How long the trunk of a person is, to divide clips by: small and tall people, and metres and other units, become alike.
+"""The trunk length of a person, by which clips are divided to remove body size and units.
 
-The length is that of the way through the places of `Layout.trunk`, of person 1; all persons of a clip are divided by it, so that
-their distances keep their meaning. A clip has the median over its frames. A stream, and a video that goes through in one
-pass, cannot know what comes: they have the length in the first frame that shows person 1.
+It is the length of the path through the points of `Layout.trunk`, of person 1; all persons of a clip are divided by it, so
+that their distances stay in proportion. For a clip it is the median over its frames. A live stream, or a video that is
+encoded in one pass, cannot know later frames: there it is the length in the first frame that shows person 1.
 """
 
 from torch import Tensor
 
 from utils.skeleton import Layout, at
 
-SHORTEST = 1e-4  # a trunk below this was not seen, and its frame does not count
+SHORTEST = 1e-4  # shorter trunks count as not detected, and their frames are ignored
 
 
 def trunk_lengths(frames: Tensor, layout: Layout) -> Tensor:
-    """Of frames (..., V, C, M) the length of person 1's trunk, (...)."""
-    places = [at(frames[..., 0], place, -2) for place in layout.trunk]
-    return sum((a - b).norm(dim=-1) for a, b in zip(places, places[1:], strict=False))
+    """The trunk length (...) of person 1 in frames (..., V, C, M), in their units."""
+    points = [at(frames[..., 0], point, -2) for point in layout.trunk]
+    return sum((a - b).norm(dim=-1) for a, b in zip(points, points[1:], strict=False))
 
 
 def median_length(lengths: Tensor) -> float:
-    """Of the lengths of a clip's frames (T,); 1 where none was seen."""
-    seen = lengths[lengths > SHORTEST]
-    return float(seen.median()) if len(seen) else 1.0
+    """The median of the trunk lengths (T,) of a clip's frames; 1 if the trunk is not detected in any."""
+    detected = lengths[lengths > SHORTEST]
+    return float(detected.median()) if len(detected) else 1.0
 
 
 def first_length(lengths: Tensor) -> float | None:
-    """Of the first frame (T,) that shows the trunk; None where none does."""
-    seen = lengths[lengths > SHORTEST]
-    return float(seen[0]) if len(seen) else None
+    """The first of the trunk lengths (T,) in which the trunk is detected; None if there is none."""
+    detected = lengths[lengths > SHORTEST]
+    return float(detected[0]) if len(detected) else None

@@ -1,1 +1,1 @@
-"""The boxes of the paper's figure, a file each: encoders, head, prompts, decoder, queue, losses; pcm3 composes them."""
+"""The parts of the model, one file each: encoders, head, prompts, decoder, queue, losses; pcm3 combines them."""

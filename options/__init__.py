@@ -1,3 +1,3 @@
-"""Names and flags: the data set registry and one parser per program.
+"""The flags of the programs, one module each, and the registry of data sets.
 
-Imports neither torch nor anything of ours, so that `--help` is instant."""
+Imports neither torch nor NumPy, and of this project only utils.names, so that `--help` is instant."""
