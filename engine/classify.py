@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.encoders import ALONE, clip_features, encode_turn, in_turns
-from engine.fit import Training, fit, new_linear
+from engine.fit import Training, fit, new_linear, new_sgd
 from engine.probes import Standardised
-from feeder.evaluation import ClipViews, shuffled
-from feeder.sampling import epoch_order
+from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from utils.distributed import World
 from utils.metrics import topk_accuracy
@@ -95,10 +94,8 @@ class Classification(Training):
         if recipe.standardise:
             fc = StandardisedLinear(fc, clip_features(encoder, every, FEATURE_BATCH, quiet, world))
         fc = fc.to(train.device, train.dtype)
-        trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
-        optimizer = torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-        super().__init__(encoder, fc, recipe.frozen, optimizer, recipe)
-        self.train, self.test, self.classes, self.seed, self.world = train, test, classes, seed, world
+        super().__init__(encoder, fc, recipe.frozen, new_sgd(encoder, fc, recipe), recipe, train, seed)
+        self.test, self.classes, self.world = test, classes, world
         self.fixed = clip_features(encoder, train, FEATURE_BATCH, quiet, world) if recipe.cached else None
         self.test_features = clip_features(encoder, test, FEATURE_BATCH, quiet, world) if recipe.frozen else None
         self.scores: Tensor | None = None
@@ -107,9 +104,6 @@ class Classification(Training):
     def classifier(self) -> nn.Linear:
         """The layer for features as the encoder gives them."""
         return self.head.plain() if self.recipe.standardise else self.head
-
-    def batches(self, epoch: int) -> list[Tensor]:
-        return shuffled(len(self.train), self.recipe.batch_size, epoch_order(self.seed, epoch, len(self.train)))
 
     def loss(self, index: Tensor, epoch: int) -> tuple[Tensor, int]:
         train = self.train

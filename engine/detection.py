@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.encoders import fit_norm
-from engine.fit import Training, fit, new_linear
+from engine.fit import Training, fit, new_linear, new_sgd
 from engine.pace import counted
 from feeder.evaluation import shuffled
 from feeder.sampling import epoch_order
@@ -187,12 +187,8 @@ class Detection(Training):
         self.sequences = recipe.mode == "sequence"
         features = encoder.feature_size if self.sequences else encoder.clip_size
         fc = new_linear(features, classes + 1, seed).to(train.device, train.dtype)
-        trained = list(fc.parameters()) + ([] if recipe.frozen else list(encoder.parameters()))
-        optimizer = torch.optim.SGD(
-            trained, recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
-        )
-        super().__init__(encoder, fc, recipe.frozen, optimizer, recipe)
-        self.train, self.test, self.seed, self.quiet = train, test, seed, quiet
+        super().__init__(encoder, fc, recipe.frozen, new_sgd(encoder, fc, recipe, nesterov=True), recipe, train, seed)
+        self.test, self.quiet = test, quiet
         self.found: Detections | None = None
 
     def batches(self, epoch: int) -> list[np.ndarray]:

@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from engine.encoders import moved, snapshot
 from engine.pace import Pace
+from feeder.evaluation import shuffled
+from feeder.sampling import epoch_order
 from models.encoder import Encoder
 from utils.errors import UserError
 
@@ -30,21 +32,31 @@ def milestone_factor(schedule, epoch: int) -> float:
 
 
 class Training:
-    """One training of `head` on `encoder`. epochs, schedule: see `fit`; last, best: results (a dict with `epoch`) of the last
-    and of the best test, None before the first."""
+    """One training of `head` on `encoder` by the samples of `train`. recipe: with epochs, schedule, batch_size and lr; last, best:
+    results (a dict with `epoch`) of the last and of the best test, None before the first."""
 
     largest = math.inf  # a loss that is not below this, as NaN is not, ends the training
     clip: float | None = None  # norm to which gradients are clipped
 
-    def __init__(self, encoder: Encoder, head: nn.Module, frozen: bool, optimizer: torch.optim.Optimizer, recipe):
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: nn.Module,
+        frozen: bool,
+        optimizer: torch.optim.Optimizer,
+        recipe,
+        train,
+        seed: int,
+    ):
         self.encoder, self.head, self.frozen, self.optimizer, self.recipe = encoder, head, frozen, optimizer, recipe
+        self.train, self.seed = train, seed
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.last: dict | None = None
         self.best: dict | None = None
 
     def batches(self, epoch: int) -> list:
-        """What `loss` is called with, one after the other; it depends on nothing but the epoch."""
-        raise NotImplementedError
+        """The batches of an epoch, each an argument of `loss`: shuffled indices of `train`. A function of seed and epoch."""
+        return shuffled(len(self.train), self.recipe.batch_size, epoch_order(self.seed, epoch, len(self.train)))
 
     def loss(self, batch, epoch: int) -> tuple[Tensor, int]:
         """(mean loss, number of samples) of a batch."""
@@ -88,6 +100,14 @@ def new_linear(features: int, classes: int, seed: int) -> nn.Linear:
         fc.weight.normal_(0.0, 0.01, generator=generator)
         fc.bias.zero_()
     return fc
+
+
+def new_sgd(encoder: Encoder, head: nn.Module, recipe, nesterov: bool = False) -> torch.optim.SGD:
+    """SGD over the head and, unless frozen, the encoder. recipe: with frozen, lr, momentum and weight_decay."""
+    trained = [*head.parameters(), *([] if recipe.frozen else encoder.parameters())]
+    return torch.optim.SGD(
+        trained, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=nesterov
+    )
 
 
 def fit(training: Training, title: str, log=None, say=None, quiet=None, state: dict | None = None, after_step=None):

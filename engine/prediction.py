@@ -20,8 +20,7 @@ from torch import Tensor
 
 from engine.encoders import fit_norm
 from engine.fit import Training, fit
-from feeder.evaluation import in_order, shuffled
-from feeder.sampling import epoch_order
+from feeder.evaluation import in_order
 from feeder.windows import FutureViews
 from models.encoder import Encoder
 from models.future import FutureDecoder
@@ -116,11 +115,7 @@ class Prediction(Training):
         frozen = recipe.mode == "frozen"
         if not frozen:
             groups.append({"params": list(encoder.parameters()), "lr": recipe.encoder_lr})
-        super().__init__(encoder, decoder, frozen, torch.optim.Adam(groups, recipe.lr), recipe)
-        self.train, self.seed = train, seed
-
-    def batches(self, epoch: int) -> list[Tensor]:
-        return shuffled(len(self.train), self.recipe.batch_size, epoch_order(self.seed, epoch, len(self.train)))
+        super().__init__(encoder, decoder, frozen, torch.optim.Adam(groups, recipe.lr), recipe, train, seed)
 
     def loss(self, index: Tensor, epoch: int) -> tuple[Tensor, int]:
         observed, pose, future = self.train.train(index, self.seed, epoch)
