@@ -1,4 +1,4 @@
-"""What several programs do alike, composed of feeder and models: set-up, frozen features, classifiers, stopping on signals.
+"""What several programs share, built on feeder and models: setup, frozen features, classifiers, stopping on signals.
 
-Programs import the engine; nothing below does. Plain values come in; only `evaluation.Evaluation`, which is what the beginnings and
-ends of the evaluation programs share, takes their arguments."""
+Only programs import the engine. Its functions take plain values; `evaluation.Evaluation` and `training_run.TrainingRun`, the common
+start and end of programs, are the exceptions and take the parsed arguments."""

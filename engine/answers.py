@@ -1,10 +1,9 @@
-"""What a classifier says of each clip, as a table of comma-separated values.
+"""Predictions of each clip, written as a CSV table.
 
     clip, [true, right,] answer, class_1, probability_1, class_2, probability_2, class_3, probability_3, [distance]
 
 `answer` is class_1, or "none of them" where the distance to the training clips is above the threshold (engine.novelty).
-`true` and `right` are there where the class is known. Wrong ones come out with any spreadsheet, or
-`grep ,no, predictions.csv`.
+`true` and `right` are present where the true class is known. A spreadsheet, or `grep ,no, predictions.csv`, lists the wrong ones.
 """
 
 import csv
@@ -20,7 +19,7 @@ BEST = 3  # classes of each clip, the most probable first
 
 
 def best_classes(probabilities: np.ndarray) -> np.ndarray:
-    """The BEST (or all K) classes of each clip (N, b), the most probable first; of equal ones the lower number first."""
+    """The BEST (or all K) classes of each clip (N, b), the most probable first; ties in order of class number."""
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :BEST]
 
 
@@ -60,14 +59,14 @@ def write_predictions(path, names, probabilities, classes, labels=None, distance
 
 
 def write_neighbours(path, names, predicted, classes, labels) -> None:
-    """The table of a retrieval, where nearest clips answer and there is no probability: predicted, labels (N,) class numbers."""
+    """Writes the table of a nearest-neighbour search, which has no probabilities. predicted, labels (N,): class numbers."""
     pairs = zip(names, labels, predicted, strict=True)
     rows = [[name, classes[int(t)], "yes" if t == p else "no", classes[int(p)]] for name, t, p in pairs]
     write_table(path, ["clip", "true", "right", "answer"], rows)
 
 
 def write_table(path, head: list[str], rows) -> None:
-    """Comma-separated values, whole or not at all; the folder is made."""
+    """Writes a CSV file, whole or not at all; makes its folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "w") as file:
         table = csv.writer(file, lineterminator="\n")

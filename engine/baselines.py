@@ -1,21 +1,21 @@
-"""Honest baselines: what a data set gives without pretraining, beside pretrained encoders, all read by the same classifier.
+"""Baselines: the accuracy on a data set without pretraining, beside that of pretrained encoders, all by the same classifiers.
 
     python -m engine.baselines --dataset ui_prmd_quality --pretrained runs/joint/checkpoint_last.pth.tar
 
-Rows, each by logistic regression (`engine.probes`: strength chosen inside of the training split) and by 1-NN:
+Rows, each evaluated by logistic regression (`engine.probes`: its strength is chosen on the training split) and by 1-NN:
 
 * raw joints: every fourth frame of the centre crop, flattened, no encoder; as prepared, divided by the length of the trunk,
-  with motion beside the coordinates; bones in place of joints; and those with every training clip a second time, mirrored,
+  with motion in addition to the coordinates; bones in place of joints; and bones with a mirrored copy of every training clip,
   because some people are left-handed;
-* the random encoder, of the size of the first pretrained one and from both sides where that one is read so, under every
-  pooling. A recurrent network with random weights remembers much, and at its last frame least;
+* the random encoder, of the size of the first pretrained one (and with --both-sides if that one has it), with every pooling.
+  A recurrent network with random weights keeps much of its input, and least of it in its last frame;
 * the same encoder trained with labels (--supervised), with the same pooling and views;
-* every checkpoint of --pretrained, under its own pooling or --pool.
+* every checkpoint of --pretrained, with its own pooling or --pool.
 
-With --few-labels the curve of `engine.label_curve` follows: few_labels.md, few_labels.png.
+--few-labels adds the curve of `engine.label_curve`: few_labels.md, few_labels.png.
 
-A row counts as the best baseline by what it has on the test split, for each figure by itself: that favours the baselines,
-and what is above all of them cannot be a matter of choice. `result.json` goes into `engine.results` and reports as any other.
+The best baseline of each figure is chosen on the test split. This favours the baselines, so that an encoder above all of them
+is not there by choice. `engine.results` and reports read `result.json` like any other.
 """
 
 import sys
@@ -64,14 +64,14 @@ from utils.run_folder import RunFolder
 from utils.skeleton import Layout
 
 POOLS = ("last", "mean", "max", "mean_std", "last_max", "mean_max_std")
-RAW = (  # in words, stream, what it is divided by, whether training clips are there a second time, mirrored
+RAW = (  # name of the row, stream, scale_by, whether a mirrored copy of the training clips is added
     ("raw joints, as prepared", "joint", "none", False),
     ("raw joints, by trunk length", "joint", "trunk", False),
     ("raw joints, by trunk length, with motion", "joint_motion", "trunk", False),
     ("raw bones, by trunk length", "bone", "trunk", False),
     ("raw bones, by trunk length, mirrored too", "bone", "trunk", True),
 )
-RAW_STEP = 4  # of the 64 frames of a centre crop every fourth: more says nothing new and takes four times the time
+RAW_STEP = 4  # every fourth of the 64 frames of a centre crop: all of them give the same figures in four times the time
 FIGURES = ("linear", "cosine", "euclidean")
 HEADS = ("linear %", "1-NN cosine %", "1-NN Euclidean %")
 LABEL_FREE, LABELS, PRETRAINED = "label-free", "labels", "pretrained"
@@ -79,8 +79,8 @@ LABEL_FREE, LABELS, PRETRAINED = "label-free", "labels", "pretrained"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. name: in words; kind: LABEL_FREE, LABELS or PRETRAINED; runs: a Probed for each seed; features: of
-    both splits, of the last seed, those of training clips perhaps several times over."""
+    """A line of the table. kind: LABEL_FREE, LABELS or PRETRAINED; runs: a Probed for each seed; features: of both splits, of the
+    last seed; the training part may hold several copies of the clips."""
 
     name: str
     kind: str
@@ -97,7 +97,7 @@ class Row:
 
 @dataclass
 class Comparison:
-    """A data set and how it is read: `row` probes features of both splits. Views are opened once for each way of reading."""
+    """A data set with everything that all rows share: views (opened once for each stream and scaling), folds and precision."""
 
     args: object
     dataset: Dataset
@@ -127,14 +127,14 @@ class Comparison:
         return [view.clips.labels.cpu() for view in self.views("joint", "none")]
 
     def probed(self, features: tuple[Tensor, Tensor]) -> Probed:
-        """features: of both splits, (N, D) or, where every training clip is there k times, (k N, D), and (n, D)."""
+        """Probes features of both splits: (N, D), or (k N, D) with k copies of the training clips, and (n, D)."""
         (train, test), labels = features, self.labels
         times = len(train) // len(labels[0])
         known, folds = labels[0].repeat(times), np.tile(self.folds, times)
         return probe(train, known, test, labels[1], self.dataset.row.num_classes, folds)
 
     def features(self, encoder: Encoder, stream: str, pools) -> dict[str | None, tuple[Tensor, Tensor]]:
-        """An encoder's features of both splits under each pooling (None: its own)."""
+        """An encoder's features of both splits for each pooling (None: its own)."""
         train, test = (pooled(encoder, view, pools) for view in self.views(stream, encoder.config.scale_by))
         return {pool: (train[pool], test[pool]) for pool in pools}
 
@@ -145,7 +145,7 @@ class Comparison:
         return encoder
 
     def random(self, config: EncoderConfig, stream: str, seed: int) -> Encoder:
-        """A random encoder on the device, which knows the statistics of its input."""
+        """A random encoder on the device, with the input statistics of the training split."""
         encoder = random_encoder(config, seed).to(self.device, self.dtype)
         encoder.set_compute_dtype(self.compute_dtype)
         fit_input_norm(encoder, self.views(stream, config.scale_by)[0])
@@ -177,20 +177,20 @@ def raw_features(views: ClipViews) -> Tensor:
 
 
 def with_mirrored(features: Tensor, layout: Layout, persons: int) -> Tensor:
-    """Raw features (N, D) of joints or bones, and after them those of the mirrored clips: (2 N, D). x, which runs from shoulder
-    to shoulder, changes its sign, and every joint takes the place of that on the other side."""
+    """Raw features (N, D) of joints or bones followed by those of the mirrored clips: (2 N, D). Mirroring negates x, which runs
+    from shoulder to shoulder, and swaps left and right joints."""
     frames = features.view(len(features), -1, layout.joints, 3, persons)[:, :, list(layout.mirrored)]
     signs = torch.tensor([-1.0, 1.0, 1.0])[:, None]
     return torch.cat([features, (frames * signs).flatten(1)])
 
 
 def reading(config: EncoderConfig) -> str:
-    """How an encoder makes the feature of a clip, in words."""
+    """The pooling of an encoder, and whether it reads both sides, in words."""
     return (config.pool or "own pooling") + (", both sides" if config.both_sides else "")
 
 
 def random_rows(comparison: Comparison, config: EncoderConfig, stream: str, seeds: list[int]) -> list[Row]:
-    """The random encoder under every pooling, over seeds."""
+    """The rows of the random encoder, one for each pooling, over seeds."""
     runs, features = {pool: [] for pool in POOLS}, {}
     for seed in seeds:
         features = comparison.features(comparison.random(config, stream, seed), stream, POOLS)
@@ -202,7 +202,7 @@ def random_rows(comparison: Comparison, config: EncoderConfig, stream: str, seed
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains encoders with labels, as --supervised asks for. settings: views; config, stream: of the encoder."""
+    """Trains encoders with labels (--supervised). settings: of the augmentations; config, stream: of the encoder."""
 
     comparison: Comparison
     config: EncoderConfig
@@ -211,7 +211,7 @@ class Trainer:
     folder: RunFolder
 
     def __call__(self, encoder: Encoder, seed: int, chosen=None) -> tuple[Encoder, torch.nn.Linear]:
-        """Trains an encoder in place, with the labels of the chosen training clips (None: all); also its linear layer."""
+        """Trains an encoder in place on the chosen training clips (None: all); returns it with its linear layer."""
         c, args = self.comparison, self.comparison.args
         clips = c.views(self.stream, self.config.scale_by)[0].clips
         clips = clips if chosen is None else clips.select(chosen)
@@ -225,14 +225,14 @@ class Trainer:
         return encoder, train_supervised(encoder, batches, clips.labels, classes, steps, lr, seed, log)
 
     def share(self, encoder: Encoder, seed: int, chosen) -> float:
-        """The share of test clips that an encoder trained with these labels gets right."""
+        """The accuracy (0..1) on the test clips of an encoder trained on the chosen training clips."""
         encoder, fc = self(encoder, seed, chosen)
         test = pooled(encoder, self.comparison.views(self.stream, self.config.scale_by)[1], (None,))[None]
         with torch.no_grad():
             return share(fc.float().cpu()(test).argmax(1), self.comparison.labels[1])
 
     def row(self) -> Row:
-        """All labels, over seeds."""
+        """The row of an encoder trained with all labels, over seeds."""
         runs, features = [], None
         for seed in self.comparison.args.seed:
             encoder, _ = self(self.comparison.random(self.config, self.stream, seed), seed)
@@ -242,7 +242,8 @@ class Trainer:
 
 
 def all_rows(comparison: Comparison, pretrained: dict[str, LoadedEncoder], trainer: Trainer) -> Iterator[Row]:
-    """Every row of the table as it is finished. pretrained: by path; trainer: knows the encoder."""
+    """Yields every row of the table as soon as it is computed. pretrained: by path; trainer: has the configuration of the random
+    encoder."""
     args = comparison.args
     dataset = comparison.dataset
     for words, stream, scale_by, mirrored in RAW:
@@ -261,7 +262,7 @@ def all_rows(comparison: Comparison, pretrained: dict[str, LoadedEncoder], train
 def few_label_curve(
     comparison: Comparison, rows: list[Row], pretrained: dict[str, LoadedEncoder], trainer: Trainer, folder: RunFolder
 ) -> dict:
-    """The curve of `engine.label_curve`: table, picture, and what result.json keeps."""
+    """The curve of `engine.label_curve`: writes table and picture, returns the entry of result.json."""
     args, (labels, test_labels) = comparison.args, comparison.labels
     classes, seeds = comparison.dataset.row.num_classes, args.label_seeds
     points = label_curve.label_points(labels.numpy(), args.label_points, seeds)
@@ -316,7 +317,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def verdicts(rows: list[Row]) -> list[str]:
-    """A sentence for every pretrained row: how far it is from the best label-free row of each figure."""
+    """A sentence for every pretrained row: its difference from the best label-free row in each figure."""
     best, sentences = best_of(rows), []
     for row in (row for row in rows if row.kind == PRETRAINED):
         parts = [
@@ -358,7 +359,7 @@ def compare(
     other: list[str],
     folder: RunFolder,
 ) -> None:
-    """All rows, told as they come, and the results. other: what `check_own_data` found."""
+    """Computes and logs all rows and writes the results. other: what `check_own_data` found."""
     dataset = comparison.dataset
     folder.log(
         f"baselines on {dataset.row.name} {dataset.protocol}: {dataset.row.num_classes} classes, {comparison.device}; strength "
@@ -381,7 +382,8 @@ def compare(
 
 
 def what_is_trained(args, dataset: Dataset, pretrained: dict[str, LoadedEncoder]) -> tuple:
-    """Configuration, stream and views of the encoder that is random and trained with labels: those of the first checkpoint."""
+    """Configuration, stream and view settings of the encoder of the random and supervised rows: those of the first checkpoint, if
+    there is one."""
     if not pretrained:
         stream = args.stream or "joint"
         return encoder_config(dataset, encoder_flags(args), stream), stream, PLAIN
@@ -400,7 +402,7 @@ def main(argv=None) -> int:
     dataset = find_dataset(args.data_root, place.dataset, place.protocol, ("train", "val"))
     dataset = EncoderSource(first, args.stream, flags).fit(dataset)
     pretrained = {path: load_encoder(path, dataset, args.stream, flags) for path in args.pretrained}
-    config, _, _ = what_is_trained(args, dataset, pretrained)  # refuses sizes before anything is read
+    config, _, _ = what_is_trained(args, dataset, pretrained)  # refuses wrong sizes before clips are read
     args.precision, words = choose_precision(args.precision, device, config.backbone)
     comparison = Comparison(args, dataset, device, *resolve_precision(args.precision))
     data = data_of(*comparison.views("joint", "none"))

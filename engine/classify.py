@@ -1,10 +1,10 @@
 """Training and testing a classifier on an encoder: linear evaluation, fine-tuning, semi-supervised.
 
-Linear evaluation freezes the encoder, which `engine.fit` checks. The test split's features do not change then, so they are
-computed once; the training clips are cropped anew in every epoch, as the protocol says.
+Linear evaluation freezes the encoder (`engine.fit` checks it). The features of the test split are then computed once; the
+training clips get a new random crop in every epoch, as the protocol says.
 
-Several processes share the encoding of a frozen encoder's clips, which is nearly all the work: each takes batches in turns,
-all get all features, and each trains the same classifier by itself. The numbers are those of one process.
+Several processes share the encoding of the clips by a frozen encoder, which is nearly all the work: they take batches in turn,
+gather all features, and each trains the same classifier. The results are those of one process.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from models.encoder import Encoder
 from utils.distributed import World
 from utils.metrics import topk_accuracy
 
-FEATURE_BATCH = 256  # clips per encoder call where no gradient is kept
+FEATURE_BATCH = 256  # clips per encoder call without gradients
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained; the defaults are those of linear evaluation. frozen: the encoder stays as it is; standardise:
-    the layer learns from standardised features, of a frozen encoder."""
+    """How a classifier is trained; the defaults are those of linear evaluation. frozen: the encoder is not trained; cached: train
+    on the features of centre crops, computed once; standardise: train on standardised features (of a frozen encoder)."""
 
     frozen: bool = True
     lr: float = 0.1
@@ -44,10 +44,10 @@ class Recipe:
 
 
 class StandardisedLinear(nn.Linear):
-    """A linear layer on features less their mean and divided by their deviation, which are buffers."""
+    """A linear layer on standardised features; their mean and standard deviation are buffers."""
 
     def __init__(self, fc: nn.Linear, features: Tensor):
-        """fc: whose weights are taken; features (N, P): whose statistics."""
+        """fc: gives the initial weights; features (N, P): give mean and standard deviation."""
         super().__init__(fc.in_features, fc.out_features)
         self.load_state_dict(fc.state_dict())
         known = Standardised.of(features)
@@ -59,7 +59,7 @@ class StandardisedLinear(nn.Linear):
 
     @torch.no_grad()
     def plain(self) -> nn.Linear:
-        """The layer that gives the same scores for features as they are."""
+        """The layer that gives the same scores for features that are not standardised."""
         fc = nn.Linear(self.in_features, self.out_features).to(self.weight)
         fc.weight.copy_(self.weight / self.scale)
         fc.bias.copy_(self.bias - fc.weight @ self.mean)
@@ -68,15 +68,15 @@ class StandardisedLinear(nn.Linear):
 
 @torch.no_grad()
 def class_scores(fc: nn.Linear, features: Tensor, device) -> Tensor:
-    """Class scores (N, classes), on the CPU, of features (N, D). The batches are those of `clip_features`, so that a clip's
-    score does not depend on whether features were gathered first: products of other shapes differ in the last bit."""
+    """Class scores (N, classes), on the CPU, of features (N, D). The batches are those of `clip_features`, because a matrix
+    product of another shape may differ in the last bit."""
     return torch.cat([fc(part.to(device)).cpu() for part in features.split(FEATURE_BATCH)]).float()
 
 
 class Classification(Training):
-    """A linear layer `head` on clip features, by SGD. last, best: shares by name with their epoch (1-based); scores (N, classes):
-    of the last epoch on the test split; every: clips, with or without labels, whose features' statistics a recipe with
-    `standardise` takes; world: processes that share the encoding (frozen encoders only)."""
+    """Trains a linear layer `head` on clip features by SGD. last, best: top1 and top5 (shares) with their epoch (1-based); scores
+    (N, classes): of the test split after the last test; every: clips, labelled or not, whose features give the statistics for
+    `standardise`; world: processes that share the encoding (frozen encoders only)."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Classification(Training):
 
     @property
     def classifier(self) -> nn.Linear:
-        """The layer for features as the encoder gives them."""
+        """The trained layer, for features that are not standardised."""
         return self.head.plain() if self.recipe.standardise else self.head
 
     def loss(self, index: Tensor, epoch: int) -> tuple[Tensor, int]:
@@ -122,7 +122,7 @@ class Classification(Training):
     def about(self, index: Tensor) -> str:
         return f" (clips {', '.join(self.train.clips.names[i] for i in index[:5].tolist())}, ...)"
 
-    def tested(self, epoch: int, loss: float) -> dict:
+    def after_epoch(self, epoch: int, loss: float) -> dict:
         values = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if epoch % self.recipe.test_every and epoch < self.recipe.epochs:
             return values
@@ -152,9 +152,9 @@ def train_classifier(
     """Trains a linear layer (and, unless frozen, the encoder) and tests every `test_every` epochs and at the end; returns the
     finished training.
 
-    every: all training clips, where `train` are those with labels (see `Classification`); quiet: no bars; world: processes
-    that share the encoding (frozen encoders only); running: log, say, state and after_step of `fit`, which says what is
-    raised."""
+    every: all training clips, where `train` holds only the labelled ones (see `Classification`); quiet: no progress bars; world:
+    processes that share the encoding (frozen encoders only); running: log, say, state and after_step of `fit`. Raises as
+    `fit` does."""
     quiet = quiet if world.is_main else True
     training = Classification(encoder, train, test, num_classes, recipe, seed, every or train, quiet, world)
     fit(training, quiet=quiet, **{"title": f"seed {seed}", **running})

@@ -1,10 +1,10 @@
-"""Somebody's clips for an encoder: a folder, an archive or one file, one by one, by name.
+"""A user's clips for an encoder: from a folder, an archive or one file, read one by one, by name.
 
-`open_clips` is the way in. Arrays in the layout that the encoder was told to read are taken as they lie (`ClipFiles`); poses of
-any other form or layout are read by data_gen.poses (`PoseFiles`): form, layout, units and axes are found and said,
-dirt is mended, joints are converted to the encoder's.
+`open_clips` opens them. Arrays in the encoder's input layout are read as they are (`ClipFiles`); poses of any other form or
+layout are read by data_gen.poses (`PoseFiles`): it finds form, layout, units and axes and reports them, repairs damaged
+frames and converts joints to the encoder's layout.
 
-A clip in a folder below is named CLASS/NAME, and the folder counts as its class where a program asks for one.
+A clip in a subfolder is named CLASS/NAME; the subfolder is its class in programs that need labels.
 """
 
 import tempfile
@@ -38,9 +38,9 @@ class NamedClips:
 
 
 class ClipFiles(NamedClips):
-    """The clips of a folder of .npy files (and of folders in it), of one such file, or of an .npz, in order of their names.
+    """The clips of a folder of .npy files (subfolders too), of one .npy file, or of an .npz, in order of their names.
 
-    limit: of the memory that a clip may need (utils.files); lines: nothing to say. UserError where there is no clip."""
+    limit: bytes that a clip may need (utils.files); lines: empty, see `PoseFiles`. UserError where there is no clip."""
 
     lines: tuple[str, ...] = ()
 
@@ -60,15 +60,15 @@ class ClipFiles(NamedClips):
         self._load = ArrayClips(str(self.root), limit=limit)
 
     def place(self, name: str) -> str:
-        """Where a clip lies, for messages."""
+        """The path of a clip, for messages."""
         return str(self.root / f"{name}.npy")
 
     def read(self, name: str) -> np.ndarray:
-        """The array of a clip, as it lies there. UserError for one that cannot be read."""
+        """The array of a clip, unchanged. UserError for one that cannot be read."""
         return self._load.read(name)
 
     def shape(self) -> tuple[int, ...]:
-        """Of the first clip whose header can be read, () without one."""
+        """The shape of the first clip whose header can be read, () if there is none."""
         for name in self.names:
             try:
                 return self._load.shape(name)
@@ -77,21 +77,21 @@ class ClipFiles(NamedClips):
         return ()
 
     def classes(self) -> list[str | None]:
-        """The folder of each clip, None for one that lies in the source itself."""
+        """The subfolder of each clip, None for a clip that is not in one."""
         return [name.rsplit("/", 1)[0] if "/" in name else None for name in self.names]
 
 
 class PoseFiles(NamedClips):
-    """The clips of files of any form, read and mended at once into a temporary file, by name as `ClipFiles`.
+    """The clips of pose files of any form, read and repaired at once into a temporary file, with names as in `ClipFiles`.
 
-    layout: what comes out, (T, V, 3, M); persons: at most; given: the layout of the files, None to find it; lines: what was
-    found and mended. A clip that cannot be used has a name, too: reading it says why."""
+    layout: of the clips (T, V, 3, M) that are returned; persons: at most; given: the layout of the files, None to find it; lines:
+    log lines about what was found and repaired. A clip that cannot be used has a name too; reading it raises the reason."""
 
     def __init__(self, source, layout: Layout, persons: int, given: Layout | None = None):
         options = PoseOptions(layout=given and given.name, target=layout.name)
         seen = survey(source, options, Mending(persons=persons))
         self.root = Path(source)
-        self._folder = tempfile.TemporaryDirectory(prefix="poses-")  # goes with this object
+        self._folder = tempfile.TemporaryDirectory(prefix="poses-")  # deleted with this object
         found = gather(seen, TemporaryClips(Path(self._folder.name) / "clips.raw"), workers=1)
         self._packed, self._known = found.packed, found.known
         for name, reason in found.bad.items():
@@ -102,7 +102,7 @@ class PoseFiles(NamedClips):
         self.lines = (*seen.lines, *mended)
 
     def place(self, name: str) -> str:
-        """Where a clip lies, for messages."""
+        """The path of a clip, for messages."""
         return self._paths.get(name, f"{self.root}: {name}")
 
     def read(self, name: str) -> np.ndarray:
@@ -110,13 +110,13 @@ class PoseFiles(NamedClips):
         return self._packed(name).transpose(1, 2, 0, 3)
 
     def classes(self) -> list[str | None]:
-        """What the file says, else the folder of each clip, None for one that lies in the source itself."""
+        """The label of each clip in its file, else its subfolder, else None."""
         known = [self._known.get(name) for name in self.names]
         return [k and (k.label or "/".join(k.folders)) or None for k in known]
 
 
 def open_clips(source, encoder: SkeletonEncoder, limit: int = MAX_UNPACKED) -> ClipFiles | PoseFiles:
-    """The clips of a folder or file for an encoder (module docstring). UserError when it holds none."""
+    """The clips of a folder or file, for an encoder (see the module docstring). UserError when it holds none."""
     path, layout = Path(source), encoder.input_layout
     _refuse_videos(path)
     if not path.exists() or _is_arrays(path):
@@ -128,7 +128,7 @@ def open_clips(source, encoder: SkeletonEncoder, limit: int = MAX_UNPACKED) -> C
 
 
 def _refuse_videos(path: Path) -> None:
-    """UserError, with the way, where there are videos and nothing else that could be clips."""
+    """UserError where there are videos and nothing else that could be clips; its message says how to get poses."""
     kinds = {p.suffix.lower() for p in ([path] if path.is_file() else path.rglob("*"))}
     if kinds & set(VIDEOS) and not kinds & {".npy", ".npz", ".json", ".csv", ".pkl"}:
         raise UserError(
@@ -138,7 +138,7 @@ def _refuse_videos(path: Path) -> None:
 
 
 def _is_arrays(path: Path) -> bool:
-    """Whether all files of poses are .npy, or it is one .npy or .npz."""
+    """Whether `path` is one .npy or .npz, or a folder whose pose files are all .npy."""
     if path.is_file():
         return path.suffix.lower() in (".npy", ".npz") or not ending_is_known(path)
     files = (p for p in path.rglob("*") if p.is_file() and p.name not in LISTS)

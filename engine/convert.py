@@ -1,13 +1,13 @@
-"""Checkpoints from one format to another: ours, released, and the encoder by itself.
+"""Converts checkpoints between three formats: ours, released, and the encoder alone.
 
     ours       everything that pretraining saved: tensors under the released names, `config` to rebuild the model, arguments
-    released   `epoch` and `state_dict` of the same names, nothing else; the original code has no other encoder than the gru
-    encoder    `state_dict` of the query encoder alone (input_norm.*, encoder.*), with its `config` and where it comes from; the
-               classifier and its classes too, where the file has one
+    released   `epoch` and `state_dict` with the same names, nothing else; the original code has the gru encoder only
+    encoder    `state_dict` of the query encoder alone (input_norm.*, encoder.*), with its `config` and its origin; also the
+               classifier and its classes, if the file has one
 
-Tensors are handed on as they are, or those of an encoder as float16. The optimizer is left behind: its state knows
-parameters by their number in the program that wrote it. A released file does not say how its model was built, but its
-tensors do, all but what has no tensor (temperatures, loss weights), which becomes the paper's."""
+Tensors are copied unchanged; those of an encoder may be stored as float16. The optimizer is dropped: its state identifies
+parameters by their position in the program that wrote it. A released file has no configuration; it is inferred from the shapes
+of its tensors, and what has no tensor (temperatures, loss weights) gets the paper's value."""
 
 from collections.abc import Mapping
 
@@ -30,13 +30,14 @@ RUN_FACTS = (
     "protocol",
     "seed",
     "exp_descri",
-)  # of the arguments, kept with an encoder
+)  # the arguments that an encoder file keeps
 
 
 class Source:
-    """A checkpoint and what is known of it. config: of its encoder; stream: of its pretraining, or None.
+    """A checkpoint to convert. config: of its encoder; stream: of its pretraining, or None if unknown.
 
-    UserError when it holds no encoder, the encoder cannot be built, or what is given contradicts the file."""
+    UserError when it holds no encoder, when the encoder cannot be built, or when the given stream, layout or persons contradict
+    the file."""
 
     def __init__(self, path, stream: str | None = None, layout: str | None = None, persons: int | None = None):
         self.path = path
@@ -52,18 +53,18 @@ class Source:
 
     @property
     def facts(self) -> dict:
-        """What is known of the run that made it."""
+        """The known arguments of the run that made it."""
         known = {k: v for k, v in self.arguments.items() if k in RUN_FACTS and isinstance(v, (str, int))}
         return known | ({"stream": self.stream} if self.stream else {})
 
     @property
     def unsaid(self) -> dict:
-        """How clips are read, by name, where it is not the paper's way: the released format has no place for it."""
+        """Pooling, sides and scaling, where they differ from the paper's: the released format cannot store them."""
         usual = EncoderConfig()
         return {name: v for name in READING if (v := getattr(self.config, name)) != getattr(usual, name)}
 
     def described(self) -> list[str]:
-        """Lines for people: what was found."""
+        """A description of the checkpoint, as lines of text."""
         c, state = self.config, self.state
         sizes = ", ".join(f"{name} {value}" for name, value in c.sizes.items())
         rest = []
@@ -95,18 +96,18 @@ class Source:
 
 
 def converted(source: Source, to: str, half: bool = False) -> dict:
-    """The content of the new file. half: the weights of an encoder as float16. UserError when the format cannot hold what the
-    old one holds, or needs what it lacks."""
+    """The content of the new file. half: store the weights of an encoder as float16. UserError when the target format cannot store
+    the checkpoint, or needs something that it lacks."""
     content = {"ours": _ours, "released": _released, "encoder": _encoder}[to](source)
     return halved(content) if half else content
 
 
 def halved(content: dict) -> dict:
-    """The same with weights as float16. UserError for a weight that is too large for it."""
+    """The same content with weights as float16. UserError for a weight beyond its range."""
     out = dict(content)
     for part in ("state_dict", "fc"):
         if part in content:
-            norms = "input_norm."  # a few numbers, some of them tiny, stay as they are
+            norms = "input_norm."  # few numbers, some of them tiny: they stay float32
             out[part] = {k: v if k.startswith(norms) else v.half() for k, v in content[part].items()}
             wrong = [k for k, v in out[part].items() if not v.isfinite().all()]
             if wrong:
@@ -119,7 +120,7 @@ def _epoch(source: Source) -> dict:
 
 
 def _encoder(source: Source) -> dict:
-    """The query encoder by itself, explained."""
+    """The query encoder alone, with configuration and origin."""
     classifier = {name: source.content[name] for name in ("fc", "classes", "novelty") if source.content.get(name)}
     return {
         "format": files.FORMAT,
@@ -145,7 +146,7 @@ def _released(source: Source) -> dict:
 
 
 def _ours(source: Source) -> dict:
-    """A pretraining file that rebuilds itself; the model is built and the tensors held against it."""
+    """A pretraining file with configuration; checked by building the model and loading the tensors into it."""
     kept = FIELDS.keys() - {"state_dict", "optimizer", "progress"}
     content = {k: v for k, v in source.content.items() if k in kept}
     if not source.is_pretraining:
@@ -164,7 +165,7 @@ def _ours(source: Source) -> dict:
 
 
 def build_model(content: dict, path) -> PCM3:
-    """The pretraining model that a file of ours describes, with its weights, on the CPU; UserError when it cannot be built."""
+    """The pretraining model of a checkpoint in our format, with its weights, on the CPU; UserError when it cannot be built."""
     try:
         model = PCM3(PCM3Config.from_dict(content["config"]))
     except (TypeError, ValueError, KeyError) as error:
@@ -174,7 +175,7 @@ def build_model(content: dict, path) -> PCM3:
 
 
 def _model_config(source: Source) -> PCM3Config:
-    """The model's configuration, read off the tensors of a released file."""
+    """The model's configuration, inferred from the tensors of a released file."""
     state, path = source.state, source.path
     mlp = "encoder_q.fc.2.weight" in state
     last = _tensor(state, "encoder_q.fc.2.weight" if mlp else "encoder_q.fc.weight", 2, path)

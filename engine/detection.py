@@ -1,12 +1,12 @@
 """Training and testing a frame classifier on an encoder, for detection in untrimmed videos.
 
-Two published protocols, and a third of this repository's own:
+Two published protocols and one of this repository:
 
     tuned      a window of consecutive raw frames around each target frame; all weights are trained
-    frozen     the encoder stays bit for bit as it is (checked after the first epoch and at the end)
+    frozen     windows too; the encoder is not trained (checked after the first epoch and at the end)
     sequence   ours: trained on long sequences in which every frame is a target; in the test the causal encoder runs over a
-               whole video once. The class of frame t is read off the feature of frame t + delay, so that as much of the
-               future is seen as by a window; one pass does the work of a window for every frame.
+               whole video once. The class of frame t is predicted from the feature of frame t + delay, which has seen as much
+               of the future as a window has; one pass replaces a window for every frame.
 
 Class 0 is background. Windows of a test video go through the encoder in batches: memory holds one video and one batch.
 """
@@ -31,9 +31,9 @@ from utils.detection import detection_table, map_by_action, released_segments, s
 from utils.errors import UserError
 
 SEGMENTS = {"released": released_segments, "threshold": threshold_segments}
-DIVERGED = 1e6  # a loss beyond any sense: a saturated network gives huge finite losses, not NaN
-NORM_WINDOWS = 4096  # windows from which a random encoder takes its input statistics, at most
-NORM_LENGTH, NORM_BATCH = 64, 256  # frames of such a window at most, and windows read at once
+DIVERGED = 1e6  # a loss above this ends the training: a saturated network gives huge finite losses, not NaN
+NORM_WINDOWS = 4096  # at most so many windows give the input statistics of a random encoder
+NORM_LENGTH, NORM_BATCH = 64, 256  # frames of such a window at most, and windows in a batch
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DetectionRecipe:
 
 @dataclass
 class Detections:
-    """What a test found. figures: shares by name (map_a@0.5, map_v@0.5, ..., frame_accuracy); proposals: per video the rows
+    """Result of a test. figures: shares by name (map_a@0.5, map_v@0.5, ..., frame_accuracy); proposals: for each video rows
     (class from 1, start, end, score); per_class: {class from 1: average precision at the last overlap}; frames_per_second:
     of the whole test."""
 
@@ -84,31 +84,31 @@ def check_causal(encoder: Encoder) -> None:
 
 
 def fit_to_windows(encoder: Encoder, train: VideoWindows, recipe: DetectionRecipe, seed: int) -> None:
-    """Sets the input norm of a random encoder by training windows."""
-    drawn = train.sample(seed, 0, recipe.windows, recipe.train_strides)[:NORM_WINDOWS]
+    """Sets the input statistics of a random encoder from training windows."""
+    rows = train.sample(seed, 0, recipe.windows, recipe.train_strides)[:NORM_WINDOWS]
     length = min(recipe.length, NORM_LENGTH)
-    parts = (drawn[low : low + NORM_BATCH] for low in range(0, len(drawn), NORM_BATCH))
+    parts = (rows[low : low + NORM_BATCH] for low in range(0, len(rows), NORM_BATCH))
     fit_norm(encoder, (train.windows(part, length)[0] for part in parts))
 
 
 def delayed(features: Tensor, delay: int) -> Tensor:
-    """Features (N, T, D) -> at frame t that of frame min(t + delay, T-1)."""
+    """Features (N, T, D) shifted in time: frame t gets the feature of frame min(t + delay, T - 1)."""
     frames = features.shape[1]
     return features[:, torch.arange(delay, delay + frames, device=features.device).clamp_max(frames - 1)]
 
 
-def window_loss(encoder, fc, train: VideoWindows, drawn: np.ndarray, recipe: DetectionRecipe) -> Tensor:
-    """Cross-entropy of a batch of windows, each labelled by its centre frame."""
-    x, labels = train.windows(drawn, recipe.length)
+def window_loss(encoder, fc, train: VideoWindows, rows: np.ndarray, recipe: DetectionRecipe) -> Tensor:
+    """Cross-entropy of a batch of windows, each with the label of its centre frame. rows: see `VideoWindows.windows`."""
+    x, labels = train.windows(rows, recipe.length)
     with torch.set_grad_enabled(not recipe.frozen):
         features = encoder(x)
     return F.cross_entropy(fc(features), labels)
 
 
-def sequence_loss(encoder, fc, train: VideoWindows, drawn: np.ndarray, recipe: DetectionRecipe) -> Tensor:
-    """Mean cross-entropy over the frames of a batch of sequences; padding (label -1) counts for nothing, and neither do the
-    last `delay` frames, whose classes would be read off after the end of the sequence."""
-    x, labels = train.chunks(drawn, recipe.length)
+def sequence_loss(encoder, fc, train: VideoWindows, rows: np.ndarray, recipe: DetectionRecipe) -> Tensor:
+    """Mean cross-entropy over the frames of a batch of sequences, without padding (label -1) and without the last `delay`
+    frames, whose classes would be predicted after the end of the sequence. rows: see `VideoWindows.chunks`."""
+    x, labels = train.chunks(rows, recipe.length)
     features = encoder.frames(x)[:, recipe.delay :]
     labels = labels[:, : features.shape[1]]
     return F.cross_entropy(fc(features).flatten(0, 1), labels.flatten(), ignore_index=-1)
@@ -116,7 +116,7 @@ def sequence_loss(encoder, fc, train: VideoWindows, drawn: np.ndarray, recipe: D
 
 @torch.no_grad()
 def frame_probabilities(encoder, fc, videos: VideoWindows, i: int, recipe: DetectionRecipe) -> np.ndarray:
-    """Class probabilities (T, K) of every frame of a video: from a window for each frame, or from one pass."""
+    """Class probabilities (T, K) of every frame of a video, from a window around each frame or from one pass over the video."""
     if recipe.mode == "sequence":
         scores = fc(delayed(encoder.frames(videos.whole(i)), recipe.delay))[0]
     else:
@@ -131,9 +131,9 @@ def frame_probabilities(encoder, fc, videos: VideoWindows, i: int, recipe: Detec
 
 
 def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool | None = None, say=None) -> Detections:
-    """Segments of all test videos, and the figures against their ground truth. say: see `counted`."""
+    """Finds segments in all test videos and evaluates them against the ground truth. quiet, say: see `engine.pace.counted`."""
     encoder.eval()
-    proposals, right, frames, begun = [], 0, 0, time.monotonic()
+    proposals, right, frames, start = [], 0, 0, time.monotonic()
     for i in counted(range(len(test)), "video", quiet, say):
         if not test.lengths[i]:
             proposals.append(np.zeros((0, 4)))
@@ -142,7 +142,7 @@ def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool
         proposals.append(SEGMENTS[recipe.segments](probability))
         right += int((probability.argmax(1) == test.labels(i)).sum())
         frames += len(probability)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     ground = stack_videos([test.ground_truth(i) for i in range(len(test))])
     stacked = stack_videos(proposals)
     figures = {"frame_accuracy": right / max(frames, 1)}
@@ -153,8 +153,8 @@ def detect(encoder, fc, test: VideoWindows, recipe: DetectionRecipe, quiet: bool
 
 
 def check_videos(train: VideoWindows, test: VideoWindows) -> None:
-    """UserError unless there is something to train on and to measure against, names can be those of files, and every frame's
-    class is one of the data set's: what would otherwise show only after hours of training."""
+    """UserError unless there are training frames and test actions, every video name can be a file name, and every frame label is a
+    class of the data set. Otherwise these mistakes would show only after hours of training."""
     files = train.videos
     if not train.lengths.sum():
         raise UserError(f"{files.folder}: the training videos hold no frame; prepare the untrimmed videos again")
@@ -176,8 +176,8 @@ def check_videos(train: VideoWindows, test: VideoWindows) -> None:
 
 
 class Detection(Training):
-    """A frame classifier `head`, by SGD; class 0 is background. last, best: figures with their epoch (1-based), best by mAP_a at
-    the last overlap; found: of the last test."""
+    """Trains a frame classifier `head` by SGD; class 0 is background. last, best: figures with their epoch (1-based), the best by
+    mAP_a at the last overlap; found: the result of the last test."""
 
     largest = DIVERGED
 
@@ -194,17 +194,17 @@ class Detection(Training):
     def batches(self, epoch: int) -> list[np.ndarray]:
         recipe, train = self.recipe, self.train
         if self.sequences:
-            drawn = train.sample_chunks(self.seed, epoch, recipe.windows, recipe.length)
+            rows = train.sample_chunks(self.seed, epoch, recipe.windows, recipe.length)
         else:
-            drawn = train.sample(self.seed, epoch, recipe.windows, recipe.train_strides)
-        order = epoch_order(self.seed, epoch, len(drawn))
-        return [drawn[index.numpy()] for index in shuffled(len(drawn), recipe.batch_size, order)]
+            rows = train.sample(self.seed, epoch, recipe.windows, recipe.train_strides)
+        order = epoch_order(self.seed, epoch, len(rows))
+        return [rows[index.numpy()] for index in shuffled(len(rows), recipe.batch_size, order)]
 
-    def loss(self, drawn: np.ndarray, epoch: int) -> tuple[Tensor, int]:
-        mean = sequence_loss if self.sequences else window_loss
-        return mean(self.encoder, self.head, self.train, drawn, self.recipe), len(drawn)
+    def loss(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, int]:
+        mean_loss = sequence_loss if self.sequences else window_loss
+        return mean_loss(self.encoder, self.head, self.train, rows, self.recipe), len(rows)
 
-    def tested(self, epoch: int, loss: float) -> dict:
+    def after_epoch(self, epoch: int, loss: float) -> dict:
         values, recipe = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}, self.recipe
         if epoch < recipe.epochs and not (recipe.test_every and epoch % recipe.test_every == 0):
             return values
@@ -223,11 +223,11 @@ def train_detector(
     quiet: bool | None = None,
     **running,
 ) -> Detection:
-    """Trains and tests a detector on an encoder without head, which `tuned` and `sequence` change in place; returns the
-    finished training.
+    """Trains and tests a detector on an encoder without head, which `tuned` and `sequence` train in place; returns the finished
+    training.
 
-    classes: of the data set, without the background; running: log, say, state and after_step of `fit`, which says what is
-    raised. UserError for `sequence` with an encoder that is not causal."""
+    classes: of the data set, without the background; running: log, say, state and after_step of `fit`. Raises as `fit` does,
+    and UserError for `sequence` with an encoder that is not causal."""
     if recipe.mode == "sequence":
         check_causal(encoder)
     training = Detection(encoder, train, test, classes, recipe, seed, quiet)

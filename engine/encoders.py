@@ -1,6 +1,6 @@
-"""Encoders for downstream tasks: from any supported checkpoint, or random.
+"""Encoders for downstream tasks: loaded from any supported checkpoint, or random; and the features of a split by them.
 
-The encoder is taken without head and prompts. Its sizes come from the file; the data set must fit them."""
+An encoder is loaded without head and prompts. Its sizes come from the file; the data set must fit them."""
 
 from dataclasses import dataclass, replace
 
@@ -21,14 +21,12 @@ from utils.names import SIZES
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
 ALONE = World()
-
-
-OVERRULING = ("pool", "both_sides")  # how features are read: what is asked for overrules what a file says
+OVERRULING = ("pool", "both_sides")  # how features are pooled: a given flag overrides the checkpoint
 
 
 @dataclass(frozen=True)
 class LoadedEncoder:
-    """encoder: without head, in eval mode; stream: of its pretraining (joint when the file does not say); source: for
+    """encoder: without head, in eval mode; stream: of its pretraining (joint if the file does not say); source: its name in
     messages and results."""
 
     encoder: Encoder
@@ -37,10 +35,10 @@ class LoadedEncoder:
 
 
 def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head) -> EncoderConfig:
-    """The configuration of a new encoder. given: backbone, sizes and how clips are read, as asked for, by name; stream: what it
-    will read; head: dim, mlp and head_norm.
+    """The configuration of a new encoder for the clips of `dataset`. given: the flags of backbone, sizes, pooling and scaling that
+    were given, by name; stream: of its input; head: dim, mlp and head_norm.
 
-    UserError for a backbone that is not known, and for sizes that it does not have."""
+    UserError for an unknown backbone, and for sizes that it cannot have."""
     layout, persons = dataset.layout, dataset.row.persons
     given = given | {"dimensions": dataset.row.dimensions}
     with as_user_error(f"--backbone {given.get('backbone', 'gru')}"):
@@ -49,9 +47,9 @@ def encoder_config(dataset: Dataset, given: dict, stream: str = "joint", **head)
 
 
 def check_same_backbone(found: dict, asked: dict, path) -> None:
-    """UserError, with both values, when an encoder has another backbone, size or scaling than asked for; None asks for nothing.
+    """UserError, with both values, when a checkpoint's encoder has another backbone, size or scaling than was given.
 
-    found: what the file says of its encoder; asked: by the same names."""
+    found: configuration of the encoder in the file; asked: given values by the same names, None where not given."""
     for name in ("backbone", *SIZES, "scale_by"):
         has, wanted = found.get(name), asked.get(name)
         if has is not None and wanted is not None and has != wanted:
@@ -60,10 +58,10 @@ def check_same_backbone(found: dict, asked: dict, path) -> None:
 
 
 def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: dict | None = None) -> LoadedEncoder:
-    """The query encoder of a checkpoint: ours, released, or a relative's.
+    """The query encoder of a checkpoint: ours, released, or of a related method.
 
-    stream: asked for by the user, or None for that of the file; asked: backbone, sizes and scaling, likewise, and OVERRULING,
-    which overrule the file's. UserError when the file holds no encoder, the data set's frames do not fit it, or
+    stream: given by the user, or None for that of the file; asked: backbone, sizes and scaling, likewise, and OVERRULING, which
+    override the file. UserError when the file holds no encoder, when the frames of the data set do not fit it, or when
     stream, backbone, sizes or scaling contradict the file."""
     found = files.find_encoder(files.load(path), path)
     read, given = _form(found, path, dataset.form), dataset.form
@@ -76,8 +74,9 @@ def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: 
 
 
 def form_read(path: str, dataset: Dataset) -> FrameForm:
-    """What a frame of a checkpoint's encoder is. A file that does not say it, and fits the data set, reads what that has;
-    else what the size of a frame tells (`frame_of`). UserError when the file holds no encoder, or nothing fits."""
+    """Joint layout, persons and dimensions that a checkpoint's encoder reads. If the file does not say them, those of the data set
+    if its input size fits, else those that the input size implies (`frame_of`). UserError when the file holds no encoder, or
+    nothing fits."""
     return _form(files.find_encoder(files.load(path), path), path, dataset.form)
 
 
@@ -89,7 +88,7 @@ def _form(found: files.FoundEncoder, path, given: FrameForm) -> FrameForm:
 
 
 def dimensions_of(found: files.FoundEncoder, path) -> int:
-    """2 for an encoder of clips in a picture's plane, else 3; UserError where a file says anything else."""
+    """2 for an encoder of planar (image) coordinates, else 3; UserError where a file says anything else."""
     dimensions = found.config.get("dimensions", 3)
     if type(dimensions) is not int or dimensions not in (2, 3):
         raise UserError(f"checkpoint {path}: its dimensions are {dimensions!r}, expected 2 or 3")
@@ -97,12 +96,12 @@ def dimensions_of(found: files.FoundEncoder, path) -> int:
 
 
 def input_size(found: files.FoundEncoder) -> int:
-    """F, the numbers of a frame that an encoder reads."""
+    """F, the size of an encoder's input for one frame."""
     return found.state["input_norm.weight"].numel()
 
 
 def channels_in(found: files.FoundEncoder, path) -> int:
-    """The numbers of a joint that an encoder reads, 3 where the file does not say it."""
+    """Input channels of a joint, 3 if the file does not say."""
     channels = found.config.get("channels", 3)
     if channels not in CHANNELS or type(channels) is not int:
         raise UserError(f"checkpoint {path}: it reads {channels!r} numbers a joint, expected 3 or 6")
@@ -110,10 +109,10 @@ def channels_in(found: files.FoundEncoder, path) -> int:
 
 
 def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons: int | None = None):
-    """The joint layout and the number of persons of an encoder's frames, for use without a data set.
+    """Joint layout and number of persons of an encoder's frames, for use without a data set.
 
-    layout, persons: given by the user. A file of ours says both; of others, the size of a frame tells them apart among the
-    layouts that are known, with one or two persons. UserError when what is given contradicts the file, or nothing fits."""
+    layout, persons: given by the user. Our files say both; for others they are inferred from the input size, among the known
+    layouts with one or two persons. UserError when a given value contradicts the file, or nothing fits."""
     inputs, channels, said = input_size(found), channels_in(found, path), found.config.get("layout")
     number_said = found.config.get("persons")
     for name, value, kind in (("layout", said, str), ("persons", number_said, int)):
@@ -137,7 +136,7 @@ def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons
 def build_encoder(
     found: files.FoundEncoder, path, layout: Layout, persons: int, stream: str | None, asked: dict | None
 ) -> LoadedEncoder:
-    """The encoder found in a file, for frames that fit it; raises as `load_encoder`."""
+    """Builds the encoder found in a file, for frames of a layout and number of persons. Raises as `load_encoder`."""
     sizes = found.config | {"layout": layout.name, "joints": layout.joints, "persons": persons}
     with as_user_error(f"checkpoint {path}", TypeError, ValueError):
         config = EncoderConfig.from_dict(sizes)
@@ -162,8 +161,8 @@ def build_encoder(
 
 @torch.no_grad()
 def fit_norm(encoder: Encoder, batches) -> None:
-    """Sets the input norm's running statistics to those of all frames of `batches` of inputs (n, T, F), for a random
-    encoder, which has seen no data; then those of norms inside of the backbone to what they see of the first batch."""
+    """Sets the input statistics of a random encoder, which has seen no data, to those of all frames of `batches` of inputs
+    (n, T, F), then the statistics of norms inside the backbone to those of the first batch."""
     count, mean, square, first = 0, 0.0, 0.0, None
     for x in batches:
         first = x if first is None else first
@@ -179,7 +178,7 @@ def fit_norm(encoder: Encoder, batches) -> None:
 
 
 def _fit_inside(encoder: Encoder, x: torch.Tensor, norms: list[ViewNorm]) -> None:
-    """One pass of x (n, T, F) in which the norms of the backbone take over its statistics; the encoder's mode stays."""
+    """Sets the statistics of the backbone's norms by one pass of x (n, T, F); leaves the encoder's mode unchanged."""
     kept = [norm.momentum for norm in norms]
     was_training = encoder.training
     encoder.eval()
@@ -193,12 +192,12 @@ def _fit_inside(encoder: Encoder, x: torch.Tensor, norms: list[ViewNorm]) -> Non
 
 
 def fit_input_norm(encoder: Encoder, views: ClipViews, batch: int = 256) -> None:
-    """`fit_norm` by the centre crops of a split."""
+    """`fit_norm` on the centre crops of a split."""
     fit_norm(encoder, (views.centre(index) for index in in_order(len(views), batch)))
 
 
 def random_encoder(sizes: EncoderConfig, seed: int) -> Encoder:
-    """An encoder with random weights from a seed, in eval mode, without head. UserError for sizes it cannot have."""
+    """An encoder with random weights, sampled by the seed, in eval mode, without head. UserError for sizes it cannot have."""
     with as_user_error(f"--backbone {sizes.backbone}"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(sizes, head=False).eval()
@@ -210,8 +209,8 @@ def clip_features(
 ) -> torch.Tensor:
     """Clip features (N, D) of the centre crops, on the CPU; memory holds the features and one batch.
 
-    quiet: no bar; None = a bar on a terminal only. The processes of `world` take the batches in turns, and every one gets
-    all features, bit for bit those of one process."""
+    quiet: True for no progress bar, None for a bar on a terminal only. The processes of `world` take the batches in turn; each
+    gets all features, bit for bit those of one process."""
     out = None
     encoder.eval()
     rounds = in_turns(in_order(len(views), batch), world.size)
@@ -230,12 +229,12 @@ def in_turns(batches: list[torch.Tensor], size: int) -> list[list[torch.Tensor]]
 
 
 def encode_turn(encoder: nn.Module, turn: list[torch.Tensor], view, world: World) -> list[torch.Tensor]:
-    """Features (n, D) of each batch of indices of a turn (see `in_turns`), each computed by one process of `world`.
+    """Features (n, D) of each batch of indices of a turn (see `in_turns`), each batch encoded by one process of `world`.
 
-    view: indices -> (n, T, F). Without gradient where there are several processes."""
+    view: indices -> (n, T, F). Several processes compute without gradients."""
     if world.size == 1:
         return [encoder(view(index)) for index in turn]
-    own = turn[world.rank] if world.rank < len(turn) else turn[-1]  # those without work repeat the last batch
+    own = turn[world.rank] if world.rank < len(turn) else turn[-1]  # idle processes repeat the last batch
     features = encoder(view(own))
     most = max(len(index) for index in turn)
     padded = torch.cat([features, features.new_zeros(most - len(features), features.shape[1])])
@@ -249,5 +248,5 @@ def snapshot(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def moved(module: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
-    """Names of parameters and buffers that are not bit-for-bit what they were."""
+    """Names of parameters and buffers that differ from the snapshot `before`."""
     return [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]

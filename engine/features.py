@@ -1,25 +1,25 @@
-"""Features of anybody's clips in Python, from any checkpoint:
+"""The Python API: features of raw clips from any checkpoint.
 
     import numpy as np
     from engine.features import load
 
-    encoder = load("checkpoint_last.pth.tar")              # ours, a released one, a relative's, a bare encoder
+    encoder = load("checkpoint_last.pth.tar")              # ours, released, of a related method, or an encoder alone
     clip = np.load("clip.npy")                             # (T, V, C) or (T, V, C, M), metres, any T
     features = encoder.clip_features([clip])               # (1, P): one feature for each clip
     frames = encoder.frame_features(clip)                  # (T, D): one feature for each frame
 
-Joint layout, number of persons and stream are those of the checkpoint; clips of another layout are converted where it is named:
-`load(PATH, input_layout="mediapipe_33")`, and clips of two dimensions, (T, V, 2) with y up, are taken as `engine.transfer` says.
-Coordinates are raw: what the preparation of a data
-set does to a clip is done here (data_gen.normalise), then what evaluation does (centre 95 %, resized to 64 frames), so that
-a clip has the feature that it has as part of a prepared data set. Beyond the 300 frames that such a set stores, all of the
-clip counts.
+Joint layout, number of persons and stream are those of the checkpoint. Clips of another layout are converted if it is named,
+`load(PATH, input_layout="mediapipe_33")`; planar clips, (T, V, 2) with y up, are handled as in `engine.transfer`.
 
-Frame features are those of the frames as they are, at the rate they come at, neither cropped nor resized. There a frame
-number must keep its meaning, so that nothing is moved to close gaps: frames are centred one by one, and all are turned by
-the first frame that shows person 1; frames before that one count as empty. An encoder that reads clips divided by the
-length of the trunk gets that of the first frame that shows it, where a clip feature has the median's. This is what a
-stream can know, and `start_stream()` gives the same features frame by frame, for the encoders that can be stepped.
+Coordinates are raw. They get the preparation of a data set (data_gen.normalise), then the centre crop of evaluation (95 %,
+resized to 64 frames), so that a clip has the same feature as in a prepared data set. A prepared set stores at most 300 frames
+of a clip; here all frames are used.
+
+Frame features keep the frame rate, without crop and resizing, and keep frame numbers: no frame is moved to close gaps. Each
+frame is centred by itself, and all are rotated by the first frame that shows person 1; frames before it are treated as empty. An
+encoder that reads clips divided by the length of the trunk gets the length in the first frame that shows it; a clip feature
+uses the median. This is what a stream can know, and `start_stream()` gives the same features frame by frame, for encoders that
+can be run so.
 """
 
 from collections.abc import Iterable, Iterator
@@ -50,13 +50,13 @@ from utils.errors import UserError
 from utils.names import STREAMS
 from utils.skeleton import LAYOUTS, Layout, get_layout
 
-BATCH = 64  # clips encoded at once: what is held in memory beside the features
-FIRST_FRAMES = 30  # of a stream, which are looked at
+BATCH = 64  # clips encoded at once, and held in memory
+FIRST_FRAMES = 30  # frames of a stream that are checked for wrong units and axes (utils.clip_check)
 STREAM_HINT = "use the gru backbone, or a transformer pretrained with --causal"
 
 
 def read_clip(path) -> np.ndarray:
-    """The array of an .npy file, as it lies there; UserError when there is none, or it holds no numbers."""
+    """The array of an .npy file; UserError when there is no such file, or it holds no numbers."""
     path = Path(path)
     if path.suffix != ".npy":
         raise UserError(f"{path}: expected the name of an .npy file, one clip (T, V, 3) or (T, V, 3, M)")
@@ -64,16 +64,16 @@ def read_clip(path) -> np.ndarray:
 
 
 def as_numbers(values, name: str) -> np.ndarray:
-    """Coordinates (..., 3) of numpy, torch (of any precision, on any device, with gradients or without) or lists, as an array.
-    Joints of a masked array of which a coordinate is masked are zero, which is how a joint that is not seen is written.
-    UserError, with `name`, for what are no numbers."""
+    """Coordinates (..., 3) as a NumPy array, from numpy, torch (any precision and device, with or without gradients) or lists. In
+    a masked array, a joint with a masked coordinate becomes zero, which marks a missing joint. UserError, with `name`, for
+    anything but numbers."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     if isinstance(values, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(values)
         for axis in range(hidden.ndim - 2, hidden.ndim) if hidden.ndim > 1 else ():
-            if hidden.shape[axis] in (2, 3):  # of coordinates: a joint is seen whole or not
+            if hidden.shape[axis] in (2, 3):  # the axis of coordinates: a joint is missing as a whole
                 hidden = np.broadcast_to(hidden.any(axis=axis, keepdims=True), hidden.shape)
                 break
         values = np.where(hidden, np.zeros((), values.dtype), values.data)
@@ -87,10 +87,10 @@ def as_numbers(values, name: str) -> np.ndarray:
 
 
 def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarray:
-    """Somebody's array -> a clip (3, T, V, M) float32, absent persons zero.
+    """A user's array -> a clip (3, T, V, M) float32, absent persons zero.
 
-    array: (T, V, 3), (T, V, 3, M) or (M, T, V, 3), of numpy, torch or lists, at most `persons` persons; with 2 in place of 3,
-    z becomes 0. UserError, with `name`, for another shape, for what are no numbers, and for numbers that are not finite."""
+    array: (T, V, 3), (T, V, 3, M) or (M, T, V, 3), of numpy, torch or lists, with at most `persons` persons; with 2 in place of
+    3, z becomes 0. UserError, with `name`, for another shape, for anything but numbers, and for numbers that are not finite."""
     array = as_numbers(array, name)
     shape, joints = array.shape, layout.joints
     poses = ((joints, 3), (joints, 2))
@@ -110,7 +110,7 @@ def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarr
             f"{name}: it has {array.shape[3]} persons, the encoder reads at most {persons}; choose who counts"
         )
     clip = np.zeros((3, len(array), joints, persons), dtype=np.float32)
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # overflow becomes infinite, which is refused below
         clip[: array.shape[2], ..., : array.shape[3]] = array.transpose(2, 0, 1, 3)
     if not np.isfinite(clip).all():
         frame = int(np.flatnonzero(~np.isfinite(clip).all(axis=(0, 2, 3)))[0])
@@ -119,8 +119,8 @@ def as_clip(array, layout: Layout, persons: int, name: str = "clip") -> np.ndarr
 
 
 def clip_of_frame(frame, layout: Layout, name: str) -> np.ndarray:
-    """Somebody's frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3 -> a clip of one frame, as `as_clip` takes it. UserError, with
-    `name`, for another shape, and for what are no numbers."""
+    """A user's frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3 -> a clip of one frame, for `as_clip`. UserError, with `name`, for
+    another shape, and for anything but numbers."""
     array, V = as_numbers(frame, name), layout.joints
     poses = ((V, 3), (V, 2))
     persons_first = array.ndim == 3 and array.shape[1:] in poses
@@ -133,15 +133,15 @@ def clip_of_frame(frame, layout: Layout, name: str) -> np.ndarray:
 
 
 def _other_layouts(shape, layout: Layout) -> str:
-    """A hint for an array of another number of joints: which layouts have as many."""
+    """A hint for an array with another number of joints: the layouts that have as many."""
     fitting = [one.name for one in LAYOUTS.values() if one.joints in shape[1:3] and one != layout]
     return f"; where its joints are those of {' or '.join(fitting)}, say so (input layout)" if fitting else ""
 
 
 class SkeletonEncoder:
-    """An encoder with all that comes before it. encoder: the module, in eval mode, on `device`; layout, persons: of a
-    frame; stream: one of utils.names.STREAMS, made here of joints; source: the file, for messages; steps: of the
-    normalisation; input_layout: of the clips that are given, None = the encoder's."""
+    """An encoder with its preprocessing. encoder: the module, in eval mode, on `device`; layout, persons: of its frames; stream: one
+    of utils.names.STREAMS, computed here from joints; source: the file, for messages; steps: of the normalisation;
+    input_layout: of the clips that are given, None for the encoder's."""
 
     def __init__(
         self,
@@ -162,39 +162,39 @@ class SkeletonEncoder:
 
     @property
     def feature_size(self) -> int:
-        """D, of the feature of a frame."""
+        """D, the size of a frame's feature."""
         return self.encoder.feature_size
 
     @property
     def clip_size(self) -> int:
-        """P, of the feature of a clip: D, or a multiple of it (models.pooling)."""
+        """P, the size of a clip's feature: D, or a multiple of it (models.pooling)."""
         return self.encoder.clip_size
 
     @property
     def scale_by(self) -> str:
-        """What clips are divided by: none or trunk."""
+        """The length that clips are divided by: none or trunk."""
         return self.encoder.config.scale_by
 
     @property
     def form(self) -> FrameForm:
-        """What a frame of the encoder is."""
+        """Layout, persons and dimensions of the encoder's frames."""
         return FrameForm(self.layout, self.persons, self.encoder.config.dimensions)
 
     def checked(self, clip, name: str) -> np.ndarray:
-        """A raw clip -> (3, T, V, M) of the encoder's layout and dimensions, still raw; UserError, with its name, for one that the
+        """A raw clip -> (3, T, V, M) in the encoder's layout and dimensions, still raw; UserError, with its name, for one that the
         encoder cannot read."""
         clip = convert(as_clip(clip, self.input_layout, self.persons, name), self.input_layout, self.layout, axis=2)
         return clip if self.form.dimensions == 3 else flatten(clip, upright=False)
 
     def _lies_flat(self, clip: np.ndarray) -> bool:
-        """Whether a clip (3, ...) is of the plane and the encoder of space, so that it must be stood up."""
+        """Whether a clip (3, ...) is planar and the encoder reads 3-D, so that it needs `stand_up`."""
         return self.form.dimensions == 3 and not clip[2].any()
 
     # -- clips --------------------------------------------------------------------------------------------------------
 
     def clip_features(self, clips: Iterable, batch: int = BATCH) -> np.ndarray:
-        """Clip features (N, P) float32 of raw clips of any lengths, one by one as `as_clip` takes them; a generator is read
-        batch by batch. UserError names a clip that cannot be read by its number, from 0."""
+        """Clip features (N, P) float32 of raw clips of any lengths, each in a form of `as_clip`; a generator is read batch by
+        batch. UserError, with its number from 0, for a clip that cannot be read."""
         parts = list(self.clip_batches(clips, batch))
         return np.concatenate(parts) if parts else np.zeros((0, self.clip_size), np.float32)
 
@@ -205,8 +205,8 @@ class SkeletonEncoder:
         names: Iterable[str] | None = None,
         odd: OddClips | None = None,
     ) -> Iterator[np.ndarray]:
-        """The same as a generator of batches (n, P), which holds one batch of clips at a time. names: for messages; odd:
-        collects clips that may be no persons in metres, None to warn of them at the end."""
+        """The same as a generator of batches (n, P), which holds one batch of clips at a time. names: for messages; odd: collects
+        clips whose units or axes look wrong (utils.clip_check), None to warn about them at the end."""
         clips, found = iter(clips), odd or OddClips()
         names = iter(names) if names is not None else (f"clip {i}" for i in count())
         while part := [self._prepared(clip, next(names), found) for clip in islice(clips, batch)]:
@@ -215,7 +215,7 @@ class SkeletonEncoder:
             found.tell()
 
     def _prepared(self, clip, name: str, odd: OddClips) -> np.ndarray:
-        """A raw clip -> (3, T, V, M) as a prepared data set holds it."""
+        """A raw clip -> (3, T, V, M), prepared as in a data set."""
         clip, steps = self.checked(clip, name), self.steps
         odd.look(name, clip, self.layout)
         if steps and self._lies_flat(clip):
@@ -244,9 +244,9 @@ class SkeletonEncoder:
     def frame_features(
         self, clip, name: str = "clip", prepared: bool = False, odd: OddClips | None = None
     ) -> np.ndarray:
-        """Frame features (T, D) float32 of one raw clip, as `as_clip` takes it, at its own frame rate (module docstring).
+        """Frame features (T, D) float32 of one raw clip, in a form of `as_clip`, at its own frame rate (see the module docstring).
 
-        prepared: the coordinates are normalised already, and stay as they are; odd: as in `clip_batches`."""
+        prepared: the coordinates are already normalised; odd: as in `clip_batches`."""
         found = odd or OddClips()
         clip = as_clip(clip, self.layout, self.persons, name) if prepared else self.checked(clip, name)
         frames = torch.from_numpy(clip).permute(1, 0, 2, 3)  # (T, C, V, M)
@@ -261,8 +261,8 @@ class SkeletonEncoder:
             return self.encoder.frames(x[None])[0].float().cpu().numpy()
 
     def _turned(self, frames: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Frames (T, C, V, M) centred, turned and scaled, without moving any; also the matrix (1, 3, 3) that did it, None while
-        person 1 has not been seen. Frames before that become empty. rotation: the matrix, known from earlier frames."""
+        """Frames (T, C, V, M) centred, rotated and scaled, at their own positions; also the matrix (1, 3, 3) of rotation and scale,
+        None before person 1 appears. Frames before that become zero. rotation: the matrix, if known from earlier frames."""
         steps = tuple(step for step in self.steps if step != "fill")
         if not steps:
             return frames, rotation
@@ -277,29 +277,29 @@ class SkeletonEncoder:
         return turn_windows(frames, rotation)[0], rotation
 
     def _orientation(self, frame: Tensor, steps) -> Tensor:
-        """The matrix (1, 3, 3) by which all frames are turned and scaled, from the first that shows person 1, (1, 1, C, V, M)."""
+        """The matrix (1, 3, 3) that rotates and scales all frames, from the first frame that shows person 1, (1, 1, C, V, M)."""
         person = frame[0, :, :, :, 0].transpose(0, 1).numpy()  # (C, 1, V)
         if self._lies_flat(person):
             return torch.from_numpy(stand_up(person, self.layout))[None]
         return orientation(frame, self.layout, steps)
 
     def _scaled(self, frames: Tensor, length: float | None) -> tuple[Tensor, float | None]:
-        """Frames (T, C, V, M) divided by the length of the trunk, where the encoder wants that: by `length`, known from earlier
-        frames, or that of the first frame that shows it; also the length, None while it has not been seen."""
+        """Frames (T, C, V, M), divided by the length of the trunk if the encoder reads them so: by `length`, if known from earlier
+        frames, or by that of the first frame that shows it; also the length, None before it is known."""
         if self.scale_by == "none":
             return frames, None
         length = length or first_length(trunk_lengths(frames.transpose(1, 2), self.layout))
         return (frames if length is None else frames / length), length
 
     def _flat(self, frames: Tensor) -> Tensor:
-        """Frames (T, C, V, M) -> the encoder's input (T, F), of its stream."""
+        """Frames (T, C, V, M) -> the encoder's input (T, F) in its stream."""
         return take_stream(frames.transpose(1, 2), self.stream, self._parents).flatten(1)
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
     def start_stream(self, odd: OddClips | None = None) -> "FeatureStream":
-        """A new stream: frame in, feature out. odd: collects streams that may be no person in metres, None to warn of each.
-        UserError when the encoder sees the future."""
+        """Starts a stream: frame in, feature out. odd: collects streams whose units or axes look wrong, None to warn about each.
+        UserError for an encoder that cannot run frame by frame (not causal)."""
         if not self.encoder.streams:
             raise UserError(
                 f"{self.source}: the {self.encoder.config.backbone} backbone as it was trained cannot be run frame by frame; "
@@ -309,30 +309,30 @@ class SkeletonEncoder:
 
 
 class FeatureStream:
-    """Features of a stream that never needs to end: `step` takes a frame and gives its feature, at the cost of one frame.
+    """Features of a stream of any length: `step` takes a frame and returns its feature, at the cost of one frame.
 
-    The features are those of `frame_features` of all frames so far. The motion of a frame is known with the next frame: on
-    the streams with motion `step` gives the feature of the frame before, None for the first, and `finish` that of
-    the last. `clip` is the clip feature (P,) of the frames that had their feature, as the encoder pools: a running maximum,
-    running moments, or the last frame's; None before the first.
+    The features equal those of `frame_features` on all frames so far. The motion of a frame is known only with the next frame: in
+    the motion streams `step` returns the feature of the frame before, None for the first, and `finish` that of the last. `clip`
+    is the clip feature (P,) of the encoded frames, pooled as the encoder does it: a running maximum, running moments, or the
+    last frame; None before the first.
 
-    The first second is looked at as a clip is (utils.clip_check), once it is there."""
+    The first FIRST_FRAMES frames with a person are checked as a clip is (utils.clip_check)."""
 
     def __init__(self, owner: SkeletonEncoder, odd: OddClips | None = None):
         self.owner, self._odd = owner, odd
         self.reset()
 
     def reset(self) -> None:
-        """Begins anew, as if no frame had come."""
+        """Starts over, as if no frame had come."""
         self._state = self.owner.encoder.first_clip_state(1)
         self._rotation: Tensor | None = None
         self._length: float | None = None
         self.clip: np.ndarray | None = None
         self._before: Tensor | None = None
-        self._first: list[np.ndarray] | None = []  # frames that show somebody, None when they have been looked at
+        self._first: list[np.ndarray] | None = []  # frames with a person, None when they have been checked
 
     def _look(self, name: str) -> None:
-        """Looks at the first frames; they are let go."""
+        """Checks the first frames and frees them."""
         odd = self._odd or OddClips()
         odd.look(name, np.concatenate(self._first, axis=1), self.owner.layout)
         self._first = None
@@ -340,9 +340,9 @@ class FeatureStream:
             odd.tell()
 
     def step(self, frame, name: str = "frame") -> np.ndarray | None:
-        """frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3, raw; zeros for joints and persons that are not seen -> feature (D,).
+        """Raw frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3, zeros for missing joints and persons -> feature (D,).
 
-        UserError, with `name`, for a frame that cannot be read; the stream is then as it was before."""
+        UserError, with `name`, for a frame that cannot be read; the stream is then unchanged."""
         array = clip_of_frame(frame, self.owner.input_layout, name)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{name}: a coordinate is not a finite number; give zeros for a joint that is not seen")
@@ -359,8 +359,8 @@ class FeatureStream:
         return None if before is None else self._encode(torch.cat([before, turned]))
 
     def finish(self) -> np.ndarray | None:
-        """The feature that is still owed: that of the last frame where motion is read, else None. Begins anew; `clip` stays
-        until the next frame."""
+        """Ends the stream; returns the feature of the last frame in the motion streams, else None. The next frame starts a new
+        stream; `clip` is kept until then."""
         if self._first:
             self._look(f"a stream of {len(self._first)} frames")
         last = None if self._before is None else self._encode(self._before)
@@ -371,7 +371,7 @@ class FeatureStream:
 
     @torch.inference_mode()
     def _encode(self, frames: Tensor) -> np.ndarray:
-        """Steps by the first of `frames` (1 or 2, C, V, M)."""
+        """Encodes the first of `frames` (1 or 2, C, V, M)."""
         x = self.owner._flat(frames)[:1].to(self.owner.device)
         clip, frame, *self._state = self.owner.encoder.clip_step(x, *self._state)
         self.clip = clip[0].float().cpu().numpy()
@@ -387,15 +387,15 @@ def load(
     device: str = "auto",
     input_layout: str | None = None,
 ) -> SkeletonEncoder:
-    """The encoder of a checkpoint, with all that comes before it.
+    """The encoder of a checkpoint, with its preprocessing.
 
-    path: of ours, a released file, a relative's (CMD, HaLP, skeleton-contrast), a bare encoder, or classifier.pth of an
-    action_classification run. stream: one of STREAMS, for files that do not say it (joint if not given); layout,
-    persons: of a frame, for files that do not say it and where the size of a frame leaves it open; normalise: all, none,
-    or some of fill,centre,spine,shoulders, as the data of the pretraining had been; device: auto, cpu or cuda;
-    input_layout: the joint layout of the clips that will be given, where it is not the encoder's.
+    path: a checkpoint of ours, a released one, one of a related method (CMD, HaLP, skeleton-contrast), an encoder alone, or
+    classifier.pth of an action_classification run; stream: one of STREAMS, for files that do not say it (default joint);
+    layout, persons: of a frame, for files that do not say them and where the input size is ambiguous; normalise: all, none, or
+    some of fill,centre,spine,shoulders, as in the pretraining data; device: auto, cpu or cuda; input_layout: the joint layout
+    of the clips that will be given, if it is not the encoder's.
 
-    UserError, in one sentence, when the file holds no encoder or what is given contradicts it."""
+    UserError when the file holds no encoder, or a given value contradicts it."""
     where = resolve_device(device)
     if stream not in (None, *STREAMS):
         raise UserError(f"stream {stream!r} is not known; give {', '.join(STREAMS)}")
@@ -413,8 +413,8 @@ def _loaded(content: dict, path, stream, layout, persons, normalise, device, inp
 
 @dataclass(frozen=True)
 class Classifier:
-    """encoder; fc: the trained linear layer, P -> K; classes: K names; trained_on: data set and protocol, '' when unknown;
-    novelty: what is none of the classes, None in files that are older than it."""
+    """encoder; fc: the trained linear layer, P -> K; classes: K names; trained_on: data set and protocol, '' if unknown; novelty:
+    detects clips of none of the classes, None in older files."""
 
     encoder: SkeletonEncoder
     fc: torch.nn.Linear
@@ -430,8 +430,8 @@ class Classifier:
 
 
 def classifier_content(encoder: Encoder, fc, classes, arguments: dict, novelty: Novelty | None) -> dict:
-    """What a classifier's file holds: the encoder as it is, the layer fc on its clip features, K class names, what it was
-    trained on, and what is none of the classes."""
+    """The content of a classifier's file: the encoder, the layer fc on its clip features, K class names, the arguments of its
+    training, and the detector of "none of them"."""
     return {
         "format": files.FORMAT,
         "config": {"encoder": encoder.config.to_dict()},
@@ -444,10 +444,10 @@ def classifier_content(encoder: Encoder, fc, classes, arguments: dict, novelty: 
 
 
 def load_classifier(path, normalise: str = "all", device: str = "auto", input_layout: str | None = None) -> Classifier:
-    """The classifier that action_classification.py wrote (classifier.pth of its run folder) with its encoder; the others: see
-    `load`.
+    """The classifier that action_classification.py wrote (classifier.pth of its run folder), with its encoder; the other arguments
+    are those of `load`.
 
-    UserError when the file holds none, or its sizes do not fit each other."""
+    UserError when the file holds no classifier, or its sizes do not fit each other."""
     content = files.load(path)
     fc, classes = content.get("fc"), content.get("classes")
     if not (isinstance(fc, dict) and isinstance(classes, list) and isinstance(fc.get("weight"), Tensor)):

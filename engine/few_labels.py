@@ -1,9 +1,9 @@
-"""A classifier from a handful of labelled clips on frozen features, cross-validated.
+"""A classifier trained on a handful of labelled clips with frozen features, and its cross-validated accuracy.
 
-With five clips of each class the recipe of linear evaluation (SGD over many epochs of crops) has nothing to choose its
-settings by. Here features are standardised and a multinomial logistic regression with a fixed L2 penalty is solved to its
-end (L-BFGS), which has one answer and no schedule. How good it is says cross-validation: the clips of each class are dealt
-into folds, each fold is tested by a classifier of the others, and every clip is tested once.
+With five clips of each class nothing is left to tune SGD with, the recipe of linear evaluation. Instead features are
+standardised and a multinomial logistic regression with a fixed L2 penalty is solved to convergence (L-BFGS); it has one
+solution and no schedule. Its accuracy is estimated by cross-validation: the clips of each class are distributed over folds,
+each fold is classified by a model of the others, so that every clip is tested once.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ PENALTY = 0.01  # of the squared weights on standardised features
 
 
 def solve(features: Tensor, labels: Tensor, classes: int, penalty: float = PENALTY) -> nn.Linear:
-    """The regression on features (N, D) with labels (N,), as a layer D -> classes of features as they are."""
+    """Solves the regression on features (N, D) with labels (N,); returns a layer D -> classes for unstandardised features."""
     x = features.double()
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6) * x.shape[1] ** 0.5
     weights = logistic_regression((x - mean) / spread, labels, classes, 1 / (penalty * len(x)))
@@ -33,7 +33,7 @@ def solve(features: Tensor, labels: Tensor, classes: int, penalty: float = PENAL
 
 
 def deal(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold (N,) of each clip: those of a class are dealt round, in an order drawn by the seed."""
+    """The fold (N,) of each clip: the clips of each class are distributed round robin, in an order sampled by the seed."""
     order = epoch_order(seed, 0, len(labels))
     fold = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -44,8 +44,8 @@ def deal(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Taught:
-    """fc: trained on all clips; novelty: with the distances of held-out clips; scores (N, K): of each clip by the classifier
-    of the other folds; folds: how many there were."""
+    """fc: trained on all clips; novelty: has the distances of held-out clips; scores (N, K): of each clip by the classifier of
+    the other folds; folds: their number."""
 
     fc: nn.Linear
     novelty: Novelty
@@ -54,9 +54,9 @@ class Taught:
 
 
 def teach(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], folds: int, seed: int) -> Taught:
-    """Cross-validates, then trains on everything. features (N, D), labels (N,) in 0..K-1.
+    """Cross-validates, then trains on all clips. features (N, D), labels (N,) in 0..K-1.
 
-    UserError for fewer than two classes, and for a class with one clip, of which none could be held out."""
+    UserError for fewer than two classes and for a class with one clip, which cannot be both trained and tested on."""
     counts = np.bincount(labels, minlength=len(classes))
     if len(classes) < 2:
         raise UserError(f"one class ({classes[0]}) leaves nothing to tell apart; give clips of two or more")

@@ -1,12 +1,12 @@
-"""Training of a head on an encoder, for every task that does it: classification, detection, motion prediction.
+"""Training a head on an encoder: the loop that classification, detection and motion prediction share.
 
-A task is a `Training`: it says what an epoch's batches are, what the loss of a batch is, and what is tested after an epoch.
-`fit` runs the epochs, at rates that fall at milestones, and can be stopped between any two steps: after each of them it
-offers a state (head, encoder where that is trained, optimizer, place in the epoch, results so far) from which another call
-computes the same steps that this one would have, to the last bit.
+A task is a subclass of `Training`: it defines the batches of an epoch, the loss of a batch, and the test after an epoch. `fit`
+runs the epochs with a learning rate that drops at milestones. It can be stopped between any two steps: after each step it
+offers a state (head, encoder if it is trained, optimizer, position in the epoch, results so far) from which a later call
+continues with the same steps, bit for bit.
 
-A frozen encoder is checked to be frozen: nothing of it can be trained, and after the first epoch and at the end every
-parameter and buffer is bit for bit what it was.
+A frozen encoder is checked: none of its parameters requires a gradient, and after the first epoch and at the end every
+parameter and buffer equals its initial value bit for bit.
 """
 
 import math
@@ -23,20 +23,21 @@ from feeder.sampling import epoch_order
 from models.encoder import Encoder
 from utils.errors import UserError
 
-BEGINNING = {"position": 0, "total": 0.0, "count": 0}  # of an epoch: batches done, and what their losses add up to
+# state at the start of an epoch: batches done, sum of their losses weighted by samples, number of samples
+BEGINNING = {"position": 0, "total": 0.0, "count": 0}
 
 
 def milestone_factor(schedule, epoch: int) -> float:
-    """What the learning rate of an epoch (from 0) is multiplied by: 0.1 for every milestone that it has reached."""
+    """The factor of the learning rate in an epoch (from 0): 0.1 for every milestone that it has reached."""
     return 0.1 ** sum(epoch >= milestone for milestone in schedule)
 
 
 class Training:
-    """One training of `head` on `encoder` by the samples of `train`. recipe: with epochs, schedule, batch_size and lr; last, best:
-    results (a dict with `epoch`) of the last and of the best test, None before the first."""
+    """One training of `head` on `encoder`. train: the samples; recipe: has epochs, schedule, batch_size and lr; last, best:
+    results (a dict with `epoch`) of the last and of the best test, None before the first test."""
 
-    largest = math.inf  # a loss that is not below this, as NaN is not, ends the training
-    clip: float | None = None  # norm to which gradients are clipped
+    largest = math.inf  # a loss that is not below this (NaN is not) ends the training
+    clip: float | None = None  # maximum gradient norm
 
     def __init__(
         self,
@@ -62,27 +63,27 @@ class Training:
         """(mean loss, number of samples) of a batch."""
         raise NotImplementedError
 
-    def tested(self, epoch: int, loss: float) -> dict:
-        """Called after each epoch (from 1) with its mean loss; returns the values to log."""
+    def after_epoch(self, epoch: int, loss: float) -> dict:
+        """Tests after an epoch (from 1) with this mean loss, where a test is due; returns the values to log."""
         raise NotImplementedError
 
     def about(self, batch) -> str:
-        """What to say of a batch whose loss is not finite."""
+        """Names the batch in the error message about a loss that is not finite."""
         return ""
 
     def keep(self, figures: dict, key: str) -> None:
-        """Takes the figures of a test as the last ones, and as the best where figures[key] is above those so far."""
+        """Keeps the figures of a test as `last`, and as `best` if figures[key] is the highest so far."""
         self.last = figures
         self.best = figures if self.best is None or figures[key] > self.best[key] else self.best
 
     def state(self, epoch: int, place: dict) -> dict:
-        """Everything that another call needs to go on. place: in the epoch."""
+        """Everything that is needed to resume. place: position and running sums in the epoch, see BEGINNING."""
         state = {"epoch": epoch, "place": {**place, "last": self.last, "best": self.best}, "head": snapshot(self.head)}
         trained = {} if self.frozen else {"encoder": snapshot(self.encoder)}
         return {**state, **trained, "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict) -> dict:
-        """Goes on from a state; returns the place in its epoch."""
+        """Restores a state; returns its `place`."""
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         if not self.frozen:
@@ -93,7 +94,7 @@ class Training:
 
 
 def new_linear(features: int, classes: int, seed: int) -> nn.Linear:
-    """A linear layer with weights N(0, 0.01) and bias 0, from a seed."""
+    """A linear layer with weights from N(0, 0.01), sampled by the seed, and zero bias."""
     fc = nn.Linear(features, classes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -113,10 +114,10 @@ def new_sgd(encoder: Encoder, head: nn.Module, recipe, nesterov: bool = False) -
 def fit(training: Training, title: str, log=None, say=None, quiet=None, state: dict | None = None, after_step=None):
     """Runs a training to its end.
 
-    title: for the bar and for lines; log(epoch, values): called after every epoch; say: prints lines about the pace where
-    there is no bar; quiet: True for no bar, None for one on a terminal only; state: to go on from; after_step: called after
+    title: of the progress bar and of log lines; log(epoch, values): called after every epoch; say(line): prints progress where
+    there is no bar; quiet: True for no bar, None for a bar on a terminal only; state: to resume from; after_step: called after
     every step with a function that makes the state. Raises UserError when a loss is not finite, AssertionError when a
-    frozen encoder moved."""
+    frozen encoder has changed."""
     encoder, epochs = training.encoder, training.recipe.epochs
     encoder.requires_grad_(not training.frozen)
     before = snapshot(encoder) if training.frozen else None
@@ -140,7 +141,7 @@ def fit(training: Training, title: str, log=None, say=None, quiet=None, state: d
         loss = _epoch(training, epoch, batches, place if epoch == first else BEGINNING, partial(step_done, epoch))
         if training.frozen and epoch == 0:
             check_frozen(encoder, training.head, before)
-        values = training.tested(epoch + 1, loss)
+        values = training.after_epoch(epoch + 1, loss)
         bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
         if log is not None:
             log(epoch + 1, values)
@@ -154,8 +155,8 @@ def _silent(line: str) -> None:
 
 
 def _epoch(training: Training, epoch: int, batches: list, place: dict, step_done) -> float:
-    """The steps of an epoch from a place in it on; returns the mean loss of the whole epoch. step_done: gets the place after
-    every step."""
+    """Runs an epoch from `place` on; returns the mean loss of the whole epoch. step_done: called with the place after every
+    step."""
     training.encoder.train(not training.frozen)
     training.head.train()
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
@@ -180,7 +181,7 @@ def _epoch(training: Training, epoch: int, batches: list, place: dict, step_done
 
 
 def check_frozen(encoder: Encoder, head: nn.Module, before: dict[str, Tensor]) -> None:
-    """AssertionError unless nothing of the encoder can be trained or has moved, and the head can."""
+    """AssertionError if a part of the encoder can be trained or has changed, or if the head cannot be trained."""
     trainable = [name for name, p in encoder.named_parameters() if p.requires_grad]
     assert not trainable, f"frozen, but trainable: {trainable}"
     assert all(p.requires_grad for p in head.parameters()), "the head is frozen"

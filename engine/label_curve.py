@@ -1,13 +1,13 @@
-"""The few-label curve: how right a classifier is that knows the classes of few training clips, read from different features.
+"""The few-label curve: accuracy of different features against the number of labelled training clips.
 
-`python -m engine.baselines --few-labels` draws it below its table: the best raw joints, the random encoder under its best
-pooling, every pretrained encoder frozen, and, with --supervised, the encoder trained from random weights and the first
-pretrained one fine-tuned, both by `engine.supervised` on the labelled clips only. It tells from where on pretraining pays.
+`python -m engine.baselines --few-labels` adds it to its table: the best raw joints, the random encoder with its best pooling,
+every pretrained encoder frozen, and, with --supervised, an encoder trained from random weights and the first pretrained one
+fine-tuned, both by `engine.supervised` on the labelled clips only. It shows up to how many labels pretraining helps.
 
-Points are numbers of clips of each class and shares of each class (at least one clip); those that are the same clips are one
-point. Frozen features are standardised by all training clips, which needs no label, and read by logistic regression; its
-strength is chosen by cross-validation among the labelled clips (at most three folds, every class in each, by powers of
-ten), and is 1 where a class has one clip only. Several seeds choose several sets of labelled clips.
+The points are given as clips per class or as shares of each class (at least one clip); points that select the same clips are
+merged. Frozen features are standardised by all training clips, which needs no labels, and classified by logistic regression;
+its strength is chosen from powers of ten by cross-validation on the labelled clips (at most three folds, every class in each),
+and is 1 where a class has only one clip. Each seed selects another set of labelled clips.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,25 +22,25 @@ from utils.metrics import Summary, summarise
 from utils.plots import drawn_alike, literal, new_figure, save_figure
 
 STRENGTHS, MOST_FOLDS = (0.001, 0.01, 0.1, 1.0), 3
-ALONE_STRENGTH = 1.0  # where cross-validation has nothing to hold out
+ALONE_STRENGTH = 1.0  # where a class has one clip, so that cross-validation is not possible
 
 
 @dataclass(frozen=True)
 class Point:
-    """words: how it was asked for; chosen: indices of the labelled clips for each seed."""
+    """words: the point as it was asked for; chosen: indices of the labelled clips for each seed."""
 
     words: str
     chosen: tuple[np.ndarray, ...]
 
     @property
     def clips(self) -> int:
-        """How many clips are labelled."""
+        """Number of labelled clips."""
         return len(self.chosen[0])
 
 
 @dataclass
 class Curve:
-    """shares: of the right test clips, for each point a list over seeds, None where it was not run."""
+    """shares: accuracies on the test clips, for each point a list over seeds, None where it was not run."""
 
     name: str
     shares: list[list[float] | None] = field(default_factory=list)
@@ -50,8 +50,8 @@ class Curve:
 
 
 def label_points(labels: np.ndarray, asked: Iterable[int | float], seeds: Iterable[int]) -> list[Point]:
-    """The points of the curve, by rising number of clips. labels (N,); asked: whole numbers are clips of each class, other
-    numbers shares."""
+    """The points of the curve, sorted by number of clips. labels (N,); asked: integers are clips per class, floats are shares of
+    each class."""
     seeds, found = list(seeds), {}
     for amount in asked:
         if isinstance(amount, int):
@@ -69,8 +69,8 @@ def label_points(labels: np.ndarray, asked: Iterable[int | float], seeds: Iterab
 def frozen_share(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int, chosen: np.ndarray
 ) -> float:
-    """The share of test clips that is right with the labels of the chosen training clips. train (N, D) or, where every clip is
-    there k times, (k N, D), all of which are learned from; test (n, D)."""
+    """The accuracy on test features (n, D) with the labels of the chosen training clips. train (N, D), or (k N, D) with k copies
+    of every clip, which are all trained on."""
     picked, known = train[chosen], labels[chosen]
     fewest = int(np.bincount(known.numpy(), minlength=classes)[np.unique(known)].min())
     strength = ALONE_STRENGTH
@@ -83,7 +83,7 @@ def frozen_share(
 
 
 def curve(name: str, points: list[Point], share_of: Callable[[np.ndarray, int], float | None], seeds) -> Curve:
-    """share_of(chosen, seed) at every point for every seed; a point of which it gives None is left out."""
+    """The curve of share_of(chosen, seed) at every point for every seed; seeds for which it is None are left out."""
     out = Curve(name)
     for point in points:
         values = [share_of(chosen, seed) for chosen, seed in zip(point.chosen, seeds, strict=True)]
@@ -104,7 +104,7 @@ def markdown(points: list[Point], curves: list[Curve]) -> str:
 
 @drawn_alike
 def draw(path, points: list[Point], curves: list[Curve], classes: int) -> None:
-    """The picture: labelled clips, evenly spaced points, against top-1 with one deviation over seeds."""
+    """Draws the curves: top-1 with one standard deviation over seeds, against labelled clips (points evenly spaced)."""
     figure = new_figure(7.2, 4.4)
     axes = figure.subplots()
     for one in curves:
@@ -121,7 +121,7 @@ def draw(path, points: list[Point], curves: list[Curve], classes: int) -> None:
 
 
 def to_dict(points: list[Point], curves: list[Curve]) -> dict:
-    """What result.json keeps."""
+    """The entry of result.json."""
     return {
         "clips": [point.clips for point in points],
         "points": [point.words for point in points],

@@ -1,16 +1,16 @@
-"""Whether a clip is like those that a classifier was trained on: a class "none of them" by distance.
+"""Out-of-distribution detection: whether a clip is unlike all clips that a classifier was trained on ("none of them").
 
-A softmax answers with one of its classes whatever it is asked. So the classifier's file keeps features of training clips (the
-gallery, at most `PER_CLASS` of each class, fewer where features are wide) and the distances of clips that were held out to
-their nearest gallery clip. A clip that is further than all but a given share of those is called none of the classes: the
-share is what is stated, the distance follows from it. (Nearest neighbours for the purpose: Sun et al., Out-of-distribution
+A softmax always answers with one of its classes. So a classifier's file also holds features of training clips (the gallery, at
+most `PER_CLASS` of each class, fewer if features are wide) and the distances of held-out clips to their nearest gallery clip. A
+clip is "none of them" if its distance exceeds a threshold; the user gives the share of known clips that may exceed it, and the
+threshold is that quantile of the held-out distances. (Nearest neighbours for this purpose: Sun et al., Out-of-distribution
 detection with deep nearest neighbors, ICML 2022.)
 
-The distance is by cosine, seen from zero and seen from the gallery's mean: the geometric mean of both. Features of one encoder
-have much in common, above all where they are a maximum over time, so that from zero all angles are small and what tells two
-exercises apart is little of them; from the mean they are wide. But from the mean a body that only stands looks
-like the exercise that moves least, and from zero it does not. What else was tried, and what each catches, is in RESULTS.md
-("None of them"), by `benchmarks/novelty.py`.
+The distance is the geometric mean of two cosine distances: of the features as they are, and of the features minus the gallery's
+mean. Features of one encoder have a large common part, above all with max pooling, so all their angles are small and two
+exercises differ little; without the mean the angles are wide. But without the mean a body that only stands is close to the
+exercise with the least motion, and with it it is not. RESULTS.md ("None of them") has the other distances that were tried and
+what each detects; `benchmarks/novelty.py` measures them.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from utils.errors import UserError
 
 NONE = "none of them"
 PER_CLASS = 50  # gallery clips of a class
-PER_CLASS_NUMBERS = 25_600  # and numbers of their features in all, so that classifier files stay small
+PER_CLASS_NUMBERS = 25_600  # clips x feature size of a class at most, so that classifier files stay small
 MOST_DISTANCES = 2000
-SHARE = 0.05  # of known clips that may be called none of the classes, unless told otherwise
+SHARE = 0.05  # default share of known clips that may be called none of the classes
 
 
 def cosine_distance(features: Tensor, gallery: Tensor) -> Tensor:
@@ -37,21 +37,21 @@ def cosine_distance(features: Tensor, gallery: Tensor) -> Tensor:
 
 
 def nearest_distance(features: Tensor, gallery: Tensor) -> Tensor:
-    """Distance (N,), 0..2, of features (N, D) to the nearest of gallery (n, D), as the module's text says."""
+    """Distance (N,), 0..2, of features (N, D) to the nearest of gallery (n, D); see the module docstring."""
     features, gallery = features.float(), gallery.float()
     centre = gallery.mean(dim=0)
     both = cosine_distance(features, gallery) * cosine_distance(features - centre, gallery - centre)
-    return both.clamp_min(0).sqrt()  # rounding leaves -1e-7 of equal features
+    return both.clamp_min(0).sqrt()  # equal features may give -1e-7 by rounding
 
 
 def gallery_size(width: int) -> int:
-    """Gallery clips of a class, for features of so many numbers."""
+    """Gallery clips of a class, for features of size `width`."""
     return max(1, min(PER_CLASS, PER_CLASS_NUMBERS // width))
 
 
 def choose_gallery(labels: np.ndarray, most: int) -> np.ndarray:
-    """Sorted indices of at most `most` clips of each class. labels (N,). They are drawn, always the same ones of the same
-    labels: every n-th of clips whose names go through people and takes may be those of one kind of take only."""
+    """Sorted indices of at most `most` clips of each class. labels (N,). A random sample with a fixed seed: clips are sorted by
+    name, hence by person and take, and every n-th clip might be of one kind of take only."""
     chosen = []
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -61,8 +61,8 @@ def choose_gallery(labels: np.ndarray, most: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Novelty:
-    """gallery (n, D) float32: features of training clips; distances (m,) float32, ascending: of held-out clips to it;
-    centred: whether they are `nearest_distance`, or, in files from before 2026-11-27, `cosine_distance`."""
+    """gallery (n, D) float32: features of training clips; distances (m,) float32, ascending: of held-out clips to the gallery;
+    centred: True for `nearest_distance`, False for `cosine_distance`, as in files from before 2026-11-27."""
 
     gallery: Tensor
     distances: Tensor
@@ -70,19 +70,19 @@ class Novelty:
 
     @classmethod
     def measured(cls, gallery: Tensor, held_out: Tensor) -> "Novelty":
-        """From features of training clips (n, D) and of clips that were held out (m, D)."""
+        """From features of training clips (n, D) and of held-out clips (m, D)."""
         return cls.known(gallery, nearest_distance(held_out, gallery))
 
     @classmethod
     def known(cls, gallery: Tensor, distances: Tensor) -> "Novelty":
-        """With distances that were measured already, in any order; of many, MOST_DISTANCES evenly spread ones are kept."""
+        """From distances in any order; of more than MOST_DISTANCES, as many evenly spaced quantiles are kept."""
         distances = distances.float().sort().values
         if len(distances) > MOST_DISTANCES:
             distances = distances[torch.linspace(0, len(distances) - 1, MOST_DISTANCES).round().long()]
         return cls(gallery.half().float(), distances)
 
     def threshold(self, share: float) -> float:
-        """The distance that `share` (0..1) of the held-out clips exceed; infinite for 0: nothing is called none."""
+        """The distance that `share` (0..1) of the held-out clips exceed; infinite for 0, which rejects nothing."""
         return float(torch.quantile(self.distances, 1 - share)) if share > 0 else float("inf")
 
     def __call__(self, features) -> np.ndarray:
@@ -91,18 +91,19 @@ class Novelty:
         return measure(torch.as_tensor(features).cpu(), self.gallery).numpy()
 
     def state(self) -> dict:
-        """What a checkpoint keeps of it."""
+        """The content for a checkpoint."""
         return {"gallery": self.gallery.half(), "distances": self.distances, "centred": self.centred}
 
 
 def novelty_of(state, features: int, path) -> Novelty | None:
-    """What `Novelty.state` wrote; None where a file has none. UserError when it is not what a classifier of D features keeps."""
+    """The Novelty of a checkpoint's `state`, None for a file without one. UserError when it does not fit `features`, the feature
+    size of the classifier."""
     if state is None:
         return None
     tensors = [state.get(name) if isinstance(state, dict) else None for name in ("gallery", "distances")]
     if not all(isinstance(t, Tensor) and t.is_floating_point() and t.numel() and t.isfinite().all() for t in tensors):
         raise UserError(
-            f"{path}: what it says of distances is not what action_classification.py writes; train it again"
+            f"{path}: its gallery and distances are not as action_classification.py writes them; train it again"
         )
     gallery, distances = (t.float() for t in tensors)
     if gallery.ndim != 2 or gallery.shape[1] != features or distances.ndim != 1:

@@ -1,16 +1,15 @@
-"""Motion prediction: training a decoder of future poses on an encoder, and its error at each horizon.
+"""Motion prediction: trains a decoder of future poses on an encoder and measures its error at each horizon.
 
-There is no published protocol for encoders of this family; this one is this repository's: raw frame rate, no resize, the
-first person's next frames from the observed ones. In training every epoch cuts each clip at another place; the test cuts its
-middle. The encoder is
+No protocol is published for encoders of this family; this one is this repository's: raw frame rate, no resampling, the next
+frames of the first person from the observed ones. Training cuts each clip at a new random position in every epoch; the test
+uses the middle of each clip. The encoder is
 
-    frozen    bit for bit as it was loaded (checked after the first epoch and at the end); only the decoder is trained
-    tuned     as it was loaded, then trained with the decoder
-    scratch   of the same sizes with random weights, trained with the decoder
+    frozen    not trained (checked after the first epoch and at the end); only the decoder is
+    tuned     loaded, then trained together with the decoder
+    scratch   of the same sizes, initialised at random and trained together with the decoder
 
-The error is MPJPE: the distance of a predicted joint from the true one, in mm, averaged over joints and clips. A future
-frame in which the person was not seen counts for nothing. Beside it stands the error of zero velocity, which repeats the
-last observed pose.
+The error is MPJPE: the distance of a predicted joint from the true one in mm, averaged over joints and clips. Future frames
+in which the person was not detected are left out. The baseline is zero velocity, which repeats the last observed pose.
 """
 
 from dataclasses import dataclass
@@ -29,12 +28,12 @@ from utils.names import PREDICTION_MODES
 
 MILLIMETRES = 1000.0  # of a metre
 TEST_BATCH = 256
-LARGEST_GRADIENT = 1.0  # norm to which gradients are clipped: 25 steps of feedback can make one clip's gradient huge
+LARGEST_GRADIENT = 1.0  # maximum gradient norm: 25 steps of feedback can give one clip a huge gradient
 
 
 @dataclass(frozen=True)
 class PredictionRecipe:
-    """How the decoder (and, unless frozen, the encoder) is trained, by Adam; the rate drops x0.1 at the schedule's epochs."""
+    """How Adam trains the decoder (and, unless frozen, the encoder); schedule: epochs at which the rates drop by a factor of 10."""
 
     mode: str = "frozen"
     lr: float = 1e-3
@@ -46,12 +45,12 @@ class PredictionRecipe:
 
 
 def joint_distance(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean distance over the joints (N, T) of poses (N, T, V, 3), and where the true person was seen (N, T)."""
+    """Distances (N, T) of poses (N, T, V, 3), averaged over joints, and a mask (N, T) of frames with the person."""
     return (predicted - true).norm(dim=-1).mean(-1), (true != 0).flatten(2).any(-1)
 
 
 def horizon_errors(parts, metres: float = 1.0) -> Tensor:
-    """MPJPE in mm at each future frame (T,) from pairs (predicted, true) of poses (N, T, V, 3), whose unit is so many metres."""
+    """MPJPE in mm at each future frame (T,). parts: pairs (predicted, true) of poses (N, T, V, 3); metres: their unit in metres."""
     total, count = 0.0, 0
     for predicted, true in parts:
         distance, seen = joint_distance(predicted.double(), true.double())
@@ -74,7 +73,7 @@ def zero_velocity(views: FutureViews) -> Tensor:
 def predict(
     encoder: Encoder, decoder: FutureDecoder, views: FutureViews, index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(last observed pose, predicted future, true future) of the test cut of some clips."""
+    """(last observed pose, predicted future, true future) of the test frames of some clips."""
     observed, pose, future = views.test(index)
     return pose, decoder(encoder(observed), pose, views.predict), future
 
@@ -91,19 +90,19 @@ def test_errors(encoder: Encoder, decoder: FutureDecoder, views: FutureViews) ->
 
 
 def fit_to_observed(encoder: Encoder, views: FutureViews) -> None:
-    """Sets the input norm of a random encoder by the observed frames of all clips."""
+    """Sets the input statistics of a random encoder from the observed frames of all clips."""
     fit_norm(encoder, (views.test(index)[0] for index in in_order(len(views), TEST_BATCH)))
 
 
 def new_decoder(features: int, joints: int, hidden_size: int, seed: int) -> FutureDecoder:
-    """A decoder whose random weights follow from a seed."""
+    """A decoder with random weights, sampled by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FutureDecoder(features, joints, hidden_size)
 
 
 class Prediction(Training):
-    """A decoder `head` of future poses, by Adam, the encoder at a rate of its own where it is trained. errors (predict,): MPJPE in
+    """Trains a decoder `head` of future poses by Adam and, unless frozen, the encoder at its own rate. errors (predict,): MPJPE in
     mm of the test clips at each future frame, after the last epoch."""
 
     errors: Tensor
@@ -124,7 +123,7 @@ class Prediction(Training):
         distance, seen = joint_distance(self.head(feature, pose, self.train.predict), future)
         return (distance * seen).sum() / seen.sum().clamp_min(1), len(index)
 
-    def tested(self, epoch: int, loss: float) -> dict:
+    def after_epoch(self, epoch: int, loss: float) -> dict:
         return {"train_mpjpe_mm": MILLIMETRES * self.train.metres * loss}
 
 
@@ -137,10 +136,10 @@ def train_predictor(
     quiet: bool | None = None,
     **running,
 ) -> Prediction:
-    """Trains a decoder on an encoder without head, which tuned and scratch change in place, and tests it once at the end;
+    """Trains a decoder on an encoder without head, which tuned and scratch train in place, and tests it once at the end;
     returns the finished training.
 
-    running: log, say, state and after_step of `fit`, which says what is raised."""
+    running: log, say, state and after_step of `fit`. Raises as `fit` does."""
     if recipe.mode not in PREDICTION_MODES:
         raise ValueError(f"expected a mode of {PREDICTION_MODES}, got {recipe.mode!r}")
     training = Prediction(encoder, train, recipe, seed)
