@@ -139,7 +139,7 @@ def _other_layouts(shape, layout: Layout) -> str:
 
 
 class SkeletonEncoder:
-    """An encoder with its preprocessing. encoder: the module, in eval mode, on `device`; layout, persons: of its frames; stream: one
+    """An encoder with its preprocessing. encoder: in eval mode, on `device`; layout, persons: of its frames; stream: one
     of utils.names.STREAMS, computed here from joints; source: the file, for messages; steps: of the normalisation;
     input_layout: of the clips that are given, None for the encoder's."""
 
