@@ -59,7 +59,9 @@ class PCM3Config:
     1; own_views: domain prompt (a value of DOMAIN_OF_VIEW) of each contrast that the paper does not have; distillation,
     prediction_weight, distillation_weight: loss terms (0 or False = logged, not trained); detach_predicted: do not train
     the decoder by the predicted view's contrast (as released for PCM3_woprompt); topk: number of negatives in the
-    distillation (all, if there are no more than topk).
+    distillation (all, if there are no more than topk); train_both_sides: contrast the clip feature of both sides, as an
+    encoder with `both_sides` computes it downstream, for twice the time; otherwise that of the view alone. (The decoder
+    reads the view alone in any case.)
 
     Two additions to the paper: prediction_energy (0..1): how much more the error of moving coordinates counts
     (losses.energy_weights); latent_weight: loss weight of a small network that predicts, frame by frame from the features
@@ -87,6 +89,7 @@ class PCM3Config:
     detach_predicted: bool = False
     view_weights: dict[str, float] = field(default_factory=dict)
     own_views: dict[str, str] = field(default_factory=dict)
+    train_both_sides: bool = False
 
     def __post_init__(self):
         for name in self.contrasts:
@@ -103,6 +106,8 @@ class PCM3Config:
                 f"got {self.negatives!r} and {self.key_encoder!r}"
             )
         check_prompt_place(self.prompt_place)
+        if self.train_both_sides and not self.encoder.both_sides:
+            raise ValueError("train_both_sides needs an encoder that reads both sides (both_sides)")
         if self.key_encoder == "same" and self.negatives != "batch":
             raise ValueError("key_encoder 'same' needs negatives 'batch': keys in a queue have no gradient")
 
@@ -217,6 +222,7 @@ class PCM3(nn.Module):
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         if config.negatives == "others":  # the clip of each key; -1 for the random keys that the queue begins with
             self.register_buffer("queue_clips", torch.full((config.queue_size,), -1))
+        self.sides = 2 if config.train_both_sides else 1
         self.compute_dtype: torch.dtype | None = None
         self.world = World()
 
@@ -253,15 +259,25 @@ class PCM3(nn.Module):
         return torch.autocast(self.queue.device.type, dtype=self.compute_dtype)
 
     def _encode(self, encoder: Encoder, views: dict[str, Tensor], updates: RunningUpdates) -> dict[str, Tensor]:
-        """Frame features (N, T, D) of each view (N, T, F), computed in one pass."""
+        """Frame features (S * N, T, D) of each view (N, T, F), computed in one pass; with `train_both_sides` S is 2: the rows of
+        the view come first, those of its mirror image after them."""
         prompts = None
+        sides = {name: torch.cat(encoder.sides(x)) if self.config.train_both_sides else x for name, x in views.items()}
         if self.config.domain_prompts:
             domains = {**DOMAIN_OF_VIEW, **self.config.own_views}
             chosen = [getattr(self, DOMAIN_PROMPTS[domains[name]]) for name in views]
-            prompts = torch.cat([p.expand(len(x), 1, -1) for p, x in zip(chosen, views.values(), strict=True)])
-        x = torch.cat(list(views.values())) if len(views) > 1 else next(iter(views.values()))
+            prompts = torch.cat([p.expand(len(x), 1, -1) for p, x in zip(chosen, sides.values(), strict=True)])
+        x = torch.cat(list(sides.values())) if len(sides) > 1 else next(iter(sides.values()))
         frames = encoder.frames(x, prompts, self.config.prompt_place, len(views), updates)
         return dict(zip(views, frames.chunk(len(views)), strict=True))
+
+    def _one_side(self, frames: Tensor) -> Tensor:
+        """Frame features (S * N, T, D) of a view -> those of the view as it is, (N, T, D)."""
+        return frames.chunk(self.sides)[0]
+
+    def _clip(self, encoder: Encoder, frames: Tensor) -> Tensor:
+        """Frame features (S * N, T, D) of a view -> its clip feature (N, P)."""
+        return encoder.joined(list(encoder.clip(frames).chunk(self.sides)))
 
     def _task_prompt(self, prompt: Tensor, use: str, offsets: Tensor) -> Tensor | float:
         """What is added to frame features (D,) or clip features (P,) for a use of the task prompt; 0 if prompts are off."""
@@ -301,11 +317,11 @@ class PCM3(nn.Module):
         processes, and the number of hidden coordinates in the whole batch."""
         keys = all_keys = latent = None
         if self.config.latent_weight > 0:
-            latent = self._encode(self.encoder_k, {"key": batch.target}, RunningUpdates())["key"]
+            latent = self._one_side(self._encode(self.encoder_k, {"key": batch.target}, RunningUpdates())["key"])
         if self.config.key_encoder == "slow":
             updates = RunningUpdates()
             frames = self._encode(self.encoder_k, {"key": batch.key}, updates)["key"]
-            clip = self.encoder_k.clip(frames) + self._task_prompt(self.cl_prompt, "key", batch.offsets)
+            clip = self._clip(self.encoder_k, frames) + self._task_prompt(self.cl_prompt, "key", batch.offsets)
             keys = self._project(self.encoder_k, clip, 1, updates)
             updates.commit()
             all_keys = self.world.gather(keys, "keys")
@@ -316,7 +332,7 @@ class PCM3(nn.Module):
     @torch.no_grad()
     def predict_hidden(self, masked: Tensor, place: float = 0.5) -> Tensor:
         """Predicted coordinates (N, T, F) of masked clips (N, T, F), in eval mode; place: offset of the task prompt, 0..1."""
-        frames = self._encode(self.encoder_q, {"masked": masked}, RunningUpdates())["masked"]
+        frames = self._one_side(self._encode(self.encoder_q, {"masked": masked}, RunningUpdates())["masked"])
         offsets = masked.new_full((len(PROMPT_USES),), place)
         return self._decode(frames + self._task_prompt(self.mp_prompt, "decoder", offsets), 1, RunningUpdates())
 
@@ -345,7 +361,7 @@ class PCM3(nn.Module):
 
         # 4. embeddings, 5. losses
         if keys is None:
-            clip = self.encoder_q.clip(features["key"]) + self._task_prompt(self.cl_prompt, "key", batch.offsets)
+            clip = self._clip(self.encoder_q, features["key"]) + self._task_prompt(self.cl_prompt, "key", batch.offsets)
             keys = all_keys = self._project(self.encoder_q, clip, 1, decoder_updates)
         contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, decoder_updates)
         terms = {**contrast_terms, **terms}
@@ -381,11 +397,12 @@ class PCM3(nn.Module):
         """The prediction (n, T, F) from the masked view, the same for the predicted view (see `_predict`; both None if
         nothing is predicted), and the prediction losses by name."""
         terms, predicted, for_view = {}, None, None
+        masked = self._one_side(features["masked"]) if "masked" in features else None
         if targets.latent is not None:
             share = len(batch.key) / len(batch.all_clips)  # of these rows in the whole batch's mean
-            terms["latent"] = share * losses.latent(self.latent(features["masked"]), targets.latent)
+            terms["latent"] = share * losses.latent(self.latent(masked), targets.latent)
         if self._predicts:
-            decoder_input = features["masked"] + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
+            decoder_input = masked + self._task_prompt(self.mp_prompt, "decoder", batch.offsets)
             predicted, for_view = self._predict(decoder_input, updates)
             terms["prediction"] = losses.prediction(
                 predicted, batch.target, batch.hidden, targets.hidden_number, self.config.prediction_energy
@@ -442,7 +459,7 @@ class PCM3(nn.Module):
         if not c.contrasts:
             return {}, {}, {}
         clips = [
-            self.encoder_q.clip(features[name]) + self._task_prompt(self.cl_prompt, name, batch.offsets)
+            self._clip(self.encoder_q, features[name]) + self._task_prompt(self.cl_prompt, name, batch.offsets)
             for name in c.contrasts
         ]
         z = self._project(self.encoder_q, torch.cat(clips), len(clips), updates)

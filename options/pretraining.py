@@ -135,6 +135,8 @@ VIEWS = """
     probabilities of the three kinds of mixing; they must add up to 1
 """
 ABLATIONS = """
+--[no-]train-both-sides = off
+    contrast the clip feature of both sides, as --both-sides reads clips after pretraining; a step takes twice as long
 --view-weights NAME=WEIGHT:view_weight+ = ""
     loss weights of views, for their contrast and distillation; default 1 each; naming a view of your own
     (examples/own_view.py) switches it on
@@ -275,6 +277,8 @@ def conflict_in(args: argparse.Namespace) -> str | None:
         )
     if args.key_encoder == "same" and (args.negatives != "batch" or args.grad_accum > 1):
         return "--key-encoder same needs --negatives batch, and the whole batch at once (no --grad-accum)"
+    if args.train_both_sides and not args.both_sides:
+        return "--train-both-sides needs --both-sides: it trains the feature that is read from both sides"
     if args.head_norm and not args.mlp:
         return "--head-norm needs the head's hidden layer; remove --no-mlp"
     for flag in ("crop", "scale", "mix_parts", "mix_length"):

@@ -223,13 +223,24 @@ def test_the_prompt_of_a_clip_has_the_clips_size():
     assert model.cl_prompt.shape == (1, 8) and model.mp_prompt.shape == (1, 4)
 
 
-def test_keys_of_the_encoder_itself_are_simclr():
-    """The loss of the query view is NT-Xent of query and key, written from the paper; the keys have a gradient."""
+def simclr(**more) -> PCM3:
+    """The query view alone, with keys of the encoder itself; its input norm has fixed statistics."""
     torch.manual_seed(0)
-    encoder = EncoderConfig(backbone="bigru", hidden_size=16, num_layers=1, persons=1, pool="max")
+    both = more.get("train_both_sides", False)
+    encoder = EncoderConfig("bigru", hidden_size=16, num_layers=1, persons=1, pool="max", both_sides=both)
     off = {"domain_prompts": False, "task_prompts": False, "distillation": False, "prediction_weight": 0.0}
-    config = PCM3Config(encoder, queue_size=4, negatives="batch", key_encoder="same", contrasts=("query",), **off)
-    model, batch = PCM3(config).train(), a_batch(0)
+    of_batch = {"queue_size": 4, "negatives": "batch", "key_encoder": "same", "contrasts": ("query",)}
+    model = PCM3(PCM3Config(encoder, **of_batch, **off, **more)).train()
+    model.encoder_q.input_norm.eval()
+    return model
+
+
+@pytest.mark.parametrize("both_sides", [False, True])
+def test_keys_of_the_encoder_itself_are_simclr(both_sides):
+    """The loss of the query view is NT-Xent of query and key, as downstream tasks read them, written from the paper; the keys
+    have a gradient."""
+    model, batch = simclr(train_both_sides=both_sides), a_batch(0)
+    config = model.config
     z = torch.cat([model.encoder_q.project(model.encoder_q(x)) for x in (batch.views["query"], batch.key)])
     similar = z @ z.T / config.contrast_t
     similar.fill_diagonal_(float("-inf"))
@@ -251,6 +262,30 @@ def test_keys_of_the_encoder_itself_are_simclr():
             PCM3Config(**{"key_encoder": "same", **wrong})
     with pytest.raises(ValueError, match="whole batch at once"):
         compute_gradients(model, batch, 2)
+
+
+def test_training_with_both_sides_does_not_see_which_side_it_was():
+    """A query and its mirror image have the same logits, from statistics of both sides; with one side they differ.
+    The prediction is of the view as it is."""
+    batch, found, frame = a_batch(0), {}, (get_layout("kinect_v2_25"), 3, 1)
+    mirrored = replace(batch, views=batch.views | {"query": mirror_image(batch.views["query"], *frame)})
+    for both in (True, False):
+        for given in (batch, mirrored):
+            torch.manual_seed(0)
+            encoder = EncoderConfig(hidden_size=16, num_layers=1, persons=1, pool="mean_max", both_sides=True)
+            model = PCM3(
+                PCM3Config(encoder, 12, decoder_hidden_size=8, domain_prompts=False, train_both_sides=both)
+            ).train()
+            output = compute_gradients(model, given)
+            assert output.predicted.shape == batch.target.shape and output.losses["prediction"].isfinite()
+            norm = model.encoder_q.input_norm
+            found[both, given is batch] = output.logits["query"], norm.running_mean.clone()
+    torch.testing.assert_close(found[True, True], found[True, False], atol=1e-4, rtol=1e-4)
+    assert (found[False, True][0] - found[False, False][0]).abs().max() > 1e-2
+    mean = found[True, True][1].view(1, 1, -1)
+    torch.testing.assert_close(mirror_image(mean, *frame), mean)
+    with pytest.raises(ValueError, match="train_both_sides"):
+        PCM3Config(EncoderConfig(), train_both_sides=True)
 
 
 @pytest.mark.parametrize(

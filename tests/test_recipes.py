@@ -66,13 +66,17 @@ def test_the_small_recipe_is_its_table_and_a_given_flag_wins():
 
 def test_both_sides_are_read_where_views_are_mirrored():
     for flags, expected in (("", True), ("--mirror 0", False), ("--mirror 0.3", True), ("--no-both-sides", False)):
-        assert after(flags, 1_000)[0].both_sides is expected, flags
+        args, _ = after(flags, 1_000)
+        assert args.both_sides is args.train_both_sides is expected, flags
+    assert after("--no-train-both-sides", 1_000)[0].both_sides
+    with pytest.raises(ValueError, match="--train-both-sides needs --both-sides"):
+        after("--train-both-sides --no-both-sides", 1_000)
 
 
 def test_what_a_run_did_not_know_when_it_began_stays_off_when_it_goes_on():
     args = parse_args([])
-    apply_recipe(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides"})
-    assert args.mirror == 0.5 and args.both_sides is None
+    apply_recipe(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides", "train_both_sides"})
+    assert args.mirror == 0.5 and args.both_sides is None and not args.train_both_sides
 
 
 def test_steps_and_batch_grow_with_the_set():
