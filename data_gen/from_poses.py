@@ -33,7 +33,7 @@ from data_gen.from_files import (
 )
 from data_gen.poses.arrays import UPS, pickle_splits
 from data_gen.poses.forms import FORMS
-from data_gen.poses.labels import Known, LabelOptions, Task, make_task, short_names
+from data_gen.poses.labels import ClipInfo, LabelOptions, Task, make_task, short_names
 from data_gen.poses.mend import Mending
 from data_gen.poses.record import Bad
 from data_gen.poses.space import UNITS
@@ -49,11 +49,11 @@ _CHUNK = 32  # entries that a process reads at a time
 
 @dataclass
 class Gathered:
-    """All clips that were read. known: full name -> what is known of the clip; packed: the coordinates; persons: the most in
+    """All clips that were read. clips: full name -> label, split, ... of the clip; packed: the coordinates; persons: the most in
     any clip; bad: name -> reason; mended: clip -> kind of fault -> how often it was mended."""
 
     packed: TemporaryClips
-    known: dict[str, Known] = field(default_factory=dict)
+    clips: dict[str, ClipInfo] = field(default_factory=dict)
     persons: int = 1
     bad: dict[str, str] = field(default_factory=dict)
     mended: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -78,10 +78,10 @@ def gather(seen: Survey, packed: TemporaryClips, workers: int | None) -> Gathere
         for clip in clips:
             if isinstance(clip, Bad):
                 found.bad[clip.name] = clip.reason
-            elif clip.name in found.known:
+            elif clip.name in found.clips:
                 found.bad[clip.name] = f"two clips are called {clip.name}"
             else:
-                found.known[clip.name] = Known(clip.name, entry.folders, clip.label, clip.split, clip.subject)
+                found.clips[clip.name] = ClipInfo(clip.name, entry.folders, clip.label, clip.split, clip.subject)
                 found.persons = max(found.persons, len(clip.array))
                 if clip.mended:
                     found.mended[clip.name] = clip.mended
@@ -115,16 +115,16 @@ def convert(args: argparse.Namespace, source) -> None:
     print("\n".join(f"found  {line}" for line in [f"{len(seen.entries)} files or folders of clips", *seen.lines]))
     with scratch_folder(args) as folder:
         found = gather(seen, TemporaryClips(folder / "clips.raw"), args.workers)
-        total = len(found.known) + len(found.bad)
+        total = len(found.clips) + len(found.bad)
         if found.bad and args.on_bad == "refuse":
             why = "clips cannot be used, so nothing was written; --on-bad skip leaves them out"
             raise UserError(f"{len(found.bad)} of {total} {why}: {first_of(found.bad.values())}")
-        if not found.known:
+        if not found.clips:
             raise UserError(
                 f"{source}: none of its {total} clips can be used; the first: {next(iter(found.bad.values()))}"
             )
-        short = short_names(list(found.known))
-        clips = [replace(known, name=short[name], full=name) for name, known in found.known.items()]
+        short = short_names(list(found.clips))
+        clips = [replace(clip, name=short[name], full=name) for name, clip in found.clips.items()]
         task = make_task(clips, _list_of(args, source), _pickled_splits(seen), labels)
         print("\n".join(f"found  {line}" for line in task.lines))
         found.packed.rename(short)

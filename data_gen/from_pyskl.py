@@ -115,7 +115,7 @@ def check_keypoint(name: str, annotation: dict) -> np.ndarray:
     """The coordinates (M, T, V, 3) of an annotation; UserError when they are 2-D, of another shape or not numbers."""
     keypoint = annotation.get("keypoint")
     if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu":
-        raise UserError(f"clip {name}: 'keypoint' is no array of numbers")
+        raise UserError(f"clip {name}: 'keypoint' is not an array of numbers")
     if keypoint.ndim == 4 and keypoint.shape[3] == 2:
         raise UserError(
             f"clip {name}: its keypoints are 2-D (pixels of a picture, shape {keypoint.shape}), expected 3-D skeletons as in "

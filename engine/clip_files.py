@@ -93,10 +93,10 @@ class PoseFiles(NamedClips):
         self.root = Path(source)
         self._folder = tempfile.TemporaryDirectory(prefix="poses-")  # deleted with this object
         found = gather(seen, TemporaryClips(Path(self._folder.name) / "clips.raw"), workers=1)
-        self._packed, self._known = found.packed, found.known
+        self._packed, self._known = found.packed, found.clips
         for name, reason in found.bad.items():
             self._packed.refuse(name, reason)
-        self.names = sorted({*found.known, *found.bad})
+        self.names = sorted({*found.clips, *found.bad})
         self._paths = {entry.name: entry.path for entry in seen.entries}
         mended = (f"mended: {what} ({times} times in {clips} clips)" for what, clips, times in found.table())
         self.lines = (*seen.lines, *mended)

@@ -67,7 +67,7 @@ def test_a_folder_a_class_becomes_a_data_set(tmp_path):
     """Names, classes, frames and arrays are those that a preparation of the clips gives; nothing is left behind."""
     ran = prepare(write_folder(tmp_path / "in"), tmp_path)
     assert ran.status == 0, ran.err
-    for words in ("form: NumPy array", "layout: kinect_v2_25, 3-D", "units: metres", "labels: the names of the 2 folders",
+    for words in ("format: NumPy array", "layout: kinect_v2_25, 3-D", "units: metres", "labels: the names of the 2 folders",
                   "30 % of each class", "nothing had to be mended"):  # fmt: skip
         assert words in ran.out
     row = row_of(tmp_path)
@@ -145,7 +145,7 @@ def test_labels_of_names_and_subjects_apart(tmp_path):
         save(tmp_path / "in" / f"{name}.npy", clip)
     ran = prepare(tmp_path / "in", tmp_path, r"--label-from-name '(m\d+)_' --by subject --val-share 0.25 --seed 3")
     assert ran.status == 0, ran.err
-    assert "by subject (of the names); 1 of" in ran.out and row_of(tmp_path).classes == ("m01", "m02")
+    assert "by subject (from the names); 1 of" in ran.out and row_of(tmp_path).classes == ("m01", "m02")
     train, val = (set(n.split("_")[1] for n in split_of(tmp_path, part).names) for part in ("train", "val"))
     assert train and val and not train & val
     subject = sorted(val)[0].removeprefix("s")
@@ -153,7 +153,7 @@ def test_labels_of_names_and_subjects_apart(tmp_path):
     ran = prepare(tmp_path / "in", tmp_path, f"{pattern} --val-subjects {subject}", "again")
     assert ran.status == 0 and split_of(tmp_path, "val", "again").names == split_of(tmp_path, "val").names
     refused(prepare(tmp_path / "in", tmp_path, f"{pattern} --val-subjects 77"), "no such subject", "77")
-    refused(prepare(tmp_path / "in", tmp_path, r"--label-from-name '(x\d+)'"), "finds nothing", NAME)
+    refused(prepare(tmp_path / "in", tmp_path, r"--label-from-name '(x\d+)'"), "does not match", NAME)
 
 
 @pytest.mark.parametrize("first, flag, classes", [(1, "", ("class 1", "class 2")), (0, "", ("class 0", "class 1")),
@@ -201,7 +201,9 @@ def test_columns_say_class_clip_and_split(tmp_path):
     (tmp_path / "in.csv").write_text("\n".join([header, *lines]) + "\n")
     ran = prepare(tmp_path / "in.csv", tmp_path)
     assert ran.status == 0, ran.err
-    assert "frames a second: 20" in ran.out and "labels: of the files" in ran.out and "split: of the files" in ran.out
+    assert (
+        "frames a second: 20" in ran.out and "labels: from the files" in ran.out and "split: from the files" in ran.out
+    )
     assert sorted(split_of(tmp_path, "val").names) == sorted(list(CLIPS)[::4])
     assert row_of(tmp_path).classes == ("m01", "m02")
 
@@ -246,7 +248,7 @@ def test_ntu_clips_by_their_names(tmp_path):
     for name, (_, clip) in zip(names, CLIPS.values(), strict=True):
         pf.write_ntu_dictionary(tmp_path / "in" / f"{name}.skeleton.npy", clip)
     ran = prepare(tmp_path / "in", tmp_path, "--by subject --val-subjects 2")
-    assert ran.status == 0 and "of NTU's names" in ran.out, ran.err
+    assert ran.status == 0 and "NTU's names" in ran.out, ran.err
     assert split_of(tmp_path, "val").names == sorted(n for n in names if "P002" in n)
     assert set(split_of(tmp_path, "train").labels) == {2, 7}
 
@@ -562,14 +564,14 @@ def test_hostile_files_do_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("a.json", '{"hello": 1}', "not JSON of poses that is known"),
+        ("a.json", '{"hello": 1}', "not a known JSON format of poses"),
         ("a.json", '[{"x": 1}', "line 1: not valid JSON"),
-        ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "keypoints (2,) are not 3 of every joint"),
-        ("a.json", '{"instance_info": [{"frame_id": 0, "instances": [{"keypoints": [["a", 1]]}]}]}', "no table of numbers"),
+        ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "keypoints (2,) are not 3 numbers per joint"),
+        ("a.json", '{"instance_info": [{"frame_id": 0, "instances": [{"keypoints": [["a", 1]]}]}]}', "not a table of numbers"),
         ("a.json", '{"joint_names": [], "frames": [{"bodies": 3}]}', "expected a list of bodies"),
         ("a.json", "[[[1, 2], [3, 4]], [[1, 2]]]", "a person has 1 joints of 2 numbers"),
         ("a.csv", "a,b,c\n1,2,3\n", "expected x and y of joints"),
-        ("a.csv", "left_shoulder_x,b\n1,2\n", "no table of poses"),
+        ("a.csv", "left_shoulder_x,b\n1,2\n", "not a table of poses"),
         ("a.csv", ",".join(["1"] * 74) + "\n", "74 columns of numbers"),
         ("a.npz", "PK", "not a readable"),
         ("a.pkl", "x", "not a readable pickle"),

@@ -325,7 +325,7 @@ def test_what_flags_overrule(tmp_path):
     np.testing.assert_allclose(clips[name], clip * [1, -1, 1], atol=MILLIMETRE)
     _, clips = read(tmp_path, units="cm")
     np.testing.assert_allclose(clips[name], clip / 100, atol=MILLIMETRE)
-    with pytest.raises(UserError, match="no clip looked at can be coco_17"):
+    with pytest.raises(UserError, match="no clip of the sample fits layout coco_17"):
         survey(tmp_path, PoseOptions(layout="coco_17"))
     with pytest.raises(UserError, match="--format 'xml' is not known"):
         survey(tmp_path, PoseOptions(form="xml"))

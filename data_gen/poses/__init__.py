@@ -1,14 +1,14 @@
-"""Poses of other people's estimators: one reader for every file form, layout and unit.
+"""Reads poses of any estimator: every file format, joint layout and unit in, clips in Kinect's space out.
 
-    forms    the table of file forms: how each is known, and the reader of each
+    forms    the table of file formats: how each is recognised, and its reader
     jsons, tables, arrays
-             the readers; each yields the same record, `record.Poses`
-    joints   which joint is which: by the names in a file, by the number of joints, by the shape of bodies
-    space    units, axes and handedness, found from the bodies of a whole data set and turned to Kinect space
-    mend     what is dirty in a clip: frames without a person, gaps, persons that change order, rates of frames
+             the readers; each returns `record.Poses`
+    joints   the joint layout, from the joint names in a file, the number of joints, or the shape of the bodies
+    space    units, axes and handedness, found from the bodies of a whole data set, and the conversion to Kinect's space
+    mend     repairs of a clip: frames without a person, gaps, persons that change order, frame rates
     labels   classes and splits
     survey   all of it: `survey` looks at a folder and decides; the `Reader` it returns turns each entry into clips
 
-Nothing here knows data sets or programs; `data_gen.from_poses` builds prepared folders of what comes out, and
+Nothing here depends on data sets or programs; `data_gen.from_poses` builds prepared folders of these clips, and
 `engine.features` and the programs read clips for an encoder with it, too.
 """

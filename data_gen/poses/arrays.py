@@ -1,7 +1,7 @@
 """Readers of arrays: .npy and .npz, pickles of MMAction2 / pyskl, NTU clips as dictionaries, .pose files.
 
-An array's axes are known by their sizes: C is 2 to 4, V the number of joints of a known layout. Object arrays and pickles
-are read without running anything that they hold; what an archive unpacks to is known before it is read.
+The axes of an array are found from their sizes: C is 2 to 4, V the number of joints of a known layout. Reading object arrays
+and pickles never runs code in them; the unpacked size of an archive is checked before it is read.
 """
 
 import io
@@ -21,7 +21,7 @@ _ORDERS = {
     2: ("VC",),
     3: ("TVC", "CTV", "TCV"),
     4: ("MTVC", "TMVC", "TVCM", "CTVM"),
-}  # number of axes -> orders, likely first
+}  # number of axes -> orders, the most likely first
 UPS = ("x", "-x", "y", "-y", "z", "-z")  # axes that may point up
 _POINT_KEYS = "keypoints keypoint points poses pose landmarks joints positions positions_3d data".split()
 _SCORE_KEYS = ("scores", "score", "keypoint_scores", "keypoint_score", "visibility", "confidence")
@@ -32,7 +32,7 @@ def known_joints() -> set[int]:
 
 
 def axes_of(shape: tuple[int, ...]) -> str | None:
-    """The order of the axes of an array: T, V, C and perhaps M; None when the sizes do not tell."""
+    """The order of the axes T, V, C and M of an array, None when its sizes do not show it."""
     known = known_joints()
     for axes in _ORDERS.get(len(shape), ()):
         size = dict(zip(axes, shape, strict=True))
@@ -43,12 +43,12 @@ def axes_of(shape: tuple[int, ...]) -> str | None:
 
 
 def points_of(array, place, axes: str = "") -> tuple[np.ndarray, np.ndarray | None]:
-    """Somebody's array -> (points (T, M, V, C), score (T, M, V) or None): four numbers a joint are x, y, z, score; of three the
-    last may be. axes: their order, '' to go by the sizes."""
+    """An array -> (points (T, M, V, C), score (T, M, V) or None). Four numbers per joint are x, y, z, score; of three the last
+    may be a score. axes: order of the axes, '' to find it from the sizes."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise BadPoses(f"{place}: holds {getattr(array, 'dtype', type(array).__name__)}, expected an array of numbers")
     if array.size == 0 or array.ndim < 2:
-        raise BadPoses(f"{place}: an array {array.shape} holds no frame of joints")
+        raise BadPoses(f"{place}: an array {array.shape} has no frame of joints")
     array = array.astype(np.float64)
     if array.ndim == 2 and not axes and axes_of(array.shape) is None:
         V, C, skipped = joints.shape_of_columns(array, place)
@@ -56,8 +56,8 @@ def points_of(array, place, axes: str = "") -> tuple[np.ndarray, np.ndarray | No
     axes = axes or axes_of(array.shape)
     if axes is None or len(axes) != array.ndim:
         raise BadPoses(
-            f"{place}: an array {array.shape}; expected (T, V, C), (T, V, C, M) or (M, T, V, C) of 2 to 4 numbers a joint and "
-            f"{', '.join(map(str, sorted(known_joints())))} joints; --axes says another order"
+            f"{place}: an array {array.shape}; expected (T, V, C), (T, V, C, M) or (M, T, V, C) of 2 to 4 numbers per joint and "
+            f"{', '.join(map(str, sorted(known_joints())))} joints; give another order with --axes"
         )
     for axis in "TM":
         if axis not in axes:
@@ -88,7 +88,7 @@ def read_npy(path, name: str, axes: str = "") -> list[Poses]:
 
 
 def ntu_dictionary(content: dict, path, name: str) -> Poses:
-    """An NTU clip as many preparations keep it: skel_body0 (T, 25, 3), skel_body1, ..., in metres."""
+    """An NTU clip in the dictionary of many preparations: skel_body0 (T, 25, 3), skel_body1, ..., in metres."""
     bodies = sorted((k for k in content if re.fullmatch(r"skel_body\d+", str(k))), key=lambda k: int(k[9:]))
     if not bodies:
         raise BadPoses(
@@ -111,18 +111,18 @@ def ntu_dictionary(content: dict, path, name: str) -> Poses:
 
 
 def read_npz(path, name: str, axes: str = "") -> list[Poses]:
-    """One clip (keypoints, perhaps scores, fps, layout, units, up, size), or a clip for each array."""
+    """One clip (keypoints, optionally scores, fps, layout, units, up, size), or a clip for each array."""
     with ArrayArchive(path, MAX_UNPACKED, together=True) as archive:
         arrays = {key: archive.read(key) for key in archive.names}
     if not arrays:
-        raise BadPoses(f"{path}: the archive holds no array")
+        raise BadPoses(f"{path}: the archive has no arrays")
     low = {key.lower(): value for key, value in arrays.items()}
     points_key = next((key for key in _POINT_KEYS if key in low), None)
     if points_key is not None and axes_of(np.shape(low[points_key])):
         return [_one_clip(low, points_key, path, name, axes)]
     if {"poses", "trans"} <= low.keys() or {"poses", "betas"} <= low.keys():
         raise BadPoses(
-            f"{path}: holds parameters of a body model, not joints; compute its joints first (a forward pass)"
+            f"{path}: holds parameters of a body model, expected joints; compute them with the body model first"
         )
     return [
         Poses(name if len(arrays) == 1 else f"{name}/{key}", *points_of(array, f"{path}:{key}", axes))
@@ -131,7 +131,7 @@ def read_npz(path, name: str, axes: str = "") -> list[Poses]:
 
 
 def _stated(arrays: dict, key: str, kinds: str, size: int = 1) -> np.ndarray | None:
-    """The values of an array of `size` values of these kinds (of dtypes); None without."""
+    """The values of an array with `size` values of these dtype kinds; None for any other."""
     array = arrays.get(key)
     return array.reshape(-1) if array is not None and array.size == size and array.dtype.kind in kinds else None
 
@@ -142,7 +142,7 @@ def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
     if given is not None:
         T, M, V = points.shape[:3]
         if given.dtype.kind not in "fiu" or given.size != T * M * V:
-            raise BadPoses(f"{path}: scores {given.shape} do not belong to {T} frames, {M} persons and {V} joints")
+            raise BadPoses(f"{path}: scores {given.shape} do not match {T} frames, {M} persons and {V} joints")
         order = {(T, M, V): (0, 1, 2), (M, T, V): (1, 0, 2), (T, V, M): (0, 2, 1)}
         given = given.reshape(T, 1, V) if given.ndim == 2 else given.transpose(order.get(given.shape, (0, 1, 2)))
         score = given.astype(np.float64)
@@ -168,8 +168,8 @@ def _one_clip(low: dict, key: str, path, name: str, axes: str) -> Poses:
 
 
 def read_pickle(path, name: str, axes: str = "") -> list[Poses | Bad]:
-    """MMAction2's and pyskl's dict of split and annotations, its list of annotations alone, one annotation, or an array, whose
-    axes are `axes`."""
+    """The dict of split and annotations of MMAction2 / pyskl, a list of annotations, one annotation, or an array with the
+    order `axes`."""
     content = load_pickle(path, MAX_UNPACKED)
     if isinstance(content, np.ndarray) and content.dtype != object:
         return [Poses(name, *points_of(content, path, axes))]
@@ -193,7 +193,7 @@ def read_pickle(path, name: str, axes: str = "") -> list[Poses | Bad]:
 
 
 def pickle_splits(path) -> dict[str, list[str]]:
-    """The splits that a pickle names, {} without."""
+    """The splits in a pickle, {} without."""
     content = load_pickle(path)
     splits = content.get("split") if isinstance(content, dict) else None
     if not isinstance(splits, dict):
@@ -208,7 +208,7 @@ def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
     place = f"{path}, clip {own}"
     keypoint = entry.get("keypoint", entry.get("keypoints"))
     if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu":
-        raise BadPoses(f"{place}: 'keypoint' is no array of numbers")
+        raise BadPoses(f"{place}: 'keypoint' is not an array of numbers")
     points, score = points_of(keypoint[None] if keypoint.ndim == 3 else keypoint, place, "MTVC")
     if points.shape[3] not in (2, 3):
         raise BadPoses(f"{place}: expected keypoints (M, T, V, 2) or (M, T, V, 3), found {keypoint.shape}")
@@ -216,7 +216,7 @@ def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
     if isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
         given = given[None] if given.ndim == 2 else given
         if given.shape != (points.shape[1], points.shape[0], points.shape[2]):
-            raise BadPoses(f"{place}: keypoint_score {given.shape} does not belong to keypoint {keypoint.shape}")
+            raise BadPoses(f"{place}: keypoint_score {given.shape} does not match keypoint {keypoint.shape}")
         score = given.astype(np.float64).transpose(1, 0, 2)
     shape = entry.get("img_shape", entry.get("original_shape"))
     shape = tuple(shape) if isinstance(shape, (tuple, list, np.ndarray)) and len(shape) == 2 else None
@@ -238,13 +238,11 @@ def _annotation(entry: dict, i: int, path, name: str, count: int) -> Poses:
 
 
 def read_pose_format(path, name: str, axes: str = "") -> list[Poses]:
-    """A .pose file through the package pose-format; its axes are known."""
+    """The clip of a .pose file, read with the package pose-format. axes: not used."""
     try:
         from pose_format import Pose
     except ImportError:
-        raise UserError(
-            f"{path}: .pose files are read by the package pose-format; type: pip install pose-format"
-        ) from None
+        raise UserError(f"{path}: .pose files need the package pose-format; type: pip install pose-format") from None
     content = read_bytes(path)
     try:
         pose = Pose.read(content)
@@ -253,7 +251,7 @@ def read_pose_format(path, name: str, axes: str = "") -> list[Poses]:
         score = np.asarray(body.confidence, dtype=np.float64)
         components = list(header.components)
         fps = float(body.fps)
-    except Exception as error:  # whatever the package raises for a damaged file
+    except Exception as error:  # the package may raise anything for a damaged file
         raise BadPoses(f"{path}: not a readable .pose file ({type(error).__name__}: {str(error)[:80]})") from None
     start, names, wanted = 0, None, slice(0, data.shape[2])
     for component in components:

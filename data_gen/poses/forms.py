@@ -1,7 +1,7 @@
-"""The table of file forms: which files are a form's, and who reads them. A folder is scanned into entries, one a clip or file.
+"""The table of file formats with their readers, and `scan`, which turns a folder into entries, one per file or clip.
 
-A form is known by a file's ending; what kind of JSON a file holds its reader tells from the keys. OpenPose's one file a frame
-becomes one entry a clip: NAME_000000000012_keypoints.json, or numbered files of a folder that hold `people`.
+The suffix of a file gives its format; for JSON, the reader finds it from the keys. OpenPose's files, one per frame, become
+one entry per clip: NAME_000000000012_keypoints.json, or numbered files of a folder with the key `people`.
 """
 
 import re
@@ -22,7 +22,7 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 
 @dataclass(frozen=True)
 class Form:
-    """A row of the table. words: for people; endings: of its files; read(path, name, axes) -> clips of a file."""
+    """A row of the table. words: its name for the user; endings: suffixes of its files; read(path, name, axes) -> clips."""
 
     name: str
     words: str
@@ -34,7 +34,7 @@ _JSON = (".json", ".jsonl", ".ndjson")
 FORMS = {
     form.name: form
     for form in (
-        Form("openpose", "OpenPose, a JSON a frame", (".json",), partial(jsons.read_json, form="openpose")),
+        Form("openpose", "OpenPose, one JSON file per frame", (".json",), partial(jsons.read_json, form="openpose")),
         Form("alphapose", "AlphaPose JSON", (".json",), partial(jsons.read_json, form="alphapose")),
         Form("mmpose", "MMPose JSON", (".json",), partial(jsons.read_json, form="mmpose")),
         Form("azure_kinect", "Azure Kinect JSON", (".json",), partial(jsons.read_json, form="azure_kinect")),
@@ -52,14 +52,14 @@ _BY_ENDING = {ending: form for form in (*FORMS.values(), _ANY_JSON) for ending i
 
 
 def ending_is_known(path: Path) -> bool:
-    """Whether files of this ending may hold poses; .txt is none, which mostly are notes."""
+    """Whether files with this suffix may hold poses; not .txt, which are mostly notes."""
     return path.suffix.lower() in _BY_ENDING and path.suffix.lower() != ".txt"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is read at once. name: of its clip, or the beginning of its clips' names; form: in FORMS, or json to look; files:
-    one, or (number, path) for each frame; folders: the names of the folders between the root and it."""
+    """Files that are read together. name: of its clip, or the common beginning of its clips' names; form: a key of FORMS, or
+    json if still to be found; files: one path, or (number, path) for each frame; folders: folder names below the root."""
 
     name: str
     form: str
@@ -72,7 +72,7 @@ class Entry:
 
 
 def read_entry(entry: Entry, axes: str = "", skip_bad: bool = False) -> list[Poses | Bad]:
-    """The clips of an entry, each with the name of its form. BadPoses when nothing of it can be read."""
+    """The clips of an entry, with the name of its format. BadPoses when nothing in it can be read."""
     try:
         if isinstance(entry.files[0], tuple):
             clips = [jsons.read_openpose(list(entry.files), entry.name, skip_bad)]
@@ -90,7 +90,8 @@ def read_entry(entry: Entry, axes: str = "", skip_bad: bool = False) -> list[Pos
 
 
 def _walk(root: Path):
-    """(folder names below the root, file names) of the root and every folder in it, sorted, without hidden ones."""
+    """Yields (folder, its folder names below the root, its files) for the root and all subfolders, sorted, without hidden
+    ones."""
     stack = [(root, ())]
     while stack:
         folder, names = stack.pop()
@@ -102,7 +103,7 @@ def _walk(root: Path):
 
 
 def _frame_files(files: list[Path]) -> dict[str, list[tuple[int, str]]]:
-    """NAME -> (number, path) of the files of one folder that are OpenPose's frames."""
+    """NAME -> (number, path) of the files in one folder that are OpenPose's frames."""
     for pattern in (_OPENPOSE, _NUMBERED):
         groups: dict[str, list[tuple[int, str]]] = {}
         for path in files:
@@ -114,7 +115,7 @@ def _frame_files(files: list[Path]) -> dict[str, list[tuple[int, str]]]:
 
 
 def _holds_people(numbered: list[tuple[int, str]]) -> bool:
-    """Whether the first files of a group that can be read hold one frame of people."""
+    """Whether the first readable file of a group holds one frame of people."""
     for _, path in numbered[:5]:
         try:
             content = jsons.load(path, {})
@@ -130,7 +131,7 @@ def _entries_of(folder: Path, names: tuple[str, ...], files: list[Path], form: s
     for name, numbered in frames.items():
         numbered.sort()
         used |= {path for _, path in numbered}
-        if len(frames) == 1 and names:  # a folder of its own: the clip has the folder's name
+        if len(frames) == 1 and names:  # the only clip in its folder has the folder's name
             entries.append(Entry("/".join(names), "openpose", tuple(numbered), names[:-1]))
         else:
             entries.append(Entry("/".join((*names, name or folder.name)), "openpose", tuple(numbered), names))
@@ -151,7 +152,7 @@ def _entries_of(folder: Path, names: tuple[str, ...], files: list[Path], form: s
 
 
 def _head(path: Path) -> bytes:
-    """The beginning of a file; nothing of a pipe, which would be waited for."""
+    """The first bytes of a regular file; empty for a pipe, whose reading would block."""
     if not path.is_file():
         return b""
     with open(path, "rb") as file:
@@ -170,8 +171,8 @@ def _is_table(path: Path) -> bool:
 
 
 def scan(source, form: str | None = None) -> tuple[list[Entry], dict[str, int]]:
-    """(entries in order of their names, ending -> files that are no poses) of a folder (hidden files left out), or of one file.
-    form: only files of this form, read as it. UserError when there is nothing to read."""
+    """(entries sorted by name, suffix -> number of files that are not poses) of a folder, without hidden files, or of one
+    file. form: read only files of this format, None for all. UserError when there is nothing to read."""
     root = Path(source)
     if form is not None and form not in FORMS:
         raise UserError(f"--format {form!r} is not known; known: {', '.join(FORMS)}")
@@ -184,7 +185,7 @@ def scan(source, form: str | None = None) -> tuple[list[Entry], dict[str, int]]:
         raise UserError(f"{root}: there is no such file or folder")
     if not entries:
         videos = sum(left.get(ending, 0) for ending in VIDEOS)
-        hint = f"; {videos} videos are there: python -m data_gen.from_video makes poses of them" if videos else ""
+        hint = f"; it has {videos} videos: python -m data_gen.from_video finds the poses in them" if videos else ""
         endings = ", ".join(dict.fromkeys(e for f in FORMS.values() for e in f.endings))
         wanted = ", ".join(FORMS[form].endings) if form else endings
         raise UserError(f"{root}: holds no file of poses ({wanted}){hint}")

@@ -1,10 +1,10 @@
-"""Which joint is which: the layout of a clip by joint names, by the number of joints, and by the shape of bodies.
+"""The joint layout of a clip, from the joint names, the number of joints, or the shape of the bodies.
 
-Names are compared as sets of words, so that LEFT_SHOULDER, leftShoulder, "shoulder left" and l_shoulder are one. Where a
-file has no names and several layouts have its number of joints (17: COCO's or Human3.6M's; 25: Kinect's or OpenPose's),
-the bodies decide: in the right layout bones join neighbours, so that the bones are not much longer together than the
-shortest tree that joins all joints (its minimum spanning tree), and keep their lengths; in a wrong one they run
-criss-cross through the body. When no layout is clearly better, nobody guesses: the user is asked for --layout.
+Names are compared as sets of words, so that LEFT_SHOULDER, leftShoulder, "shoulder left" and l_shoulder are equal. When a
+file has no names and several layouts have its number of joints (17: COCO or Human3.6M; 25: Kinect or OpenPose), the bodies
+decide: in the right layout bones connect neighbours, so that their total length is not much above that of the minimum
+spanning tree of the joints, and their lengths are constant; in a wrong one they cross the body. When no layout is clearly
+better, a UserError asks for --layout.
 """
 
 import functools
@@ -17,12 +17,12 @@ from data_gen.poses.record import BadPoses, seen_joints, third_is_score
 from utils.errors import UserError
 from utils.skeleton import LAYOUTS, Layout
 
-CLEARLY = 0.9  # how much less than the second's a layout's bones must measure together
-_FRAMES = 60  # bodies looked at
-_WHOLE = 0.7  # share of a body's joints that must be seen for it to tell the layout
+CLEARLY = 0.9  # a layout's `excess` must be below this part of the second best
+_FRAMES = 60  # bodies that are measured
+_WHOLE = 0.7  # least share of seen joints of a body that is measured
 _WORDS = {"l": "left", "r": "right", "naval": "navel", "centre": "center", "lft": "left", "rt": "right", "heal": "heel"}
 _SMPL = {"base of spine": "pelvis", "lower spine": "spine1", "middle of spine": "spine2", "upper spine": "spine3"}
-_OTHER_NAMES = {  # layout -> what the sensors and estimators themselves call joints that have other names here
+_OTHER_NAMES = {  # layout -> our name of a joint -> its name in the sensor's or estimator's files, where it differs
     "kinect_v2_25": {"base of spine": "SpineBase", "middle of spine": "SpineMid", "between shoulders": "SpineShoulder"}
     | {f"tip of {side} hand": f"HandTip {side}" for side in ("left", "right")},
     "kinect_v1_20": {"base of spine": "HipCenter", "middle of spine": "Spine", "between shoulders": "ShoulderCenter"},
@@ -47,7 +47,7 @@ _OTHER_NAMES = {  # layout -> what the sensors and estimators themselves call jo
     "smpl_22": _SMPL,
     "smpl_24": _SMPL,
 }
-WHOLE_BODY = {  # joints of a whole body -> what its first joints are; 501 are MediaPipe's, the face after the body
+WHOLE_BODY = {  # number of joints of a whole-body layout -> (layout, number) of its first joints; 501: MediaPipe with face
     133: ("coco_17", 17),
     136: ("halpe_26", 26),
     501: ("mediapipe_33", 33),
@@ -56,7 +56,7 @@ WHOLE_BODY = {  # joints of a whole body -> what its first joints are; 501 are M
 
 @functools.lru_cache(maxsize=4096)
 def words_of(name: str) -> frozenset[str]:
-    """A joint's name as a set of words in lower case, l and r written out."""
+    """A joint's name as a set of lower-case words, with left and right for l and r."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", name)
     parts = []
     for word in re.split(r"[^A-Za-z0-9]+", spaced):
@@ -72,7 +72,7 @@ def words_of(name: str) -> frozenset[str]:
 
 @functools.cache
 def known_names() -> dict[str, list[dict[frozenset, int]]]:
-    """layout -> the ways its joints are called, each {words: joint number}."""
+    """layout -> its sets of joint names, each {words: joint number}."""
     known = {}
     for name, layout in LAYOUTS.items():
         other = _OTHER_NAMES.get(name, {})
@@ -83,10 +83,10 @@ def known_names() -> dict[str, list[dict[frozenset, int]]]:
 
 @functools.lru_cache(maxsize=64)
 def match_names(names: tuple[str, ...], wanted: str | None = None) -> tuple[str, list[int]] | None:
-    """(layout, for each of its joints the position among `names` or -1), or None when no layout's names are these.
+    """(layout, for each of its joints the position in `names` or -1), or None when no layout has these names.
 
-    wanted: only this layout. A layout is taken when at least half of all names on both sides agree, the one in which
-    most do."""
+    wanted: try only this layout. Chosen is the layout with the largest overlap, intersection over union of both sets of
+    names, if that is above one half."""
     given = {words_of(name): i for i, name in reversed(list(enumerate(names)))}
     best, chosen = 0.5, None
     for layout, ways in known_names().items():
@@ -101,7 +101,7 @@ def match_names(names: tuple[str, ...], wanted: str | None = None) -> tuple[str,
 
 
 def _tree(points: np.ndarray) -> float:
-    """Length of the minimum spanning tree of (V, C), by Prim's rule."""
+    """Length of the minimum spanning tree of points (V, C), by Prim's algorithm."""
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
     near, total = distance[0].copy(), 0.0
     outside = np.ones(len(points), bool)
@@ -115,8 +115,9 @@ def _tree(points: np.ndarray) -> float:
 
 
 def excess(bodies: np.ndarray, layout: Layout) -> float:
-    """How badly a layout's bones suit bodies (F, V, C), NaN where joints are not seen: their mean length over that of the
-    edges of the shortest tree (about 1.0 to 1.6 for the right layout, 2 to 4 for a wrong one), and how much they vary."""
+    """How badly a layout's bones fit bodies (F, V, C), NaN where joints are not seen: the mean bone length divided by the mean
+    edge of the minimum spanning tree (about 1.0 to 1.6 for the right layout, 2 to 4 for a wrong one), plus the standard
+    deviation of the bone lengths over the bodies, on the same scale."""
     parents = np.array(layout.parents)
     own = parents != np.arange(len(parents))
     ratios, lengths = [], []
@@ -136,7 +137,7 @@ def excess(bodies: np.ndarray, layout: Layout) -> float:
 
 
 def whole_bodies(points: np.ndarray, most: int = _FRAMES) -> np.ndarray:
-    """Up to `most` of the bodies (T, M, V, C) of which most joints are seen, evenly spread: (F, V, C), NaN for the others."""
+    """Up to `most` evenly spread bodies of (T, M, V, C) whose joints are mostly seen: (F, V, C), NaN for unseen joints."""
     bodies = points.reshape(-1, *points.shape[2:])
     seen = (np.abs(bodies) < 1e7).all(-1) & (bodies != 0).any(-1)  # no NaN, and nothing that overflows
     good = seen.sum(1) >= max(3, _WHOLE * bodies.shape[1])
@@ -149,7 +150,7 @@ def with_joints(number: int) -> list[Layout]:
 
 
 def by_shape(points: np.ndarray, place: str) -> tuple[str, str]:
-    """(layout, why) of clips (T, M, V, C) without names; UserError when the bodies do not decide."""
+    """(layout, why) of clips (T, M, V, C) without names; UserError when it cannot be determined."""
     V = points.shape[2]
     candidates = with_joints(V)
     if V in WHOLE_BODY:
@@ -157,25 +158,25 @@ def by_shape(points: np.ndarray, place: str) -> tuple[str, str]:
         return name, f"the first {first} of {V} joints of a whole body"
     if not candidates:
         counts = ", ".join(f"{name} {layout.joints}" for name, layout in LAYOUTS.items())
-        raise UserError(
-            f"{place}: {V} joints, which is the number of no known layout ({counts}); see utils/skeleton.py"
-        )
+        raise UserError(f"{place}: no known layout has {V} joints ({counts}); a new one is a row of utils/skeleton.py")
     if len(candidates) == 1:
         return candidates[0].name, f"{V} joints"
     bodies = whole_bodies(points)
     both = " or ".join(layout.name for layout in candidates)
     if not len(bodies):
-        raise UserError(f"{place}: {V} joints are {both}, and no body is seen whole enough to tell; give --layout")
+        raise UserError(
+            f"{place}: {V} joints are {both}, and no body is seen completely enough to decide; give --layout"
+        )
     ranked = sorted((excess(bodies, layout), layout.name) for layout in candidates)
     if ranked[0][0] > CLEARLY * ranked[1][0]:
-        raise UserError(f"{place}: {V} joints are {both}, and the bodies do not tell which; give --layout")
+        raise UserError(f"{place}: {V} joints are {both}, and the bodies do not show which; give --layout")
     return ranked[0][
         1
-    ], f"{V} joints, and its bones suit the bodies ({ranked[0][0]:.2f}; {ranked[1][1]} {ranked[1][0]:.2f})"
+    ], f"{V} joints, and its bones fit the bodies ({ranked[0][0]:.2f}; {ranked[1][1]} {ranked[1][0]:.2f})"
 
 
 def joint_named(layout: Layout, *names: str) -> int | None:
-    """The number of the first of `names` that the layout has, None without."""
+    """The joint number of the first of `names` that the layout has, None if it has none."""
     for name in names:
         for way in known_names()[layout.name]:
             if words_of(name) in way:
@@ -191,8 +192,8 @@ def reorder(array: np.ndarray, places: list[int]) -> np.ndarray:
 
 
 def shape_of_columns(numbers: np.ndarray, path) -> tuple[int, int, int]:
-    """(V, C, columns before them) of columns without names: the known numbers of joints, of 2 to 4 numbers each, that add up
-    to the columns; where several do, the one whose bodies suit a layout best."""
+    """(V, C, columns before the first joint) of a table (rows, columns) without names: a known number of joints with 2 to 4
+    numbers each that matches the number of columns; of several, the one whose bodies fit a layout best."""
     found = []
     for skipped in (0, 1):
         width = numbers.shape[1] - skipped
@@ -207,7 +208,8 @@ def shape_of_columns(numbers: np.ndarray, path) -> tuple[int, int, int]:
     if not found:
         counts = ", ".join(str(n) for n in sorted({layout.joints for layout in LAYOUTS.values()}))
         raise BadPoses(
-            f"{path}: {numbers.shape[1]} columns of numbers are not 2, 3 or 4 numbers of a known number of joints ({counts})"
+            f"{path}: {numbers.shape[1]} columns of numbers are not 2, 3 or 4 numbers each for a known number of joints "
+            f"({counts})"
         )
     shapes = {(layout.joints if layout else (numbers.shape[1] - s) // C, C, s) for layout, C, s in found}
     if len(shapes) == 1:
@@ -224,6 +226,7 @@ def shape_of_columns(numbers: np.ndarray, path) -> tuple[int, int, int]:
     rival = next((r for r in ranked if r[1:] != best[1:]), None)
     if not np.isfinite(best[0]) or rival is not None and best[0] > CLEARLY * rival[0]:
         raise BadPoses(
-            f"{path}: {numbers.shape[1]} columns may be {best[1]} joints or {rival[1] if rival else '?'}; name them"
+            f"{path}: {numbers.shape[1]} columns may be {best[1]} joints or {rival[1] if rival else '?'}; add a header with "
+            "the joint names"
         )
     return best[1:]

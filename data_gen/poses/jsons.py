@@ -1,7 +1,7 @@
-"""Readers of JSON: OpenPose folders, AlphaPose, MMPose, Azure Kinect, and lists of frames as MediaPipe's users write them.
+"""Readers of JSON: OpenPose, AlphaPose, MMPose, Azure Kinect, Kinetics-skeleton, and lists of frames (MediaPipe, ...).
 
-All estimators but OpenPose write one file a clip; OpenPose writes a file a frame. A file's form is known by its keys. A
-person becomes an array (V, C + score) first; `record.stack` makes a clip of the frames. Frames without a person stay, empty.
+OpenPose writes a file per frame, all others a file per clip. The keys of a file show its format. A person is first an array
+(V, C + score); `record.stack` or `record.clip_of` then makes a clip of the frames. Frames without a person stay, empty.
 """
 
 import json
@@ -37,7 +37,7 @@ _SCORES = ("visibility", "visible", "score", "confidence", "conf", "likelihood",
 
 
 def load(path, mended: dict[str, int]):
-    """The content of a JSON file, or of a file of one JSON a line, whose cut off last line is left out."""
+    """The content of a JSON file, or of a file with one JSON value per line, without a last line that is cut short."""
     text = decode(read_bytes(path, MAX_TEXT_BYTES), path, mended)
     try:
         return json.loads(text)
@@ -48,7 +48,7 @@ def load(path, mended: dict[str, int]):
             return _lines(text, path, mended)
         end = " (the file seems cut off)" if error.pos >= len(text.rstrip()) - 1 else ""
         raise BadPoses(f"{path}, line {error.lineno}: not valid JSON ({error.msg}){end}") from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise BadPoses(f"{path}: not valid JSON ({str(error)[:80]})") from None
 
 
@@ -67,7 +67,7 @@ def _lines(text: str, path, mended: dict[str, int]) -> list:
 
 
 def form_of(content) -> str | None:
-    """The name of the form of a parsed file, None when it is no form of poses."""
+    """The format (a key of READERS, or openpose) of a parsed file, None when it is not one of poses."""
     if isinstance(content, dict):
         if "people" in content:
             return "openpose"
@@ -98,43 +98,43 @@ def form_of(content) -> str | None:
     return "frames" if isinstance(first, list) or first is None else None
 
 
-# --- persons that say their frame ------------------------------------------------------------------------------------
+# --- persons with frame numbers --------------------------------------------------------------------------------------
 
 
 def _span(numbers, count: int, what: str, path) -> tuple[int, int]:
-    """(first frame number, number of frames up to the last); BadPoses where `count` files or persons leave out too many."""
+    """(first frame number, number of frames up to the last); BadPoses when far more frames are missing than `count` exist."""
     first, last = min(numbers), max(numbers)
     if last - first > _MAX_GAP + 10 * count:
-        raise BadPoses(f"{path}: frame numbers from {first} to {last} for {count} {what}")
+        raise BadPoses(f"{path}: frame numbers go from {first} to {last}, but there are only {count} {what}")
     return first, last - first + 1
 
 
 def _hide_unseen(points: np.ndarray, score) -> None:
-    """OpenPose and AlphaPose write zeros, with a score of zero, for joints that they do not see."""
+    """Sets joints at zero with score zero to NaN: OpenPose and AlphaPose write them for joints that are not seen."""
     if score is not None:
         points[(score <= 0) & (points == 0).all(-1)] = np.nan
 
 
 def _layout_of(points: np.ndarray, *names: str) -> str | None:
-    """The one of these layouts that has as many joints as `points` (T, M, V, C)."""
+    """The one of these layouts that has as many joints as `points` (T, M, V, C), None without."""
     return next((name for name in names if get_layout(name).joints == points.shape[2]), None)
 
 
 class People:
-    """Persons in any order, each with the number of its frame. numbers: of every frame, with a person or without."""
+    """Collects persons in any order, each with its frame number. numbers: of all frames, with or without a person."""
 
     def __init__(self, path):
         self.path, self.numbers, self._frames, self._rows, self._scores = path, [], [], [], []
 
     def add(self, frame: int, keypoints: list, scores: list | None = None) -> None:
-        """A person's joints, nested or flat; scores: one a joint, where they lie apart."""
+        """Adds a person: its joints, nested or flat; scores: one per joint, if they are a list of their own."""
         self._frames.append(frame)
         self._rows.append(keypoints)
         self._scores.append(scores)
 
     def clip(self, width: int | None, dimensions: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """(points (T, M, V, C), score (T, M, V) or None) from the first frame to the last. width: numbers a joint, where lists are
-        flat; dimensions: C, None for all numbers but a score that lies apart. BadPoses without a person."""
+        """(points (T, M, V, C), score (T, M, V) or None) from the first frame to the last. width: numbers per joint, for flat
+        lists; dimensions: C, None if joints hold no score. BadPoses without a person."""
         if not self._rows:
             raise BadPoses(f"{self.path}: no frame holds a person")
         first, T = _span(self.numbers, len(self.numbers), "persons", self.path)
@@ -149,14 +149,16 @@ class People:
 
 
 def _frames_of(entries, path, number: str, persons: str):
-    """(entry, its frame number, its list of persons) of every frame; number, persons: their keys. BadPoses for another thing."""
+    """Yields (entry, frame number, list of persons) of every frame; number, persons: their keys. BadPoses for anything else."""
     if not isinstance(entries, list):
         raise BadPoses(f"{path}: expected a list of frames, found {_shown(entries)}")
     for i, entry in enumerate(entries):
         people, frame = (entry.get(persons), entry.get(number, i)) if isinstance(entry, dict) else (None, None)
         good = isinstance(people, list) and all(isinstance(person, dict) for person in people)
         if not good or not isinstance(frame, int) or not 0 <= frame < 2**31:
-            raise BadPoses(f"{path}, frame {i} (from 0): expected a list of {persons}, and a whole number as {number}")
+            raise BadPoses(
+                f"{path}, frame {i} (counted from 0): expected a list of {persons}, and a whole number as {number}"
+            )
         yield entry, frame, people
 
 
@@ -164,7 +166,7 @@ def _frames_of(entries, path, number: str, persons: str):
 
 
 def openpose_frame(content, path, frame: int = 0) -> list[np.ndarray]:
-    """The persons of one frame, each (V, 3) as x, y, score, or (V, 4) in space; [] where only hands or a face were found."""
+    """The persons of one frame, each (V, 3) with x, y, score, or (V, 4) in 3-D; [] when only hands or a face were found."""
     people = content.get("people") if isinstance(content, dict) else None
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
         raise BadPoses(f"{path}: expected {{'people': [{{'pose_keypoints_2d': [x, y, c, ...]}}]}}")
@@ -178,8 +180,8 @@ def openpose_frame(content, path, frame: int = 0) -> list[np.ndarray]:
 
 
 def read_openpose(paths: list[tuple[int, str]], name: str, skip_bad: bool = False) -> Poses:
-    """A clip of one file a frame: paths are (number of the frame, file) in order; numbers that are left out are frames
-    without a person. skip_bad: a damaged file counts as one, too (and is counted)."""
+    """A clip with a file per frame. paths: (frame number, file), sorted; missing numbers are frames without a person.
+    skip_bad: a damaged file also becomes a frame without a person, and is counted."""
     first, T = _span((paths[0][0], paths[-1][0]), len(paths), "files", paths[-1][1])
     frames: list[list] = [[] for _ in range(T)]
     mended: dict[str, int] = {}
@@ -211,16 +213,16 @@ def _frame_number(image, path) -> tuple[str, int]:
     text = str(image)
     match = re.fullmatch(r"(.*?)(\d+)(\.\w+)?", text[-300:], re.S)
     if match is None:
-        raise BadPoses(f"{path}: image_id {text[:60]!r} holds no frame number")
+        raise BadPoses(f"{path}: image_id {text[:60]!r} has no frame number")
     return match[1], int(match[2])
 
 
 def alphapose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """One clip for each video that image_id names."""
+    """AlphaPose: a clip for each video that occurs in image_id."""
     clips: dict[str, People] = {}
     for i, entry in enumerate(content):
         if not isinstance(entry, dict) or "image_id" not in entry or not isinstance(entry.get("keypoints"), list):
-            raise BadPoses(f"{path}, entry {i} (from 0): expected image_id and keypoints")
+            raise BadPoses(f"{path}, entry {i} (counted from 0): expected image_id and keypoints")
         video, number = _frame_number(entry["image_id"], path)
         people = clips.setdefault(video, People(path))
         people.numbers.append(number)
@@ -237,7 +239,7 @@ def alphapose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
 
 
 def mmpose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """The inferencer's file, with meta_info or without."""
+    """MMPose: the file of its inferencer, with or without meta_info."""
     about = content.get("meta_info") if isinstance(content, dict) else None
     people = People(path)
     entries = content["instance_info"] if isinstance(content, dict) else content
@@ -249,7 +251,7 @@ def mmpose(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
                 raise BadPoses(f"{path}, frame {number}: expected keypoints [[x, y], ...] of an instance")
             wrapped = isinstance(points[0], list) and points[0] and isinstance(points[0][0], list)
             score = score[0] if isinstance(score, list) and score and isinstance(score[0], list) else score
-            people.add(number, points[0] if wrapped else points, score)  # some versions wrap a person once more
+            people.add(number, points[0] if wrapped else points, score)  # some versions add a level of lists
     points, score = people.clip(None)
     flat = points.shape[3] == 2
     names = _mmpose_names(about, points.shape[2])
@@ -266,7 +268,7 @@ def _mmpose_names(about, V: int) -> tuple[str, ...] | None:
 
 
 def azure(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """Azure Kinect's offline processor: millimetres; times in microseconds."""
+    """Azure Kinect: the file of its offline processor, in millimetres, with times in microseconds."""
     people, times = People(path), []
     entries = content["frames"] if isinstance(content, dict) else content
     for t, (entry, _, bodies) in enumerate(_frames_of(entries, path, "frame_id", "bodies")):
@@ -284,7 +286,7 @@ def azure(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
 
 
 def kinetics(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """Kinetics-skeleton's file, which ST-GCN's tools write: OpenPose's 18 joints as shares of the picture, and a label."""
+    """Kinetics-skeleton: the file of ST-GCN's tools, with OpenPose's 18 joints as shares of the picture, and a label."""
     people = People(path)
     for _, number, skeletons in _frames_of(content["data"], path, "frame_index", "skeleton"):
         people.numbers.append(number)
@@ -306,7 +308,7 @@ def _lower(entry: dict) -> dict:
 
 
 def _landmarks(entry: dict):
-    """(key, value) of what holds the landmarks of a frame, world coordinates first; None without."""
+    """(key, value) of the landmarks of a frame, world coordinates if there are any; None without."""
     low = _lower(entry)
     return next(((key, low[key]) for key in LANDMARK_KEYS if key in low), None)
 
@@ -318,13 +320,13 @@ def _is_named(entry: dict) -> bool:
 
 
 def _is_columns(entry: dict) -> bool:
-    """Whether a dict holds lists of all joints' x and y."""
+    """Whether a dict has a list of x and a list of y of all joints."""
     low = _lower(entry)
     return isinstance(low.get("x"), list) and isinstance(low.get("y"), list) and len(low["x"]) == len(low["y"]) > 4
 
 
 def _axes_of(joint: dict) -> tuple[str, ...]:
-    """The keys of a joint's dict that are taken, in order: x, y, perhaps z, perhaps a score."""
+    """The keys of a joint's dict that are read: x, y, z and a score, as far as it has them."""
     by_lower = {str(key).lower(): key for key in joint}
     axes = [by_lower[a] for a in ("x", "y", "z") if a in by_lower]
     score = next((by_lower[s] for s in _SCORES if s in by_lower), None)
@@ -332,16 +334,16 @@ def _axes_of(joint: dict) -> tuple[str, ...]:
 
 
 class FrameReader:
-    """Persons of frames of any of the usual shapes, one form for a whole file or stream (the first person's).
+    """Reads the persons of frames in any of the usual structures; the first person decides for the whole file or stream.
 
-    names: joint names, where joints are named; dimensions: 2 or 3; world: whether they are world landmarks. All are None
-    before a person has come."""
+    names: joint names, None without; dimensions: 2 or 3; world: whether they are world landmarks. All are None until the
+    first person."""
 
     def __init__(self, place):
         self.place, self.names, self.dimensions, self.world, self.axes = place, None, None, None, None
 
     def persons(self, frame, number: int) -> list[np.ndarray]:
-        """(V, C) or (V, C + 1) for each person of a parsed frame; [] without a person; BadPoses for another thing."""
+        """(V, C) or (V, C + 1) for each person of a parsed frame; [] without a person; BadPoses for anything else."""
         if frame is None or frame == [] or frame == {}:
             return []
         if isinstance(frame, dict):
@@ -358,39 +360,39 @@ class FrameReader:
             if _is_named(frame):
                 return [self._named(frame, number)]
             if any(k in _lower(frame) for k in ("frame", "frame_id", "timestamp", "time", "index")):
-                return []  # a frame that says its number and holds nothing
+                return []  # a frame with a number and no person
         if isinstance(frame, list):
             first = frame[0]
             several = isinstance(first, list) and first and isinstance(first[0], (list, dict))
             if several or isinstance(first, dict) and "x" not in first and "X" not in first:
                 return [person for one in frame for person in self.persons(one, number)]
             return [self._person(frame, number)]
-        raise self._bad(number, f"expected joints with x, y and perhaps z, found {_shown(frame)}")
+        raise self._bad(number, f"expected joints with x, y and optionally z, found {_shown(frame)}")
 
     def _bad(self, number: int, text: str) -> BadPoses:
-        return BadPoses(f"{self.place}, frame {number} (from 0): {text}")
+        return BadPoses(f"{self.place}, frame {number} (counted from 0): {text}")
 
     def _numbers(self, values, number: int, what: str = "joints") -> np.ndarray:
         try:
             return np.array(values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
-            raise self._bad(number, f"{what} are no table of numbers") from None
+            raise self._bad(number, f"{what} are not a table of numbers") from None
 
     def _decide(self, joint: dict) -> None:
-        """Which numbers of a joint's dict are taken: those of the first joint."""
+        """Sets `axes` and `dimensions` from the first joint's dict."""
         if self.axes is None:
             self.axes = _axes_of(joint)
             self.dimensions = 3 if {"z", "Z"} & set(self.axes) else 2
 
     def _columns(self, frame: dict) -> np.ndarray:
-        """A person as {"x": [...], "y": [...], "visible": [...]}, as Ultralytics writes it."""
+        """A person as {"x": [...], "y": [...], "visible": [...]}, the structure of Ultralytics."""
         low = _lower(frame)
         keys = [key for key in ("x", "y", "z", *_SCORES) if isinstance(low.get(key), list)]
         self.dimensions = 3 if "z" in keys else 2
         return rows_of([low[key] for key in keys[: self.dimensions + 1]], self.place, 1)[..., 0].T
 
     def _scored(self, people: list[np.ndarray], score, number: int) -> list[np.ndarray]:
-        """With the scores that lie beside a person's keypoints."""
+        """Appends the scores in `keypoint_scores` to the person's joints."""
         if score is None or len(people) != 1 or people[0].shape[1] > 3:
             return people
         values = self._numbers(score, number, "keypoint_scores").reshape(-1, 1)
@@ -414,7 +416,7 @@ class FrameReader:
             joints = [[joint.get(axis) for axis in self.axes] for joint in joints]
         array = self._numbers(joints, number)
         if array.ndim != 2 or array.shape[1] not in (2, 3, 4):
-            raise self._bad(number, f"expected lists of x, y, ..., 2 to 4 numbers a joint, found {array.shape}")
+            raise self._bad(number, f"expected lists of x, y, ..., 2 to 4 numbers per joint, found {array.shape}")
         return array
 
     def _named(self, frame: dict, number: int) -> np.ndarray:
@@ -433,8 +435,8 @@ def _shown(value) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _alike(content: list, reader: FrameReader) -> np.ndarray | None:
-    """(T, V, W) of frames that all hold one person in the shape of the first frame, in one step; None where they do not."""
+def _uniform_frames(content: list, reader: FrameReader) -> np.ndarray | None:
+    """(T, V, W) in one step, for frames that all have one person in the structure of the first frame; None otherwise."""
     if not content or not content[0] or len(reader.persons(content[0], 0)) != 1:
         return None
     try:
@@ -452,7 +454,7 @@ def _alike(content: list, reader: FrameReader) -> np.ndarray | None:
 
 
 def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
-    """A list of frames, or a dict that holds one under a usual key, or a dict of frames by number."""
+    """A list of frames, or a dict that has one under a usual key, or a dict of frames by number."""
     about: dict = {}
     if isinstance(content, dict):
         about = _lower(content)
@@ -464,7 +466,7 @@ def frames(content, path, name: str, mended: dict[str, int]) -> list[Poses]:
     if not isinstance(content, list):
         raise BadPoses(f"{path}: expected a list of frames, found {_shown(content)}")
     reader = FrameReader(path)
-    values = _alike(content, reader)
+    values = _uniform_frames(content, reader)
     if values is not None:
         points, score = clip_of(values, list(range(len(values))), len(values), path, reader.dimensions)
     else:
@@ -500,7 +502,7 @@ def _text(about: dict, *keys: str) -> str | None:
 
 
 def _rate(frames: list) -> float | None:
-    """Frames a second by the times that all frames say."""
+    """Frame rate from the times of all frames, None without them."""
     first = _lower(frames[0]) if isinstance(frames[0], dict) else {}
     key = next((key for key in ("timestamp_ms", "timestamp_usec", "timestamp", "time") if key in first), None)
     return key and rate_in_words(key, [_lower(frame).get(key) if isinstance(frame, dict) else None for frame in frames])
@@ -512,14 +514,14 @@ READERS = {"alphapose": alphapose, "mmpose": mmpose, "azure_kinect": azure, "kin
 
 
 def read_json(path, name: str, axes: str = "", form: str | None = None) -> list[Poses]:
-    """The clips of a JSON file, by its own form or as `form`. axes: of no meaning here."""
+    """The clips of a JSON file. form: its format, None to find it. axes: not used."""
     mended: dict[str, int] = {}
     content = load(path, mended)
     form = form or form_of(content)
     if form is None:
         raise BadPoses(
-            f"{path}: not JSON of poses that is known; expected OpenPose's people, AlphaPose's image_id and keypoints, MMPose's "
-            "instance_info, Azure Kinect's joint_names and frames, or a list of frames of x, y, z"
+            f"{path}: not a known JSON format of poses; expected OpenPose's people, AlphaPose's image_id and keypoints, "
+            "MMPose's instance_info, Azure Kinect's joint_names and frames, or a list of frames of x, y, z"
         )
     if form == "openpose":
         listed = content if isinstance(content, list) else [content]
@@ -527,7 +529,5 @@ def read_json(path, name: str, axes: str = "", form: str | None = None) -> list[
         return [replace(_openpose_clip(people, path, name, mended), form=form)]
     try:
         return [replace(clip, form=form) for clip in READERS[form](content, path, name, mended)]
-    except (KeyError, AttributeError, TypeError, IndexError) as error:  # --format of another form, or a hostile file
-        raise BadPoses(
-            f"{path}: not {form} as it is usually written ({type(error).__name__}: {str(error)[:60]})"
-        ) from None
+    except (KeyError, AttributeError, TypeError, IndexError) as error:  # --format of another format, or a hostile file
+        raise BadPoses(f"{path}: not a file of format {form} ({type(error).__name__}: {str(error)[:60]})") from None

@@ -1,12 +1,13 @@
-"""Classes and splits of clips, from whatever says them, and in words where it came from.
+"""Classes and splits of clips, and from where they were taken.
 
-Labels, the first that there is: a list of clips (clips.csv, clips.json, --list), a pattern of the names, the files themselves,
-a folder a class. Numbers become class numbers from 0; numbers that begin at 1 are said to be from 1 (--labels-from decides).
-Without any, a data set has the one class `unlabelled` and no test clips: for pretraining and features.
+Labels come from the first source that has them: a list of clips (clips.csv, clips.json, --list), a pattern of the clip
+names, the files, the folder names (a folder per class). Numbers become class numbers from 0; if they begin at 1, a
+warning says so (--labels-from decides). Without labels a data set has the single class `unlabelled` and no test clips: for
+pretraining and feature extraction.
 
-Splits, the first that there is: a list, test subjects or a share of the subjects, a pickle's own, folders train and val, the
-files themselves, else a share of each class, drawn by a seed. All but a pickle's are the protocol cross_subject, which
-every program takes when none is named.
+Splits come from the first of: flags for subjects, a list, the splits of a pickle, folders train and val, the files, else a
+seeded random share of each class. Except those of a pickle they are the protocol cross_subject, the default of every
+program.
 """
 
 import re
@@ -25,7 +26,7 @@ from utils.files import read_text
 
 UNLABELLED = "unlabelled"
 VAL_SHARE = 0.3
-_NTU = "of NTU's names (A001 is class 0)"
+_NTU = "from NTU's names (A001 is class 0)"
 _SUBJECT = re.compile(r"(?:^|[_\-/. ])(?:subject|subj|sub|person|actor|s|p)[_\-]?(\d+)(?=$|[_\-/. ])", re.I)
 
 
@@ -46,9 +47,10 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a clip before labels are made. folders: between the root and it; label, split, subject: as its file says;
-    full: its name with folders; place, row: of a list of clips, for messages and by column, {} without."""
+class ClipInfo:
+    """What is known of a clip before classes are numbered. folders: folder names below the root; label, split, subject: from
+    its file; full: its name with folders; place, row: its row {column: text} in a list of clips and where that is, for
+    messages."""
 
     name: str
     folders: tuple[str, ...]
@@ -62,8 +64,8 @@ class Known:
 
 @dataclass
 class Task:
-    """labels: name -> class number; classes: names; protocols: protocol -> {"train": names, "val": names}, val left out when
-    there is none; lines: where all that comes from; notes: what is unusual."""
+    """Classes and splits. labels: name -> class number; classes: names; protocols: protocol -> {"train": names, "val": names},
+    without val if there are no test clips; lines: where they come from; notes: warnings."""
 
     labels: dict[str, int]
     classes: tuple[str, ...]
@@ -73,8 +75,8 @@ class Task:
 
 
 def short_names(names: list[str]) -> dict[str, str]:
-    """Full name (folders and all) -> what the clip is called: its last part where that is enough to tell all clips apart, else
-    all of it with _ for /."""
+    """Full name (with folders) -> name of the clip: the last part if that is unique for all clips, else all parts joined by
+    _, else the full name."""
     last = {name: name.rsplit("/", 1)[-1] for name in names}
     counts = Counter(last.values())
     if len(counts) == len(names):
@@ -85,9 +87,9 @@ def short_names(names: list[str]) -> dict[str, str]:
     return joined
 
 
-def _first_said(clips: list[Known], *ways) -> tuple[dict[str, str] | None, str]:
-    """(name -> text, where from) of the first way that has a text for every clip, (None, "") without. ways: pairs of where from
-    and a function of a clip that gives its text or None."""
+def _first_complete(clips: list[ClipInfo], *ways) -> tuple[dict[str, str] | None, str]:
+    """(name -> text, source) of the first source that has a text for every clip, (None, "") without. ways: pairs (source in
+    words, function of a clip that returns its text or None)."""
     for where, way in ways:
         texts = {clip.name: way(clip) for clip in clips}
         if None not in texts.values():
@@ -95,17 +97,17 @@ def _first_said(clips: list[Known], *ways) -> tuple[dict[str, str] | None, str]:
     return None, ""
 
 
-def _by_pattern(clips: list[Known], pattern: str | None, flag: str) -> list:
-    """What a pattern of the names says, as a way of `_first_said`; [] without a pattern."""
+def _by_pattern(clips: list[ClipInfo], pattern: str | None, flag: str) -> list:
+    """A pattern of the clip names as a source for `_first_complete`; [] without a pattern."""
     found = texts_of_names([clip.name for clip in clips], pattern, flag) if pattern else {}
-    return [(f"of the names, {pattern}", lambda clip: found[clip.name])] if pattern else []
+    return [(f"from the names, {pattern}", lambda clip: found[clip.name])] if pattern else []
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
 def number_classes(texts: dict[str, str], options: LabelOptions) -> tuple[dict[str, int], tuple[str, ...], list[str]]:
-    """(name -> class number, class names, lines) of labels as text."""
+    """(name -> class number, class names, lines to print) of labels as text."""
     labels, classes = number_labels(texts, options.classes, options.labels_from)
     if not all(text.isdigit() for text in texts.values()):
         return labels, classes, []
@@ -113,59 +115,59 @@ def number_classes(texts: dict[str, str], options: LabelOptions) -> tuple[dict[s
     first = most - max(labels.values())
     if isinstance(classes, int):
         classes = tuple(f"class {k + first}" for k in range(classes))
-    return labels, classes, [f"class numbers: from 1 in the files ({most} of them), made from 0"] * first
+    return labels, classes, [f"class numbers: 1 to {most} in the files, stored as 0 to {most - 1}"] * first
 
 
-def find_labels(clips: list[Known], options: LabelOptions) -> tuple[dict[str, str] | None, str]:
-    """(name -> label as text, or None; where they come from)."""
+def find_labels(clips: list[ClipInfo], options: LabelOptions) -> tuple[dict[str, str] | None, str]:
+    """(name -> label as text, or None without labels; their source in words)."""
     if options.unlabelled:
         return None, "none, as --no-labels says"
     pattern = _by_pattern(clips, options.label_from_name, "--label-from-name")
-    files = ("of the files", lambda clip: clip.label)
-    texts, where = _first_said(clips, ("of the list", lambda clip: clip.row.get("label")), *pattern, files)
+    files = ("from the files", lambda clip: clip.label)
+    texts, where = _first_complete(clips, ("from the list", lambda clip: clip.row.get("label")), *pattern, files)
     if texts is None:
         some = [clip.name for clip in clips if clip.label is None]
         if len(some) < len(clips):
             other = next(clip.name for clip in clips if clip.label is not None)
-            raise UserError(f"clip {some[0]} has no label, {other} has; give a list, or --no-labels")
-        place = int(all(_split_folder(clip) for clip in clips))  # of the class among the folders
-        texts, where = _first_said(
+            raise UserError(f"clip {some[0]} has no label, but {other} has one; give a list, or --no-labels")
+        place = int(all(_split_folder(clip) for clip in clips))  # index of the class among the folders
+        texts, where = _first_complete(
             clips,
             (_NTU, lambda clip: (parts := ntu_name(clip.name)) and str(parts.action)),
             ("folders", lambda clip: clip.folders[place] if len(clip.folders) > place else None),
         )
     if where == "folders":
         where = f"the names of the {len(set(texts.values()))} folders"
-    return texts, where or "none: no list, no column, no folder a class"
+    return texts, where or "none: no list, no column, no class folders"
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
-def _split_folder(clip: Known) -> str | None:
+def _split_folder(clip: ClipInfo) -> str | None:
     """The split that a clip's first folder names."""
     return SPLIT_WORDS.get(clip.folders[0].lower()) if clip.folders else None
 
 
-def _subject_of_name(clip: Known) -> str:
+def _subject_of_name(clip: ClipInfo) -> str:
     ntu = ntu_name(clip.name)
     match = _SUBJECT.search("/".join((*clip.folders, clip.name)))
     if ntu is None and match is None:
         raise UserError(
-            f"clip {clip.name}: nothing says its subject; give --subject-from-name with a pattern such as 's(\\d+)', or a "
-            "column subject in a list"
+            f"clip {clip.name}: its subject is not known; give --subject-from-name with a pattern such as 's(\\d+)', or a "
+            "list with a column subject"
         )
     return str(ntu.subject if ntu else int(match[1]))
 
 
-def _by_subject(clips: list[Known], options: LabelOptions) -> tuple[dict[str, str], str]:
-    """(name -> split, where from); UserError when not every clip says its subject."""
-    subjects, where = _first_said(
+def _by_subject(clips: list[ClipInfo], options: LabelOptions) -> tuple[dict[str, str], str]:
+    """(name -> split, source in words); UserError when the subject of a clip is not known."""
+    subjects, where = _first_complete(
         clips,
         *_by_pattern(clips, options.subject_from_name, "--subject-from-name"),
-        ("of the list", lambda clip: clip.row.get("subject") or None),
-        ("of the files", lambda clip: clip.subject or None),
-        ("of the names", _subject_of_name),
+        ("from the list", lambda clip: clip.row.get("subject") or None),
+        ("from the files", lambda clip: clip.subject or None),
+        ("from the names", _subject_of_name),
     )
     every = sorted(set(subjects.values()), key=lambda s: (len(s), s))
     if options.val_subjects:
@@ -181,14 +183,14 @@ def _by_subject(clips: list[Known], options: LabelOptions) -> tuple[dict[str, st
         order = np.random.default_rng([options.seed, len(every)]).permutation(len(every))
         wanted = {every[i] for i in order[: max(1, round(share * len(every)))]}
     if wanted >= set(every):
-        raise UserError(f"every subject ({', '.join(every)[:100]}) would be in the test; leave some for training")
+        raise UserError(f"every subject ({', '.join(every)[:100]}) would be a test subject; leave some for training")
     shown = ", ".join(s for s in every if s in wanted)
     splits = {name: "val" if subject in wanted else "train" for name, subject in subjects.items()}
     return splits, f"by subject ({where}); {len(wanted)} of {len(every)} subjects for the test: {shown[:200]}"
 
 
-def _drawn(labels: dict[str, int], share: float, seed: int) -> dict[str, str]:
-    """A share of each class for the test, at least one clip of a class of two; the same for the same names and seed."""
+def _sample_split(labels: dict[str, int], share: float, seed: int) -> dict[str, str]:
+    """Samples a share of each class for the test, at least one clip of a class with two; a function of names and seed."""
     splits = dict.fromkeys(labels, "train")
     for k in sorted(set(labels.values())):
         names = sorted(name for name, label in labels.items() if label == k)
@@ -198,14 +200,14 @@ def _drawn(labels: dict[str, int], share: float, seed: int) -> dict[str, str]:
     return splits
 
 
-def _matching(clip: Known, names) -> str | None:
-    """The one of `names` (as a list writes clips: with folders and endings or without) that is this clip."""
+def _matching(clip: ClipInfo, names) -> str | None:
+    """The one of `names` (from a list, with or without folders) that is this clip, or None."""
     stem = clip.full.rsplit("/", 1)[-1]
     return next((way for way in (clip.full, clip.name, stem) if way in names), None)
 
 
 def find_splits(clips, labels, own_splits, options: LabelOptions) -> tuple[dict[str, dict], str]:
-    """(protocol -> {"train": names, "val": names}, where from)."""
+    """(protocol -> {"train": names, "val": names}, source in words)."""
     names = [clip.name for clip in clips]
     columns = [key for key in clips[0].row if key not in ("label", "subject")]
     if options.val_subjects or options.by == "subject":
@@ -215,32 +217,34 @@ def find_splits(clips, labels, own_splits, options: LabelOptions) -> tuple[dict[
         splits = {clip.name: "val" if _matching(clip, wanted) else "train" for clip in clips}
         where = f"the list {Path(options.val_list).name}"
         if "val" not in splits.values():
-            raise UserError(f"--val-list {options.val_list}: names none of the clips, such as {names[0]}")
+            raise UserError(
+                f"--val-list {options.val_list}: names none of the clips; expected names such as {names[0]}"
+            )
     elif columns:
         protocols = protocols_of({clip.name: (clip.place, clip.row) for clip in clips}, columns)
         return protocols, f"columns {', '.join(columns)} of the list"
     elif own_splits:
         known, pairs = set(names), find_protocols(own_splits)
         kept = {p: {s: [n for n in v if n in known] for s, v in parts.items()} for p, parts in pairs.items()}
-        return kept, "the pickle's own"
+        return kept, "from the pickle"
     else:
         share = VAL_SHARE if options.val_share is None else options.val_share
         splits, where = None, ""
         if options.val_share is None:
-            of_files = ("of the files", lambda clip: SPLIT_WORDS.get((clip.split or "").lower()))
-            splits, where = _first_said(clips, ("the folders train and val", _split_folder), of_files)
+            of_files = ("from the files", lambda clip: SPLIT_WORDS.get((clip.split or "").lower()))
+            splits, where = _first_complete(clips, ("the folders train and val", _split_folder), of_files)
         if splits is None and labels is None:
             splits, where = dict.fromkeys(names, "train"), "every clip is for training, since there are no labels"
         elif splits is None:
-            splits = _drawn(labels, share, options.seed)
-            where = f"{100 * share:g} % of each class for the test, drawn with seed {options.seed}"
+            splits = _sample_split(labels, share, options.seed)
+            where = f"{100 * share:g} % of each class for the test, sampled with seed {options.seed}"
             where += " (the default; --by subject keeps people apart)" * (options.val_share is None)
     parts = {split: [n for n in names if splits[n] == split] for split in ("train", "val")}
     return {PROTOCOL: {k: v for k, v in parts.items() if v}}, where
 
 
 def _plain(text: str) -> str:
-    """A clip as a list writes it -> its name without ./ and the ending of a file."""
+    """The name of a clip in a list, without ./ and the suffix of a file."""
     path = PurePosixPath(text.strip().replace("\\", "/"))
     known = ".npy .npz .json .jsonl .csv .tsv .txt .pkl .pickle .pose .mp4 .avi .skeleton".split()
     while path.suffix.lower() in known:
@@ -248,38 +252,38 @@ def _plain(text: str) -> str:
     return path.as_posix()
 
 
-def with_list(path, clips: list[Known]) -> tuple[list[Known], list[str]]:
-    """(the clips that a list of clips names, with their rows; the names of the others)."""
+def listed_clips(path, clips: list[ClipInfo]) -> tuple[list[ClipInfo], list[str]]:
+    """(the clips that are in a list, with their rows; the names of the others)."""
     rows: dict[str, tuple[str, dict[str, str]]] = {}
     for place, row in read_list_rows(Path(path)):
         low = {key.strip().lower(): value.strip() for key, value in row.items()}
         key = next((k for k in ("name", "clip", "file", "filename", "video") if low.get(k)), None)
         if key is None:
-            raise UserError(f"{place}: no name; expected columns name, label and perhaps split, subject")
+            raise UserError(f"{place}: no name; expected columns name, label and optionally split, subject")
         name = _plain(low.pop(key))
         if name in rows:
             raise UserError(f"{place}: clip {name} is listed twice")
         if "class" in low and "label" not in low:
             low["label"] = low.pop("class")
         if "label" in low and not low["label"]:
-            raise UserError(f"{place}: no label of clip {name}")
+            raise UserError(f"{place}: clip {name} has no label")
         rows[name] = place, low
     ways = {clip.name: _matching(clip, rows) for clip in clips}
     named = [(clip, *rows[ways[clip.name]]) for clip in clips if ways[clip.name]]
     found = [replace(clip, place=place, row=row) for clip, place, row in named]
     if not found:
         raise UserError(
-            f"{path}: names none of the clips; it has {next(iter(rows), 'nothing')}, the folder {clips[0].name}"
+            f"{path}: names none of the clips; it has {next(iter(rows), 'no names')}, but the folder has {clips[0].name}"
         )
     return found, [name for name, way in ways.items() if way is None]
 
 
-def make_task(clips: list[Known], list_file, own_splits, options: LabelOptions) -> Task:
-    """Classes and splits of all clips. list_file: a list of clips, or None; own_splits: of a pickle. UserError when what is
-    asked for is not there."""
+def make_task(clips: list[ClipInfo], list_file, own_splits, options: LabelOptions) -> Task:
+    """Classes and splits of all clips. list_file: a list of clips, or None; own_splits: the splits of a pickle, {} without.
+    UserError when labels or splits that the options ask for are missing."""
     notes = []
     if list_file is not None:
-        clips, without = with_list(list_file, clips)
+        clips, without = listed_clips(list_file, clips)
         if without:
             notes.append(
                 f"{len(without)} clips are not in {Path(list_file).name} and left out; the first: {without[0]}"

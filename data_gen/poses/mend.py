@@ -1,11 +1,17 @@
-"""What is dirty in a clip, put right and counted.
+"""Repairs of a clip, points (T, M, V, C) in and out, each kind counted.
 
-In this order: joints with a low score, at zero or not finite are not seen; persons are tracked from frame to frame, and those
-that are there most are kept; frames without a person at both ends are cut; a gap of frames without a person is filled linearly
-up to `max_gap` frames, a longer one cuts the clip, of which the longest piece stays; single joints that are not seen are
-filled in the same way, and stay zero (which the format reads as not seen) where the gap is longer; the rate of frames is changed.
+In this order:
 
-A joint at zero in every frame is no gap: it is the origin of root-centred poses. It is moved by a micrometre, since exactly
+1. joints with a low score, at zero or not finite count as not seen;
+2. persons are tracked from frame to frame, and those that are in most frames are kept;
+3. frames without a person at both ends are cut off;
+4. a gap of up to `max_gap` frames without a person is interpolated linearly; at a longer one the clip is cut, and its
+   longest piece kept;
+5. gaps of single joints are interpolated in the same way; where they are longer, the joint stays zero, which the stored
+   format reads as not seen;
+6. the clip is resampled to another frame rate, if wanted.
+
+A joint at zero in every frame is not a gap but the origin of root-centred poses. It is moved by a micrometre, since exactly
 zero means not seen.
 """
 
@@ -16,18 +22,19 @@ import numpy as np
 
 from data_gen.poses.record import BadPoses, seen_joints, zero_joints
 
-NUDGE = 1e-6  # metres, or pixels: what makes a seen joint at the origin other than exactly zero
-FARTHEST = 1e7  # in any unit: 10 km in millimetres
-_LEAST_JOINTS = 0.2  # share of a body's joints below which a detection is none
-_REACH = (0.3, 0.1, 1.0)  # body sizes that a person moves between two frames at most, more a frame not seen, and in all
-_LEAST_PRESENCE = 0.2  # share of a clip's frames below which a second person is a passer-by
-_TRIED = 4  # persons whose assignments are all tried; more are assigned one after the other
+NUDGE = 1e-6  # metres or pixels, by which a seen joint at the origin is moved off zero
+FARTHEST = 1e7  # largest coordinate, in any unit: 10 km in millimetres
+_LEAST_JOINTS = 0.2  # a detection with a smaller share of the joints is dropped
+_REACH = (0.3, 0.1, 1.0)  # farthest move between frames, in body sizes: in one frame, more per frame not seen, at most
+_LEAST_PRESENCE = 0.2  # a second person in a smaller share of the frames is dropped as a passer-by
+_TRIED = 4  # up to so many persons all assignments are tried; more are assigned greedily
 
 
 @dataclass(frozen=True)
 class Mending:
-    """What to do. min_score: joints below are not seen; max_gap: frames; persons: at most; fps: wanted rate, None to keep
-    the file's; source_fps: of files that do not say it; smallest: frames that a clip must have."""
+    """Settings. min_score: joints below it count as not seen; max_gap: longest gap to fill, frames; persons: most to keep;
+    fps: wanted frame rate, None to keep that of the file; source_fps: rate of files that do not state one; smallest: least
+    frames of a clip."""
 
     min_score: float = 0.0
     max_gap: int = 10
@@ -45,26 +52,28 @@ def _count(mended: dict[str, int], what: str, number) -> None:
 def hide(points: np.ndarray, score: np.ndarray | None, min_score: float, mended: dict[str, int]) -> np.ndarray:
     """Points (T, M, V, C) with NaN for every joint that was not seen."""
     with np.errstate(invalid="ignore"):
-        far = (np.abs(points) > FARTHEST) & np.isfinite(points)  # infinite ones count as not seen
+        far = (np.abs(points) > FARTHEST) & np.isfinite(points)  # infinite coordinates count as not seen
     if far.any():
         t, _, v, _ = (int(i[0]) for i in np.nonzero(far))
-        raise BadPoses(f"frame {t}, joint {v} (from 0): a coordinate of {points[far][0]:.3g} is none of a body")
+        raise BadPoses(
+            f"frame {t}, joint {v} (counted from 0): coordinate {points[far][0]:.3g} is too large for a body"
+        )
     points = points.copy()
     finite = seen_joints(points)
     if not finite.all():
-        somebody = finite.any(axis=2)  # (T, M): an absent person is no damage
+        somebody = finite.any(axis=2)  # (T, M): an absent person is not counted
         _count(mended, "joints that are not finite", (~finite & somebody[..., None]).sum())
         points[~finite] = np.nan
     zero = zero_joints(points)
     body = finite.sum(-1)
     at_zero = zero.sum(-1)
-    empty = (at_zero == body) & (body > 0)  # (T, M): a person of zeros is nobody
+    empty = (at_zero == body) & (body > 0)  # (T, M): all joints zero, an absent person
     points[empty] = np.nan
     zero &= ~empty[..., None]
     if zero.any():
         there = finite & ~empty[..., None]
-        origin = (zero == there).all(axis=(0, 1)) & there.any(axis=(0, 1))  # (V,): zero whenever there
-        if origin.sum() <= 2:  # a root, and perhaps its double
+        origin = (zero == there).all(axis=(0, 1)) & there.any(axis=(0, 1))  # (V,): zero in every frame that has it
+        if origin.sum() <= 2:  # a root joint, possibly stored twice
             zero &= ~origin
         _count(mended, "joints at zero", zero.sum())
         points[zero] = np.nan
@@ -86,14 +95,14 @@ def _size(body: np.ndarray) -> float:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of the joints that both show; infinite without one."""
+    """Mean distance of the joints seen in both bodies; infinite without one."""
     gaps = np.linalg.norm(a - b, axis=-1)
     gaps = gaps[np.isfinite(gaps)]
     return float(gaps.mean()) if len(gaps) else np.inf
 
 
 def _assign(costs: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (row, column) of the smallest total cost, infinite ones never."""
+    """Pairs (row, column) of the smallest total cost, without infinite ones."""
     rows, columns = costs.shape
     if columns < rows <= _TRIED:
         return [(row, column) for column, row in _assign(costs.T)]
@@ -111,8 +120,8 @@ def _assign(costs: np.ndarray) -> list[tuple[int, int]]:
 
 
 def track(points: np.ndarray) -> tuple[np.ndarray, int]:
-    """Persons (T, M, V, C) in any order -> (the same with one track a person, (T, M', V, C), how often somebody changed
-    place). A detection follows the track whose last position is nearest, within reach; else it begins a new one."""
+    """Persons (T, M, V, C) in any order -> ((T, M', V, C) with each person at one index, how often a person changed its
+    index). A detection joins the track whose last position is nearest, within reach; otherwise it starts a new one."""
     present = seen_joints(points).any(-1)  # (T, M)
     tracks: list[dict] = []
     swaps = 0
@@ -144,7 +153,7 @@ def track(points: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _slots(points: np.ndarray, tracks: list[dict]) -> np.ndarray:
-    """Tracks that do not overlap in time share a place: a person who was lost and found again stays one."""
+    """Puts tracks that do not overlap in time at the same index: a person who was lost and found again stays one."""
     slots: list[dict[int, int]] = []
     for one in sorted(tracks, key=lambda one: (-len(one["frames"]), min(one["frames"]))):
         frames = one["frames"]
@@ -162,7 +171,7 @@ def _slots(points: np.ndarray, tracks: list[dict]) -> np.ndarray:
 
 
 def choose_persons(points: np.ndarray, persons: int, mended: dict[str, int]) -> np.ndarray:
-    """At most `persons` of the persons (T, M, V, C), tracked; those that are there in most frames first."""
+    """Tracks the persons (T, M, V, C) and keeps at most `persons`, those in most frames first."""
     present = seen_joints(points).any(-1)
     if present.any(0).sum() > 1:
         points, swaps = track(points)
@@ -179,13 +188,13 @@ def choose_persons(points: np.ndarray, persons: int, mended: dict[str, int]) -> 
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """(begin, end) of every run of True, end excluded."""
+    """[begin, end) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def cut(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray:
-    """Without empty frames at both ends; of a clip with a longer gap than `max_gap` the longest piece."""
+    """Removes empty frames at both ends; of a clip with a gap longer than `max_gap` keeps the longest piece."""
     present = seen_joints(points).any(axis=(1, 2))  # (T,)
     seen = np.flatnonzero(present)
     if not len(seen):
@@ -205,12 +214,12 @@ def cut(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray:
 
 
 def fill(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray:
-    """Joints that are not seen for at most `max_gap` frames: linear between their neighbours, held at the ends. Longer ones
-    stay NaN."""
+    """Fills joints that are not seen for at most `max_gap` frames, linearly between neighbours, constant at the ends. Longer
+    gaps stay NaN."""
     missing = ~seen_joints(points)  # (T, M, V)
     if not missing.any():
         return points
-    frames = ~(~missing).any(-1)  # (T, M): nobody there
+    frames = ~(~missing).any(-1)  # (T, M): the person is absent
     points = points.copy()
     filled_frames = 0
     T = len(points)
@@ -224,7 +233,7 @@ def fill(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray
                     left += int((~frames[a:b, m]).sum())
                     continue
                 if frames[a:b, m].any() and (a == 0 or b == T):
-                    continue  # a person who comes or goes is not held in the air
+                    continue  # frames before a person appears, or after it leaves, stay empty
                 low = points[a - 1, m, v] if a > 0 else points[b, m, v]
                 high = points[b, m, v] if b < T else low
                 share = (np.arange(1, b - a + 1) / (b - a + 1))[:, None]
@@ -239,7 +248,7 @@ def fill(points: np.ndarray, max_gap: int, mended: dict[str, int]) -> np.ndarray
 
 
 def resample(points: np.ndarray, source: float, target: float) -> np.ndarray:
-    """Frames at another rate, linear in time; a joint is seen where both its neighbours are."""
+    """Resamples frames to another rate, linearly in time; a joint is seen where it is in both neighbouring frames."""
     T = len(points)
     times = np.arange(int(np.floor((T - 1) * target / source + 1e-9)) + 1) * source / target
     low = np.minimum(times.astype(int), T - 1)
@@ -252,7 +261,7 @@ def resample(points: np.ndarray, source: float, target: float) -> np.ndarray:
 
 
 def mend(points, score, fps: float | None, options: Mending, mended: dict[str, int]) -> np.ndarray:
-    """One clip (T, M, V, C) -> the clip as it shall be, (T', M', V, C) with zeros where nothing is seen; what was done is
+    """A clip (T, M, V, C) with score (T, M, V) or None -> the repaired clip (T', M', V, C), NaN where not seen; each repair is
     counted in `mended`. BadPoses for a clip without a person, or with fewer than `smallest` frames left."""
     points = hide(points, score, options.min_score, mended)
     points = choose_persons(points, options.persons, mended)
@@ -261,7 +270,7 @@ def mend(points, score, fps: float | None, options: Mending, mended: dict[str, i
     rate = fps or options.source_fps
     if options.fps is not None:
         if rate is None:
-            raise BadPoses("its frames a second are not known; --source-fps 25 says them, or leave --fps out")
+            raise BadPoses("its frame rate is not known; give it, such as --source-fps 25, or leave --fps out")
         if abs(rate - options.fps) > 0.01 * options.fps:
             points = resample(points, rate, options.fps)
             _count(mended, "clips set to another rate of frames", 1)
@@ -270,8 +279,8 @@ def mend(points, score, fps: float | None, options: Mending, mended: dict[str, i
     return points
 
 
-def closed(points: np.ndarray) -> np.ndarray:
-    """(T, M, V, C) with zeros for what is not seen, and nothing else at exactly zero."""
+def zero_unseen(points: np.ndarray) -> np.ndarray:
+    """(T, M, V, C) with zeros for joints that are not seen (NaN); seen joints at exactly zero are moved by NUDGE."""
     seen = seen_joints(points)
     out = np.where(seen[..., None], points, 0.0)
     origin = seen & zero_joints(out)

@@ -1,4 +1,5 @@
-"""What every reader of poses yields, and what all readers share: bounded reading of files that are not trusted."""
+"""`Poses`, which every reader of poses returns, and what the readers share: bounded reading of untrusted files, and the
+assembly of persons into arrays (T, M, V, C)."""
 
 from dataclasses import dataclass, field
 
@@ -7,13 +8,13 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import check_regular
 
-MAX_FILE_BYTES = 2**31  # of one file of poses: an hour of frames as JSON has a tenth of that
-MAX_TEXT_BYTES = 2**29  # of one text, which takes about ten times its size in memory
+MAX_FILE_BYTES = 2**31  # of one file of poses, ten times an hour of frames as JSON
+MAX_TEXT_BYTES = 2**29  # of one text file, which takes about ten times its size in memory
 MAX_JOINTS = 600  # whole-body layouts have 133 to 543
 
 
 class BadPoses(UserError):
-    """A file, or a clip in it, that cannot be used; --on-bad skip leaves it out."""
+    """A file, or a clip in it, cannot be used; --on-bad skip leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PoseOptions:
 
 @dataclass(frozen=True)
 class Bad:
-    """A clip that cannot be used: its name, and the sentence that says why."""
+    """A clip that cannot be used, with the reason for the user."""
 
     name: str
     reason: str
@@ -41,13 +42,12 @@ class Bad:
 
 @dataclass
 class Poses:
-    """One clip as its file has it.
+    """One clip as it is in its file.
 
-    name: of the clip; points (T, M, V, C) float64, C = 2 or 3, persons in the file's order, NaN where nothing is given;
-    score (T, M, V) or None; fps: frames a second, where the file says it; joints: names of the V joints, where the file
-    has them; layout, units, up: where the file form leaves no doubt (up counts where the bodies do not tell); size: (width,
-    height) of the picture; label, split, subject: text, where the file says them; mended: kind of dirt -> how often, what
-    the reader itself put right."""
+    points (T, M, V, C) float64, C = 2 or 3, persons in the file's order, NaN where the file has no value; score (T, M, V)
+    or None; and where the file states them, else None: fps; joints, the names of the V joints; layout, units, up, which
+    some formats fix (up is used only when the bodies do not show it); size, (width, height) of the picture; label, split,
+    subject as text. mended: kind of fault -> how often the reader repaired it."""
 
     name: str
     points: np.ndarray
@@ -62,11 +62,11 @@ class Poses:
     split: str | None = None
     subject: str | None = None
     mended: dict[str, int] = field(default_factory=dict)
-    form: str = ""  # the name of the file form, which the reader's table gives
+    form: str = ""  # name of the file format, a key of forms.FORMS
 
 
 def seen_joints(points: np.ndarray) -> np.ndarray:
-    """Which joints (..., C) are finite in all coordinates, (...); a sum by hand, since numpy is slow along so short an axis."""
+    """Which joints (..., C) are finite in all coordinates, (...). An explicit sum, since NumPy is slow on so short an axis."""
     total = points[..., 0]
     for c in range(1, points.shape[-1]):
         total = total + points[..., c]
@@ -82,7 +82,8 @@ def zero_joints(points: np.ndarray) -> np.ndarray:
 
 
 def third_is_score(values: np.ndarray) -> bool:
-    """Whether the last of three numbers (..., 3) is a score: all within 0..1, and the first two are pixels or shares."""
+    """Whether the last of three numbers (..., 3) is a score: it is within 0..1 and the first two are pixels or fractions of
+    a picture."""
     third, first = values[..., 2], values[..., :2]
     with np.errstate(invalid="ignore"):
         third, first = third[np.isfinite(third)], first[np.isfinite(first)]
@@ -92,7 +93,7 @@ def third_is_score(values: np.ndarray) -> bool:
 
 
 def rate_of(times, unit: float) -> float | None:
-    """Frames a second of rising times in `unit` seconds; None when they are no such times."""
+    """Frame rate from increasing times in units of `unit` seconds; None when they are not such times."""
     try:
         steps = np.diff(np.array(times, dtype=np.float64)) * unit
     except (TypeError, ValueError, OverflowError):
@@ -104,7 +105,7 @@ def rate_of(times, unit: float) -> float | None:
 
 
 def rate_in_words(column: str, times) -> float | None:
-    """Frames a second of a column of times: its name says the unit, else seconds are tried before milliseconds."""
+    """Frame rate from a column of times. Its name may state the unit; otherwise seconds are tried before milliseconds."""
     if column.endswith("usec") or column.endswith("_us"):
         return rate_of(times, 1e-6)
     if column.endswith("ms") or "milli" in column:
@@ -117,7 +118,9 @@ def read_bytes(path, most: int = MAX_FILE_BYTES) -> bytes:
     size = check_regular(path)
     if size > most:
         raise BadPoses(f"{path}: {size / 1e9:.1f} GB; a file of poses has at most {most / 1e9:.1f} GB")
-    with open(path, "rb") as file:  # a Path costs as much as the reading, and OpenPose has a file a frame
+    with open(
+        path, "rb"
+    ) as file:  # not Path.read_bytes: OpenPose has a file per frame, and making a Path takes as long as reading
         content = file.read()
     if not content:
         raise BadPoses(f"{path}: the file is empty (0 bytes)")
@@ -125,7 +128,7 @@ def read_bytes(path, most: int = MAX_FILE_BYTES) -> bytes:
 
 
 def decode(content: bytes, path, mended: dict[str, int]) -> str:
-    """Text of UTF-8 (with a BOM or not), UTF-16 with a BOM, or Latin-1; what is unusual is counted in `mended`."""
+    """Decodes UTF-8 (with or without a byte order mark), UTF-16 with one, or Latin-1; counts all but plain UTF-8 in `mended`."""
     if content.startswith(b"\xef\xbb\xbf"):
         mended["byte-order mark"] = 1
     try:
@@ -135,15 +138,15 @@ def decode(content: bytes, path, mended: dict[str, int]) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         if b"\0" in content:
-            raise BadPoses(f"{path}: not a text file; is it of another form than its name says?") from None
+            raise BadPoses(f"{path}: not a text file; is it of another format than its suffix says?") from None
         mended["Latin-1 text"] = 1
         return content.decode("latin-1")
 
 
 def rows_of(rows: list, place, width: int | None = None, frames: list[int] | None = None) -> np.ndarray:
-    """K persons as nested or flat lists of numbers -> (K, V, width) float64, in one step, since this is most of the work of
-    reading. width: numbers a joint, where lists are flat; frames: of each person, for messages. BadPoses names the first
-    person that is no table of numbers, or has another shape than the first of the file."""
+    """K persons as nested or flat lists of numbers -> (K, V, width) float64, in one NumPy call, since this is most of the
+    work of reading. width: numbers per joint, for flat lists; frames: the frame of each person, for messages. BadPoses names
+    the first person that is not a table of numbers or has another shape than the first one."""
     try:
         array = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -156,28 +159,28 @@ def rows_of(rows: list, place, width: int | None = None, frames: list[int] | Non
 def _refuse_rows(rows: list, place, width: int | None, frames: list[int] | None) -> None:
     first = None
     for k, row in enumerate(rows):
-        where = f"{place}, frame {frames[k] if frames else k} (from 0)"
+        where = f"{place}, frame {frames[k] if frames else k} (counted from 0)"
         try:
             shape = np.array(row, dtype=np.float64).shape
         except (TypeError, ValueError, OverflowError):
-            raise BadPoses(f"{where}: keypoints are no table of numbers") from None
+            raise BadPoses(f"{where}: keypoints are not a table of numbers") from None
         if len(shape) not in (1, 2) or len(shape) == 1 and (width is None or not shape[0] or shape[0] % width):
-            raise BadPoses(f"{where}: keypoints {shape} are not {width or 'x, y and perhaps z'} of every joint")
+            raise BadPoses(f"{where}: keypoints {shape} are not {width or '2 or 3'} numbers per joint")
         first = first or shape
         if shape != first:
-            raise BadPoses(f"{where}: keypoints {shape}, the first of the file has {first}")
-    raise BadPoses(f"{place}: keypoints are no table of numbers")
+            raise BadPoses(f"{where}: keypoints {shape}, but the first person of the file has {first}")
+    raise BadPoses(f"{place}: keypoints are not a table of numbers")
 
 
 def clip_of(
     persons: np.ndarray, frames: list[int], T: int, place, dimensions: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Persons (K, V, W) with the frame of each -> (points (T, M, V, C), score (T, M, V) or None), NaN where a frame has fewer
-    persons. C = dimensions; what comes after the coordinates is the score."""
+    """K persons (K, V, W) with their frames -> (points (T, M, V, C), score (T, M, V) or None), NaN where a frame has fewer
+    persons. C = dimensions; a number after the coordinates is the score."""
     K, V, width = persons.shape
     if V > MAX_JOINTS or width not in (dimensions, dimensions + 1):
-        raise BadPoses(f"{place}: {V} joints of {width} numbers; expected x, y or x, y, z, and perhaps a score")
-    if frames == list(range(T)):  # one person a frame, as mostly
+        raise BadPoses(f"{place}: {V} joints of {width} numbers; expected x, y or x, y, z, and optionally a score")
+    if frames == list(range(T)):  # one person per frame, the usual case
         values = persons[:, None]
     else:
         order = np.zeros(K, int)
@@ -194,7 +197,7 @@ def clip_of(
 
 
 def stack(frames: list, place, dimensions: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same of T lists of persons, each an array (V, W). dimensions None: the width, at most 3."""
+    """`clip_of` for T lists of persons, each an array (V, W). dimensions: None for W, at most 3."""
     people = [(t, person) for t, frame in enumerate(frames) for person in frame]
     if not people:
         raise BadPoses(f"{place}: no frame holds a person")
@@ -202,8 +205,8 @@ def stack(frames: list, place, dimensions: int | None = None) -> tuple[np.ndarra
     for t, person in people:
         if person.shape != shape:
             raise BadPoses(
-                f"{place}, frame {t} (from 0): a person has {person.shape[0]} joints of {person.shape[1]} numbers, the first "
-                f"of the file {shape[0]} of {shape[1]}"
+                f"{place}, frame {t} (counted from 0): a person has {person.shape[0]} joints of {person.shape[1]} numbers, but "
+                f"the first person of the file has {shape[0]} of {shape[1]}"
             )
     persons = np.stack([person for _, person in people])
     return clip_of(persons, [t for t, _ in people], len(frames), place, dimensions or min(shape[1], 3))

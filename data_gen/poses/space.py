@@ -1,15 +1,15 @@
 """Units, axes and handedness of poses, found from the bodies of a whole data set.
 
-What comes out is Kinect's space: metres, y up, z away from the camera, right-handed; in two dimensions the picture's plane
-with y up, in pixels (a data set's normalisation divides by the length of the trunk). Nothing is guessed silently: every
-decision is a line that says what was measured, and a flag overrules it.
+The result is Kinect's space: metres, y up, z away from the camera, right-handed; in two dimensions the picture's plane with
+y up, in pixels (normalisation divides by the trunk length later). Each decision is a printed line with what was measured,
+and a flag overrides it.
 
-* Units: the trunk (from between the hips to between the shoulders) of a person measures about half a metre, so its median
-  tells metres, centimetres and millimetres apart. In two dimensions numbers within 0..1 are shares of the picture, whose
-  sides must be known to make lengths of them; all others are pixels.
-* Axes: the trunk points up in most frames. y down, as cameras and pictures have it, or z up are turned, never mirrored.
-* Handedness: the toes (else the nose, else the knees) lie ahead of a body, and with up and the shoulders they tell a right-handed
-  space from a mirrored one. A mirrored one is mirrored back, since left and right would be confused.
+* Units: the trunk (from the middle of the hips to the middle of the shoulders) of a person is about half a metre, so its
+  median distinguishes metres, centimetres and millimetres. In two dimensions numbers within 0..1 are shares, fractions of
+  the picture's sides, and become pixels by the size of the picture; all others are pixels.
+* Axes: the trunk points up in most frames. y down, as for cameras and pictures, or z up are rotated, never mirrored.
+* Handedness: the toes (else the nose, else the knees) are in front of a body; with the up direction and the shoulders this
+  shows whether the space is mirrored. If so it is mirrored back, since left and right would be swapped.
 """
 
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ from utils.skeleton import Layout
 
 UNITS = ("m", "cm", "mm", "pixels", "shares", "other")
 TRUNK = 0.5  # metres, of an adult
-PICTURE = (1920, 1080)  # of shares of a picture whose size nobody gave
+PICTURE = (1920, 1080)  # assumed size of the picture, for shares without one
 _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 _UPRIGHT = 0.7  # cosine of the mean trunk with an axis from which that axis counts as up
-_INSIDE = 0.9  # of x lies within 0..1 where coordinates are shares of a picture; limbs may be outside of it
+_INSIDE = 0.9  # least part of x within 0..1 for shares of a picture; limbs may be outside
 _MIRRORED = -0.15  # mean chirality below which a space is left-handed; right-handed bodies give 0.4 to 0.9
-_NOSE = 0.4  # of the distance between the ears: how far a nose must be ahead of them to tell anything
-_BENT = 0.25  # of the thigh: how far a knee must be ahead of the line from hip to ankle to tell anything
-_TURNS = {  # up axis -> rotation that brings it to +y
+_NOSE = 0.4  # of the distance between the ears: a nose less far in front of them is not used
+_BENT = 0.25  # of the thigh: a knee less far in front of the line from hip to ankle is not used
+_TURNS = {  # up axis -> rotation to +y
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
     "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
@@ -49,20 +49,20 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Space:
-    """How coordinates become Kinect's. dimensions: 2 or 3; units: one of UNITS; factor: to metres (1 in two dimensions);
-    size: (width, height) for shares without a size of their own; turn: (C, C); said: a line for each decision."""
+    """The conversion to Kinect's space. dimensions C: 2 or 3; units: one of UNITS; factor: to metres (1 in two dimensions);
+    size: (width, height) for shares whose clip has none; turn: rotation (C, C); lines: one for each decision, to print."""
 
     dimensions: int
     units: str
     factor: float
     size: tuple[int, int]
     turn: tuple[tuple[float, ...], ...]
-    said: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     def of(self, points: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Points (..., C) in Kinect's space, float64. size: of their own picture."""
+        """Points (..., C) -> Kinect's space, float64. size: (width, height) of their picture, None for the common one."""
         if points.shape[-1] < self.dimensions:
-            raise BadPoses(f"{points.shape[-1]} coordinates a joint where the other clips have {self.dimensions}")
+            raise BadPoses(f"{points.shape[-1]} coordinates per joint, but the other clips have {self.dimensions}")
         points = points[..., : self.dimensions]
         if self.units == "shares":
             points = points * _sides(size or self.size, self.dimensions)
@@ -70,11 +70,11 @@ class Space:
 
 
 def _sides(size: tuple[int, int], dimensions: int) -> np.ndarray:
-    return np.array([size[0], size[1], size[0]][:dimensions], dtype=np.float64)  # z is on x's scale
+    return np.array([size[0], size[1], size[0]][:dimensions], dtype=np.float64)  # z has the scale of x
 
 
 def trunk_of(points: np.ndarray, layout: Layout) -> np.ndarray:
-    """(..., V, C) -> the vectors (..., C) from between the hips to between the shoulders; NaN where one is not seen."""
+    """(..., V, C) -> vectors (..., C) from the middle of the hips to the middle of the shoulders; NaN where one is not seen."""
     middle = []
     for what in ("hip", "shoulder"):
         pair = [joint_named(layout, f"{side} {what}") for side in ("left", "right")]
@@ -88,8 +88,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _ahead(points: np.ndarray, layout: Layout) -> list[np.ndarray]:
-    """Where bodies (F, V, 3) look, by what tells it best first: the toes before their ankles, the nose before the ears, each
-    bent knee before the line from hip to ankle; without those that the layout lacks."""
+    """Forward directions of bodies (F, V, 3), the most reliable first: from ankles to toes, from ears to nose, from the line
+    hip-ankle to each bent knee; only those for which the layout has the joints."""
 
     def pair(*names: str) -> list[int | None]:
         return [joint_named(layout, *(f"{side} {name}" for name in names)) for side in ("left", "right")]
@@ -112,9 +112,8 @@ def _ahead(points: np.ndarray, layout: Layout) -> list[np.ndarray]:
 
 
 def chirality(points: np.ndarray, layout: Layout) -> float:
-    """Mean of (ahead x up) . (from the left shoulder to the right), unit vectors, over bodies (F, V, 3), each with the weight
-    of how far ahead its toes, nose or knees are: above 0 in right-handed coordinates, below 0 in a mirror, about 0 when
-    neither tells."""
+    """Mean over bodies (F, V, 3) of (forward x up) . (left to right shoulder), unit vectors, weighted by the length of the
+    forward vector: above 0 in right-handed coordinates, below 0 in mirrored ones, about 0 when it cannot be decided."""
     left, right = (joint_named(layout, f"{side} shoulder") for side in ("left", "right"))
     up = _unit(trunk_of(points, layout))
     across = points[:, right] - points[:, left]
@@ -145,10 +144,10 @@ def _bodies(sample: list[Poses]) -> np.ndarray:
 
 
 def find_units(bodies: np.ndarray, layout: Layout, declared: set) -> tuple[str, str]:
-    """(units, what was measured)."""
+    """(units, what was measured, to print). declared: units that the files state."""
     if len(declared) == 1 and None not in declared:
         unit = declared.pop()
-        return unit, f"{_WORDS.get(unit, unit)}, as files of this form are"
+        return unit, f"{_WORDS.get(unit, unit)}, as in files of this format"
     C = bodies.shape[-1]
     flat = bodies[..., :2]
     seen = flat[np.isfinite(flat)]
@@ -158,10 +157,10 @@ def find_units(bodies: np.ndarray, layout: Layout, declared: set) -> tuple[str, 
     x = bodies[..., 0][np.isfinite(bodies[..., 0])]
     inside = float(((x > -0.01) & (x < 1.01)).mean())
     if (C == 2 or layout.name == "mediapipe_33") and inside > _INSIDE and np.abs(seen).max() < 3 and length < 0.9:
-        depth = ", z on x's scale" if C == 3 else ""
-        return "shares", f"shares of the picture ({100 * inside:.0f} % of x lies within 0..1){depth}"
+        depth = ", z with the scale of x" if C == 3 else ""
+        return "shares", f"shares of the picture ({100 * inside:.0f} % of x is within 0..1){depth}"
     if C == 2:
-        return "pixels", "lengths in the picture's plane, which are held against the trunk"
+        return "pixels", "pixels of the picture"
     for unit, factor in _METRES.items():
         if 0.15 <= length * factor <= 1.5:
             return unit, f"{_WORDS[unit]} (the trunk measures {length:.4g})"
@@ -169,45 +168,45 @@ def find_units(bodies: np.ndarray, layout: Layout, declared: set) -> tuple[str, 
 
 
 def find_up(bodies: np.ndarray, layout: Layout) -> tuple[str | None, str]:
-    """(the axis that points up, what was measured); None when bodies stand along no axis."""
+    """(axis that points up, what was measured); None when the bodies are not aligned with an axis."""
     up = _unit(trunk_of(bodies, layout))
     up = up[np.isfinite(up).all(-1)]
     if not len(up):
-        return None, "no trunk is seen whole"
+        return None, "no trunk is seen completely"
     mean = up.mean(0)
     axis = int(np.abs(mean).argmax())
     name = ("" if mean[axis] > 0 else "-") + "xyz"[axis]
     measured = f"(mean direction of the trunk {' '.join(f'{m:.2f}' for m in mean)})"
     if abs(mean[axis]) < _UPRIGHT:
-        return None, f"bodies stand along no axis {measured}"
+        return None, f"bodies are not aligned with an axis {measured}"
     return name, f"{name.replace('-', 'minus ')} points up {measured}"
 
 
 def find_space(sample: list[Poses], layout: Layout, options: PoseOptions = PoseOptions()) -> Space:  # noqa: B008 (it is frozen)
-    """The space of clips whose joints are in the order of `layout`. What is wished overrules what the bodies say.
+    """The space of clips whose joints are in the order of `layout`. Options override what the bodies show.
 
-    UserError when the clips are of two and of three dimensions, or flags contradict them."""
+    UserError when some clips have two and others three dimensions, or options contradict them."""
     found = {poses.points.shape[3] for poses in sample}
     C = options.dimensions or min(found)
     if len(found) > 1 and options.dimensions is None:
         raise UserError(
-            "some clips have two coordinates a joint, others three; give --dimensions 2, or convert them apart"
+            "some clips have two coordinates per joint, others three; give --dimensions 2, or convert them separately"
         )
     if C > min(found):
-        raise UserError("--dimensions 3: the clips have two coordinates a joint")
+        raise UserError("--dimensions 3: the clips have two coordinates per joint; leave the flag out")
     sample = [replace(poses, points=poses.points[..., :C]) for poses in sample]
     bodies = _bodies(sample)
     if not len(bodies):
-        raise UserError("no frame of the clips looked at holds a person")
+        raise UserError("no frame of the sampled clips has a person")
     if unit := options.units:
         why = f"{_WORDS[unit]}, as --units says"
     else:
         unit, why = find_units(bodies, layout, {poses.units for poses in sample})
-    said = [f"units: {why}"]
+    lines = [f"units: {why}"]
     if unit == "shares":
         if options.size is None and not any(poses.size for poses in sample):
             assumed = f"{PICTURE[0]} x {PICTURE[1]} is assumed"
-            said.append(f"picture: its size is not known, {assumed}; --picture-size W H says it")
+            lines.append(f"picture: its size is not known, {assumed}; give it with --picture-size W H")
         parts = []
         for poses in sample:
             sides = _sides(poses.size or options.size or PICTURE, C)
@@ -217,26 +216,26 @@ def find_space(sample: list[Poses], layout: Layout, options: PoseOptions = PoseO
     if C == 3:
         factor = _METRES.get(unit) or TRUNK / _median_trunk(bodies, layout)
         if unit in ("shares", "pixels"):
-            said.append(f"scale: lengths are set to a trunk of {TRUNK} m; depth is the estimator's guess")
+            lines.append(f"scale: lengths are set to a trunk of {TRUNK} m; depth is the estimator's guess")
     declared = {poses.up for poses in sample}
-    turn, lines = _turn(bodies * factor, layout, options, declared.pop() if len(declared) == 1 else None)
-    return Space(C, unit, factor, options.size or PICTURE, turn, (*said, *lines))
+    turn, more = _turn(bodies * factor, layout, options, declared.pop() if len(declared) == 1 else None)
+    return Space(C, unit, factor, options.size or PICTURE, turn, (*lines, *more))
 
 
 def _median_trunk(bodies: np.ndarray, layout: Layout) -> float:
     lengths = np.linalg.norm(trunk_of(bodies, layout), axis=-1)
     lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
     if not len(lengths):
-        raise UserError("no trunk (hips and shoulders) is seen whole, so that nothing tells the units; give --units")
+        raise UserError("no trunk (hips and shoulders) is seen completely, so the units are not known; give --units")
     return float(np.median(lengths))
 
 
 def _turn(bodies: np.ndarray, layout: Layout, options: PoseOptions, declared: str | None):
-    """(matrix (C, C), lines). declared: the axis that points up in files of this form, for bodies that do not tell."""
+    """(rotation (C, C), lines to print). declared: the up axis that the files state, used when the bodies do not show it."""
     C = bodies.shape[-1]
     up, why = (options.up, f"{options.up} points up, as --up says") if options.up else find_up(bodies, layout)
     if up is None and declared is not None:
-        up, why = declared, f"{why}; {declared.replace('-', 'minus ')} points up in files of this form"
+        up, why = declared, f"{why}; {declared.replace('-', 'minus ')} points up in files of this format"
     if C == 2:
         down = up == "-y"
         done = "y is turned upwards" if down else "kept"
@@ -250,5 +249,5 @@ def _turn(bodies: np.ndarray, layout: Layout, options: PoseOptions, declared: st
     lines = [f"axes: {why}; {done}"]
     if mirrored:
         reason = "as --mirror says" if options.mirror else f"chirality {hand:.2f}"
-        lines.append(f"handedness: left-handed ({reason}), left and right would be confused; mirrored back")
+        lines.append(f"handedness: left-handed ({reason}), which swaps left and right; mirrored back")
     return tuple(tuple(float(v) for v in row) for row in turn), tuple(lines)

@@ -15,20 +15,20 @@ import numpy as np
 from data_gen.poses import joints
 from data_gen.poses.forms import FORMS, Entry, read_entry, scan
 from data_gen.poses.jsons import FrameReader
-from data_gen.poses.mend import Mending, closed, hide, mend
+from data_gen.poses.mend import Mending, hide, mend, zero_unseen
 from data_gen.poses.record import Bad, BadPoses, PoseOptions, Poses, stack
 from data_gen.poses.space import Space, find_space
 from utils.convert_layout import convert, say_conversion
 from utils.errors import UserError, as_user_error
 from utils.skeleton import Layout, get_layout
 
-SAMPLE = 40  # entries looked at before all are read
+SAMPLE = 40  # entries that are read to decide on layout, units and axes
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip as it came out. array (M, T, V, 3) float32, metres (pixels and z = 0 in two dimensions), zeros for what is not
-    seen; layout: of its joints; the rest as in record.Poses."""
+    """A converted clip. array (M, T, V, 3) float32, metres (in two dimensions pixels, with z = 0), zeros for what is not
+    seen; the rest as in record.Poses."""
 
     name: str
     array: np.ndarray
@@ -39,7 +39,7 @@ class Clip:
 
 
 def ordered(poses: Poses, layout: Layout) -> Poses:
-    """The same clip with the layout's joints in its order; joints that the file lacks are NaN. BadPoses for another clip."""
+    """The clip with its joints in the layout's order, NaN for those that the file lacks. BadPoses when they do not match."""
     V = poses.points.shape[2]
     if poses.joints is not None:
         match = joints.match_names(poses.joints, layout.name)
@@ -53,14 +53,14 @@ def ordered(poses: Poses, layout: Layout) -> Poses:
     elif joints.WHOLE_BODY.get(V, ("",))[0] == layout.name:
         places = list(range(layout.joints))
     else:
-        raise BadPoses(f"{V} joints, {layout.name} has {layout.joints}; it differs from the other clips")
+        raise BadPoses(f"{V} joints, but {layout.name} has {layout.joints}; the other clips are of this layout")
     score = None if poses.score is None else joints.reorder(poses.score, places)
     return replace(poses, points=joints.reorder(poses.points, places), score=score, joints=None)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns an entry into clips; picklable. layout: of the files; target: of what comes out."""
+    """Converts an entry to clips; picklable. layout: joint layout of the files; target: of the converted clips."""
 
     layout: Layout
     target: Layout
@@ -70,7 +70,7 @@ class Reader:
     skip_bad: bool = False
 
     def __call__(self, entry: Entry) -> list[Clip | Bad]:
-        """Never raises for a bad file or clip: `Bad` says what is wrong with it."""
+        """The clips of an entry; for a bad file or clip a `Bad` with the reason instead of an exception."""
         try:
             found = read_entry(entry, self.axes, self.skip_bad)
         except BadPoses as error:
@@ -86,15 +86,15 @@ class Reader:
         return Clip(poses.name, array, poses.label, poses.split, poses.subject, mended)
 
     def array(self, poses: Poses) -> tuple[np.ndarray, dict[str, int]]:
-        """((M, T, V, 3) float32, what was mended)."""
+        """(array (M, T, V, 3) float32, kind of fault -> how often it was mended)."""
         poses = ordered(poses, self.layout)
         mended = dict(poses.mended)
-        return self.placed(mend(poses.points, poses.score, poses.fps, self.mending, mended), poses.size), mended
+        return self.to_target(mend(poses.points, poses.score, poses.fps, self.mending, mended), poses.size), mended
 
-    def placed(self, points: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Points (T, M, V, C) of the files, NaN for what is not seen -> (M, T, V', 3) float32 of the target, zeros there."""
+    def to_target(self, points: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Points (T, M, V, C) of a file, NaN where not seen -> (M, T, V', 3) float32 in the target layout, zeros there."""
         points = convert(self.space.of(points, size), self.layout, self.target, axis=2)
-        points = closed(points)
+        points = zero_unseen(points)
         if points.shape[3] == 2:
             points = np.concatenate([points, np.zeros_like(points[..., :1])], axis=3)
         return np.ascontiguousarray(points.transpose(1, 0, 2, 3), dtype=np.float32)
@@ -102,8 +102,8 @@ class Reader:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source is. entries: in order of their names; lines: what was found, for the user; forms: form -> clips of the
-    sample."""
+    """Result of `survey`. entries: sorted by name; forms: format -> number of clips in the sample; lines: the decisions, for
+    the user."""
 
     entries: list[Entry]
     reader: Reader
@@ -112,7 +112,7 @@ class Survey:
 
 
 def _sample(root, entries: list[Entry], axes: str) -> list[Poses]:
-    """Clips of evenly spread entries; those that cannot be read are left to the reading proper."""
+    """Clips of at most SAMPLE evenly spread entries; unreadable ones are skipped here and reported when all are read."""
     picked = np.unique(np.linspace(0, len(entries) - 1, min(SAMPLE, len(entries))).astype(int))
     clips, first = [], None
     for i in picked:
@@ -121,12 +121,12 @@ def _sample(root, entries: list[Entry], axes: str) -> list[Poses]:
         except BadPoses as error:
             first = first or error
     if not clips:
-        raise first or UserError(f"{root}: no clip in it can be read")
+        raise first or UserError(f"{root}: none of its clips can be read")
     return clips
 
 
 def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
-    """(layout, why) of most clips of the sample; UserError when nothing tells."""
+    """(layout, why) of most clips of the sample; UserError when it cannot be determined."""
     votes: Counter = Counter()
     reasons: dict[str, str] = {}
     open_clips: dict[int, list[Poses]] = {}
@@ -137,12 +137,12 @@ def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
                 votes[match[0]] += 1
                 missing = sum(p < 0 for p in match[1])
                 reasons.setdefault(
-                    match[0], "by the names of its joints" + (f", {missing} are not there" * bool(missing))
+                    match[0], "from the names of its joints" + (f", {missing} are missing" * bool(missing))
                 )
                 continue
         elif poses.layout is not None:
             votes[poses.layout] += 1
-            reasons.setdefault(poses.layout, f"{poses.points.shape[2]} joints, as files of this form have them")
+            reasons.setdefault(poses.layout, f"{poses.points.shape[2]} joints, as in files of this format")
             continue
         open_clips.setdefault(poses.points.shape[2], []).append(poses)
     for clips in open_clips.values():
@@ -161,7 +161,7 @@ def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
     if not votes:
         shown = ", ".join((sample[0].joints or ())[:6])
         raise UserError(
-            f"{place}: joints {shown}, ... are those of no known layout; --layout names the one they are meant for"
+            f"{place}: joints {shown}, ... are not those of a known layout; --layout gives the intended one"
         )
     name = votes.most_common(1)[0][0]
     return get_layout(name), reasons[name]
@@ -170,7 +170,8 @@ def find_layout(sample: list[Poses], place) -> tuple[Layout, str]:
 def survey(
     source, options: PoseOptions | None = None, mending: Mending | None = None, skip_bad: bool = False
 ) -> Survey:
-    """Looks at a folder or file of poses and decides how it is read. UserError when it holds none, or nothing tells."""
+    """Looks at a folder or file of poses and decides how it is read. UserError when it has no poses, or when the layout,
+    units or axes cannot be determined."""
     options, mending = options or PoseOptions(), mending or Mending()
     entries, left = scan(source, options.form)
     sample = _sample(source, entries, options.axes)
@@ -186,22 +187,22 @@ def survey(
         except BadPoses as error:
             first = first or f"{poses.name}: {error}"
     if not usable:
-        raise UserError(f"{source}: no clip looked at can be {layout.name}; {first}")
+        raise UserError(f"{source}: no clip of the sample fits layout {layout.name}; {first}")
     with as_user_error(str(source), UserError):
         space = find_space(usable, layout, options)
     target = get_layout(options.target) if options.target else layout
     rates = sorted({round(poses.fps, 2) for poses in usable if poses.fps})
-    rates = " to ".join(f"{rate:g}" for rate in dict.fromkeys(rates[:1] + rates[-1:])) or "not said"
+    rates = " to ".join(f"{rate:g}" for rate in dict.fromkeys(rates[:1] + rates[-1:])) or "not stated"
     lines = [
-        "form: " + ", ".join(FORMS[form].words for form in forms) + ", as --format says" * bool(options.form),
+        "format: " + ", ".join(FORMS[form].words for form in forms) + ", as --format says" * bool(options.form),
         f"layout: {layout.name}, {space.dimensions}-D ({why})",
-        *space.said,
+        *space.lines,
         f"frames a second: {rates}",
     ]
     if target != layout:
         lines.append(f"converted: {say_conversion(layout, target)}")
     if left:
-        lines.append("left alone: " + ", ".join(f"{n} {ending}" for ending, n in sorted(left.items())))
+        lines.append("ignored: " + ", ".join(f"{n} {ending}" for ending, n in sorted(left.items())))
     return Survey(entries, Reader(layout, target, space, mending, options.axes, skip_bad), forms, lines)
 
 
@@ -209,19 +210,18 @@ def survey(
 
 
 class FrameConverter:
-    """Frames of any form that `jsons.FrameReader` knows -> (M, V, 3) for one layout. target: of what comes out; layout: of the
-    frames, None to find it; say: called with the lines of what was found, once.
+    """Converts single frames in any form that `jsons.FrameReader` reads to (M, V, 3). target: layout of the result; layout:
+    of the frames, None to find it; say: called once with each line of what was found.
 
-    What a file tells as a whole, a stream must tell with its first person: layout, units and axes are found from the first frame
-    that shows somebody, said, and kept."""
+    Layout, units and axes are determined from the first frame with a person and kept for the whole stream."""
 
     def __init__(self, target: Layout, layout: str | None = None, say=print):
         self.target, self._wanted, self._say = target, layout, say
         self._frames, self._reader = FrameReader("frame"), None
 
     def __call__(self, frame) -> np.ndarray:
-        """A parsed frame -> (M, V, 3) float32, zeros for what is not seen, (1, V, 3) of zeros without a person. UserError for a
-        frame that cannot be read, or whose layout nothing tells."""
+        """A parsed frame -> (M, V, 3) float32, zeros for what is not seen; zeros (1, V, 3) without a person. UserError for a
+        frame that cannot be read, or whose layout cannot be determined."""
         people = self._frames.persons(frame, 0)
         if not people:
             return np.zeros((1, self.target.joints, 3), dtype=np.float32)
@@ -231,15 +231,15 @@ class FrameConverter:
         poses = Poses("stream", points, score, joints=self._frames.names, units=units, up=up)
         if self._reader is None:
             self._reader = self._decide(poses)
-        return self._reader.placed(_seen(poses, self._reader.layout).points)[:, 0]
+        return self._reader.to_target(_seen(poses, self._reader.layout).points)[:, 0]
 
     def _decide(self, poses: Poses) -> Reader:
         if self._wanted:
-            layout, why = get_layout(self._wanted), "as told"
+            layout, why = get_layout(self._wanted), "as --input-layout says"
         else:
             layout, why = find_layout([poses], "frame")
         space = find_space([_seen(poses, layout)], layout)
-        lines = [f"layout: {layout.name} ({why})", *space.said]
+        lines = [f"layout: {layout.name} ({why})", *space.lines]
         if layout != self.target:
             lines.append(say_conversion(layout, self.target))
         for line in lines:
@@ -248,6 +248,6 @@ class FrameConverter:
 
 
 def _seen(poses: Poses, layout: Layout) -> Poses:
-    """The layout's joints in its order, NaN for those that were not seen."""
+    """The joints in the layout's order, NaN for those that were not seen."""
     poses = ordered(poses, layout)
     return replace(poses, points=hide(poses.points, poses.score, 0.0, {}))

@@ -1,9 +1,10 @@
-"""Reader of tables: a row a frame, the columns x, y, z and scores of joints, by name, by number, or without names.
+"""Reader of tables: a row per frame, with columns x, y, z and score of each joint, by name, by number, or without names.
 
-The first line is a header unless it holds numbers only; a header of the numbers 0, 1, 2, ... is one too. A column's name is a
-joint and an axis in either order and any case (left_shoulder_x, X_LeftShoulder, x11, 11_x, kp11_visibility). Other columns
-are known by their names: frame, time, class, clip, person, subject, split; the rest is left out, and said. Numbers may
-have decimal commas where another character separates the columns. A last line that is cut off is left out and counted.
+The first line is a header unless it consists of numbers; the numbers 0, 1, 2, ... also count as a header. The name of a
+column is a joint and an axis, in either order and any case (left_shoulder_x, X_LeftShoulder, x11, 11_x, kp11_visibility).
+Other columns are recognised by name: frame, time, class, clip, person, subject, split; the rest is ignored and counted.
+Numbers may have decimal commas if another character separates the columns. A last line that is cut short is dropped and
+counted. A table with a row per joint and frame is read, too.
 """
 
 import functools
@@ -25,14 +26,14 @@ from data_gen.poses.record import (
 )
 
 _AXIS = r"x|y|z|v|vis|visibility|score|conf|confidence|likelihood|presence|p|c"
-_COLUMNS = (  # how a column may be called: x_knee or x11, kneeX, knee_x, kp11x
+_COLUMNS = (  # names of columns: x_knee or x11, kneeX, knee_x, kp11x
     re.compile(rf"(?P<axis>{_AXIS})[\s_.\-:/]*(?P<joint>\d+|[\s_.\-:/].+)", re.I),
     re.compile(r"(?P<joint>.*[a-z0-9])(?P<axis>[XYZVCP]|Visibility|Score|Confidence)"),
     re.compile(rf"(?P<joint>.+)[\s_.\-:/]+(?P<axis>{_AXIS})", re.I),
     re.compile(rf"(?P<joint>.*\d)(?P<axis>{_AXIS})", re.I),
 )
 _SCORE_RANK = ("v", "vis", "visibility", "score", "conf", "confidence", "likelihood", "c", "p", "presence")
-_ROLES = {  # columns that are no coordinates -> their names, in lower case
+_ROLES = {  # role of a column that is not a coordinate -> its names, in lower case
     "frame": "frame frame_id frameid frame_idx frame_index frame_number frame_no frames index idx",
     "time": "time timestamp t time_s seconds sec timestamp_ms time_ms ms timestamp_usec time_us",
     "label": "class label action activity class_name category pose_class target",
@@ -48,10 +49,10 @@ _EMPTY = {"", "nan", "na", "none", "null", "-", "n/a", "#n/a", "-nan", "nan(ind)
 
 
 def _split_lines(text: str, path) -> tuple[list[str], str]:
-    """(lines without empty ones, what separates their columns)."""
+    """(lines without empty ones, separator of the columns)."""
     lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip(" \t;,")]
     if not lines:
-        raise BadPoses(f"{path}: the table holds no line")
+        raise BadPoses(f"{path}: the table has no lines")
     probe = lines[min(1, len(lines) - 1)]
     counts = {d: min(lines[0].count(d), probe.count(d)) for d in (";", "\t", ",")}
     if counts[";"] >= 2 or counts["\t"] >= 2:
@@ -60,7 +61,7 @@ def _split_lines(text: str, path) -> tuple[list[str], str]:
         return lines, ","
     if len(lines[0].split()) < 3:
         raise BadPoses(
-            f"{path}: no table of poses; expected many columns, separated by commas, semicolons, tabs or spaces"
+            f"{path}: not a table of poses; expected many columns, separated by commas, semicolons, tabs or spaces"
         )
     return lines, " "
 
@@ -73,7 +74,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
         return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
     cells = line.split(delimiter)
-    return cells if line.split() == [line] else [cell.strip() for cell in cells]  # mostly there is no space in it
+    return cells if line.split() == [line] else [cell.strip() for cell in cells]  # the usual line without spaces
 
 
 def _is_number(cell: str) -> bool:
@@ -84,30 +85,32 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=4096)  # the tables of a folder mostly have the same header
+@functools.lru_cache(maxsize=4096)  # the tables of a folder usually have the same header
 def parse_column(name: str) -> tuple[str, str] | None:
-    """(joint, axis) of a column's name, axis one of x, y, z or a word for the score; None for another column."""
+    """(joint, axis) from a column's name, axis one of x, y, z or a word for the score; None for another column."""
     match = next((m for m in (pattern.fullmatch(name.strip()) for pattern in _COLUMNS) if m), None)
     return match and (match["joint"].strip(" _.-:/"), match["axis"].lower())
 
 
 class Table:
-    """A parsed table: header (or None), rows of cells, roles (of columns that are no coordinates) -> column, named (joint, axis)
-    -> column, unknown: names of the other columns, mended: what was put right."""
+    """A parsed table. header: column names or None; rows: lists of cells; roles: role -> column that is not a coordinate;
+    named: (joint, axis) -> column; unknown: names of the other columns; mended: repairs."""
 
     def __init__(self, path):
         self.path, self.mended = path, {}
         text = decode(read_bytes(path, MAX_TEXT_BYTES), path, self.mended)
         lines, self.delimiter = _split_lines(text, path)
         first = _cells(lines[0], self.delimiter)
-        if first[0] == "" and first[1:] == [str(i) for i in range(len(first) - 1)]:  # pandas' index, columns by number
+        if first[0] == "" and first[1:] == [
+            str(i) for i in range(len(first) - 1)
+        ]:  # the index column of pandas, with numbered columns
             first, lines = first[1:], [line.partition(self.delimiter)[2] for line in lines]
         counting = first == [str(i) for i in range(len(first))]
         self.header = None if counting or all(map(_is_number, first)) else first
         headed = counting or self.header is not None
         self.rows = [_cells(line, self.delimiter) for line in lines[headed:]]
         if not self.rows:
-            raise BadPoses(f"{path}: a header, and no row below it")
+            raise BadPoses(f"{path}: the table has a header, but no rows")
         self._even(len(first), 1 + headed)
         self.commas = self.delimiter != "," and any("," in cell for cell in self.rows[0])
         if self.commas:
@@ -128,7 +131,7 @@ class Table:
                 self.unknown.append(column)
 
     def _even(self, width: int, first_line: int) -> None:
-        """Drops a last line that is cut off; BadPoses for any other line of another length."""
+        """Drops a last line that is cut short; BadPoses for any other row whose number of cells is not `width`."""
         if len(self.rows[-1]) < width and len(self.rows) > 1:
             self.rows.pop()
             self.mended["last line cut off"] = 1
@@ -153,21 +156,21 @@ class Table:
         try:
             return np.nan if cell.lower() in _EMPTY else float(cell)
         except ValueError:
-            raise BadPoses(f"{self.path}, row {row + 1} of numbers: {cell[:30]!r} is no number") from None
+            raise BadPoses(f"{self.path}, row {row + 1} of numbers: {cell[:30]!r} is not a number") from None
 
     def texts(self, role: str, rows: list[int] | None = None) -> list[str]:
-        """The cells of a column in all or some rows, [] without the column."""
+        """The cells of a role's column in all or the given rows, [] without the column."""
         rows = range(len(self.rows)) if rows is None else rows
         return [self.rows[r][self.roles[role]] for r in rows] if role in self.roles else []
 
     def most(self, role: str, rows: list[int] | None = None) -> str | None:
-        """The text that a column has in most of the rows."""
+        """The most frequent text of a role's column, None without."""
         texts = [text for text in self.texts(role, rows) if text.lower() not in _EMPTY]
         return max(set(texts), key=texts.count) if texts else None
 
 
 def read_table(path, name: str, axes: str = "") -> list[Poses]:
-    """The clips of a table: one, or one for each value of a column of clips. axes: of no meaning here."""
+    """The clips of a table: one, or one for each value of its column of clips. axes: not used."""
     table = Table(path)
     if "joint" in table.roles and {"x", "y"} <= {column.strip().lower() for column in table.header}:
         return [_long(table, name)]
@@ -178,7 +181,7 @@ def read_table(path, name: str, axes: str = "") -> list[Poses]:
 
 
 def _long(table: Table, name: str) -> Poses:
-    """A table with a row for each joint of each frame: columns of frame, joint (number or name), x, y, perhaps z, a score."""
+    """A clip from a table with a row per joint and frame: columns frame, joint (number or name), x, y, optionally z, score."""
     path = table.path
     low = [column.strip().lower() for column in table.header]
     axes = [a for a in ("x", "y", "z") if a in low]
@@ -192,12 +195,12 @@ def _long(table: Table, name: str) -> Poses:
     if "frame" in table.roles:
         frame = table.numbers([table.roles["frame"]])[:, 0]
         if not np.isfinite(frame).all() or np.ptp(frame) > 20 * len(frame):
-            raise BadPoses(f"{path}: its column of frames is no column of frame numbers")
+            raise BadPoses(f"{path}: its column of frames does not hold frame numbers")
         frame = (frame - frame.min()).astype(int)
-    else:  # every time the first joint comes again
+    else:  # a new frame whenever the first joint occurs again
         frame = np.cumsum(joint == joint[0]) - 1
     if len(names) > 600 or (frame.max() + 1) * len(names) > 2**27:
-        raise BadPoses(f"{path}: {len(names)} joints in {frame.max() + 1} frames are more than one clip holds")
+        raise BadPoses(f"{path}: {len(names)} joints in {frame.max() + 1} frames are too many for one clip")
     values = np.full((frame.max() + 1, 1, len(names), flat.shape[1]), np.nan)
     values[frame, 0, joint] = flat
     C = len(axes)
@@ -212,7 +215,7 @@ def _long(table: Table, name: str) -> Poses:
 
 
 def _with_names(table: Table) -> tuple[np.ndarray, tuple[str, ...] | None, int]:
-    """(values (rows, V, C + score), names of the joints or None, C)."""
+    """(values (rows, V, C + score), joint names or None, C)."""
     path = table.path
     by_joint: dict[str, dict[str, int]] = {}
     for (joint, axis), i in table.named.items():
@@ -233,7 +236,7 @@ def _with_names(table: Table) -> tuple[np.ndarray, tuple[str, ...] | None, int]:
         V = max(int(m[1]) for m in numbers.values()) - min(first, 1) + 1 if first <= 1 else 0
         if V != len(by_joint):
             raise BadPoses(
-                f"{path}: joints {first} to {V + first - 1} are expected one after the other, found {len(by_joint)}"
+                f"{path}: expected columns for all joints {first} to {V + first - 1}, found {len(by_joint)} joints"
             )
     has_z = all("z" in axes for axes in by_joint.values())
     score = next((s for s in _SCORE_RANK if all(s in axes for axes in by_joint.values())), None)
@@ -247,18 +250,19 @@ def _without_names(table: Table) -> tuple[np.ndarray, None, int]:
     bad = next((i for i, cell in enumerate(table.rows[0]) if not _is_number(cell)), None)
     if bad is not None:
         raise BadPoses(
-            f"{path}: column {bad} (from 0) holds {table.rows[0][bad][:30]!r}, no number; give the table a header"
+            f"{path}: column {bad} (counted from 0) has {table.rows[0][bad][:30]!r}, expected a number; give the table a header"
         )
     numbers = table.numbers(list(range(width)))
     V, C, skipped = joints.shape_of_columns(numbers, path)
     values = numbers[:, skipped:].reshape(len(numbers), V, C)
     if skipped:
-        table.mended["first column taken for the number of a frame"] = 1
+        table.mended["first column taken as the frame number"] = 1
     return values, None, 2 if C == 2 or C == 3 and third_is_score(values[:, None]) else 3
 
 
 def _clip_of_rows(table: Table) -> list[str]:
-    """The name of each row's clip: of its column, else a run of rows of one class each, where there are several classes."""
+    """The clip name of each row: from the column of clips, else a clip for each run of rows of one class, if there are several
+    classes."""
     if "clip" in table.roles:
         return table.texts("clip")
     labels = table.texts("label")
@@ -287,7 +291,7 @@ def _clips(table: Table, values: np.ndarray, names, C: int, name: str) -> list[P
 
 
 def _frames(table: Table, rows: list[int]) -> tuple[list[int], float | None]:
-    """(the frame of each row from 0, frames a second or None): several persons may share a frame's number."""
+    """(frame of each row from 0, frame rate or None); rows of several persons may have the same frame."""
     times = [text.replace(",", ".") for text in table.texts("time", rows)]
     fps = rate_in_words(table.header[table.roles["time"]].lower(), times) if times else None
     texts = [text.replace(",", ".") for text in table.texts("frame", rows)]
@@ -297,7 +301,9 @@ def _frames(table: Table, rows: list[int]) -> tuple[list[int], float | None]:
         return list(range(len(rows))), fps
     number = (numbers - numbers.min()).astype(int)
     steps = np.unique(number)
-    number //= max(1, int(np.gcd.reduce(steps)))  # every second frame of a video is not half empty
+    number //= max(
+        1, int(np.gcd.reduce(steps))
+    )  # so that every second frame of a video gives a clip without empty frames
     missing = int(number.max()) + 1 - len(steps)
     if missing:
         table.mended["frames without a row"] = table.mended.get("frames without a row", 0) + missing
