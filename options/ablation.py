@@ -19,36 +19,35 @@ LINEAR = "--batch-size 256 --epochs 60 --schedule 30 50 --cache-features"
 ROWS = """
 --rows FILE.json = ""
     rows of your own instead of --groups, such as benchmarks/recipe_search.json: an object with pretrain_flags and
-    linear_flags, given to every run (unless the flags of these names are), and rows, a list of objects with group,
-    name and flags
+    linear_flags (used unless the flags of these names are given), and rows, a list of objects with group, name and
+    flags
 --seeds SEED:natural+ = 1 2 3
-    of pretraining and classifier; three or more, since rows often differ by less than seeds do
+    seeds of pretraining and classifier; three or more, since rows often differ by less than seeds do
 --pretrain-flags FLAGS
-    given to every pretraining, in one pair of quotes (a single word after =, like --pretrain-flags=--cos); more
-    epochs and a larger --hidden-size bring it nearer to the paper's, and cost time; if not given: $pretrain
+    flags of every pretraining, in quotes (a single flag after =, like --pretrain-flags=--cos); more epochs and a
+    larger --hidden-size come closer to the paper's run, and take longer; default: $pretrain
 --linear-flags FLAGS
-    given to every linear evaluation, in the same way; without --cache-features it is the exact protocol; if not
-    given: $linear
+    flags of every linear evaluation, in quotes; without --cache-features it is the exact protocol; default: $linear
 --output FOLDER = runs/ablation
-    a folder for each run, and table.md and table.json, which are up to date after every run
+    folder for a run folder of each run, and for table.md and table.json, which are updated after every run
 --jobs N:positive_int = 1
-    runs at a time; on a card with room for several small encoders 4 to 16, on a processor its cores, with --threads
-    1
+    number of runs in parallel: 4 to 16 on a GPU with memory for several small encoders; on a CPU the number of
+    cores, with --threads 1
 --dry-run  print the command lines and stop
 """
 PARTS = """
 --groups {$groups}+
-    which part is taken away or varied: contrasted views, losses, prompts, share of hidden body parts; all of them
-    if neither this nor --row is given; the full method is in each group and is run once
+    what to remove or vary: contrasted views, losses, prompts, share of hidden body parts; default: all, unless --row
+    is given; each group includes the full method, which is run once
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     p = common.parser(
-        "Ablations: pretrains, evaluates linearly and by 1-NN, once for every row and seed, and makes a table of it.",
-        "Runs that are finished are not repeated, an interrupted one is resumed: give the same command again. Every row is a "
-        "command line that --dry-run prints. The defaults are small, to compare rows on UI-PRMD; for a real table give "
-        'the paper\'s run: --pretrain-flags "" --linear-flags "".',
+        "Ablations: pretrains and evaluates (linear and 1-NN) for every row and seed, and writes a table of the results.",
+        "To resume, run the same command again: finished runs are not repeated, an interrupted one is resumed. --dry-run "
+        "prints the command line of each row. The defaults are small, to compare rows on UI-PRMD; for a table of the paper's "
+        'runs give --pretrain-flags "" --linear-flags "".',
         program="tools.ablation",
         first="--dataset --protocol --data-root --groups --row --seeds --pretrain-flags --output --jobs --dry-run",
     )
@@ -59,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=FLAGS",
-        help="a row of your own, in quotes, beside those of --groups, or beside the full method where that is not given: "
-        "--row 'less masking=--mask-ratio 0.4 --mask-segments 4'; may be given several times",
+        help="a row of your own, in quotes, in addition to --groups, or, without --groups, to the full method: "
+        "--row 'less masking=--mask-ratio 0.4 --mask-segments 4'; can be given several times",
     )
     add_flags(g, ROWS, pretrain=PRETRAIN, linear=LINEAR)
     common.add_machine_group(p)
@@ -68,27 +67,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Parsed and checked arguments; pretrain_flags and linear_flags become lists of words."""
+    """Parsed and checked arguments; pretrain_flags and linear_flags are lists of words."""
     p = build_parser()
     args = p.parse_args(argv)
     common.refuse_twice(p, args, "seeds")
     own = read_rows(args.rows, p.error) if args.rows else {}
     args.rows = own.get("rows")
-    for name, usual in (("pretrain_flags", PRETRAIN), ("linear_flags", LINEAR)):
+    for name, default in (("pretrain_flags", PRETRAIN), ("linear_flags", LINEAR)):
         given = getattr(args, name)
         try:
-            setattr(args, name, shlex.split(own.get(name, usual) if given is None else given))
+            setattr(args, name, shlex.split(own.get(name, default) if given is None else given))
         except ValueError as error:
             p.error(f"--{name.replace('_', '-')}: {error}")
     if not any(word.split("=")[0] == "--recipe" for word in args.pretrain_flags):
-        args.pretrain_flags = [
-            "--recipe",
-            "paper",
-            *args.pretrain_flags,
-        ]  # not by the number of clips: rows change one thing
-    classification.parse_args(["--mode", "linear", *args.linear_flags])  # wrong ones are refused now, not after hours
+        # a recipe by the number of clips would change more than what a row changes
+        args.pretrain_flags = ["--recipe", "paper", *args.pretrain_flags]
+    classification.parse_args(["--mode", "linear", *args.linear_flags])  # refuses wrong flags now, not after hours
     if args.rows is not None and (args.row or args.groups is not None):
-        p.error("--rows has all rows in its file; leave --row and --groups out")
+        p.error("--rows reads all rows from its file; remove --row and --groups")
     args.row = [read_row(text, p.error) for text in args.row]
     groups = ([] if args.row else GROUPS) if args.groups is None else args.groups
     args.groups = [name for name in GROUPS if name in groups]
@@ -96,14 +92,14 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def read_row(text: str, refuse) -> tuple[str, str, tuple[str, ...]]:
-    """(group, name, flags) of NAME=FLAGS; exits with a sentence for another text, and for flags that pretraining lacks."""
+    """(group, name, flags) of NAME=FLAGS. Calls `refuse` with a sentence for other text and for unknown flags."""
     name, equals, flags = text.partition("=")
     try:
         words = shlex.split(flags)
     except ValueError as error:
         refuse(f"--row {text!r}: {error}")
     if not (name.strip() and equals and words) or name.startswith("--"):
-        refuse(f"--row {text!r}: expected NAME=FLAGS in one pair of quotes, such as 'less masking=--mask-ratio 0.4'")
+        refuse(f"--row {text!r}: expected NAME=FLAGS in quotes, such as 'less masking=--mask-ratio 0.4'")
     known = {flag for action in pretraining.build_parser()._actions for flag in action.option_strings}
     for word in words:
         if word.startswith("--") and word.split("=")[0] not in known:
@@ -114,7 +110,8 @@ def read_row(text: str, refuse) -> tuple[str, str, tuple[str, ...]]:
 
 
 def read_rows(path: str, refuse) -> dict:
-    """The content of a file of rows: pretrain_flags, linear_flags (text) and rows, a list of (group, name, flags)."""
+    """The content of a file of rows: pretrain_flags, linear_flags (text) and rows, a list of (group, name, flags). Calls
+    `refuse` with a sentence for a file that is missing or wrong."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -131,8 +128,8 @@ def read_rows(path: str, refuse) -> dict:
 
 
 def encoder_words(flags: list[str]) -> list[str]:
-    """Backbone, sizes, pooling, scaling and stream among the flags of a pretraining, as words; exits with its message for a
-    wrong flag."""
+    """Backbone, sizes, pooling, scaling and stream among the flags of a pretraining, as words of a command line. Ends the
+    program for a wrong flag."""
     args = pretraining.parse_args(flags)
     if args.recipe == "small":
         pretraining.apply_recipe(args, clips=1_000)  # the encoder is the same for every number of clips

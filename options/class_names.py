@@ -1,7 +1,7 @@
-"""Class names of the data sets, in the order of their class numbers (as their owners publish them)."""
+"""Class names of the data sets, in the order of their class numbers, as published by their owners."""
 
-# A1 to A120, held against the list in the README of the data set's owners (shahroudy/NTURGB-D), number by number: the order is
-# theirs, the words are shorter ("headache" is their "touch head (headache)", "capitulate" their "hands up (both hands)").
+# A1 to A120, in the order of the list in the README of the data set's owners (shahroudy/NTURGB-D), compared number by number;
+# some names are shorter ("headache" for "touch head (headache)", "capitulate" for "hands up (both hands)").
 NTU120 = tuple(
     """drink water; eat meal; brush teeth; brush hair; drop; pick up; throw; sit down; stand up; clapping; reading;
     writing; tear up paper; put on jacket; take off jacket; put on a shoe; take off a shoe; put on glasses;

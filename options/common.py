@@ -1,16 +1,16 @@
-"""Flags that several programs share, the table in which flags are written, and the checks that need no data.
+"""What the parsers of all programs share: the parser class, argparse types, tables of flags, and groups of flags.
 
-A table of flags reads like the help that it becomes (`add_flags`), a row for each:
+Flags are written as a table, one row each, that looks like the help made of it (`add_flags`):
 
-    -b --batch-size N:int>=3 = 128  clips a step
+    -b --batch-size N:int>=3 = 128  clips in a batch
     --negatives {$NEGATIVES} = queue
         what a clip is contrasted with: ...
 
-First the names; the value is found under the last one. Then a placeholder for each word that the flag takes, with what the
-word must be after a colon: a name of KINDS, or int or float with bounds. {a,b} is a choice. + or * after it: one or more,
-any number; ?: one or none; !: it must be given. Then the default, None without one. Then, after two spaces or on the next
-lines, the sentence. A row without placeholder is a switch; --[no-]mlp can be switched on and off. $NAME stands for a text
-that the caller gives, or for a tuple of utils.names.
+A row has the names of the flag (the last one names its value in the parsed arguments); then for each word that the flag takes
+a placeholder, with its type after a colon: a name in KINDS, or int or float with bounds; {a,b} is a choice; + or * after the
+placeholder: one or more, any number; ?: optional; !: the flag is required; then the default, if it is not None; then, after
+two spaces or on the following lines, the help. A row without placeholder is a switch; --[no-]mlp can be switched on and off.
+$NAME is replaced by a text of the caller, or by a tuple of utils.names.
 """
 
 import argparse
@@ -27,7 +27,7 @@ PRETRAINED = "--pretrained"
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not where there is nothing to show."""
+    """Appends the default to the help of a flag, unless it is None, False or empty."""
 
     def _get_help_string(self, action):
         if action.default is None or action.default is False or action.default in ("", []):
@@ -36,13 +36,13 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says a mistake in one sentence, without the page of flags before it, and exits with status 2. Its help begins with the
-    flags that most people need (`first`); the others follow under their headings."""
+    """Reports a mistake in one sentence, without the usage, and exits with status 2. Its help begins with the most used flags
+    (`first`); the others follow in their groups."""
 
     first: tuple[str, ...] = ()
 
     def parse_known_args(self, args=None, namespace=None):
-        """As usual; where a checkpoint is the first word (`add_pretrained`), --pretrained PATH becomes that word."""
+        """As in argparse; --pretrained PATH becomes the positional checkpoint, if there is one (see `add_pretrained`)."""
         words = [part for word in (sys.argv[1:] if args is None else args) for part in _without_equals(word)]
         if any(action.metavar == PRETRAINED for action in self._get_positional_actions()) and PRETRAINED in words[:-1]:
             at = words.index(PRETRAINED)
@@ -74,8 +74,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(description: str, epilog: str = "", program: str | None = None, first: str = "") -> Parser:
-    """A parser in the style of all programs; flags may not be shortened, so that a new flag never breaks a script. program:
-    the name of one that is started as `python -m NAME`; first: the ten flags or less that its help begins with."""
+    """A parser in the style of all programs. Flags cannot be abbreviated, so that a new flag never breaks a script. program:
+    NAME of a program that is started as `python -m NAME`; first: at most ten flags with which the help begins."""
     prog = program and f"python -m {program}"
     p = Parser(prog=prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
     p.first = tuple(first.split())
@@ -86,7 +86,7 @@ def _without_equals(word: str) -> list[str]:
     return word.split("=", 1) if word.startswith(f"{PRETRAINED}=") else [word]
 
 
-# -- what a word of the command line must be: argparse types ------------------------------------------------------------------
+# -- argparse types -----------------------------------------------------------------------------------------------------------
 
 
 def number(kind, low=None, high=None, above=None):
@@ -115,7 +115,7 @@ def number(kind, low=None, high=None, above=None):
 
 
 def place(text: str) -> str:
-    """An argparse type: a path; an empty one, as of a variable that is not set, would mean the current folder."""
+    """An argparse type: a path that is not empty (an empty one, as from an unset variable, would be the current folder)."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected the name of a folder, got an empty one (. is the current folder)")
     return text
@@ -125,7 +125,7 @@ EVERY_POOLING = ("last", "mean", "max", "std", "mean_std", "mean_max", "last_max
 
 
 def pooling(text: str) -> str:
-    """An argparse type: one of POOLS, or several joined by _, none twice."""
+    """An argparse type: one of POOLS, or several different ones joined by _."""
     parts = text.split("_")
     if set(parts) - set(POOLS) or len(set(parts)) < len(parts):
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(POOLS)}, or several like mean_std, got {text!r}")
@@ -133,12 +133,12 @@ def pooling(text: str) -> str:
 
 
 def pooling_or_all(text: str) -> str:
-    """The same, or all."""
+    """An argparse type: a pooling, or all."""
     return text if text == "all" else pooling(text)
 
 
 positive_int = number(int, low=1)
-natural = number(int, low=0, high=2**63 - 1)  # what a seed can be
+natural = number(int, low=0, high=2**63 - 1)  # the range of seeds
 share = number(float, low=0.0, high=1.0)
 non_negative = number(float, low=0.0)
 positive = number(float, above=0.0)
@@ -159,8 +159,8 @@ KINDS = {
 
 
 def add_flags(g, table: str, kinds: dict | None = None, **words: str) -> None:
-    """Adds a table of flags (see the module's text) to a parser or a group of one. kinds: argparse types of the table beside
-    KINDS, by name; words: texts for $NAME in it."""
+    """Adds a table of flags (see the module's docstring) to a parser or a group. kinds: further argparse types, by name;
+    words: texts for $NAME in the table."""
     tuples = {name: ",".join(value) for name, value in vars(shared).items() if isinstance(value, tuple)}
     for row in re.split(r"\n(?=\S)", Template(table).substitute(tuples | words).strip()):
         head, _, help = re.sub(r" *\n *", "  ", row).partition("  ")
@@ -168,44 +168,45 @@ def add_flags(g, table: str, kinds: dict | None = None, **words: str) -> None:
 
 
 def _add_flag(g, head: str, help: str, kinds: dict) -> None:
-    """One row: its head, and the sentence."""
+    """Adds one row of a table. head: names, placeholders and default."""
     head, _, default = head.partition(" = ")
     flags = [word for word in head.split() if word.startswith("-")] or head.split()[:1]
-    places = [word for word in head.split() if word not in flags]
-    given = {"help": help}
+    placeholders = [word for word in head.split() if word not in flags]
+    settings = {"help": help}
     if flags[0].startswith("-"):
-        given["dest"] = flags[-1].replace("[no-]", "").strip("-").replace("-", "_")
-    if not places and "[no-]" not in head:
-        given["action"] = "store_true"
-    elif not places:
+        settings["dest"] = flags[-1].replace("[no-]", "").strip("-").replace("-", "_")
+    if not placeholders and "[no-]" not in head:
+        settings["action"] = "store_true"
+    elif not placeholders:
         flags = [flag.replace("[no-]", "") for flag in flags]
-        given["action"], given["default"] = argparse.BooleanOptionalAction, {"on": True, "off": False}.get(default)
+        settings["action"] = argparse.BooleanOptionalAction
+        settings["default"] = {"on": True, "off": False}.get(default)
     else:
-        given |= _values(places, default, kinds)
-    g.add_argument(*flags, **given)
+        settings |= _values(placeholders, default, kinds)
+    g.add_argument(*flags, **settings)
 
 
-def _values(places: list[str], default: str, kinds: dict) -> dict:
-    """What argparse takes for the words that a flag needs, and their default."""
-    end = places[-1][-1] if places[-1][-1] in "+*?!" else ""
-    shown, kind = zip(*(place.rstrip("+*?!").partition(":")[::2] for place in places), strict=True)
+def _values(placeholders: list[str], default: str, kinds: dict) -> dict:
+    """The arguments of argparse's add_argument for the values of a flag."""
+    end = placeholders[-1][-1] if placeholders[-1][-1] in "+*?!" else ""
+    shown, kind = zip(*(word.rstrip("+*?!").partition(":")[::2] for word in placeholders), strict=True)
     kind = kinds.get(kind[0]) or _bounded(kind[0])
-    several = end in ("+", "*") or len(places) > 1
-    given = {"type": kind, "metavar": shown if len(shown) > 1 else shown[0]}
+    several = end in ("+", "*") or len(placeholders) > 1
+    settings = {"type": kind, "metavar": shown if len(shown) > 1 else shown[0]}
     if shown[0].startswith("{"):
-        given = {"choices": tuple(shown[0].strip("{}").split(","))}
+        settings = {"choices": tuple(shown[0].strip("{}").split(","))}
     if end == "!":
-        given["required"] = True
-    elif end or len(places) > 1:
-        given["nargs"] = end or len(places)
+        settings["required"] = True
+    elif end or len(placeholders) > 1:
+        settings["nargs"] = end or len(placeholders)
     if default:
         parts = [kind(part) for part in default.split() if part != '""']
-        given["default"] = parts if several else parts[0] if parts else ""
-    return given
+        settings["default"] = parts if several else parts[0] if parts else ""
+    return settings
 
 
 def _bounded(text: str):
-    """The argparse type of int>=3, float>0<=1 and the like."""
+    """The argparse type of a text such as int>=3 or float>0.0<=1.0."""
     kind = {"int": int, "float": float}[re.match("[a-z]+", text)[0]]
     bounds = {sign: float(n) if "." in n else int(n) for sign, n in re.findall(r"(>=|<=|>)([^<>]+)", text)}
     return number(kind, bounds.get(">="), bounds.get("<="), bounds.get(">"))
@@ -220,44 +221,46 @@ DATA_ROOT = """
 """
 DATA = """
 $dataset
-    data set $what. One of ntu60, ntu120, pku_v1, pku_v2, ui_prmd and ui_prmd_quality (real clips that come with the
-    program, made on first use), or the name of any folder under --data-root that holds a dataset.json
+    data set $what: ntu60, ntu120, pku_v1, pku_v2, ui_prmd or ui_prmd_quality (real clips that come with this
+    project, prepared on first use), or the name of a folder under --data-root that holds a dataset.json
 --protocol NAME$protocol
---cache-dir FOLDER  where packed clips are cached; default: beside the arrays
+--cache-dir FOLDER  folder for the cache of packed clips; default: beside the arrays
 --clips {auto,device,memory,mapped} = auto
-    where the packed clips live: on the device, in memory, or memory-mapped from the cache; auto takes the first
-    that fits in half of what is free
+    where to keep the packed clips: on the device, in memory, or memory-mapped from the cache; auto: the first in
+    which they need less than half of the free memory
 -j --workers N:int>=0<=256 = 1  $workers
 """
 WORKERS = (
-    "threads that render coming batches; 1 is usually enough (the log shows the data time of a step); 0 renders in the "
-    "training loop; not used when the clips are on the device; never changes a result"
+    "threads that render batches ahead; 1 is usually enough (the log shows the data time of a step); 0 renders in the "
+    "training loop; not used if the clips are on the device; does not change results"
 )
-NO_WORKERS = "accepted as in older commands; evaluations render their batches where they use them"
+NO_WORKERS = "accepted for older commands, without effect: evaluations render batches without threads"
 
 REPRESENTATION = """
 $flag {graph-based,seq-based,image-based} = graph-based
-    accepted as in the original commands; as there, all three feed the same flattened coordinates of each frame
+    accepted for the original commands; as in the original code, all three feed the same flattened coordinates
 """
 ENCODER = """
---pretrained PATH = ""  checkpoint: ours, the released ones, or a relative's with the encoder under encoder_q$without
+--pretrained PATH = ""
+    checkpoint: of this project, of the original release, or of a related method with the encoder under
+    encoder_q$without
 --stream {$STREAMS}  $stream
 """
 OTHER_DATA = """
 --evaluate-on-other-data
-    go on where the encoder's own data set holds other clips now than it was pretrained on, which is refused
-    otherwise; the result says so
+    evaluate even if the clips of the encoder's own data set have changed since it was pretrained, which is refused
+    otherwise; the result notes it
 """
 RESUME = """
 --resume {auto}
-    auto: go on with what a stopped run left in the run folder (status 75 after Ctrl-C, SIGTERM or SIGUSR1), or
-    begin where there is nothing; seeds that are finished are not trained again
+    auto: resume the stopped run in the run folder (exit status 75 after Ctrl-C, SIGTERM or SIGUSR1), or start a new
+    one if there is none; finished seeds are not trained again
 """
 BY_MODE = """
 --lr X:positive  learning rate of SGD; default: $lr
--b --batch-size N:positive_int  $samples a step; default: $batch_size
+-b --batch-size N:positive_int  $samples in a batch; default: $batch_size
 --epochs N:positive_int  passes over the training $samples; default: $epochs
---schedule EPOCH:natural*  epochs at which the rate drops x0.1; default: $schedule
+--schedule EPOCH:natural*  epochs at which the learning rate is multiplied by 0.1; default: $schedule
 """
 MOMENTUM = """
 --momentum X:float>=0.0<=0.9999 = 0.9  $momentum
@@ -266,30 +269,29 @@ SGD = f"""{MOMENTUM}
 --wd --weight-decay X:non_negative = $decay  weight decay
 """
 MACHINE = """
---device {auto,cpu,cuda} = auto  auto = cuda where there is one
+--device {auto,cpu,cuda} = auto  auto: cuda if there is a GPU, else cpu
 --precision {$precisions} = auto
-    of the large matrix products: fp32 is exact; tf32 and bf16 are faster where the hardware has them (weights,
-    states, norms and losses stay float32); fp64 computes everything in float64, for checks; auto = bf16 where the
-    card, or a processor that computes, has units for it, else fp32; the first line of the log says which, and files
-    keep it
+    of the large matrix products: fp32 is exact; tf32 and bf16 are faster on hardware that supports them (weights,
+    states, norms and losses stay float32); fp64 computes everything in float64, for checks; auto: bf16 if the GPU or
+    CPU has units for it, else fp32. The log and all files say which
 --threads N:positive_int
-    CPU threads; default: as torch chooses; another number adds up in another order: after 20 steps of pretraining,
-    weights that differ by some 5e-3 in float32, by 1e-13 in fp64
+    CPU threads; default: torch's; another number changes the order of sums: after 20 steps of pretraining, weights
+    differ by about 5e-3 in float32, 1e-13 in fp64
 """
 PROCESSES = """
 --timeout-minutes X:positive = 30.0
-    with several processes (torchrun): how long one waits for the others before the run ends with an error; more
-    where the first preparation of the clips takes longer, less to notice a process that hangs
---local_rank --local-rank N:int = -1  accepted from older launchers; torchrun needs no flag
+    with several processes (torchrun): how long a process waits for the others before the run ends with an error;
+    longer if the first preparation of the clips needs more time, shorter to notice a process that hangs
+--local_rank --local-rank N:int = -1  accepted for older launchers; torchrun does not need it
 """
 DEVICE = """
---device {auto,cpu,cuda} = auto  auto = cuda where there is one
---threads N:positive_int  CPU threads; default: as torch chooses$few
+--device {auto,cpu,cuda} = auto  auto: cuda if there is a GPU, else cpu
+--threads N:positive_int  CPU threads; default: torch's$few
 """
 
 
 def group(p: argparse.ArgumentParser, title: str, *tables: str, kinds: dict | None = None, **words: str):
-    """A group of flags under a heading, from one table or several."""
+    """Adds a group of flags with a heading, from one or several tables; returns it."""
     g = p.add_argument_group(title)
     for table in tables:
         add_flags(g, table, kinds, **words)
@@ -297,41 +299,42 @@ def group(p: argparse.ArgumentParser, title: str, *tables: str, kinds: dict | No
 
 
 def evaluated_on(dataset: str) -> str:
-    """What the data set's flag of an evaluation says of itself; dataset: taken where no checkpoint says one."""
+    """Help of --dataset in an evaluation; dataset: the default without a checkpoint."""
     return f"to evaluate on; default: that of the checkpoint, else {dataset}"
 
 
 def protocol_help(default) -> str:
-    """Help of --protocol; default: None where a checkpoint says it."""
+    """Help of --protocol; default: None for that of the checkpoint."""
     of_checkpoint = "" if default else "; default: that of the checkpoint on its own data set, else cross_subject"
-    return f"split of the data set: {', '.join(PROTOCOLS)}, as the data set has them{of_checkpoint}"
+    return f"split of the data set, one of those it has: {', '.join(PROTOCOLS)}{of_checkpoint}"
 
 
 def add_data_group(p, dataset: str, what: str, protocol: str | None = "cross_subject", workers: str = WORKERS) -> None:
-    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. dataset: the head of the row of --dataset; protocol:
-    default, None for that of a checkpoint; workers: help of -j, whether threads of the program render batches."""
+    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. dataset: names, placeholder and default of --dataset;
+    what: end of its help; protocol: default, None for that of the checkpoint; workers: help of -j."""
     shown = f"{protocol and f' = {protocol}' or ''}  {protocol_help(protocol)}"
     group(p, "data", DATA_ROOT, DATA, dataset=dataset, what=what, protocol=shown, workers=workers)
 
 
 def add_evaluation_data(p: argparse.ArgumentParser, dataset: str) -> None:
-    """The same of an evaluation, where a checkpoint says data set and protocol. dataset: taken where none does."""
+    """The same for an evaluation, whose defaults are the checkpoint's data set and protocol; dataset: without a checkpoint."""
     add_data_group(p, "--dataset --finetune-dataset NAME", evaluated_on(dataset), None, NO_WORKERS)
 
 
 def add_encoder(g, without: str, stream: str = "default: that of the checkpoint") -> None:
-    """--pretrained, --stream and the representation of an evaluation; without: what is evaluated where no checkpoint is given."""
+    """--pretrained, --stream and the representation for an evaluation; without: help on what is evaluated without a
+    checkpoint; stream: help of --stream."""
     add_flags(g, ENCODER + REPRESENTATION, without=without, stream=stream, flag="--finetune-skeleton-representation")
 
 
 def add_pretrained(g, dest: str, what: str) -> None:
-    """--pretrained of a program that needs it; older commands have the path as a word by itself, which stays accepted."""
+    """--pretrained of a program that requires it; a positional path, as in older commands, is also accepted."""
     g.add_argument(dest, metavar=PRETRAINED, help=argparse.SUPPRESS)
-    g.add_argument(PRETRAINED, dest=dest, default=argparse.SUPPRESS, metavar="PATH", help=f"{what} (needed)")
+    g.add_argument(PRETRAINED, dest=dest, default=argparse.SUPPRESS, metavar="PATH", help=f"{what} (required)")
 
 
 def add_output(g, what: str, default: str = "") -> None:
-    """--output, a run folder, which the original commands call --checkpoint-path."""
+    """--output, the run folder; the original commands call it --checkpoint-path."""
     add_flags(g, f"--output --checkpoint-path FOLDER:place{default and f' = {default}'}  {what}")
 
 
@@ -342,37 +345,38 @@ def add_seeds(g, what: str = "one or several; several give mean and standard dev
 
 def add_machine_group(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--device, --precision, --threads."""
-    return group(p, "machine and chance", MACHINE, precisions=",".join(PRECISIONS))
+    return group(p, "machine and seed", MACHINE, precisions=",".join(PRECISIONS))
 
 
 def from_flags(kind, args: argparse.Namespace, no_flags: tuple[str, ...] = (), **others):
-    """A dataclass of which every field is the flag of its name, but for others, which are given, and no_flags, which keep
-    their default. AttributeError for a field that is none of them, so that a misspelt name cannot be lost."""
+    """The dataclass `kind`, whose fields are set from the flags of the same name, except `others`, which are given, and
+    `no_flags`, which keep their default. AttributeError for a field without a flag, so that a misspelt name is noticed."""
     names = {field.name for field in dataclasses.fields(kind)} - {*no_flags, *others}
-    given = {name: getattr(args, name) for name in names}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}, **others)
+    values = {name: getattr(args, name) for name in names}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}, **others)
 
 
 def by_mode(modes: dict[str, dict], names) -> dict[str, str]:
-    """Words for a table of flags whose defaults depend on the mode. modes: defaults by mode and name; names: of them."""
+    """The defaults of flags as text, for a table whose defaults depend on the mode. modes: defaults by mode and name; names:
+    of the flags."""
 
     def show(value) -> str:
         if isinstance(value, (tuple, list)):
             return " ".join(map(str, value)) or "none"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
-    return {name: ", ".join(f"{mode} {show(given[name])}" for mode, given in modes.items()) for name in names}
+    return {name: ", ".join(f"{mode} {show(values[name])}" for mode, values in modes.items()) for name in names}
 
 
 def fill(args: argparse.Namespace, values: dict) -> None:
-    """Gives every argument that was not given its value."""
+    """Sets the arguments that are None to `values` (in place)."""
     for name, value in values.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
 
 
 def refuse_twice(p: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
-    """Ends with a sentence where a list names a value twice."""
+    """Ends the program with an error if a list flag has a value twice."""
     for name in names:
         if len(set(getattr(args, name))) < len(getattr(args, name)):
             given = " ".join(map(str, getattr(args, name)))

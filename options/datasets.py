@@ -1,10 +1,10 @@
-"""The data set registry: a row for each data set that the programs know by name.
+"""The registry of data sets: a row for each data set that the programs know by name.
 
-A row says where the prepared arrays lie under `--data-root` (several folder names are in use; the first that exists
-is taken), how many classes and persons there are, which joint layout, and which folder holds each protocol.
-Any other folder under `--data-root` is a data set too when it holds a `dataset.json` (see `from_description`).
+A row says where the prepared arrays are under `--data-root` (several folder names are in use; the first one that exists is
+read), the classes, the number of persons, the joint layout, and the folder of each protocol. Any other folder under
+`--data-root` with a `dataset.json` is also a data set (see `from_description`).
 
-`train` and `val` counts are those after removing the missing list; a preparation that gives other counts is wrong.
+`counts` are the numbers of train and val clips without those on the missing list; a preparation with other counts is wrong.
 """
 
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class DatasetRow:
     persons: int = 2
     dimensions: int = 3  # of a joint; 2: z = 0 in every array (data_gen.normalise)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    prepare: str = ""  # the command that makes the arrays, for the message when they are missing
+    prepare: str = ""  # the command that makes the arrays, for the message if they are missing
 
     @property
     def num_classes(self) -> int:
@@ -95,26 +95,25 @@ DATASETS = {
 }
 
 PROTOCOLS = ("cross_subject", "cross_view", "cross_setup", "cross_quality")
-MAX_CLASSES = 100_000  # more are a mistake, or a label that is no class number
+MAX_CLASSES = 100_000  # more must be a mistake, or labels that are not class numbers
 
 
 class DescriptionError(ValueError):
-    """A `dataset.json` that does not say what it must; the message is the sentence for the user."""
+    """A wrong `dataset.json`; the message tells the user which field and what it should be."""
 
 
 def from_description(name: str, description: object) -> DatasetRow:
-    """A registry row from the content of somebody's `dataset.json`.
+    """A registry row from the content of a user's `dataset.json`.
 
     The file is a JSON object: `classes` (a list of names, or their number), `protocols` (protocol name -> folder),
-    `layout` (a joint layout, default kinect_v2_25), `persons` (default 2), `dimensions` (3, or 2 for clips of a picture's
-    plane), `name` (optional).
-    Raises DescriptionError saying which field is wrong and what it should be."""
+    `layout` (a joint layout, default kinect_v2_25), `persons` (default 2), `dimensions` (3, or 2 for clips in an image
+    plane), `name` (optional). DescriptionError for a wrong field."""
     if not isinstance(description, dict):
         raise DescriptionError("must hold a JSON object with classes, protocols and layout")
     known = ("classes", "protocols", "layout", "persons", "dimensions")
     unknown = sorted(set(description) - {*known, "name", "source", "counts"})
     if unknown:
-        raise DescriptionError(f"has a field {unknown[0]!r} that is not known ({', '.join(known)})")
+        raise DescriptionError(f"has an unknown field {unknown[0]!r}; expected {', '.join(known)}")
     classes = description.get("classes")
     if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MAX_CLASSES:
         classes = [f"class {i}" for i in range(classes)]
@@ -138,7 +137,7 @@ def from_description(name: str, description: object) -> DatasetRow:
         raise DescriptionError("'layout' must be the name of a joint layout, like kinect_v2_25")
     dimensions = description.get("dimensions", 3)
     if type(dimensions) is not int or dimensions not in (2, 3):
-        raise DescriptionError("'dimensions' must be 3, or 2 for clips of a picture's plane")
+        raise DescriptionError("'dimensions' must be 3, or 2 for clips in an image plane")
     return DatasetRow(
         name=name,
         folders=(name,),

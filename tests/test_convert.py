@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     refused(call(convert_checkpoint.main, f"{path} --to released {out}"), "transformer", "--to encoder")
     refused(call(convert_checkpoint.main, f"{path} --to encoder {out} --stream joint"), "trained on the bone stream")
     refused(call(convert_checkpoint.main, f"{released} --to ours {out} --layout sbu_15"), "150 numbers")
-    refused(call(convert_checkpoint.main, f"{released} --to ours"), "--to and --output")
+    refused(call(convert_checkpoint.main, f"{released} --to ours"), "--to", "--output")
     content = files.load(released)["state_dict"]
     relative = {k: v for k, v in content.items() if k.split(".")[0] in ("encoder_q", "encoder_k", "queue", "queue_ptr")}
     files.save(tmp_path / "cmd.pth", {"state_dict": relative})
