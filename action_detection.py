@@ -35,7 +35,7 @@ from options.detection import DEFAULT_DATASET
 from utils import checkpoint as files
 from utils.convert_layout import convert
 from utils.detection import write_predictions
-from utils.distributed import refuse_several
+from utils.distributed import require_one_process
 from utils.errors import UserError, run
 from utils.metrics import summarise
 from utils.plots import beside_results, draw_timeline
@@ -173,7 +173,7 @@ def write_results(work: Evaluation, test: VideoWindows, outcomes: dict[int, dict
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    refuse_several("action_detection.py")
+    require_one_process("action_detection.py")
     prepare_process(args.threads)
     work = Evaluation(args, DEFAULT_DATASET, find=find_set)
     if args.mode == "sequence":

@@ -27,7 +27,7 @@ from engine.encoders import ALONE, clip_features
 from engine.evaluation import Evaluation, Place, data_of, one_by_one, ready, shares_by_class
 from engine.setup import prepare_process, resolve_device
 from options.retrieval import DEFAULT_DATASET
-from utils.distributed import refuse_several
+from utils.distributed import require_one_process
 from utils.errors import UserError, run
 from utils.features import Features, SplitFeatures, read_features, write_features
 from utils.metrics import confusion_matrix, summarise
@@ -196,7 +196,7 @@ def retrieve_by(args, below: str) -> tuple[int, str]:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    refuse_several("action_retrieval.py")
+    require_one_process("action_retrieval.py")
     prepare_process(args.threads)
     resolve_device(args.device)  # a device that is not there is refused first
     return one_by_one(args, retrieve_by)

@@ -30,7 +30,7 @@ from engine.transfer import TRUNK
 from feeder.windows import FutureViews, long_enough
 from options.common import from_flags
 from options.prediction import DEFAULT_DATASET
-from utils.distributed import refuse_several
+from utils.distributed import require_one_process
 from utils.drawing import draw_clips
 from utils.errors import UserError, run
 from utils.metrics import summarise_runs
@@ -156,7 +156,7 @@ def write_results(work: Evaluation, test, still, outcomes: dict, skipped: dict, 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    refuse_several("motion_prediction.py")
+    require_one_process("motion_prediction.py")
     prepare_process(args.threads)
     work = Evaluation(args, DEFAULT_DATASET)
     (train, short_train), (test, short_test) = (split_views(work, split) for split in ("train", "val"))

@@ -69,7 +69,7 @@ def encode(
                 say(f"{len(kept)} of {len(source)} clips")
                 told = time.monotonic()
     flush()
-    odd.tell()
+    odd.warn()
     if not kept:
         raise UserError(f"{source.root}: none of its {len(source)} clips can be read")
     return kept, np.concatenate(features)

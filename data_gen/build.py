@@ -288,7 +288,7 @@ def _report(done: dict[str, _Done], frames: int) -> BuildReport:
         report.empty += [name] * answer.empty
         report.longer += [name] * (answer.num_frame > frames)
         odd.add(name, answer.faults)
-    odd.tell(len(done) - len(report.skipped))
+    odd.warn(len(done) - len(report.skipped))
     report.odd = odd.found
     return report
 

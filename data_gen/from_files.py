@@ -25,7 +25,7 @@ from options import common
 from options.common import Formatter, Parser
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import FRAMES, building_folder
-from utils.convert_layout import say_conversion
+from utils.convert_layout import describe_conversion
 from utils.errors import UserError, as_user_error, warn
 from utils.files import MAX_UNPACKED, load_json, read_text, write_json
 from utils.skeleton import LAYOUTS, Layout, get_layout
@@ -387,7 +387,7 @@ def layouts_of(args) -> tuple[str | None, Layout | None]:
     if wanted is None:
         return args.layout, None
     source = get_layout(args.layout or DEFAULT_LAYOUT)
-    print(say_conversion(source, get_layout(wanted)))
+    print(describe_conversion(source, get_layout(wanted)))
     return wanted, source
 
 

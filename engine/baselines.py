@@ -56,7 +56,7 @@ from feeder.sampling import ViewSettings
 from models.encoder import Encoder, EncoderConfig
 from options.backbones import encoder_flags
 from utils import checkpoint as files
-from utils.distributed import refuse_several
+from utils.distributed import require_one_process
 from utils.errors import run
 from utils.files import atomic_write
 from utils.metrics import summarise
@@ -394,7 +394,7 @@ def what_is_trained(args, dataset: Dataset, pretrained: dict[str, LoadedEncoder]
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    refuse_several("engine.baselines")
+    require_one_process("engine.baselines")
     prepare_process(args.threads)
     device = resolve_device(args.device)
     first, flags = next(iter(args.pretrained), ""), encoder_flags(args)

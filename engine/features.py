@@ -212,12 +212,12 @@ class SkeletonEncoder:
         while part := [self._prepared(clip, next(names), found) for clip in islice(clips, batch)]:
             yield self._encode(part)
         if odd is None:
-            found.tell()
+            found.warn()
 
     def _prepared(self, clip, name: str, odd: OddClips) -> np.ndarray:
         """A raw clip -> (3, T, V, M), prepared as in a data set."""
         clip, steps = self.checked(clip, name), self.steps
-        odd.look(name, clip, self.layout)
+        odd.check(name, clip, self.layout)
         if steps and self._lies_flat(clip):
             clip = np.einsum("ij,jtvm->itvm", stand_up(clip[..., 0], self.layout).astype(np.float32), clip)
             steps = tuple(step for step in steps if step in ("fill", "centre"))
@@ -251,9 +251,9 @@ class SkeletonEncoder:
         clip = as_clip(clip, self.layout, self.persons, name) if prepared else self.checked(clip, name)
         frames = torch.from_numpy(clip).permute(1, 0, 2, 3)  # (T, C, V, M)
         if not prepared:
-            found.look(name, clip, self.layout)
+            found.check(name, clip, self.layout)
             if odd is None:
-                found.tell()
+                found.warn()
             frames, _ = self._turned(frames, None)
         frames, _ = self._scaled(frames, None)
         with torch.inference_mode():
@@ -334,10 +334,10 @@ class FeatureStream:
     def _look(self, name: str) -> None:
         """Checks the first frames and frees them."""
         odd = self._odd or OddClips()
-        odd.look(name, np.concatenate(self._first, axis=1), self.owner.layout)
+        odd.check(name, np.concatenate(self._first, axis=1), self.owner.layout)
         self._first = None
         if self._odd is None:
-            odd.tell()
+            odd.warn()
 
     def step(self, frame, name: str = "frame") -> np.ndarray | None:
         """Raw frame (V, 3), (V, 3, M) or (M, V, 3), or 2 for 3, zeros for missing joints and persons -> feature (D,).

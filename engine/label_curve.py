@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.labels import choose_labelled, choose_per_class
 from engine.probes import choose_strength, class_folds, linear_share
 from utils.metrics import Summary, summarise
-from utils.plots import drawn_alike, literal, new_figure, save_figure
+from utils.plots import literal, new_figure, save_figure, with_default_style
 
 STRENGTHS, MOST_FOLDS = (0.001, 0.01, 0.1, 1.0), 3
 ALONE_STRENGTH = 1.0  # where a class has one clip, so that cross-validation is not possible
@@ -102,7 +102,7 @@ def markdown(points: list[Point], curves: list[Curve]) -> str:
     return "\n".join(lines)
 
 
-@drawn_alike
+@with_default_style
 def draw(path, points: list[Point], curves: list[Curve], classes: int) -> None:
     """Draws the curves: top-1 with one standard deviation over seeds, against labelled clips (points evenly spaced)."""
     figure = new_figure(7.2, 4.4)

@@ -19,7 +19,7 @@ from engine.features import as_clip, clip_of_frame
 from engine.novelty import NONE
 from utils.drawing import ANIMATIONS, Stage, check_drawing_path, part_paint, save_animation, upright
 from utils.errors import UserError
-from utils.plots import drawn_alike, import_matplotlib, literal, new_figure
+from utils.plots import import_matplotlib, literal, new_figure, with_default_style
 from utils.skeleton import Layout
 
 SECONDS = 10.0  # of the band
@@ -235,7 +235,7 @@ class Film:
             of = f", the last of {whole:.0f} s" if self._count > self._every * MOST_PICTURES else ""
             self._say(f"{self.path}: {seconds:.1f} s{of}, {self.fps:g} pictures a second")
 
-    @drawn_alike
+    @with_default_style
     def _pictures(self) -> list:
         from PIL import Image
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_gen.normalise import PLANAR_STEPS, STEPS, normalise
-from utils.convert_layout import convert, say_conversion, trunk_length
+from utils.convert_layout import convert, describe_conversion, trunk_length
 from utils.errors import UserError
 from utils.skeleton import Layout, at
 
@@ -45,7 +45,7 @@ def say_transfer(given: FrameForm, wanted: FrameForm) -> str:
             f"{wanted.persons} (from_arrays, from_pyskl, from_poses; NTU's and PKU-MMD's own preparation keeps two), or pretrain "
             "an encoder on them"
         )
-    parts = [say_conversion(given.layout, wanted.layout)] if given.layout != wanted.layout else []
+    parts = [describe_conversion(given.layout, wanted.layout)] if given.layout != wanted.layout else []
     if given.persons != wanted.persons:
         parts.append(f"{given.persons} of {wanted.persons} persons are there")
     if given.dimensions != wanted.dimensions:

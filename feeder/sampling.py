@@ -162,7 +162,7 @@ def _bones(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     joints = layout.joints
     path, centre = np.zeros((joints, joints)), np.zeros(joints)
     for joint in range(joints):
-        path[joint, list(layout.way_up(joint))] = 1.0
+        path[joint, list(layout.path_to_root(joint))] = 1.0
     centre_joints = [layout.centre] if isinstance(layout.centre, int) else list(layout.centre)
     np.add.at(centre, centre_joints, 1 / len(centre_joints))
     bone = np.eye(joints) - np.eye(joints)[list(layout.parents)]

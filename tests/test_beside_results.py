@@ -123,8 +123,8 @@ def fonts(monkeypatch):
 
 def test_class_names_without_a_font_become_numbers(fonts, recwarn, tmp_path):
     fonts(False)
-    assert plots.drawn_alike(labels)(["wave ± é", "挥手", "a$b"]) == ["wave ± é", "class 1", r"a\$b"]
-    assert plots.drawn_alike(literal)("clip 挥手 é") == "clip ?? é"
+    assert plots.with_default_style(labels)(["wave ± é", "挥手", "a$b"]) == ["wave ± é", "class 1", r"a\$b"]
+    assert plots.with_default_style(literal)("clip 挥手 é") == "clip ?? é"
     draw_confusion(tmp_path / "c.png", np.eye(2), ["wave", "挥手"], "挥手: 50 %")
     assert not [w for w in recwarn if "missing from" in str(w.message)]
     clip = np.random.default_rng(0).normal(size=(3, 4, 25, 1))
@@ -134,6 +134,6 @@ def test_class_names_without_a_font_become_numbers(fonts, recwarn, tmp_path):
 def test_characters_are_taken_from_a_font_that_has_them(fonts, recwarn, tmp_path):
     fonts(True)
     script = "\U0001d49c"  # a script A: in the STIX fonts that matplotlib brings, not in DejaVu Sans
-    assert plots.drawn_alike(labels)([script]) == [script]
+    assert plots.with_default_style(labels)([script]) == [script]
     draw_confusion(tmp_path / "c.png", np.eye(2), ["wave", script], script)
     assert not [w for w in recwarn if "missing from" in str(w.message)]  # a box where a character should be

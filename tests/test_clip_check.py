@@ -71,8 +71,8 @@ def test_each_kind_is_found_and_nothing_else(person, what):
 def test_no_real_clip_is_called_odd(packed):
     odd = OddClips()
     for name in packed.names[::5]:
-        odd.look(name, packed.clip(name), KINECT_V2)
-    assert len(odd.looked) == 400 and not odd.found
+        odd.check(name, packed.clip(name), KINECT_V2)
+    assert len(odd.checked) == 400 and not odd.found
 
 
 def test_the_sentence_counts_and_names():

@@ -12,7 +12,7 @@ from data_gen.from_files import Source, write_description
 from data_gen.normalise import PLANAR_STEPS, normalise, parse_steps
 from engine.setup import find_dataset
 from options.datasets import DescriptionError, from_description
-from utils.convert_layout import conversion, convert, made_joints, mirrored, say_conversion
+from utils.convert_layout import conversion, convert, describe_conversion, made_joints, mirrored
 from utils.errors import UserError
 from utils.files import load_json
 from utils.skeleton import KINECT_V2, LAYOUTS, Layout, at, get_layout
@@ -163,8 +163,11 @@ def test_persons_types_and_made_joints():
     assert not y[0].any() and not y[..., 1].any() and y[1:, :, :, 0].all()
     assert convert(y, KINECT_V2, KINECT_V2) is y
     assert made_joints(get_layout("azure_kinect_32"), KINECT_V2) == ("middle of spine", "between shoulders")
-    assert say_conversion(KINECT_V2, get_layout("kinect_v1_20")) == "kinect_v2_25 -> kinect_v1_20: every joint is there"
-    assert "made left hand, right hand, between shoulders" in say_conversion(get_layout("smpl_22"), KINECT_V2)
+    assert (
+        describe_conversion(KINECT_V2, get_layout("kinect_v1_20"))
+        == "kinect_v2_25 -> kinect_v1_20: every joint is there"
+    )
+    assert "made left hand, right hand, between shoulders" in describe_conversion(get_layout("smpl_22"), KINECT_V2)
     with pytest.raises(ValueError, match="expected 17 joints of coco_17 on axis -3, found"):
         convert(y, coco, KINECT_V2)
 

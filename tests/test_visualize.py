@@ -33,7 +33,7 @@ from utils.drawing import (
     strip_figure,
 )
 from utils.errors import UserError
-from utils.plots import drawn_alike
+from utils.plots import with_default_style
 from utils.skeleton import LAYOUTS, get_layout
 
 
@@ -342,7 +342,7 @@ def test_a_moving_figure_is_on_white_paper_with_a_legend_and_whole_titles(tmp_pa
 def test_titles_of_panels_are_in_two_lines_and_cut_after_them():
     layout, clip = get_layout("kinect_v2_25"), np.random.default_rng(0).normal(size=(3, 3, 25, 1))
     titles = ["walk", "walk (S001C001P001)", "walk (S001C001P001) " + "and more " * 12]
-    figure, panels = drawn_alike(_panels)(set_stage([clip] * 3, layout, titles, legend=()), 3)
+    figure, panels = with_default_style(_panels)(set_stage([clip] * 3, layout, titles, legend=()), 3)
     shown = [text.get_text() for text in figure.texts]
     assert shown[0] == "walk" and shown[1].replace("\n", " ") == "walk (S001C001P001)"
     assert shown[2].endswith("…") and shown[2].count("\n") == 1

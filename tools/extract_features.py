@@ -144,7 +144,7 @@ def main(argv=None) -> int:
         about |= {"clips": args.input or f"{args.dataset} {args.protocol} {args.split}"}
         about |= {"normalisation": "of the data set" if args.dataset else list(encoder.steps)}
         about |= {"converted": clips.converted} if clips.converted else {}
-        odd.tell()
+        odd.warn()
         write_json(whole / "source.json", about | ({"odd": odd.found} if odd.found else {}))
         os.replace(whole, output)
     shown = f" and {frames} frames" if args.frames else ""

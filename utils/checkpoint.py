@@ -333,7 +333,7 @@ def find_encoder(content: dict, path) -> FoundEncoder:
         encoder,
         arguments if isinstance(arguments, dict) else {},
         epoch if isinstance(epoch, int) else None,
-        data if fingerprint.holds(data) else {},
+        data if fingerprint.is_valid(data) else {},
     )
 
 

@@ -72,7 +72,7 @@ FIELDS = {
         Field("config", "a dictionary of the model's settings", _named),
         Field("arguments", "a dictionary of the run's arguments", _named),
         Field("versions", "a dictionary of versions", _named),
-        Field("data", f"fingerprints, {fingerprint.WORDS}", fingerprint.holds),
+        Field("data", f"fingerprints, {fingerprint.WORDS}", fingerprint.is_valid),
         Field("progress", "sums (numbers by name), count and skipped (whole numbers)", _progress),
         Field("fc", "a dictionary of tensors by name", _tensors),
         Field("classes", "a list of class names", _texts),

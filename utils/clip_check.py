@@ -75,20 +75,20 @@ def _moves(clip: np.ndarray, seen: np.ndarray, persons, least: float) -> bool:
 
 @dataclass
 class OddClips:
-    """Collects what is odd about clips that are looked at one by one. strict: the first odd one raises UserError."""
+    """Collects what is odd about clips that are checked one by one. strict: the first odd one raises UserError."""
 
     strict: bool = False
-    looked: set[str] = field(default_factory=set)
+    checked: set[str] = field(default_factory=set)
     found: dict[str, dict[str, str]] = field(default_factory=dict)  # kind -> clip -> what was found
 
-    def look(self, name: str, clip: np.ndarray, layout: Layout) -> None:
+    def check(self, name: str, clip: np.ndarray, layout: Layout) -> None:
         """Looks at a clip (C, T, V, M), once by each name."""
-        if name not in self.looked:
-            self.looked.add(name)
+        if name not in self.checked:
+            self.checked.add(name)
             self.add(name, clip_faults(clip, layout))
 
     def add(self, name: str, faults: dict[str, str]) -> None:
-        """Takes the faults of a clip that was looked at elsewhere."""
+        """Takes the faults of a clip that was checked elsewhere."""
         if faults and self.strict:
             raise UserError(f"{name}: {in_words(faults)}; without --strict this would be a warning")
         for kind, words in faults.items():
@@ -104,9 +104,9 @@ class OddClips:
             )
         return lines
 
-    def tell(self, clips: int | None = None) -> None:
-        """Warns of everything found, in so many clips (default: those looked at)."""
-        for line in self.sentences(len(self.looked) if clips is None else clips):
+    def warn(self, clips: int | None = None) -> None:
+        """Warns of everything found, in so many clips (default: those checked)."""
+        for line in self.sentences(len(self.checked) if clips is None else clips):
             warn(line)
 
 

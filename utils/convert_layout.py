@@ -105,7 +105,7 @@ def made_joints(source: Layout, target: Layout) -> tuple[str, ...]:
     return tuple(name for name in target.names if name not in source.names)
 
 
-def say_conversion(source: Layout, target: Layout) -> str:
+def describe_conversion(source: Layout, target: Layout) -> str:
     """One line for the user: what is converted, and which joints are made."""
     made = made_joints(source, target)
     return f"{source.name} -> {target.name}: " + (f"made {', '.join(made)}" if made else "every joint is there")

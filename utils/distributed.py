@@ -233,14 +233,14 @@ def _number(name: str, default: int | None = None) -> int:
         ) from None
 
 
-def processes_asked_for() -> int:
+def launched_processes() -> int:
     """WORLD_SIZE of the launcher's environment, 1 without one."""
     return _number("WORLD_SIZE", 1)
 
 
-def refuse_several(program: str) -> None:
+def require_one_process(program: str) -> None:
     """UserError when a launcher has started several processes of a program that is one."""
-    size = processes_asked_for()
+    size = launched_processes()
     if size > 1:
         raise UserError(f"{program} is one process, it was started as {size}; start it with python, not with torchrun")
 
@@ -259,7 +259,7 @@ def connect(device: str = "auto", local_rank: int = -1, minutes: float = 30.0) -
     device: auto, cpu or cuda; each process takes the GPU of its local rank. local_rank: of older launchers' --local_rank,
     -1 when not given; LOCAL_RANK goes before it. minutes: that an exchange may take before it fails. Raises UserError when the
     environment is not complete or the others cannot be reached."""
-    size = processes_asked_for()
+    size = launched_processes()
     if size < 2:
         if local_rank > 0:
             raise UserError(

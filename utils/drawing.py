@@ -23,11 +23,11 @@ from utils.files import atomic_write, temporary_name
 from utils.plots import (
     FORMATS,
     check_picture_path,
-    drawn_alike,
     legend_below,
     literal,
     new_figure,
     save_figure,
+    with_default_style,
 )
 from utils.skeleton import at
 
@@ -140,7 +140,7 @@ def set_stage(clips, layout, titles=None, paints=None, turn: float = 0.0, legend
     return Stage(views, whole, half, layout, tuple(titles), tuple(legend))
 
 
-@drawn_alike
+@with_default_style
 def strip_figure(clips, layout, titles=None, poses: int = 8, **look):
     """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below. The other
     arguments and the errors are those of `set_stage`."""
@@ -191,7 +191,7 @@ def _write_legend(figure, entries, loc: str) -> None:
     legend_below(figure, handles, [words for words, _ in entries], len(entries), **look)
 
 
-@drawn_alike
+@with_default_style
 def draw_clips(path, clips, layout, titles=None, poses: int = 8, **look) -> None:
     """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
 
@@ -212,7 +212,7 @@ def check_drawing_path(path) -> Path:
     return path
 
 
-@drawn_alike
+@with_default_style
 def animation_frames(clips, layout, titles=None, columns: int = 3, **look):
     """Pictures (PIL images, RGB), a frame each, of all clips beside each other, `columns` in a row, as long as the longest clip; a
     shorter one stays at its last frame. The other arguments and the errors are those of `set_stage`."""

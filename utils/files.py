@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.locks import has_ended, is_locked, lock, still_named
+from utils.locks import has_ended, is_locked, is_same_file, lock
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_TEXT_BYTES = 256 * 2**20
@@ -418,7 +418,7 @@ def open_temporary(path, mode: str, **more):
     while True:
         file = open(path, mode, **more)
         try:
-            if lock(file) is None or still_named(file, path):
+            if lock(file) is None or is_same_file(file, path):
                 return file
         except BaseException:
             file.close()

@@ -52,7 +52,7 @@ def of_clips(names, labels, num_frame, shape, coordinates: str) -> dict:
     }
 
 
-def holds(value) -> bool:
+def is_valid(value) -> bool:
     """Whether a value is fingerprints by split, as `WORDS` says."""
     return isinstance(value, dict) and all(
         isinstance(entry, dict)
@@ -75,7 +75,7 @@ def from_text(text: str) -> dict:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return data if holds(data) else {}
+    return data if is_valid(data) else {}
 
 
 def differences(then: dict, now: dict) -> list[str]:

@@ -53,7 +53,7 @@ def lock(file, wait: bool = False) -> bool | None:
     return True
 
 
-def still_named(file, path) -> bool:
+def is_same_file(file, path) -> bool:
     """Whether an open file (or descriptor) is the one that `path` names: another process may have removed the name
     between opening and locking."""
     handle = file if isinstance(file, int) else file.fileno()
@@ -68,7 +68,7 @@ def open_locked(path, wait: bool = False) -> tuple[int, bool | None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             got = lock(handle, wait)
-            if got is not True or still_named(handle, path):
+            if got is not True or is_same_file(handle, path):
                 return handle, got
         except BaseException:
             os.close(handle)

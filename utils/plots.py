@@ -1,7 +1,7 @@
 """Pictures with axes: confusion matrices, curves, time lines and embeddings, written as files and never shown on a screen.
 
 matplotlib is imported inside the functions, so that a program that draws nothing does not pay for it, and is used
-through `Figure` on the Agg canvas: no display, no global state. Functions that draw are `drawn_alike`, with matplotlib's own
+through `Figure` on the Agg canvas: no display, no global state. Functions that draw are `with_default_style`, with matplotlib's own
 settings, whatever MPLBACKEND or somebody's matplotlibrc say (a notebook's backend, usetex without a TeX). A picture is
 written under a temporary name and renamed; its format follows the ending of its name (.png, .pdf or .svg). The parent
 folder is made when it is missing. A picture beside results is drawn after them, in `beside_results`, which makes of
@@ -52,7 +52,7 @@ class _NeedsFont(Exception):
     """A text needs a further font family, which axes take when they are made: the picture is begun anew with it."""
 
 
-def drawn_alike(function):
+def with_default_style(function):
     """A function that draws with matplotlib's own settings, which are as they were when it returns."""
 
     @functools.wraps(function)
@@ -114,7 +114,7 @@ def _odd(text: str) -> str:
 
 
 def drawable(text: str) -> bool:
-    """Whether a font of this machine has all characters of a text; within `drawn_alike`, which then uses that font."""
+    """Whether a font of this machine has all characters of a text; within `with_default_style`, which then uses that font."""
     found = font_for(_odd(text))
     if found is None:
         return False
@@ -169,7 +169,7 @@ def save_figure(figure, path: Path) -> None:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
 
 
-@drawn_alike
+@with_default_style
 def draw_confusion(path, matrix, names, title: str = "") -> None:
     """Draws a confusion matrix: rows are true classes, columns are predicted ones, colour is the share of the row, which
     stands in the cell in percent, with the count below it where there are few classes.
@@ -210,7 +210,7 @@ def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: s
     draw_curve_panels(path, {title: curves}, xlabel, ylabel)
 
 
-@drawn_alike
+@with_default_style
 def draw_curve_panels(path, panels: dict, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
     """Draws panels {name: {label: (x, y)}} of lines beside each other, three in a row; the lines of a panel share an axis. x and
     y are of equal length; points that are not finite, or None, leave a gap.
@@ -245,7 +245,7 @@ def draw_curve_panels(path, panels: dict, xlabel: str = "", ylabel: str = "", ti
     save_figure(figure, path)
 
 
-@drawn_alike
+@with_default_style
 def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> None:
     """Two bars over the frames of a video, truth above prediction; an action has one colour in both.
 
@@ -279,7 +279,7 @@ def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> No
     save_figure(figure, path)
 
 
-@drawn_alike
+@with_default_style
 def draw_embedding(path, panels: dict, numbers, names) -> None:
     """Draws points by class: panels {title: points (N, 2)} beside each other, numbers (N,) of the classes, names: of K classes.
 

@@ -55,7 +55,7 @@ class Layout:
         other = map(mirrored, self.names)
         return tuple(self.names.index(name) if name in self.names else i for i, name in enumerate(other))
 
-    def way_up(self, joint: int) -> tuple[int, ...]:
+    def path_to_root(self, joint: int) -> tuple[int, ...]:
         """The joint, its parent, and so on to the root of the tree."""
         way = [joint]
         while self.parents[way[-1]] != way[-1]:
@@ -66,7 +66,9 @@ class Layout:
     def trunk(self) -> tuple[Place, ...]:
         """The places that the trunk runs through: from an end of `up` that is a joint, the lower one first, to the root of the
         tree, if it is not the root itself; else the two ends of `up`."""
-        ways = [self.way_up(end) for end in self.up if isinstance(end, int)] if isinstance(self.up[0], int) else []
+        ways = (
+            [self.path_to_root(end) for end in self.up if isinstance(end, int)] if isinstance(self.up[0], int) else []
+        )
         return next((way for way in ways if len(way) > 1), self.up)
 
     def __post_init__(self):

@@ -18,7 +18,7 @@ from data_gen.poses.jsons import FrameReader
 from data_gen.poses.mend import Mending, hide, mend, zero_unseen
 from data_gen.poses.record import Bad, BadPoses, PoseOptions, Poses, stack
 from data_gen.poses.space import Space, find_space
-from utils.convert_layout import convert, say_conversion
+from utils.convert_layout import convert, describe_conversion
 from utils.errors import UserError, as_user_error
 from utils.skeleton import Layout, get_layout
 
@@ -200,7 +200,7 @@ def survey(
         f"frames a second: {rates}",
     ]
     if target != layout:
-        lines.append(f"converted: {say_conversion(layout, target)}")
+        lines.append(f"converted: {describe_conversion(layout, target)}")
     if left:
         lines.append("ignored: " + ", ".join(f"{n} {ending}" for ending, n in sorted(left.items())))
     return Survey(entries, Reader(layout, target, space, mending, options.axes, skip_bad), forms, lines)
@@ -241,7 +241,7 @@ class FrameConverter:
         space = find_space([_seen(poses, layout)], layout)
         lines = [f"layout: {layout.name} ({why})", *space.lines]
         if layout != self.target:
-            lines.append(say_conversion(layout, self.target))
+            lines.append(describe_conversion(layout, self.target))
         for line in lines:
             self._say(f"found  {line}")
         return Reader(layout, self.target, space)
