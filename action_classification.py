@@ -1,12 +1,12 @@
-"""Evaluates an encoder by a classifier on top: linear evaluation, fine-tuning, or few labels.
+"""Evaluates an encoder by training a classifier on it: linear evaluation, fine-tuning, or few labels.
 
     python action_classification.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ntu60 --protocol cross_view
 
 The run folder gets result.json (last and best accuracy of every seed, per class), confusion.npy and .png, predictions.csv
-(which clips went wrong), scores.npz (for tools/ensemble.py) and classifier.pth of the last seed (for predict.py); with --occlusion
-and --early also curves, as data and pictures.
-Linear evaluation may run in several processes (torchrun), which share the encoding; the main one writes and prints.
-`engine.classify` holds the protocol and the checks it makes of itself, `engine.robustness` the further tests.
+(the class of each test clip), scores.npz (for tools/ensemble.py) and classifier.pth of the last seed (for predict.py); with
+--occlusion and --early also curves, as data and pictures. Linear evaluation can run in several processes (torchrun), which
+share the encoding; the main process writes and prints. The protocol is in `engine.classify`, the further tests are in
+`engine.robustness`.
 """
 
 import sys
@@ -48,7 +48,7 @@ from utils.run_folder import RunFolder
 
 
 def task_of(args) -> str:
-    """Names a default folder for each mode and number of labels."""
+    """The part of the default folder's name for mode and number of labels."""
     share = "" if args.label_fraction is None else f"_{args.label_fraction:g}"
     return f"{args.mode}{share}" + ("" if args.label_count is None else f"_{args.label_count}_a_class")
 
@@ -62,23 +62,22 @@ def occlusion_kinds(args) -> tuple[str, ...]:
 
 
 def labelled(args, train: ClipViews, seed: int, folder) -> ClipViews:
-    """The training clips whose labels are used."""
+    """The training clips whose labels are used; their names are saved."""
     if args.label_fraction is None and args.label_count is None:
         return train
     labels = train.clips.labels.cpu().numpy()
-    chosen = (
-        choose_per_class(labels, args.label_count, seed)
-        if args.label_count is not None
-        else choose_labelled(labels, args.label_fraction, args.sampling, seed)
-    )
-    train = ClipViews(**{**vars(train), "clips": train.clips.select(chosen)})
+    if args.label_count is not None:
+        chosen = choose_per_class(labels, args.label_count, seed)
+    else:
+        chosen = choose_labelled(labels, args.label_fraction, args.sampling, seed)
+    train = replace(train, clips=train.clips.select(chosen))
     folder.write_json(f"labelled_seed{seed}.json", sorted(train.clips.names))
     return train
 
 
 def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, folder, **running) -> dict:
-    """One seed, from a fresh encoder (or where a stopped run left it): last, best, scores, the classifier's weights, and the
-    curves (name -> shares) of the further tests."""
+    """Trains and tests one seed, from a new encoder or from the state of a stopped run. Returns last, best, scores, the
+    classifier's weights `fc`, and the `curves` (name -> accuracies 0..1) of the further tests."""
     args, dataset = work.args, work.dataset
     encoder = ready(work.source.load(dataset, seed), train, work.compute_dtype)
     every, train = train, labelled(args, train, seed, folder)
@@ -96,7 +95,7 @@ def train_seed(work: Evaluation, train: ClipViews, test: ClipViews, seed: int, f
 
 
 def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Novelty:
-    """What is none of the classes: a gallery of training clips, and the distances of test clips to it."""
+    """Distances for 'none of them' (engine.novelty): a gallery of training clips, and the distances of test clips to it."""
     chosen = choose_gallery(train.clips.labels.cpu().numpy(), gallery_size(encoder.clip_size))
     gallery = replace(train, clips=train.clips.select(chosen))
     return Novelty.measured(*(clip_features(encoder, v, quiet=True) for v in (gallery, limited(test, MOST_DISTANCES))))
@@ -112,7 +111,7 @@ def further_tests(
     fc: nn.Linear,
     folder: RunFolder,
 ) -> dict[str, list[float]]:
-    """Saves the trained classifier with its encoder, and returns the curves (name -> shares) of the further tests."""
+    """Saves the trained classifier with its encoder; returns the curves (name -> accuracies 0..1) of the further tests."""
     about = {"stream": train.stream, "seed": seed, "dataset": dataset.row.name, "protocol": dataset.protocol}
     novelty = measure_novelty(encoder, train, test)
     content = classifier_content(encoder, fc, dataset.row.classes, about, novelty)
@@ -127,7 +126,8 @@ def further_tests(
 
 
 def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, folder: RunFolder) -> dict:
-    """Data, pictures and printed lines of the occlusion and early-recognition curves; returns what result.json keeps."""
+    """Writes, draws and logs the curves of occlusion and early recognition; returns them for result.json. curves: by seed and
+    name."""
     found = {}
     for kind in occlusion_kinds(args):
         curve = curve_summary(AMOUNTS[kind], {seed: c[kind] for seed, c in curves.items()}, clean=0)
@@ -156,7 +156,7 @@ def write_curves(args, curves: dict[int, dict[str, list[float]]], stream: str, f
 
 
 def confusion_title(args, dataset: Dataset, outcome: dict) -> str:
-    """What the matrix is of: the last epoch of the last seed."""
+    """The title of the confusion matrix, which is that of the last epoch of the last seed."""
     task = {"linear": "linear evaluation", "finetune": "fine-tuning", "semi": "few labels"}[args.mode]
     where = f"{dataset.row.name} {dataset.protocol}, seed {args.seed[-1]}"
     return f"{task} on {where}: {100 * outcome['last']['top1']:.1f} % of {len(outcome['scores'])} test clips right"
@@ -165,7 +165,7 @@ def confusion_title(args, dataset: Dataset, outcome: dict) -> str:
 def write_results(
     work: Evaluation, test: ClipViews, outcomes: dict[int, dict], curves: dict[str, dict], folder: RunFolder
 ) -> None:
-    """Result files of all seeds; scores and confusion are those of the last seed."""
+    """Writes the result files; scores and confusion matrix are those of the last seed. outcomes: by seed."""
     args, dataset = work.args, work.dataset
     labels = test.clips.labels.cpu()
     outcome = list(outcomes.values())[-1]
@@ -205,7 +205,8 @@ def write_results(
         draw_confusion(folder.path / "confusion.png", confusion.numpy(), dataset.row.classes, title)
 
 
-def say_beginning(work: Evaluation, train: ClipViews, test: ClipViews, folder) -> None:
+def log_start(work: Evaluation, train: ClipViews, test: ClipViews, folder) -> None:
+    """Logs what is evaluated, on what and how."""
     args, dataset, size = work.args, work.dataset, work.world.size
     folder.log(
         f"{args.mode} evaluation of {work.title} on {dataset.row.name} {args.protocol}, {work.stream} stream: "
@@ -217,22 +218,22 @@ def say_beginning(work: Evaluation, train: ClipViews, test: ClipViews, folder) -
         folder.log("features: cached centre crops, not the exact protocol of fresh crops")
     if args.standardise:
         folder.log(
-            f"the layer learns from standardised features, in batches of {args.batch_size}, weight decay {args.weight_decay:g}; "
-            "--no-standardise for the paper's way"
+            f"the layer is trained on standardised features, batch size {args.batch_size}, weight decay "
+            f"{args.weight_decay:g}; the paper's protocol: --no-standardise"
         )
     if args.precision not in ("fp32", "fp64"):
         folder.log(
-            f"products in {args.precision}, not the exact protocol of float32 (--precision fp32); the result says so"
+            f"products in {args.precision}, not the exact protocol of float32 (--precision fp32); the result notes it"
         )
 
 
 def evaluate(args, below: str, world: World) -> tuple[int, str]:
-    """Everything from the data to the results, by one of the processes of `world`; returns the exit status and, of the main one
-    that has finished, the last line. below: a folder in the run folder, or ''."""
+    """The whole evaluation, in one of the processes of `world`; returns the exit status and, in the main process, the last
+    line of the log. below: a folder in the run folder, or ''."""
     if world.size > 1 and args.mode != "linear":
         raise UserError(
-            f"--mode {args.mode} is one process (its small batches gain nothing from {world.size}); start it with python, "
-            "not with torchrun"
+            f"--mode {args.mode} needs one process (its batches are too small for {world.size}); start it with python, not "
+            "with torchrun"
         )
     work, line = Evaluation(args, DEFAULT_DATASET, world), ""
     settle(args, work.first.encoder.config.pool)
@@ -240,7 +241,7 @@ def evaluate(args, below: str, world: World) -> tuple[int, str]:
         check_causal(work.first.encoder)
     train, test = work.views()
     with work.folder("action_classification", task_of(args), data_of(train, test), below) as folder:
-        say_beginning(work, train, test, folder)
+        log_start(work, train, test, folder)
         outcomes = work.trained(folder, partial(train_seed, work, train, test))
         if world.is_main:
             curves = write_curves(args, {seed: o["curves"] for seed, o in outcomes.items()}, test.stream, folder)

@@ -1,10 +1,10 @@
-"""Finds actions in untrimmed videos: trains a frame classifier on an encoder, and measures mAP_a and mAP_v.
+"""Action detection in untrimmed videos: trains a frame classifier on an encoder, and measures mAP_a and mAP_v.
 
     python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset pku_v1
 
-Reads <data root>/<data set>/untrimmed (see utils.untrimmed). The run folder gets result.json (last and best figures of every
+It reads <data root>/<data set>/untrimmed (see utils.untrimmed). The run folder gets result.json (last and best mAP of every
 seed, per class), predictions/seed<seed>/<video>.txt in PKU-MMD's text format, timelines/<video>.png (truth above
-prediction, first seed) and detector.pth of the last seed. `engine.detection` holds the three protocols.
+prediction, first seed) and detector.pth of the last seed. The three protocols are in `engine.detection`.
 """
 
 import sys
@@ -51,16 +51,17 @@ KINDS = {
 
 
 def find_set(args) -> Dataset:
-    """The data set, made where it comes with the program; UserError unless it has the protocol."""
+    """The data set, prepared if it comes with the project. UserError for a protocol that it does not have."""
     return find_dataset(args.data_root, args.finetune_dataset, args.protocol, (), ("untrimmed",))
 
 
 def find_videos(args, dataset: Dataset) -> tuple[Untrimmed, dict[str, list[int]]]:
-    """The untrimmed videos, and the video numbers of both splits of the protocol."""
+    """The untrimmed videos, and the indices of the videos of both splits of the protocol. UserError for a missing or
+    inconsistent folder."""
     row, folder = dataset.stored or dataset.row, dataset.folder.parent / "untrimmed"
     if not folder.is_dir():
         hint = f"; make it with: {row.prepare} --data-root {args.data_root}" if row.prepare.count("pku") else ""
-        raise UserError(f"{folder}: there is no such folder, so there are no whole videos of {row.name}{hint}")
+        raise UserError(f"{folder}: there is no such folder, so there are no untrimmed videos of {row.name}{hint}")
     videos = open_untrimmed(folder, get_layout(row.layout).joints, row.persons)
     if videos.num_classes != row.num_classes or videos.layout != row.layout:
         raise UserError(
@@ -76,14 +77,15 @@ def find_videos(args, dataset: Dataset) -> tuple[Untrimmed, dict[str, list[int]]
 
 
 def converted_videos(videos: Untrimmed, dataset: Dataset) -> Untrimmed:
-    """The videos in the form of frames that the data set is read as, in memory where that is another than the files'."""
+    """The videos in the encoder's joint layout and number of persons, converted in memory if the files have others. UserError
+    for another number of dimensions."""
     given, wanted = dataset.stored_form, dataset.form
     if given == wanted:
         return videos
     if given.dimensions != wanted.dimensions:
         raise UserError(
-            f"{videos.folder}: its videos have {given.dimensions} dimensions, the encoder was trained in {wanted.dimensions}; "
-            "whole videos are not converted from one to the other: take an encoder trained in as many"
+            f"{videos.folder}: its videos have {given.dimensions} dimensions, the encoder was trained on "
+            f"{wanted.dimensions}, and videos cannot be converted; give an encoder trained on {given.dimensions} dimensions"
         )
     frames = convert(pad_persons(videos.frames, wanted.persons), given.layout, wanted.layout, axis=2)
     return replace(videos, frames=frames, layout=wanted.layout.name)
@@ -94,16 +96,17 @@ def recipe_of(args) -> DetectionRecipe:
 
 
 def normalisation(args, dataset: Dataset) -> tuple[str, ...]:
-    """Steps for the windows: none for raw coordinates, else those that the prepared clips had (all, where it isn't said)."""
+    """The steps of normalisation for windows: none for raw coordinates, else those of the prepared clips (all, if their files
+    do not say)."""
     if args.coordinates == "raw":
         return ()
-    usual = ALL_STEPS if dataset.row.dimensions == 3 else PLANAR_STEPS
-    said = dataset.normalised
-    return tuple(step for step in STEPS if step in (said if isinstance(said, list) else usual))
+    default = ALL_STEPS if dataset.row.dimensions == 3 else PLANAR_STEPS
+    stored = dataset.normalised
+    return tuple(step for step in STEPS if step in (stored if isinstance(stored, list) else default))
 
 
 def open_windows(work: Evaluation) -> list[VideoWindows]:
-    """Both splits of the videos, as the encoder reads them."""
+    """The windows of both splits, as the encoder reads them."""
     args, dataset = work.args, work.dataset
     videos, splits = find_videos(args, dataset)
     videos, steps = converted_videos(videos, dataset), normalisation(args, dataset)
@@ -114,7 +117,8 @@ def open_windows(work: Evaluation) -> list[VideoWindows]:
 
 
 def train_seed(work: Evaluation, train: VideoWindows, test: VideoWindows, seed: int, folder, **running) -> dict:
-    """One seed, from a fresh encoder to its figures and what the last test found; writes the predictions and the detector."""
+    """Trains and tests one seed, from a new encoder or from the state of a stopped run; writes predictions and detector.
+    Returns last, best, per_class, frames_per_second and the proposals of each test video."""
     args, dataset = work.args, work.dataset
     recipe, start = recipe_of(args), time.monotonic()
     fit = partial(fit_to_windows, recipe=recipe, seed=seed)
@@ -151,7 +155,7 @@ def draw_timelines(work: Evaluation, test: VideoWindows, outcome: dict, folder: 
 
 
 def write_results(work: Evaluation, test: VideoWindows, outcomes: dict[int, dict], folder: RunFolder) -> None:
-    """result.json: figures of all seeds; per class those of the last seed at the last overlap."""
+    """Writes result.json, with the results of all seeds; per class those of the last seed at the last overlap."""
     args, dataset = work.args, work.dataset
     found = list(outcomes.values())[-1]
     features = "one pass over each video" if args.mode == "sequence" else "a window around each frame"

@@ -1,10 +1,10 @@
-"""Evaluates features by retrieval: k-nearest neighbours, recall@k and mean average precision; nothing is trained.
+"""Evaluates features by retrieval, without training: k-nearest neighbours, recall@k and mean average precision.
 
     python action_retrieval.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ntu60 --protocol cross_view
 
-The train split is the gallery, the val split asks; features are the clip features of the centre crop, compared by their
-cosine. The run folder gets result.json, predictions.csv and, with --save-features, the features. `utils.retrieval` holds the
-definitions.
+The train split is the gallery, the clips of the val split are the queries; features are the clip features of the centre crop,
+compared by their cosine. The run folder gets result.json, predictions.csv and, with --save-features, the features. The
+definitions are in `utils.retrieval`.
 """
 
 import sys
@@ -38,7 +38,7 @@ RAW = "no encoder: joint coordinates"
 
 
 def saved_features(args) -> Features:
-    """The features of --features; UserError when they are of another data set or protocol than asked for."""
+    """The features in the file of --features. UserError if its data set or protocol is not the one given."""
     content = read_features(args.features)
     for flag, asked, found in (
         ("--dataset", args.finetune_dataset, content.dataset),
@@ -46,13 +46,13 @@ def saved_features(args) -> Features:
     ):
         if asked is not None and asked != found:
             raise UserError(
-                f"{args.features}: its features are of {found}, not {asked}; leave {flag} out, or encode anew"
+                f"{args.features}: its features are of {found}, not {asked}; remove {flag}, or encode again with --pretrained"
             )
     return content
 
 
 class FromEncoder(Evaluation):
-    """Both splits as views, and `features(seed)` of the encoder that the arguments name, or of coordinates themselves."""
+    """The evaluation of an encoder, or of the coordinates (--raw-joints): `features(seed)` encodes the views of both splits."""
 
     def __init__(self, args):
         super().__init__(args, DEFAULT_DATASET, encoder=not args.raw_joints)
@@ -63,7 +63,7 @@ class FromEncoder(Evaluation):
         self.names, self.fingerprints = self.val.clips.names, data_of(self.train, self.val)
 
     def features(self, seed: int | None) -> Features:
-        """Of a fresh encoder; seed: of a random one."""
+        """The features of both splits, from a new encoder; seed: of a random encoder."""
         encoder = nn.Flatten()
         if self.source is not None:
             encoder = ready(self.source.load(self.dataset, seed or 0), self.train, self.compute_dtype)
@@ -76,25 +76,21 @@ class FromEncoder(Evaluation):
 
 
 class FromFile(Evaluation):
-    """The features of a file, of one encoder."""
+    """The evaluation of saved features (--features): `features(seed)` returns them."""
 
     def __init__(self, args):
         self.args, self.world, self.status, self.converted, self.how = args, ALONE, 0, "", ""
         content = saved_features(args)
-        self.train, self.val, self.names, self.fingerprints = (
-            content.train,
-            content.val,
-            content.val.names,
-            content.data,
-        )
+        self.train, self.val = content.train, content.val
+        self.names, self.fingerprints = content.val.names, content.data
         self.place, self.stream, self.title = Place(content.dataset, content.protocol), content.stream, content.encoder
         args.finetune_dataset, args.protocol = content.dataset, content.protocol
         self.features = lambda seed: content
 
 
 def measure(args, content: Features) -> dict:
-    """Figures of one encoder: knn and recall by k, map (None when not asked for), accuracy of each class for the first k,
-    and counts."""
+    """The results of one encoder: knn and recall by k, map (None with --no-map), per_class for the first k, counts, and the
+    predicted class of each query."""
     val, train = content.val, content.train
     found = retrieve(
         torch.from_numpy(val.features),
@@ -123,7 +119,7 @@ def measure(args, content: Features) -> dict:
 
 
 def summary_of(args, figures: list[dict]) -> dict:
-    """Mean and deviation over seeds of every figure."""
+    """Mean and standard deviation of all results over the seeds."""
     out = {
         name: {str(k): asdict(summarise([f[name][k] for f in figures])) for k in ks}
         for name, ks in (("knn", args.knn), ("recall", args.recall))
@@ -132,7 +128,7 @@ def summary_of(args, figures: list[dict]) -> dict:
 
 
 def sentence(args, figures: list[dict]) -> str:
-    """The last line: every figure in percent."""
+    """The last line of the log: all results in percent."""
     parts = [f"{k}-NN {summarise([f['knn'][k] for f in figures]).percent()}" for k in args.knn]
     parts += [f"recall@{k} {summarise([f['recall'][k] for f in figures]).percent()}" for k in args.recall]
     parts += [f"mAP {summarise([f['map'] for f in figures]).percent()}"] if args.map else []
@@ -140,7 +136,7 @@ def sentence(args, figures: list[dict]) -> str:
 
 
 def evaluate(work: FromEncoder | FromFile, folder: RunFolder) -> str:
-    """Every seed (or the one encoder that needs none), result.json and the last line, which is returned."""
+    """Evaluates every seed (or once, if no random encoder is used) and writes result.json; returns the last line of the log."""
     args = work.args
     seeds = [None] if args.features or args.pretrained or args.raw_joints else args.seed
     figures = {}
@@ -179,8 +175,8 @@ def evaluate(work: FromEncoder | FromFile, folder: RunFolder) -> str:
     return line
 
 
-def retrieve_by(args, below: str) -> tuple[int, str]:
-    """Everything from the data to the results; returns 0 and the last line. below: a folder in the run folder, or ''."""
+def run_retrieval(args, below: str) -> tuple[int, str]:
+    """The whole evaluation; returns the exit status and the last line of the log. below: a folder in the run folder, or ''."""
     work = FromFile(args) if args.features else FromEncoder(args)
     for flag, ks in (("--knn", args.knn), ("--recall", args.recall)):
         if max(ks) > len(work.train):
@@ -198,8 +194,8 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     require_one_process("action_retrieval.py")
     prepare_process(args.threads)
-    resolve_device(args.device)  # a device that is not there is refused first
-    return one_by_one(args, retrieve_by)
+    resolve_device(args.device)  # first, to refuse a missing device at once
+    return one_by_one(args, run_retrieval)
 
 
 if __name__ == "__main__":

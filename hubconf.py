@@ -1,4 +1,4 @@
-"""Entry points of torch.hub: an encoder for each backbone, and features of raw clips.
+"""The entry points of torch.hub: an encoder for each backbone, and features of raw clips.
 
     import torch
     encoder = torch.hub.load("FOLDER", "gru", source="local", checkpoint="checkpoint_last.pth.tar")     # (N, T, F) -> (N, D)
@@ -8,11 +8,11 @@
 
 FOLDER is a clone of this repository; nothing is downloaded.
 
-The packages of this repository have plain names (utils, models, ...) that a caller's project may well use too, and Python
-knows a package by its name alone. Where the caller has one of these names, loaded or anywhere on the path, our packages are
-imported while the caller's are set aside, and are set aside themselves before the caller goes on: neither side ever gets
-the other's. They are kept, so that a second call gives objects of the same classes. The price of a clash: such a module
-can be saved by its state_dict, but neither be pickled whole nor go through torch.compile, which look modules up by name.
+The packages of this repository have common names (utils, models, ...), which the caller's project may use as well, and Python
+identifies a package by its name alone. If the caller has a package of such a name, loaded or on the path, the caller's modules
+are removed from sys.modules while ours are imported, and ours are removed afterwards, so that neither side imports the
+other's. Ours are kept, so that a second call returns objects of the same classes. In this case a model can be saved by its
+state_dict, but not be pickled as a whole nor compiled with torch.compile, which look up modules by name.
 """
 
 import contextlib
@@ -27,19 +27,19 @@ dependencies = ["torch", "numpy", "tqdm"]
 
 _ROOT = str(Path(__file__).resolve().parent)
 _PACKAGES = ("data_gen", "engine", "feeder", "models", "options", "utils")
-WEIGHTS = "ui_prmd"  # what pretrained=True means, see checkpoints/README.md
-_FRAME = ("layout", "joints", "persons")  # of a frame
-_KEPT = f"pcm3 modules of {_ROOT}"  # no import statement can name it
+WEIGHTS = "ui_prmd"  # the weights of pretrained=True, see checkpoints/README.md
+_FRAME = ("layout", "joints", "persons")  # describe a frame
+_KEPT = f"pcm3 modules of {_ROOT}"  # key of our modules in sys.modules, which no import statement can name
 
 
-def _set_aside() -> dict:
-    """Takes all modules of our packages' names from Python's table; returns them by name."""
+def _remove_modules() -> dict:
+    """Removes all modules with the names of our packages from sys.modules; returns them by name."""
     names = [name for name in sys.modules if name.split(".")[0] in _PACKAGES]
     return {name: sys.modules.pop(name) for name in names}
 
 
 def _clash(path: list[str]) -> bool:
-    """Whether the caller has packages of our names: loaded, or to be found on `path`."""
+    """Whether the caller has packages of our names, loaded or on `path`."""
     loaded = [m for name, m in sys.modules.items() if name in _PACKAGES]
     foreign = [m for m in loaded if not str(getattr(m, "__file__", "") or "").startswith(_ROOT + os.sep)]
     elsewhere = [folder for folder in path if Path(folder or ".").resolve() != Path(_ROOT)]
@@ -48,28 +48,28 @@ def _clash(path: list[str]) -> bool:
 
 @contextlib.contextmanager
 def _ours():
-    """Within the block, imports of our packages' names are those of this repository."""
+    """A context in which the names of our packages import those of this repository."""
     path = list(sys.path)
     clash = _clash(path)
-    theirs = _set_aside() if clash else {}
+    theirs = _remove_modules() if clash else {}
     sys.modules.update(getattr(sys.modules.get(_KEPT), "modules", {}))
     sys.path.insert(0, _ROOT)
     try:
         yield
     finally:
         sys.path[:] = path
-        ours = _set_aside()
+        ours = _remove_modules()
         sys.modules[_KEPT] = SimpleNamespace(modules=ours)
         sys.modules.update(theirs if clash else ours)
 
 
 def _known(backbone: str) -> list[str]:
-    """Names that an entry point takes beside checkpoint and seed."""
+    """Names of the sizes that an entry point accepts."""
     return [*importlib.import_module("models.backbones").BACKBONES[backbone].sizes, *_FRAME]
 
 
 def _file(checkpoint, pretrained: bool):
-    """The checkpoint that is meant; the caller may give one or ask for the weights that come with the project."""
+    """The checkpoint: the given one, or the weights that come with the project. UserError if both are given."""
     if not pretrained:
         return checkpoint
     if checkpoint is not None:
@@ -96,7 +96,7 @@ def _encoder(backbone: str, checkpoint, seed: int, sizes: dict, pretrained: bool
         for name in set(sizes) & set(_FRAME):
             if sizes[name] != found[name]:
                 raise errors.UserError(
-                    f"checkpoint {checkpoint}: it has {name} {found[name]}, and {sizes[name]} was asked for; leave it out"
+                    f"checkpoint {checkpoint}: it has {name} {found[name]}, got {name}={sizes[name]}; remove it"
                 )
         return api.encoder.requires_grad_(True)
 
@@ -104,10 +104,10 @@ def _encoder(backbone: str, checkpoint, seed: int, sizes: dict, pretrained: bool
 def gru(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
     """The paper's encoder, (N, T, F) -> (N, D), in eval mode, without head: three layers of two forward-running GRUs.
 
-    checkpoint: a local path, or None for random weights from `seed`; pretrained: the weights that come with the project, which
-    are of one backbone (checkpoints/README.md); sizes: hidden_size, num_layers; layout, joints and persons of a frame
-    (kinect_v2_25, 25, 2), without a checkpoint. Inputs are normalised coordinates, F = V * C * M joint by joint, then
-    coordinate, then person; `features` takes raw clips instead."""
+    checkpoint: a local path, or None for random weights from `seed`; pretrained: load the weights that come with the project,
+    which have one backbone (checkpoints/README.md); sizes: hidden_size, num_layers and, without a checkpoint, layout, joints
+    and persons of a frame (kinect_v2_25, 25, 2). Inputs are normalised coordinates, F = V * C * M, ordered by joint, then
+    coordinate, then person; `features` reads raw clips instead. UserError for other sizes."""
     return _encoder("gru", checkpoint, seed, sizes, pretrained)
 
 
@@ -133,10 +133,10 @@ def stgcn(checkpoint=None, seed: int = 0, pretrained: bool = False, **sizes):
 
 
 def features(checkpoint=None, pretrained: bool = False, **given):
-    """Features of raw clips, of any backbone: `clip_features([clip])`, `frame_features(clip)`, `start_stream()`.
+    """Features of raw clips, with any backbone: `clip_features([clip])`, `frame_features(clip)`, `start_stream()`.
 
-    checkpoint: a local path; pretrained: the weights that come with the project; given: stream, layout, persons, normalise,
-    device, see engine/features.py."""
+    checkpoint: a local path; pretrained: load the weights that come with the project; given: stream, layout, persons,
+    normalise, device, see engine/features.py."""
     if checkpoint is None and not pretrained:
         raise TypeError("features: give a checkpoint, or pretrained=True")
     with _ours():

@@ -1,10 +1,11 @@
-"""Predicts future poses with a decoder on an encoder: frozen, tuned, or trained from scratch, beside zero velocity.
+"""Motion prediction: trains a decoder on an encoder (frozen, tuned or trained from scratch) that predicts future poses.
 
     python motion_prediction.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ui_prmd \\
         --encoder-mode frozen tuned scratch
 
-The run folder gets result.json (MPJPE in mm at every horizon, of every mode and seed), curve.png, and poses/*.png with true
-and predicted poses. `engine.prediction` holds the protocol, which is this repository's own.
+The errors are compared with those of zero velocity, which repeats the last pose. The run folder gets result.json (MPJPE in mm
+at every horizon, of every mode and seed), curve.png, and poses/*.png with true and predicted poses. The protocol, which is
+this project's own, is in `engine.prediction`.
 """
 
 import sys
@@ -37,11 +38,11 @@ from utils.metrics import summarise_runs
 from utils.plots import beside_results, draw_curves
 from utils.run_folder import RunFolder
 
-POSES = 6  # drawn of each row: the last observed one and five of the future
+POSES = 6  # poses drawn in each row: the last observed one and five future ones
 
 
 def make_encoder(work: Evaluation, mode: str, seed: int) -> LoadedEncoder:
-    """A fresh encoder for a mode and seed; `scratch` has the sizes of the checkpoint where there is one."""
+    """A new encoder for a mode and seed; that of `scratch` has the sizes of the checkpoint, if there is one."""
     loaded = work.source.load(work.dataset, seed)
     if work.args.pretrained and mode == "scratch":
         return replace(loaded, encoder=random_encoder(loaded.encoder.config, seed), source=RANDOM)
@@ -49,7 +50,7 @@ def make_encoder(work: Evaluation, mode: str, seed: int) -> LoadedEncoder:
 
 
 def split_views(work: Evaluation, split: str) -> tuple[FutureViews, int]:
-    """The clips of a split that are long enough, and how many are not. UserError when none is."""
+    """The clips of a split that are long enough, and the number of clips that are not. UserError if none is."""
     args, dataset = work.args, work.dataset
     clips = dataset.clips(split, args.cache_dir).scaled(work.scale_by, dataset.layout).to(work.device, args.clips)
     kept = long_enough(clips, args.observe + args.predict)
@@ -59,13 +60,13 @@ def split_views(work: Evaluation, split: str) -> tuple[FutureViews, int]:
             f"{int(clips.num_frame.max())}); give smaller --observe and --predict"
         )
     parents = torch.tensor(dataset.layout.parents)
-    metres = 1.0 if dataset.row.dimensions == 3 else TRUNK  # lengths of flat clips are shares of the trunk
+    metres = 1.0 if dataset.row.dimensions == 3 else TRUNK  # the unit of 2-D clips is the trunk length
     how = (parents, args.observe, args.predict, work.stream, work.device, work.dtype, metres)
     return FutureViews(clips.select(kept), *how), len(clips) - len(kept)
 
 
 def drawn_clips(args, test: FutureViews) -> list[int]:
-    """The test clips that get a picture, spread over the split."""
+    """Indices of the test clips to draw, evenly spread over the split."""
     number = min(args.pictures, len(test))
     return np.linspace(0, len(test) - 1, number).round().astype(int).tolist() if number else []
 
@@ -73,7 +74,7 @@ def drawn_clips(args, test: FutureViews) -> list[int]:
 def train_seed(
     work: Evaluation, mode: str, train: FutureViews, test: FutureViews, seed: int, folder, **running
 ) -> dict:
-    """One mode and seed: errors (predict,) in mm, and the predicted poses of the clips that get a picture."""
+    """Trains and tests one mode and seed. Returns errors (predict,) in mm, and predicted poses of the clips to draw."""
     args = work.args
     encoder = ready(make_encoder(work, mode, seed), train, work.compute_dtype, fit_to_observed)
     recipe = from_flags(PredictionRecipe, args, mode=mode, hidden_size=args.decoder_size)
@@ -88,23 +89,23 @@ def train_seed(
 
 
 def table(horizons, rows: dict[str, list]) -> list[str]:
-    """Lines of a table: rows of strings, a column for each horizon and the mean over all predicted frames."""
+    """The lines of a table of rows of texts, with a column for each horizon and one for the mean over all predicted frames."""
     names = [f"{h} frames" if h == horizons[0] else str(h) for h in horizons] + ["mean"]
-    wide = max(map(len, rows)) + 2
-    cells = [max(len(name), *(len(row[i]) for row in rows.values())) + 2 for i, name in enumerate(names)]
-    lines = ["MPJPE, mm".ljust(wide) + "".join(name.rjust(w) for name, w in zip(names, cells, strict=True))]
-    return lines + [
-        name.ljust(wide) + "".join(v.rjust(w) for v, w in zip(row, cells, strict=True)) for name, row in rows.items()
+    first = max(map(len, rows)) + 2
+    widths = [max(len(name), *(len(row[i]) for row in rows.values())) + 2 for i, name in enumerate(names)]
+    return [
+        name.ljust(first) + "".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for name, row in {"MPJPE, mm": names, **rows}.items()
     ]
 
 
 def figures(errors: torch.Tensor, horizons) -> dict[str, float]:
-    """{mpjpe_mm@h: error, ..., mpjpe_mm: mean over all frames} of errors (predict,)."""
+    """Errors (predict,) -> {mpjpe_mm@h: error at frame h, ..., mpjpe_mm: mean over all frames}."""
     return {f"mpjpe_mm@{h}": float(errors[h - 1]) for h in horizons} | {"mpjpe_mm": float(errors.mean())}
 
 
 def draw_poses(work: Evaluation, test: FutureViews, poses: dict[str, list], folder: RunFolder) -> None:
-    """A picture for some test clips: true poses, and a row of predicted ones for each mode. poses: predicted, by mode."""
+    """Draws some test clips: a row of true poses, and a row of predicted poses for each mode. poses: predicted, by mode."""
     for number, i in enumerate(drawn_clips(work.args, test)):
         _, pose, future = (x.cpu() for x in test.test(torch.tensor([i])))
         rows = [torch.cat([pose[:, None], future], dim=1)]
@@ -118,7 +119,8 @@ def draw_poses(work: Evaluation, test: FutureViews, poses: dict[str, list], fold
 
 
 def write_results(work: Evaluation, test, still, outcomes: dict, skipped: dict, folder: RunFolder) -> dict:
-    """result.json and curve.png; returns the rows of the printed table. outcomes: by mode and seed."""
+    """Writes result.json and curve.png; returns the rows of the printed table. still: errors (predict,) of zero velocity;
+    outcomes: by mode and seed; skipped: numbers of clips that are too short."""
     args = work.args
     zero = figures(still, args.horizons)
     rows = {"zero velocity": [f"{v:.1f}" for v in zero.values()]}
@@ -169,7 +171,7 @@ def main(argv=None) -> int:
         )
         work.say_place(folder, test.clips.names)
         if work.dataset.row.dimensions == 2:
-            folder.log(f"clips of two dimensions: errors are those of a person whose trunk measures {TRUNK} m")
+            folder.log(f"clips of two dimensions: errors are for a person with a trunk of {TRUNK} m")
         still = zero_velocity(test)
         outcomes = {
             mode: work.trained(folder, partial(train_seed, work, mode, train, test), f"{mode}/")

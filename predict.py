@@ -1,13 +1,13 @@
-"""Answers which class each of somebody's clips is.
+"""Classifies clips of your own.
 
     python predict.py --pretrained runs/linear_ui_prmd_cross_subject_small/classifier.pth my_clips  # a trained classifier
     python predict.py --pretrained ENCODER.pth.tar my_clips --labelled my_labelled_clips            # one from a few clips
 
-The run folder gets predictions.csv (engine.answers): the class, the three best with their probabilities, and "none of them"
-where a clip is unlike the training clips, by a threshold that is said (engine.novelty). With --labelled (CLASS/NAME.npy) a
-classifier of those classes is made first and cross-validated (engine.few_labels): cross_validation.csv says which clips went
-wrong, confusion.png counts them, result.json has the figures, and classifier.pth answers later calls.
-Where clips to classify lie in folders named as classes, the share that is right is printed as well.
+The run folder gets predictions.csv (engine.answers): for each clip its class, the three best classes with their
+probabilities, or "none of them" if its distance to the training clips is above a threshold (engine.novelty), which is
+logged. With --labelled (CLASS/NAME.npy) a classifier is trained first and cross-validated (engine.few_labels):
+cross_validation.csv and .json have the predictions and the accuracy, confusion.png the confusion matrix, and classifier.pth
+is for later calls. If clips to classify are in folders named after classes, the accuracy is also printed.
 """
 
 import sys
@@ -38,14 +38,14 @@ from utils.metrics import confusion_matrix, topk_accuracy
 from utils.plots import beside_results, draw_confusion
 from utils.run_folder import RunFolder
 
-LEAST_FRAMES = 2  # one pose is no motion
+LEAST_FRAMES = 2  # a single pose has no motion
 
 
 def encode(
-    encoder: SkeletonEncoder, source: ClipFiles | PoseFiles, args, say: Callable[[str], None]
+    encoder: SkeletonEncoder, source: ClipFiles | PoseFiles, args, log: Callable[[str], None]
 ) -> tuple[list[int], np.ndarray]:
-    """(numbers of the clips that could be read, their features (N, D)). UserError names a clip that cannot, unless
-    --skip-bad leaves it out."""
+    """Indices of the clips that could be read, and their features (N, D). UserError for a clip that cannot be read, or, with
+    --skip-bad, if none can."""
     kept, features, batch, odd = [], [], [], OddClips()
 
     def flush() -> None:
@@ -55,19 +55,19 @@ def encode(
             kept.extend(number for number, _ in batch)
             batch.clear()
 
-    told = time.monotonic()
+    logged = time.monotonic()
     for number, name in enumerate(source.names):
         try:
             batch.append((number, checked(encoder, source.read(name), source.place(name))))
         except UserError as error:
             if not args.skip_bad:
-                raise UserError(f"{error}; --skip-bad leaves such clips out") from None
-            say(f"left out: {error}")
+                raise UserError(f"{error}; --skip-bad skips such clips") from None
+            log(f"skipped: {error}")
         if len(batch) == args.batch_size:
             flush()
-            if time.monotonic() - told > 4:
-                say(f"{len(kept)} of {len(source)} clips")
-                told = time.monotonic()
+            if time.monotonic() - logged > 4:
+                log(f"{len(kept)} of {len(source)} clips")
+                logged = time.monotonic()
     flush()
     odd.warn()
     if not kept:
@@ -76,28 +76,28 @@ def encode(
 
 
 def checked(encoder: SkeletonEncoder, array: np.ndarray, place: str) -> np.ndarray:
-    """The clip as the encoder takes it; UserError for another layout, more persons, no motion."""
+    """The clip. UserError if it does not fit the encoder, or has too few frames; place: its file, for messages."""
     clip = encoder.checked(array, place)
     if clip.shape[1] < LEAST_FRAMES:
-        raise UserError(f"{place}: it has one frame, a motion has {LEAST_FRAMES} or more")
+        raise UserError(f"{place}: it has one frame, expected {LEAST_FRAMES} or more")
     return array
 
 
 def labels_of(source: ClipFiles | PoseFiles, kept: list[int], classes) -> np.ndarray:
-    """The class number (N,) of each clip by its folder, -1 where that is not one of the classes."""
+    """The class number (N,) of each clip by its folder, -1 if that is not one of the classes."""
     number = {name: k for k, name in enumerate(classes)}
     folders = source.classes()
     return np.array([number.get(folders[i], -1) for i in kept])
 
 
 def check_classes(path, source: ClipFiles | PoseFiles) -> None:
-    """UserError for a labelled clip that lies in no class."""
+    """UserError for a labelled clip that is not in the folder of a class."""
     if None in source.classes():
-        loose = source.names[source.classes().index(None)]
-        raise UserError(f"{path}: clip {loose} lies in no class; expected CLASS/NAME.npy, a folder a class")
+        name = source.names[source.classes().index(None)]
+        raise UserError(f"{path}: clip {name} has no class; expected CLASS/NAME.npy, a folder for each class")
 
 
-def taught(
+def train_on_labelled(
     args,
     folder: RunFolder,
     encoder: SkeletonEncoder,
@@ -105,7 +105,7 @@ def taught(
     kept: list[int],
     features: np.ndarray,
 ) -> Classifier:
-    """The classifier of --labelled clips, cross-validated and saved. kept, features: of them, see `encode`."""
+    """A classifier trained on the --labelled clips, cross-validated and saved. kept, features: see `encode`."""
     classes = tuple(sorted({source.classes()[i] for i in kept}))
     labels = labels_of(source, kept, classes)
     found = teach(features, labels, classes, args.folds, args.seed)
@@ -134,7 +134,7 @@ def taught(
         f"{len(names)} labelled clips of {len(classes)} classes ({each} of each): "
         f"{found.folds}-fold cross-validation {100 * right:.1f} % right, confusion.png shows which"
     )
-    folder.log("where clips of one person are in several folds, clips of a new person will do less well")
+    folder.log("if clips of one person are in several folds, the accuracy for a new person will be lower")
     about = {"stream": encoder.stream, "seed": args.seed, "dataset": str(args.labelled)}
     content = classifier_content(encoder.encoder, found.fc, classes, about, found.novelty)
     files.save(folder.path / "classifier.pth", content)
@@ -142,9 +142,9 @@ def taught(
 
 
 def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
-    """The distance from which a clip is none of the classes, said in words; infinite where nothing is."""
+    """The distance above which a clip is none of the classes; infinite if the classifier stores no distances. Logs it."""
     if found.novelty is None:
-        folder.log(f"this classifier knows no distances (an older file), so that no clip is {NONE}")
+        folder.log(f"this classifier stores no distances (an older file), so that no clip is {NONE}")
         return float("inf")
     threshold = found.novelty.threshold(args.none)
     if args.none:
@@ -159,13 +159,13 @@ def threshold_of(args, found: Classifier, folder: RunFolder) -> float:
 def answer(
     args, found: Classifier, folder: RunFolder, source: ClipFiles | PoseFiles, kept: list[int], features: np.ndarray
 ) -> None:
-    """predictions.csv of the clips, and what it says in a line. kept, features: of them, see `encode`."""
+    """Writes predictions.csv and logs a summary. kept, features: of the clips, see `encode`."""
     threshold = threshold_of(args, found, folder)
     probabilities, names = found.probabilities(features), [source.names[i] for i in kept]
     distances = None if found.novelty is None else found.novelty(features)
     labels = labels_of(source, kept, found.classes)
     known = labels >= 0
-    said = answers.write_predictions(
+    predicted = answers.write_predictions(
         folder.path / answers.FILE,
         names,
         probabilities,
@@ -174,21 +174,21 @@ def answer(
         distances,
         threshold,
     )
-    none = said.count(NONE)
+    none = predicted.count(NONE)
     folder.log(f"{len(names)} clips, {none} of them {NONE}: {folder.path / answers.FILE}")
     if known.any():
-        right = sum(found.classes[k] == s for k, s in zip(labels[known], np.array(said)[known], strict=True))
+        right = sum(found.classes[k] == name for k, name in zip(labels[known], np.array(predicted)[known], strict=True))
         best = int((probabilities.argmax(axis=1) == labels)[known].sum())
         folder.log(
-            f"{right} of {int(known.sum())} right by the names of their folders ({best} with the most probable class, whatever "
-            "its distance)"
+            f"{right} of {int(known.sum())} right, by the names of their folders ({best} if {NONE!r} is replaced by the most "
+            "probable class)"
         )
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
-    found = None  # a wrong file is refused before anything is written
+    found = None
     if args.labelled:
         own = (args.stream, args.layout, args.persons, args.normalise)
         encoder = load(args.source, *own, args.device, args.input_layout)
@@ -198,20 +198,20 @@ def main(argv=None) -> int:
     sources = {path: open_clips(path, encoder) for path in (args.labelled, args.input) if path}
     if args.labelled:
         check_classes(args.labelled, sources[args.labelled])
-    said: list[str] = []  # for the log, which is there when all clips are read: making it moves an earlier run aside
+    lines: list[str] = []  # for the log of the run folder, which is opened (and an earlier one renamed) after encoding
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, flush=True)
-        said.append(line)
+        lines.append(line)
 
-    encoded = {path: encode(encoder, source, args, say) for path, source in sources.items()}
+    encoded = {path: encode(encoder, source, args, log) for path, source in sources.items()}
     with RunFolder(args.output, "predict", vars(args)) as folder:
-        for line in said:
+        for line in lines:
             folder.log(line, show=False)
         for path, source in sources.items():
             for line in source.lines:
                 folder.log(f"{path}: {line}")
-        found = found or taught(args, folder, encoder, sources[args.labelled], *encoded[args.labelled])
+        found = found or train_on_labelled(args, folder, encoder, sources[args.labelled], *encoded[args.labelled])
         folder.log(
             f"{found.encoder.source}: {len(found.classes)} classes of {found.trained_on or 'unknown data'}, "
             f"{found.encoder.stream} stream, {found.encoder.layout.name}, {found.encoder.device}"

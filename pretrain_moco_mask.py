@@ -2,11 +2,12 @@
 
     python pretrain_moco_mask.py --dataset ntu60 --protocol cross_view --output runs/joint
 
-`train` is the loop: batch, rate, step (engine.step is the algorithm), log, save. Everything sampled is a function of (seed, step),
-so that a run resumed anywhere is the run that never stopped.
+The run folder gets the log, metrics.jsonl, TensorBoard files and checkpoints. `train` is the loop over the steps: batch,
+learning rate, step (engine.step is the algorithm), log, save. All random numbers are a function of (seed, step), so that a
+resumed run has the results of a run that was not stopped.
 
 Several GPUs, or several machines, compute the same run: torchrun --nproc_per_node=K pretrain_moco_mask.py ... (see
-utils.distributed). The main process reads checkpoints, writes and prints; the others only compute.
+utils.distributed). Only the main process reads checkpoints, writes files and prints.
 """
 
 import sys
@@ -61,7 +62,7 @@ PROGRAM = "pretrain_moco_mask"
 
 
 def model_config(args, dataset: Dataset) -> PCM3Config:
-    """The model that the arguments ask for."""
+    """The model's configuration, from the flags."""
     head = {"dim": args.contrast_dim, "mlp": args.mlp, "head_norm": args.head_norm}
     return from_flags(
         PCM3Config,
@@ -75,7 +76,7 @@ def model_config(args, dataset: Dataset) -> PCM3Config:
 
 
 def view_settings(args, dimensions: int) -> ViewSettings:
-    """How views of clips of so many dimensions are sampled."""
+    """How views are sampled, from the flags. dimensions: of the clips, 2 or 3."""
     mix = MixSettings(
         length=tuple(args.mix_length), parts=tuple(args.mix_parts), probabilities=tuple(args.mix_probabilities)
     )
@@ -83,38 +84,33 @@ def view_settings(args, dimensions: int) -> ViewSettings:
     return from_flags(ViewSettings, args, no_flags, planar=dimensions == 2, mix=mix)
 
 
-def settle(args, clips: int, world: World, start: Start | None) -> str:
-    """Makes the arguments whole for a set of so many training clips; returns what to log of it. start: the checkpoint that the run
-    begins with, for the main process."""
+def complete_flags(args, clips: int, world: World, start: Start | None) -> str:
+    """Sets the flags that the recipe decides, for `clips` training clips; returns a sentence for the log. start: in the main
+    process, the checkpoint that the run starts from. UserError for flags that conflict."""
     before, known = world.broadcast((start.recipe, start.flags) if start else (None, None))
     try:
-        said = apply_recipe(args, clips, before, known)
+        sentence = apply_recipe(args, clips, before, known)
     except ValueError as error:
         raise UserError(str(error)) from None
     if args.key_encoder == "same" and world.size > 1:
-        raise UserError(f"--key-encoder same needs one process, here are {world.size}; give --key-encoder slow")
-    return said
+        raise UserError(f"--key-encoder same needs one process, got {world.size}; give --key-encoder slow")
+    return sentence
 
 
 def make_batches(args, dataset: Dataset, clips: PackedClips, device, dtype, world: World) -> Batches:
-    """This process's rows of the batches of the training split; UserError when it cannot fill one."""
+    """Batches of the training split, of this process's rows. UserError for too few clips, or a --grad-accum that does not
+    divide the rows."""
     rows = world.rows(args.batch_size)
     own = rows.stop - rows.start
     if own % args.grad_accum:
         raise UserError(
             f"--grad-accum {args.grad_accum} does not divide the {own} clips a step of each process (--batch-size "
-            f"{args.batch_size}); give a number that does, such as {math.gcd(own, args.grad_accum)}"
+            f"{args.batch_size}); give a divisor, such as {math.gcd(own, args.grad_accum)}"
         )
     clips = clips.scaled(args.scale_by or "none", dataset.layout)
     if len(clips) < args.batch_size:
-        raise UserError(
-            f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; "
-            + (
-                "give a smaller --batch-size"
-                if len(clips) >= 3
-                else "three clips are the least that can be pretrained on"
-            )
-        )
+        advice = "give a smaller --batch-size" if len(clips) >= 3 else "pretraining needs at least three clips"
+        raise UserError(f"{clips.source}: {len(clips)} clips do not fill a batch of {args.batch_size}; {advice}")
     stream = args.stream
     if (stream == "bone" and args.use_bone_feeder) or (stream == "motion" and args.use_motion_feeder):
         clips, stream = clips.with_stream(stream, torch.tensor(dataset.layout.parents)), "joint"
@@ -133,21 +129,19 @@ def make_batches(args, dataset: Dataset, clips: PackedClips, device, dtype, worl
 
 
 def set_recompute(model: PCM3, pieces: int) -> None:
-    """What --recompute asks for; UserError for a backbone that cannot."""
+    """Sets --recompute. UserError for a backbone that does not support it."""
     try:
         model.set_recompute(pieces)
     except ValueError as error:
         backbone = model.config.encoder.backbone
-        raise UserError(
-            f"--recompute with --backbone {backbone}: {error}; --grad-accum needs less memory too"
-        ) from None
+        raise UserError(f"--recompute with --backbone {backbone}: {error}; give --grad-accum instead") from None
 
 
 def build_model(args, dataset: Dataset, device, world: World, note) -> PCM3:
-    """The model that the arguments ask for, with initial weights by --seed, ready to compute as they say."""
+    """The model, with initial weights by --seed, and with precision, processes, recomputation and recurrent layers set."""
     dtype, compute_dtype = resolve_precision(args.precision)
     config = model_config(args, dataset)
-    torch.manual_seed(args.seed)  # of the initial weights only; see feeder.sampling for everything later
+    torch.manual_seed(args.seed)  # for the initial weights only; later random numbers come from feeder.sampling
     with as_user_error(f"--backbone {config.encoder.backbone}"):
         model = PCM3(config).to(device, dtype)
     model.set_compute_dtype(compute_dtype)
@@ -156,12 +150,12 @@ def build_model(args, dataset: Dataset, device, world: World, note) -> PCM3:
     recurrent = choose_recurrent(args.recurrent, device, args.precision, model)
     choose_engine(model, recurrent)
     if recurrent != args.recurrent:
-        note(f"recurrent layers: {recurrent} (auto; --recurrent cudnn for one layer after the other)")
+        note(f"recurrent layers: {recurrent} (auto; --recurrent cudnn computes them layer by layer)")
     return model
 
 
 def make_optimizer(args, model: PCM3) -> torch.optim.Optimizer:
-    """SGD, or AdamW, over everything that a gradient can reach."""
+    """SGD or AdamW, over all parameters that have a gradient."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if args.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
@@ -169,8 +163,8 @@ def make_optimizer(args, model: PCM3) -> torch.optim.Optimizer:
 
 
 def learning_rate(args, epoch: int, position: int, per_epoch: int) -> float:
-    """The rate of a step: x0.1 from each epoch of --schedule (from 0) on, or a cosine over the epochs; before that, a
-    linear warm-up step by step."""
+    """The learning rate of a step: multiplied by 0.1 at each epoch of --schedule (counted from 0), or a cosine over the
+    epochs; in the first --warmup-epochs it also grows linearly, step by step."""
     warm = (epoch * per_epoch + position + 1) / (args.warmup_epochs * per_epoch) if args.warmup_epochs else 1.0
     if args.cos:
         rate = args.lr * 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
@@ -180,7 +174,7 @@ def learning_rate(args, epoch: int, position: int, per_epoch: int) -> float:
 
 
 def train(args, training: TrainingRun, batches: Batches) -> int:
-    """The loop over the steps; returns the exit status."""
+    """The training loop; returns the exit status."""
     model, optimizer, world, step = training.model, training.optimizer, training.world, training.first_step
     compute, meanwhile = partial(compute_gradients, model, parts=args.grad_accum), None
     if args.cuda_graph != "off":
@@ -220,18 +214,17 @@ def train(args, training: TrainingRun, batches: Batches) -> int:
 
 
 def pretrain(args, world: World, owner: Ownership | None) -> int:
-    """Everything from the data to the end of the run, by one of the processes of `world`; returns the exit status.
-
-    owner: of the run folder, for the main process."""
+    """The whole run, in one of the processes of `world`; returns the exit status. owner: in the main process, the lock of the
+    run folder."""
     device = resolve_device(args.device)
     notes: list[str] = []
     start = world.on_main(lambda: open_start(args.init_from, args.resume, args.checkpoint_path, notes.append))
-    if args.resume:  # before another data set is looked for
+    if args.resume:  # before a wrong data set is opened
         world.on_main(lambda: start and check_same_run(vars(args), start, only=("pre_dataset", "protocol")))
     splits = ("train", "val") if args.knn_every else ("train",)
     dataset = world.main_first(lambda: find_dataset(args.data_root, args.pre_dataset, args.protocol, splits))
     clips = world.main_first(lambda: dataset.clips("train", args.cache_dir, quiet=not world.is_main))
-    notes.append(settle(args, len(clips), world, start))
+    notes.append(complete_flags(args, len(clips), world, start))
     chosen = world.on_main(lambda: choose_computation(args, device, world, start, notes.append))
     args.precision, args.cuda_graph, computation = world.broadcast(chosen)
     dtype, _ = resolve_precision(args.precision)
@@ -244,7 +237,7 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     done, progress = world.broadcast(
         world.on_main(lambda: restore(start, model, optimizer, vars(args), data, notes.append))
     )
-    start = None  # its memory is the model's now
+    start = None  # frees its memory
     copy_state(world, model, optimizer)
     first_step = done + args.start_epoch * batches.steps_per_epoch
     kept = (lambda record: record["step"] <= first_step) if args.resume else None

@@ -1,4 +1,4 @@
-"""Which of two encoders tells the classes of a prepared data set apart better, by the nearest neighbour:
+"""Compares encoders by nearest neighbours on a prepared data set:
 
 python examples/compare_two_encoders.py a.pth.tar b.pth.tar DATA_ROOT DATASET PROTOCOL
 """
@@ -27,7 +27,7 @@ def main(argv) -> int:
     for path in checkpoints:
         loaded = load_encoder(path, dataset)
         splits = []
-        for split in ("val", "train"):  # the val clips ask, the train clips answer
+        for split in ("val", "train"):  # queries, then gallery
             views = open_views(dataset, split, loaded.stream, torch.device("cpu"), torch.float32, "auto", None)
             splits += [clip_features(loaded.encoder, views), views.clips.labels]
         found = retrieve(*splits, [1, 5], [1], False, torch.device("cpu"), 2**28)

@@ -1,4 +1,4 @@
-"""Features of one's own clip in five lines: python examples/features_of_a_clip.py checkpoint_last.pth.tar clip.npy"""
+"""Features of your own clip in five lines: python examples/features_of_a_clip.py checkpoint_last.pth.tar clip.npy"""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ def main(argv) -> int:
     if len(argv) != 2:
         raise UserError("give a checkpoint and a clip: examples/features_of_a_clip.py checkpoint_last.pth.tar clip.npy")
     checkpoint, path = argv
-    encoder = load(checkpoint)  # ours, a released one, a relative's, a bare encoder
+    encoder = load(checkpoint)  # of this project, of the original release, of a related method, or a bare encoder
     clip = read_clip(path)  # (T, V, 3) for one person or (T, V, 3, M), metres, any number of frames
     feature = encoder.clip_features([clip])[0]  # (D,)
     frames = encoder.frame_features(clip)  # (T, D)

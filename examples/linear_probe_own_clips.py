@@ -1,6 +1,6 @@
-"""A linear classifier on one's own clips: python examples/linear_probe_own_clips.py checkpoint_last.pth.tar FOLDER
+"""A linear classifier on your own clips: python examples/linear_probe_own_clips.py checkpoint_last.pth.tar FOLDER
 
-FOLDER/CLASS/NAME.npy are the clips, (T, V, 3) in metres; every third one of a class is kept for the test."""
+FOLDER/CLASS/NAME.npy are the clips, (T, V, 3) in metres; every third clip of a class is for the test."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def main(argv) -> int:
     classes = sorted({path.parent.name for path in files})
     y = torch.tensor([classes.index(path.parent.name) for path in files])
     if len(classes) < 2 or y.bincount().min() < 3:
-        raise UserError(f"{argv[1]}: expected CLASS/NAME.npy, two classes or more with at least 3 clips each")
+        raise UserError(f"{argv[1]}: expected CLASS/NAME.npy, at least two classes with at least 3 clips each")
     x = torch.from_numpy(load(argv[0]).clip_features(map(read_clip, files)))
     test = torch.tensor([i % 3 == 2 for k in range(len(classes)) for i in range(int((y == k).sum()))])
     x = (x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6)

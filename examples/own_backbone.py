@@ -1,14 +1,14 @@
-"""A backbone of one's own, in one file and one registry row.
+"""A backbone of your own: a class and a row in the registry, in one file.
 
     python examples/own_backbone.py pretrain_moco_mask --backbone frame_mlp --width 64 --depth 2 --pre-dataset ui_prmd ...
     python examples/own_backbone.py action_retrieval --pretrained runs/pretrain/checkpoint_last.pth.tar ...
 
-The first word is the program, the rest are its flags. Inside of the project one would put the class into a file of models/
-and the row into models/backbones.py; from outside, as here, the row is set before the program starts, and files that name
-the backbone can be read wherever that has been done.
+The first word is the program, the others are its flags. Inside of the project the class would be in a file of models/ and the
+row in models/backbones.py. From outside, as here, the row is added before the program starts; checkpoints with this backbone
+can be read by every program that is started in this way.
 
-This one looks at each frame by itself, through a few layers, and adds what it has seen so far: the mean of the frames up to
-this one. That makes it causal, so that early recognition and one-pass detection accept it.
+The backbone applies a few layers to each frame and adds the mean of the results of all frames so far. So it is causal, and
+early recognition and one-pass detection accept it.
 """
 
 import importlib
@@ -30,7 +30,7 @@ PROGRAMS = ("pretrain_moco_mask", "action_classification", "action_retrieval", "
 
 
 class FrameMLP(Backbone):
-    """(N, T, F) -> (N, T, D), D = width: layers on each frame, then the mean over the frames so far."""
+    """(N, T, F) -> (N, T, D), D = width: layers on each frame, plus their mean over the frames so far."""
 
     causal = True
 

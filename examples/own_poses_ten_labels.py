@@ -1,7 +1,8 @@
-"""Own clips named from ten labels a class: python examples/own_poses_ten_labels.py ENCODER.pth.tar FOLDER
+"""A classifier from ten labelled clips of each class: python examples/own_poses_ten_labels.py ENCODER.pth.tar FOLDER
 
-FOLDER/CLASS/... holds poses of any form that data_gen.from_poses reads, such as data_gen.from_video makes. Ten clips of each
-class, evenly spread, teach a classifier on the encoder's features, the others test it; other layouts are converted."""
+FOLDER/CLASS/... holds poses in any form that data_gen.from_poses reads, such as the output of data_gen.from_video. A
+classifier on the encoder's features is trained on ten clips of each class, evenly spread, and tested on the others; other
+layouts are converted."""
 
 import sys
 from pathlib import Path
@@ -27,16 +28,16 @@ def main(argv) -> int:
     folders = files.classes()
     classes = sorted({folder for folder in folders if folder is not None})
     if len(classes) < 2 or None in folders or min(map(folders.count, classes)) < 2:
-        raise UserError(f"{argv[1]}: expected a folder a class, two classes or more of 2 clips or more")
+        raise UserError(f"{argv[1]}: expected a folder for each class, at least two classes with at least 2 clips each")
     y = torch.tensor([classes.index(folder) for folder in folders])
-    taught = torch.zeros(len(y), dtype=torch.bool)
+    labelled = torch.zeros(len(y), dtype=torch.bool)
     for own in (torch.nonzero(y == k).flatten() for k in range(len(classes))):
-        taught[own[torch.linspace(0, len(own) - 1, min(LABELS, len(own) - 1)).long()]] = True
+        labelled[own[torch.linspace(0, len(own) - 1, min(LABELS, len(own) - 1)).long()]] = True
     x = torch.from_numpy(encoder.clip_features(files.clips()))
-    guess = solve(x[taught], y[taught], len(classes))(x[~taught]).argmax(1)
-    right = (guess == y[~taught]).double().mean()
-    print(f"{len(classes)} classes, {taught.sum()} labels, {100 * right:.1f} % of {len(guess)} others right")
-    for name, k in zip([n for n, used in zip(files.names, taught, strict=True) if not used], guess, strict=True):
+    predicted = solve(x[labelled], y[labelled], len(classes))(x[~labelled]).argmax(1)
+    right = (predicted == y[~labelled]).double().mean()
+    print(f"{len(classes)} classes, {labelled.sum()} labels, {100 * right:.1f} % of {len(predicted)} others right")
+    for name, k in zip([n for n, used in zip(files.names, labelled, strict=True) if not used], predicted, strict=True):
         print(f"  {name}: {classes[k]}")
     return 0
 

@@ -1,12 +1,12 @@
-"""A view of one's own, in one function and one declaration: joint dropout as a fifth view of pretraining, with its own weight.
+"""A view of your own, in one function and one row: joint dropout as a fifth view of pretraining, with a weight of its own.
 
     python examples/own_view.py pretrain_moco_mask --view-weights dropped=0.5 --recipe paper --pre-dataset ui_prmd ...
     python examples/own_view.py visualize runs/pretrain/checkpoint_last.pth.tar --show views
 
-The first word is the program, the rest are its flags; --view-weights switches the view on. Its contrast with the clip's key is
-added to the loss with that weight, and stands in the log and in metrics.jsonl under its name. The checkpoint is used like any
-other; only what makes the view again (resuming, `--show views`, its figure in a report) is started through this file. Inside of
-the project the function and the declaration would stand in feeder/views.py.
+The first word is the program, the others are its flags; --view-weights switches the view on. Its contrast with the clip's key
+is added to the loss with this weight, and logged under its name, also in metrics.jsonl. The checkpoint is used like any other;
+only programs that make the view again (to resume, for `--show views`, for its figure in a report) must be started through this
+file. Inside of the project the function and the row would be in feeder/views.py.
 """
 
 import importlib
@@ -23,11 +23,11 @@ from feeder.views import VIEWS, Sources, View
 from utils.errors import UserError, run
 
 PROGRAMS = {"pretrain_moco_mask": "pretrain_moco_mask", "visualize": "tools.visualize", "report": "tools.report"}
-SHARE = 0.3  # of the joints that are missing, on average
+SHARE = 0.3  # mean share of dropped joints
 
 
 def dropped(sources: Sources) -> Tensor:
-    """The query view without some of the joints, in all of its frames. (n, T, F)"""
+    """The query view (n, T, F) with some joints set to 0 in all frames."""
     joints = sources.layout.joints
     kept = sources.uniforms("dropped", joints) >= SHARE  # (n, V)
     by_joint = sources.query.unflatten(-1, (joints, -1))  # (n, T, V, C * M)

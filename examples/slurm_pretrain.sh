@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Pretraining under SLURM, three seeds side by side, each in jobs of eight hours that follow each other until it is done.
+# Pretraining under SLURM: three seeds in parallel, each in consecutive jobs of eight hours until it is done.
 #
 #   sbatch examples/slurm_pretrain.sh [DATASET] [PROTOCOL] [more flags of pretrain_moco_mask.py]
 #   python -m engine.results mask_checkpoints --seeds           mean and deviation over the seeds, when all are done
 #
-# Five minutes before its time ends, SLURM sends SIGUSR1 to the step that runs. The program finishes its step, saves and ends
-# with status 75; this script then puts the job back into the queue, and --resume auto goes on, with the same numbers.
-# Change partition, account, time and the environment to those of your cluster; the rest can stay.
+# Five minutes before the time limit, SLURM sends SIGUSR1 to the running program. It finishes its step, saves and exits with
+# status 75; this script then requeues the job, and --resume auto resumes the run, with the same results.
+# Change partition, account, time and environment to those of your cluster.
 #SBATCH --job-name=pcm3
 #SBATCH --gpus=1
 #SBATCH --cpus-per-task=8
@@ -21,12 +21,12 @@ set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 2
 venv=${PCM3_VENV:-.venv}
 [ ! -f "$venv/bin/activate" ] || source "$venv/bin/activate"
-trap : USR1 TERM # where a cluster signals this shell too, it waits for the step all the same
+trap : USR1 TERM # if the cluster signals this shell, too, it still waits for the program
 
 SEEDS=${SLURM_ARRAY_TASK_ID:-1} srun bash script_pretrain_moco.sh "$@"
 status=$?
 if [ "$status" = 75 ]; then
-    echo "stopped before its time ended; back into the queue"
+    echo "stopped before the time limit; requeued"
     scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
     exit
 fi

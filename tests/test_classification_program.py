@@ -131,7 +131,7 @@ def test_a_layer_on_standardised_features_is_a_layer_on_the_features():
 
 def test_encoders_with_a_pooling_are_read_standardised(world, tmp_path):
     ran = evaluate(world, tmp_path / "max", "--epochs 5 --pool mean_max --cache-features --label-count 2 --resume auto")
-    assert ran.status == 0 and "standardised features, in batches of 128, weight decay 0.05" in ran.out, ran.err
+    assert ran.status == 0 and "standardised features, batch size 128, weight decay 0.05" in ran.out, ran.err
     path = tmp_path / "max/classifier.pth"
     assert set(files.load(path)["fc"]) == {"weight", "bias"}
     found = load_classifier(path, device="cpu")
@@ -149,7 +149,7 @@ def test_encoders_with_a_pooling_are_read_standardised(world, tmp_path):
     ran = evaluate(world, tmp_path / "paper", "--epochs 1")
     assert ran.status == 0 and "standardised" not in ran.out
     ran = evaluate(world, tmp_path / "asked", "--epochs 1 --standardise --batch-size 7 --weight-decay 0")
-    assert ran.status == 0 and "in batches of 7, weight decay 0;" in ran.out
+    assert ran.status == 0 and "batch size 7, weight decay 0;" in ran.out
     refused(evaluate(world, tmp_path / "no", "--standardise --mode finetune"), "--standardise", "--mode linear")
 
 

@@ -81,7 +81,7 @@ def test_own_poses_with_ten_labels(tmp_path):
     assert len(answers) >= 4 and f"{100 * right / len(answers):.1f} % of {len(answers)} others right" in out
     assert right > len(answers) / 2  # a random encoder tells deep squats from hurdle steps
     refused(start("own_poses_ten_labels", ""), "own_poses_ten_labels.py")
-    refused(start("own_poses_ten_labels", f"{path} {tmp_path}/in/m01"), "a folder a class")
+    refused(start("own_poses_ten_labels", f"{path} {tmp_path}/in/m01"), "a folder for each class")
 
 
 def test_mistakes_are_sentences(tmp_path):

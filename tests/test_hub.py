@@ -120,8 +120,8 @@ def test_mistakes_are_sentences(tmp_path):
         ("stgcn", {"colour": 3}, "'colour' is not known"),
         ("gru", {"hidden_size": -1}, "hidden_size must be above 0"),
         ("gru", {"checkpoint": path, "colour": 3}, "'colour' is not known"),
-        ("gru", {"checkpoint": path, "layout": "sbu_15"}, "it has layout kinect_v2_25, and sbu_15 was asked for"),
-        ("gru", {"checkpoint": path, "persons": 1}, "it has persons 2, and 1 was asked for"),
+        ("gru", {"checkpoint": path, "layout": "sbu_15"}, "it has layout kinect_v2_25, got layout=sbu_15"),
+        ("gru", {"checkpoint": path, "persons": 1}, "it has persons 2, got persons=1"),
     ):
         with pytest.raises(Exception, match=words) as caught:
             torch.hub.load(str(ROOT), entry, source="local", **given)

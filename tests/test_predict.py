@@ -129,14 +129,14 @@ def test_bad_clips_are_left_out_on_request(world, taught, tmp_path):
     folder = write_clips(tmp_path / "clips", 1, labelled=False)
     np.save(folder / "bad.npy", np.zeros((1, 25, 3)))
     ran = call(predict.main, f"{world}/run/classifier.pth {folder} --skip-bad --output {tmp_path}/out --threads 1")
-    assert ran.status == 0 and "left out" in ran.out and len(rows(tmp_path / "out/predictions.csv")) == 3
+    assert ran.status == 0 and "skipped: " in ran.out and len(rows(tmp_path / "out/predictions.csv")) == 3
 
 
 def test_mistakes_are_sentences(world, tmp_path):
     for command, words in (
         (f"{world}/encoder.pth.tar {world}/new", ["no classifier"]),
         (f"{world}/encoder.pth.tar", ["--labelled"]),
-        (f"{world}/encoder.pth.tar --labelled {world}/new", ["lies in no class", "CLASS/NAME.npy"]),
+        (f"{world}/encoder.pth.tar --labelled {world}/new", ["has no class", "CLASS/NAME.npy"]),
     ):
         refused(call(predict.main, f"{command} --output {tmp_path}/out"), *words)
     write_clips(tmp_path / "single", 1)
@@ -152,7 +152,7 @@ def test_mistakes_are_sentences(world, tmp_path):
 def test_a_classifier_without_distances_answers_all_the_same(world, tmp_path):
     write_classifier(tmp_path / "old.pth")
     ran = call(predict.main, f"{tmp_path}/old.pth {world}/new --output {tmp_path}/out --threads 1")
-    assert ran.status == 0 and "knows no distances" in ran.out
+    assert ran.status == 0 and "stores no distances" in ran.out
     assert "distance" not in rows(tmp_path / "out/predictions.csv")[0]
 
 
