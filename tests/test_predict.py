@@ -114,7 +114,7 @@ def test_what_is_unlike_everything_is_none_of_them(world, taught, tmp_path):
         (lambda folder: None, ["no .npy array"]),
         (lambda folder: (folder / "a.mp4").write_bytes(b"video"), ["videos need poses first", "from_video", "_poses"]),
         (lambda folder: np.save(folder / "one.npy", np.zeros((1, 25, 3))), ["one frame"]),
-        (lambda folder: np.save(folder / "v1.npy", np.zeros((9, 20, 3))), ["clips: no frame", "holds a person"]),
+        (lambda folder: np.save(folder / "v1.npy", np.zeros((9, 20, 3))), ["clips: no frame", "a person"]),
         (lambda folder: np.save(folder / "three.npy", np.zeros((9, 25, 3, 3))), ["3 persons"]),
     ],
 )
