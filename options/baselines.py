@@ -10,7 +10,8 @@ LABEL_POINTS = ("1", "5", "1%", "5%", "10%", "20%", "50%", "100%")
 
 COMPARED = """
 --pretrained PATH* = ""
-    checkpoints, a row each; the random encoder then has the architecture of the first one and reads clips alike
+    checkpoints, a row each; the random encoder then has the architecture of the first one and reads clips in the
+    same way
 --stream {$STREAMS}  stream of the random encoder, default joint; a checkpoint stores its own
 --supervised
     also train the encoder from random weights with the labels of the training split, with the views and pooling of

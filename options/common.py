@@ -27,12 +27,13 @@ PRETRAINED = "--pretrained"
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Appends the default to the help of a flag, unless it is None, False or empty."""
+    """Appends the default to the help of a flag, as it would be typed, unless it is None, False, empty or suppressed."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False or action.default in ("", []):
+        default = action.default
+        if default is None or default is False or default in ("", [], argparse.SUPPRESS):
             return action.help
-        return super()._get_help_string(action)
+        return f"{action.help} (default: {as_typed(default).replace('%', '%%')})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,6 +72,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help explains the flags)\n")
+
+
+def as_typed(value) -> str:
+    """A default as one would type it: lists with spaces, on or off for a switch, none for an empty list."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(as_typed, value)) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def parser(description: str, epilog: str = "", program: str | None = None, first: str = "") -> Parser:
@@ -222,7 +232,7 @@ DATA_ROOT = """
 DATA = """
 $dataset
     data set $what: ntu60, ntu120, pku_v1, pku_v2, ui_prmd or ui_prmd_quality (real clips that come with this
-    project, prepared on first use), or the name of a folder under --data-root that holds a dataset.json
+    project, prepared on first use), or the name of a folder under --data-root that holds a dataset.json$fallback
 --protocol NAME$protocol
 --cache-dir FOLDER  folder for the cache of packed clips; default: beside the arrays
 --clips {auto,device,memory,mapped} = auto
@@ -271,7 +281,7 @@ SGD = f"""{MOMENTUM}
 MACHINE = """
 --device {auto,cpu,cuda} = auto  auto: cuda if there is a GPU, else cpu
 --precision {$precisions} = auto
-    of the large matrix products: fp32 is exact; tf32 and bf16 are faster on hardware that supports them (weights,
+    precision of the large matrix products: fp32 is exact; tf32 and bf16 are faster on hardware that supports them (weights,
     states, norms and losses stay float32); fp64 computes everything in float64, for checks; auto: bf16 if the GPU or
     CPU has units for it, else fp32. The log and all files say which
 --threads N:positive_int
@@ -298,9 +308,9 @@ def group(p: argparse.ArgumentParser, title: str, *tables: str, kinds: dict | No
     return g
 
 
-def evaluated_on(dataset: str) -> str:
-    """Help of --dataset in an evaluation; dataset: the default without a checkpoint."""
-    return f"to evaluate on; default: that of the checkpoint, else {dataset}"
+def default_dataset(dataset: str) -> str:
+    """The end of the help of --dataset in an evaluation; dataset: the default without a checkpoint."""
+    return f"; default: that of the checkpoint, else {dataset}"
 
 
 def protocol_help(default) -> str:
@@ -309,21 +319,26 @@ def protocol_help(default) -> str:
     return f"split of the data set, one of those it has: {', '.join(PROTOCOLS)}{of_checkpoint}"
 
 
-def add_data_group(p, dataset: str, what: str, protocol: str | None = "cross_subject", workers: str = WORKERS) -> None:
-    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j. dataset: names, placeholder and default of --dataset;
-    what: end of its help; protocol: default, None for that of the checkpoint; workers: help of -j."""
-    shown = f"{protocol and f' = {protocol}' or ''}  {protocol_help(protocol)}"
-    group(p, "data", DATA_ROOT, DATA, dataset=dataset, what=what, protocol=shown, workers=workers)
+def add_data_group(p, dataset: str, what: str) -> None:
+    """--data-root, --dataset, --protocol, --cache-dir, --clips and -j, for a program that pretrains. dataset: names,
+    placeholder and default of --dataset; what: what it is for."""
+    protocol = f" = cross_subject  {protocol_help('cross_subject')}"
+    words = {"dataset": dataset, "what": what, "fallback": "", "protocol": protocol, "workers": WORKERS}
+    group(p, "data", DATA_ROOT, DATA, **words)
 
 
 def add_evaluation_data(p: argparse.ArgumentParser, dataset: str) -> None:
-    """The same for an evaluation, whose defaults are the checkpoint's data set and protocol; dataset: without a checkpoint."""
-    add_data_group(p, "--dataset --finetune-dataset NAME", evaluated_on(dataset), None, NO_WORKERS)
+    """The same for an evaluation, whose defaults are the checkpoint's data set and protocol; dataset: the default without a
+    checkpoint."""
+    words = {"dataset": "--dataset --finetune-dataset NAME", "what": "to evaluate on", "workers": NO_WORKERS}
+    words |= {"fallback": default_dataset(dataset), "protocol": f"  {protocol_help(None)}"}
+    group(p, "data", DATA_ROOT, DATA, **words)
 
 
-def add_encoder(g, without: str, stream: str = "default: that of the checkpoint") -> None:
+def add_encoder(g, without: str, no_checkpoint: str = "") -> None:
     """--pretrained, --stream and the representation for an evaluation; without: help on what is evaluated without a
-    checkpoint; stream: help of --stream."""
+    checkpoint; no_checkpoint: help on the stream without one."""
+    stream = f"stream of the encoder; default: that of the checkpoint{no_checkpoint}"
     add_flags(g, ENCODER + REPRESENTATION, without=without, stream=stream, flag="--finetune-skeleton-representation")
 
 
@@ -338,7 +353,7 @@ def add_output(g, what: str, default: str = "") -> None:
     add_flags(g, f"--output --checkpoint-path FOLDER:place{default and f' = {default}'}  {what}")
 
 
-def add_seeds(g, what: str = "one or several; several give mean and standard deviation") -> None:
+def add_seeds(g, what: str = "one or several seeds; several give mean and standard deviation") -> None:
     """--seed of an evaluation that trains."""
     add_flags(g, f"--seed SEED:natural+ = 42  {what}")
 
@@ -359,13 +374,7 @@ def from_flags(kind, args: argparse.Namespace, no_flags: tuple[str, ...] = (), *
 def by_mode(modes: dict[str, dict], names) -> dict[str, str]:
     """The defaults of flags as text, for a table whose defaults depend on the mode. modes: defaults by mode and name; names:
     of the flags."""
-
-    def show(value) -> str:
-        if isinstance(value, (tuple, list)):
-            return " ".join(map(str, value)) or "none"
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
-    return {name: ", ".join(f"{mode} {show(values[name])}" for mode, values in modes.items()) for name in names}
+    return {name: ", ".join(f"{mode} {as_typed(values[name])}" for mode, values in modes.items()) for name in names}
 
 
 def fill(args: argparse.Namespace, values: dict) -> None:

@@ -35,9 +35,9 @@ BY_MODE = ("lr", "batch_size", "epochs", "schedule", "windows", "length", "segme
 
 DATA = """
 --dataset --finetune-dataset NAME
-    data set $evaluated_on; one with untrimmed videos (a folder `untrimmed` of whole videos with frame labels):
-    pku_v1, pku_v2, ui_prmd, ui_prmd_quality (prepared on first use), or a folder under --data-root with a
-    dataset.json
+    data set to evaluate on, with untrimmed videos (a folder `untrimmed` of whole videos with frame labels): pku_v1,
+    pku_v2, ui_prmd, ui_prmd_quality (prepared on first use), or the name of a folder under --data-root that holds a
+    dataset.json$fallback
 --protocol NAME  $protocol
 """
 DETECTION = """
@@ -56,8 +56,8 @@ DETECTION = """
     overlaps (IoU) from which a detection is correct; published results are at 0.5; the best epoch is chosen by mAP_a
     at the last one
 --delay FRAMES:natural = 16
-    with --mode sequence: number of frames by which the class of a frame is predicted later; 16 sees as much of the
-    future as a window of 32 frames; 0 is fully online, and less accurate at the start of actions
+    with --mode sequence: frames that are read after a frame before its class is predicted; 16 is as much of the
+    future as a window of 32 frames has; 0 is fully online, and less accurate at the start of actions
 """
 TRAINING = """
 --windows N:positive_int  windows (or sequences) from each video in an epoch; default: $windows
@@ -80,8 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Example: python action_detection.py --pretrained runs/joint/checkpoint_last.pth.tar --dataset ui_prmd",
         first="--pretrained --mode --dataset --protocol --data-root --output --lr --epochs --device --seed",
     )
-    default = common.evaluated_on(DEFAULT_DATASET)
-    group(p, "data", common.DATA_ROOT, DATA, evaluated_on=default, protocol=common.protocol_help(None))
+    fallback = common.default_dataset(DEFAULT_DATASET)
+    group(p, "data", common.DATA_ROOT, DATA, fallback=fallback, protocol=common.protocol_help(None))
     by_mode = common.by_mode({mode: vars(values) for mode, values in MODES.items()}, BY_MODE)
     g = group(p, "detection")
     common.add_encoder(g, "; without it, a random encoder, with the input statistics of training windows")
@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(g, "--timelines N:natural = 6  test videos to draw, truth above prediction, for the first seed; 0 = none")
     words = by_mode | {"samples": "windows (or sequences)"}
     g = group(p, "training (defaults depend on the mode)", common.BY_MODE + TRAINING, **words)
-    add_flags(g, common.SGD + TESTS, momentum="of SGD (Nesterov)", decay="0.0")
+    add_flags(g, common.SGD + TESTS, momentum="momentum of SGD (Nesterov)", decay="0.0")
     backbones.add_random_encoder_group(p)
     common.add_seeds(common.add_machine_group(p))
     return p

@@ -32,8 +32,8 @@ ANSWER = """
 --rest-speed M/S:positive = 0.12
     with --segments: mean speed of the joints, in metres a second, below which a body rests; higher for noisy sensors
 --rate HZ:non_negative = 30.0
-    frame rate of the stream: that at which --dataset is played (0 = as fast as possible), and with which the time
-    for a frame is compared; 30 is that of a Kinect
+    frames a second at which --dataset is played (0 = as fast as possible), and with which the time for a frame is
+    compared; 30 is the rate of a Kinect
 --strict
     stop if the first second of a sequence does not move, does not fit a person in metres, or is upside down; without
     it, warn

@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_evaluation_data(p, DEFAULT_DATASET)
     g = group(p, "prediction", common.OTHER_DATA)
     without = "; without it, `frozen` is a random encoder, with the input statistics of the training split"
-    common.add_encoder(g, without, "stream of the encoder; default: that of the checkpoint")
+    common.add_encoder(g, without)
     add_flags(g, PREDICTION)
     common.add_output(
         g, "run folder: result.json, curve.png, poses/*.png; default: runs/prediction_DATASET_PROTOCOL_ENCODER"

@@ -14,6 +14,8 @@ RESULTS.md ("Small data: the recipe") lists what was tried and the results.
 import argparse
 from dataclasses import dataclass
 
+from options.common import as_typed
+
 ENOUGH = 20_000  # training clips that the paper's run needs to work well
 FEW = 50  # fewer training clips than this: the log warns
 TRIED = 600  # training clips of the smallest set that the small recipe was tried on
@@ -128,14 +130,8 @@ def fill_in(args: argparse.Namespace, clips: int, before: str | None = None, kno
     rows = [row for row in rows if known is None or row.name in known]
     for row in rows:
         setattr(args, row.name, row.of(clips, args))
-    values = ", ".join(f"{row.name.replace('_', ' ')} {_text(getattr(args, row.name))}" for row in rows)
+    values = ", ".join(
+        f"{row.name.replace('_', ' ')} {as_typed(getattr(args, row.name)).replace(' ', '-')}" for row in rows
+    )
     warning = f"; {clips} clips are far fewer than it was tried on ({TRIED} and more): look at the result"
     return f"recipe small ({why}): {values}{warning if clips < FEW else ''}"
-
-
-def _text(value) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list):
-        return "-".join(f"{x:g}" for x in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common.add_evaluation_data(p, DEFAULT_DATASET)
     g = group(p, "features", common.OTHER_DATA)
-    common.add_encoder(g, "", "stream of the encoder; default: that of the checkpoint, without checkpoint joint")
+    common.add_encoder(g, "", ", else joint")
     add_flags(g, FEATURES)
     g = group(p, "retrieval", RETRIEVAL)
     common.add_output(g, "run folder: log and result.json; default: runs/retrieval_DATASET_PROTOCOL_ENCODER")

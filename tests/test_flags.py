@@ -73,7 +73,7 @@ def test_a_table_of_flags_is_what_it_says(capsys):
     with pytest.raises(SystemExit):
         p.parse_args([])
     assert "--new-name/--old_name" in capsys.readouterr().err
-    assert "range of what is kept, in % of the clip (default: [0.1, 1.0])" in " ".join(p.format_help().split())
+    assert "range of what is kept, in % of the clip (default: 0.1 1)" in " ".join(p.format_help().split())
 
 
 @dataclass(frozen=True)
