@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything once, small: environment, real data, pretraining, a table beside raw joints, a random encoder and the weights that
-# come with the project, a picture, a report for the browser. Needs no data, no GPU and, once the environment is there, no
-# network. What an earlier call finished is used again.
+# A small demo of everything: environment, real data, pretraining, a table that compares the encoder with raw joints, a random
+# encoder and the weights that come with the project, a picture, and a report for the browser. It needs no data, no GPU and,
+# once the environment is installed, no network. Results of an earlier call are used again.
 #
 #   bash script_demo.sh
-#   RUNS        where the runs go (default runs/demo); remove it to start anew
-#   DATA_ROOT   where the prepared data goes (default data)
-#   SEED        of everything that is drawn (default 42)
+#   RUNS        folder for the runs (default runs/demo); remove it to start from scratch
+#   DATA_ROOT   folder for the prepared data (default data)
+#   SEED        seed of all programs (default 42)
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -19,15 +19,15 @@ source ./script_environment.sh
 make_environment requirements.txt
 ready=$SECONDS
 
-echo "== data: UI-PRMD, real clips that come with the program"
+echo "== data: UI-PRMD, real clips that come with the project"
 python -m data_gen.ui_prmd --data-root "$data_root"
 
-# The recipe for small sets with a smaller encoder and a fifth of its steps, and with the masked view, so that there is a
-# decoder whose prediction can be looked at.
+# The recipe for small sets with a smaller encoder, a fifth of its steps, and the masked view and prediction, which the picture
+# shows.
 checkpoint="$runs/pretrained/checkpoint_last.pth.tar"
 echo "== pretraining"
 if [ -e "$runs/pretrained/finished" ]; then
-    echo "there already: $checkpoint"
+    echo "already finished: $checkpoint"
 else
     python pretrain_moco_mask.py --data-root "$data_root" --pre-dataset ui_prmd \
         --protocol cross_subject --recipe small --hidden-size 128 --num-layers 1 --masked-view --prediction-weight 10 \
@@ -36,15 +36,14 @@ else
     touch "$runs/pretrained/finished"
 fi
 
-# (One thread: products this small gain nothing from two, which wait for each other.)
-# Twenty classes: each exercise, done correctly or incorrectly, by people that no encoder has seen. Beside raw joints and a
-# random encoder, because pretraining is worth what it gives above them.
-echo "== what the encoder is worth, beside what anybody has without it"
+# Twenty classes: each exercise, executed correctly or incorrectly, by people that no encoder has seen. Pretraining helps as far
+# as it is better than raw joints and a random encoder. One thread, because two are not faster for matrices of this size.
+echo "== the encoder compared with baselines that need no pretraining"
 python -m tools.visualize "$checkpoint" --data-root "$data_root" --output "$runs/prediction.png" >"$runs/picture.txt" 2>&1 &
 picture=$!
 trap 'kill "$picture" 2>/dev/null || true' EXIT
 if [ -e "$runs/baselines/result.json" ]; then
-    echo "there already: $runs/baselines"
+    echo "already finished: $runs/baselines"
     cat "$runs/baselines/table.md"
 else
     python -m engine.baselines --threads 1 --data-root "$data_root" --finetune-dataset ui_prmd_quality \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every downstream task with one encoder, ending in one table ($RUNS/table.md). UI-PRMD is made on first use; another
-# data set works for all tasks whose files it has (detection needs its `untrimmed` folder, and is left out without one).
+# Evaluates one encoder on every downstream task and writes one table ($RUNS/table.md). UI-PRMD is prepared on first use. With
+# another data set, tasks whose files it lacks are skipped (detection needs a folder `untrimmed`).
 #
 #   bash script_downstream.sh                             pretrains small encoders on UI-PRMD first (see below)
 #   bash script_downstream.sh CHECKPOINT                  evaluates this encoder (joint stream)
@@ -8,11 +8,11 @@
 #
 #   DATASET, PROTOCOL   what to evaluate on (ui_prmd, cross_subject)
 #   DATA_ROOT, RUNS     folders of the data sets (data) and of the runs (runs/downstream)
-#   SEEDS               "42", or several, like "1 2 3": every table then has mean and deviation
+#   SEEDS               "42", or several, such as "1 2 3", for mean and standard deviation in every table
 #   PRETRAIN            flags of the quick pretraining
-#   CAUSAL=1            also what only a causal encoder (gru) can do: early recognition, detection in one pass
-#   QUICK=1             a few epochs of everything, to see that all of it runs
-# A task whose result is there is not run again: an interrupted call goes on where it stopped. Remove $RUNS to start anew.
+#   CAUSAL=1            also the tasks of causal encoders (gru): early recognition, detection in one pass
+#   QUICK=1             only a few epochs of everything, to test that all of it runs
+# Finished tasks are not run again: repeat an interrupted call to resume it. Remove $RUNS to start from scratch.
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -27,9 +27,9 @@ if [ -n "${QUICK:-}" ]; then
     pretrain=(--hidden-size 32 --decoder-hidden-size 32 --contrast-k 128 --batch-size 64 --epochs 1 --max-steps 3)
     linear+=(--epochs 2) finetune+=(--epochs 1) detection+=(--epochs 1) prediction+=(--epochs 1)
 fi
-# The published settings are for sets forty times larger. Linear evaluation: a batch of 1,024 would be one step an epoch on
-# UI-PRMD's 1,000 clips. Detection: the rate 0.01 is for PKU-MMD's 944 training videos; UI-PRMD's 30 give a thirtieth of
-# the steps in as many epochs.
+# The published settings are for sets that are forty times larger. Linear evaluation: with batches of 1,024, an epoch of
+# UI-PRMD's 1,000 clips would be one step. Detection: the learning rate 0.01 is for PKU-MMD's 944 training videos; UI-PRMD's 30
+# videos have a thirtieth of the steps in each epoch.
 if [[ "$dataset" = ui_prmd* ]]; then linear+=(--batch-size 64) detection+=(--lr 0.1); fi
 results=()
 
@@ -38,7 +38,7 @@ run_task() { # name of the run folder, program, flags
     shift
     results+=("$runs/$name")
     if [ -e "$runs/$name/result.json" ]; then
-        echo "== $name: there already"
+        echo "== $name: already finished"
         return
     fi
     echo "== $name"
@@ -48,7 +48,7 @@ run_task() { # name of the run folder, program, flags
         --checkpoint-path "$runs/$name" "$@"
 }
 
-pretrain_stream() { # stream -> the checkpoint's path, in $checkpoint
+pretrain_stream() { # stream; sets $checkpoint to the checkpoint's path
     checkpoint="$runs/pretrained_$1/checkpoint_last.pth.tar"
     local method=PCM3_woprompt # joint with prompts, bone and motion without, as in the paper
     if [ "$1" = joint ]; then method=PCM3_wprompt; fi
@@ -58,7 +58,7 @@ pretrain_stream() { # stream -> the checkpoint's path, in $checkpoint
 }
 
 given=${1:-}
-# results that are there already must be of the same call
+# existing results must be from the same call
 mkdir -p "$runs"
 call="$dataset $protocol, seeds ${seeds[*]}, encoder ${given:-own}, bone ${BONE:-}, motion ${MOTION:-}, quick ${QUICK:-}"
 if [ -e "$runs/call.txt" ] && [ "$(cat "$runs/call.txt")" != "$call" ]; then
@@ -88,7 +88,7 @@ if [[ "$dataset" = ui_prmd* ]] || [ -d "$data_root/$dataset/untrimmed" ]; then
         run_task "detection_$mode" action_detection.py --pretrained "$joint" --mode "$mode" "${detection[@]}"
     done
 else
-    echo "== detection: left out, $data_root/$dataset has no untrimmed videos"
+    echo "== detection: skipped, $data_root/$dataset has no untrimmed videos"
 fi
 run_task prediction motion_prediction.py --pretrained "$joint" --encoder-mode frozen tuned scratch "${prediction[@]}"
 if [ -n "$bone" ] && [ -n "$motion" ]; then

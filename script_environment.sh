@@ -1,9 +1,9 @@
-# Sourced by the other scripts: makes a virtual environment and installs what a requirements file names, once.
-#   PYTHON      which Python makes it (default python3, 3.10 or newer)
-#   PCM3_VENV   where it is (default .venv in the repository); an environment of your own keeps the versions that it has, as
+# Sourced by the other scripts: creates a virtual environment, once, and installs a requirements file into it.
+#   PYTHON      Python for the environment (default python3, 3.10 or newer)
+#   PCM3_VENV   its folder (default .venv in the repository); an environment of your own keeps the versions that it has, as
 #               far as the requirements allow
-#   PCM3_CONSTRAINTS  the versions of a new environment (default constraints.txt, those that the figures were made with);
-#               empty for the newest
+#   PCM3_CONSTRAINTS  versions for a new environment (default constraints.txt, those of the reported results); empty for the
+#               newest
 
 make_environment() {
     local requirements=$1 venv=${PCM3_VENV:-.venv} python=${PYTHON:-python3} constraints=${PCM3_CONSTRAINTS-constraints.txt}
@@ -23,12 +23,12 @@ make_environment() {
         versions=(-c "$constraints")
     fi
     source "$venv/bin/activate"
-    # what is installed is remembered by the content of the requirements files: a second run installs nothing
+    # the stamp depends on the content of the requirements files: nothing is installed twice
     stamp="$venv/.installed-$(cat requirements.txt "$requirements" ${versions[1]:+"${versions[1]}"} | cksum | cut -d' ' -f1)"
     if [ ! -e "$stamp" ]; then
         echo "installing $requirements into $venv (once)"
         if ! python -m pip install --quiet --disable-pip-version-check -r "$requirements" ${versions[@]+"${versions[@]}"}; then
-            echo "error: pip could not install $requirements; what it said is above" >&2
+            echo "error: pip could not install $requirements; see its messages above" >&2
             exit 2
         fi
         touch "$stamp"

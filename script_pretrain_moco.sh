@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Pretrains all three streams of a data set, each in its own folder, and evaluates each; an interrupted run goes on where it
-# stopped when the script is started again. Joint is trained with prompts, bone and motion without, as in the paper.
+# Pretrains and evaluates all three streams of a data set, each in its own folder, and fuses them. Run it again to resume an
+# interrupted call. Joint is trained with prompts, bone and motion without, as in the paper.
 #
 #   bash script_pretrain_moco.sh [DATASET] [PROTOCOL] [more flags of pretrain_moco_mask.py]
 #   bash script_pretrain_moco.sh ntu60 cross_view
 #   DATA_ROOT=/data RUNS=runs bash script_pretrain_moco.sh pku_v2 cross_subject --epochs 1001 --schedule 801
-#   PROCESSES=8 bash script_pretrain_moco.sh ntu60 cross_view       # a process for each of eight GPUs
-#   SEEDS="1 2 3" bash script_pretrain_moco.sh ntu60 cross_view     # three pretrainings, and a table over them
+#   PROCESSES=8 bash script_pretrain_moco.sh ntu60 cross_view       # one process for each of eight GPUs
+#   SEEDS="1 2 3" bash script_pretrain_moco.sh ntu60 cross_view     # three pretrainings, and a table of their results
 #
 #   DATA_ROOT, RUNS   folders of the data sets (data) and of the runs (mask_checkpoints)
-#   SEEDS             of pretraining: each has a folder RUNS/seedK, and the table at the end has mean and deviation over them
-#   STREAMS           which streams ("joint bone motion"); all three are fused at the end
+#   SEEDS             seeds of pretraining: each has a folder RUNS/seedK, and the last table has mean and standard deviation
+#   STREAMS           the streams ("joint bone motion"); if these are all three, they are fused
 #
-# Schedulers: SIGUSR1, SIGTERM or SIGINT to this script, to every process of it, or to both, stops it after saving, and it ends with
-# status 75: "start me again". examples/slurm_pretrain.sh is a job for SLURM that is stopped before its time is up and queued again.
+# Schedulers: SIGUSR1, SIGTERM or SIGINT, to this script, to all of its processes, or to both, stops it after saving, with exit
+# status 75: "run again". examples/slurm_pretrain.sh is a job for SLURM that is stopped before its time limit and requeued.
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -24,7 +24,7 @@ data_root=${DATA_ROOT:-data}
 read -r -a streams <<<"${STREAMS:-joint bone motion}"
 processes=${PROCESSES:-1}
 
-# A command in the background, because Bash looks at signals only when no command runs in the foreground.
+# Commands run in the background, because Bash handles signals only after a foreground command has ended.
 child=
 stopped=
 stop() {
@@ -43,15 +43,15 @@ run() {
     while true; do
         status=0
         wait "$child" || status=$?
-        kill -0 "$child" 2> /dev/null || break # else a signal of ours has ended the wait, not the command
+        kill -0 "$child" 2> /dev/null || break # otherwise a signal has ended `wait`, and the command still runs
     done
     child=
-    if [ -n "$stopped" ] && [ "$status" -ge 128 ]; then status=75; fi # ended by that signal, or its wait was
-    if [ "$status" = 75 ]; then echo "stopped; the same command goes on"; fi
+    if [ -n "$stopped" ] && [ "$status" -ge 128 ]; then status=75; fi # the signal has ended the command, or `wait`
+    if [ "$status" = 75 ]; then echo "stopped; run the same command again to resume"; fi
     if [ "$status" != 0 ]; then exit "$status"; fi
 }
 
-train_and_test() { # folder of the runs, more flags of pretraining
+train_and_test() { # folder for the runs, more flags of pretraining
     local runs=$1 stream experiment folder
     shift
     for stream in "${streams[@]}"; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the weights that come with the project anew: pretraining by the small recipe, a classifier, both in one small file.
+# Makes the weights that come with the project again: pretraining by the small recipe and a classifier, in one small file.
 #
 #   bash script_weights.sh [SEED]
 #   RUNS=runs/weights OUTPUT=checkpoints/ui_prmd.pth DATA_ROOT=data bash script_weights.sh 1
