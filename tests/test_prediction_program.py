@@ -264,7 +264,7 @@ def test_mistakes_are_one_sentence(root, tmp_path):
     ran = call(motion_prediction.main, f"--data-root {root} {SIZES} --encoder-mode tuned {end}")
     assert ran.status == 2 and "needs --pretrained" in ran.err
     ran = call(motion_prediction.main, f"--data-root {root} {SIZES} --horizons 30 {end}")
-    assert ran.status == 2 and "beyond the 25 frames" in ran.err
+    assert ran.status == 2 and "at most the 25 frames" in ran.err
 
 
 def test_one_side_is_read_unless_both_are_asked_for():
