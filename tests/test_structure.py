@@ -200,7 +200,8 @@ def test_no_file_is_large():
         assert not path.exists() or path.stat().st_size < limit, name
 
 
-BY_OTHERS = {"extra_repr", "find_class", "dependencies", "allow_tf32", "_get_help_string"}  # torch, pickle, argparse read
+# read by torch, pickle and argparse
+BY_OTHERS = {"extra_repr", "find_class", "dependencies", "allow_tf32", "_get_help_string"}
 FOR_GOLDEN = {"apply_matrices"}  # shear as the released code computes it; what trains does the same on bands of rows
 
 
