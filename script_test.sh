@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Creates the environment (.venv, once) and runs the linter and the tests. Arguments are passed to pytest: script_test.sh -m slow
+# Creates the environment (.venv, once) and runs the linter and the tests. Arguments are passed to pytest:
+#
+#   bash script_test.sh -m slow
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")"
