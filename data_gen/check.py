@@ -1,16 +1,16 @@
 """Checks a prepared folder: `python -m data_gen.check data/ntu60` reads it and says what is wrong with it.
 
-Given a protocol folder (it holds `train_data_joint.npy` and its companions) or a data set folder (its subfolders do),
-the check opens each split as the programs do, reads every clip once through the memory map (one clip in memory at a
-time) and prints a table: counts, frames, labels, empty and non-finite clips, persons, bone lengths and orientation.
-What the table cannot excuse is listed below it as WRONG and makes the exit status 2; what is unusual but possible is a
-note. What is expected comes from the registry row of that folder name, from the `dataset.json` beside it, or from
-`--dataset`; the joint layout from the same row, or from the number of joints.
+For a protocol folder (with `train_data_joint.npy` and its companions), or all of them in a data set folder, it opens each
+split as the programs do, reads every clip once through the memory map (one clip in memory at a time) and prints a table:
+counts, frames, labels, empty and non-finite clips, persons, bone lengths and orientation. Errors are listed below the
+table as WRONG and make the exit status 2; what is unusual but possible is a note. The expected values come from the
+registry row of the folder name, from the `dataset.json` beside it, or from `--dataset`; the joint layout from the same
+row, or from the number of joints.
 
-Bones are joint minus parent of person 1, in up to 16 frames spread over a clip. Three figures judge them: the median
-length; the spread, which is the standard deviation over the frames of a clip divided by the mean; and the asymmetry,
-|left - right| divided by their mean, of a clip's median lengths. Bodies do not change their bones: a reader that
-mixes up axes or joints shows here first.
+Bones are measured as joint minus parent of person 1, in up to 16 frames spread over a clip, by three figures: the median
+length; the spread, the standard deviation over the frames of a clip divided by the mean; and the asymmetry,
+|left - right| divided by their mean, of a clip's median lengths. Bones of a body have constant lengths, so a reader that
+mixes up axes or joints is noticed here first.
 """
 
 import argparse
@@ -23,8 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen.build import coordinates_checksum
-from data_gen.from_files import reader_parser
-from options.common import natural
+from data_gen.from_files import add_flags, reader_parser
 from options.datasets import DATASETS, MAX_CLASSES, DescriptionError, from_description
 from utils.arrays import Split, open_split, split_files
 from utils.clip_check import OddClips, clip_faults
@@ -36,16 +35,16 @@ from utils.plots import check_picture_path
 from utils.skeleton import LAYOUTS, Layout, at, get_layout
 
 BONE_FRAMES = 16  # frames of a clip in which bones are measured
-TURNED = 0.99  # cosine from which a direction counts as turned to its axis
-MOST_SPREAD = 0.3  # of a median bone within a clip; the Kinect of UI-PRMD gives 0.03
-MOST_ASYMMETRY = 0.3  # of mirrored bones; the Kinect of UI-PRMD gives 0.05
-MOST_ZERO = 0.01  # share of all-zero clips that a data set may have (PKU-MMD has some)
-TOES = ("foot", "foot index", "big toe")  # names of what lies before an ankle, in the order of preference
+TURNED = 0.99  # least cosine for a direction that was rotated to its axis
+MOST_SPREAD = 0.3  # of a median bone within a clip; 0.03 for the Kinect of UI-PRMD
+MOST_ASYMMETRY = 0.3  # of mirrored bones; 0.05 for the Kinect of UI-PRMD
+MOST_ZERO = 0.01  # largest share of all-zero clips (PKU-MMD has some)
+TOES = ("foot", "foot index", "big toe")  # names of joints in front of the ankle, in order of preference
 
 
 @dataclass
 class Expected:
-    """What a protocol folder should be: layout, persons and the classes (None = take what the arrays have)."""
+    """The expected properties of a protocol folder; layout, persons, classes: None = as in the arrays."""
 
     title: str
     layout: Layout | None = None
@@ -57,8 +56,8 @@ class Expected:
 
 @dataclass
 class Report:
-    """What was found in one protocol folder: rows (name, value of train, value of val) of the table and the findings below it.
-    measures: split -> what was measured."""
+    """The findings in one protocol folder. rows: (name, value of train, value of val) of the table; wrong, notes: the lines
+    below it; measures: split -> its measurements."""
 
     folder: Path
     expected: Expected
@@ -71,8 +70,8 @@ class Report:
 
 
 class Measures:
-    """A split and what reading its clips gave. clips: name of a figure of `measure_clip` -> array over the clips that hold at
-    least one frame; checksum: of the coordinates of all clips, as the sidecar has it, None when not all were read."""
+    """Measurements of a split. clips: name of a figure of `measure_clip` -> array over the clips with at least one frame;
+    checksum: of the coordinates of all clips, to compare with the sidecar, None when not all were read."""
 
     def __init__(self, split: Split, layout: Layout, clips: dict[str, np.ndarray], checksum: str | None):
         self.split, self.layout, self.clips, self.checksum = split, layout, clips, checksum
@@ -86,17 +85,17 @@ class Measures:
         return _median(self.clips[name])
 
     def share(self, flags: np.ndarray) -> str:
-        """How many clips are flagged, in words."""
+        """How many clips are flagged, as text."""
         return f"{int(flags.sum())} ({100 * flags.mean():.1f} %)" if len(flags) else "0"
 
     def at_least(self, name: str, cosine: float) -> float:
-        """Share of clips whose figure is finite and at least `cosine`; 1 when none is finite."""
+        """Share of clips whose figure is at least `cosine`, of those where it is finite; 1 when none is."""
         values = self.clips[name][np.isfinite(self.clips[name])]
         return float((values >= cosine).mean()) if len(values) else 1.0
 
 
 def find_folders(folder) -> list[Path]:
-    """The protocol folders in `folder`: itself, or its subfolders in order of name; UserError when there is none."""
+    """The protocol folders: `folder` itself, or its subfolders sorted by name; UserError when there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give a prepared folder such as data/ntu60")
@@ -106,16 +105,16 @@ def find_folders(folder) -> list[Path]:
     found = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.suffix != ".tmp" and holds(path)]
     if not found:
         raise UserError(
-            f"{folder}: neither it nor a subfolder holds train_data_joint.npy; give a prepared folder such as "
+            f"{folder}: neither it nor a subfolder has train_data_joint.npy; give a prepared folder such as "
             "data/ntu60 or data/ntu60/xsub"
         )
     return found
 
 
 def expect(folder, dataset: str | None = None, layout: str | None = None) -> Expected:
-    """What is known about a protocol folder, from its name, from a `dataset.json` beside it, or from `dataset`.
+    """The expected properties of a protocol folder, from its name, from a `dataset.json` beside it, or from `dataset`.
 
-    Raises UserError for an unknown data set or layout and for a malformed dataset.json."""
+    UserError for an unknown data set or layout and for a malformed dataset.json."""
     folder = Path(folder).resolve()
     row = None
     description = folder.parent / "dataset.json"
@@ -142,12 +141,12 @@ def expect(folder, dataset: str | None = None, layout: str | None = None) -> Exp
 
 
 def _shape_from_array(folder: Path, expected: Expected) -> tuple[Layout, int]:
-    """(layout, persons), from what is known or else from the shape of the first readable array."""
+    """(layout, persons) as expected, or else from the shape of the first readable array."""
     joints, persons = None, expected.persons
     for split in SPLITS:
         try:
             shape = map_npy(split_files(folder, split)[0]).shape
-        except (UserError, OSError):  # open_split says what is wrong with it
+        except (UserError, OSError):  # open_split reports it
             continue
         if len(shape) == 5:
             joints, persons = shape[3], persons or shape[4]
@@ -167,9 +166,9 @@ def _cosine(vector: np.ndarray, axis: int) -> float:
 
 
 def _facing(body: np.ndarray, layout: Layout) -> float:
-    """Cosine of where the feet of `body` (3, V) point and where a body with this spine and these shoulders looks.
+    """Cosine between the direction of the feet of `body` (3, V) and the forward direction from its spine and shoulders.
 
-    Above 0 in right-handed coordinates; below 0 the clip is a mirror image (left and right, or two axes, swapped)."""
+    Above 0 in right-handed coordinates; below 0 the clip is mirrored (left and right, or two axes, are swapped)."""
     toe = next((toe for toe in TOES if f"left {toe}" in layout.names), None)
     if toe is None or "left ankle" not in layout.names:
         return np.nan
@@ -185,11 +184,11 @@ def _facing(body: np.ndarray, layout: Layout) -> float:
 def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
     """The figures of one clip (3, n, V, M) of its n >= 1 valid frames.
 
-    non_finite: number of values that are not finite; zero: whether every frame is zero; deep: whether a third coordinate is not
-    zero; empty_frames: share of frames without person 1; persons: who appear; repeated: whether person 2 is an exact copy of
-    person 1; off_centre: largest |coordinate| of person 1's centre joint; up, across: cosine in frame 0 of the spine and +z, of
-    the shoulders and +x; facing: see `_facing`; length, spread (V,): of bones, see the module; NaN where there is nothing to
-    measure; faults: of utils.clip_check."""
+    non_finite: number of values that are not finite; zero: whether every frame is zero; deep: whether a third coordinate is
+    not zero; empty_frames: share of frames without person 1; persons: how many appear; repeated: whether person 2 is an
+    exact copy of person 1; off_centre: largest |coordinate| of person 1's centre joint; up, across: cosine in frame 0 of
+    the spine with +z, of the shoulders with +x; facing: see `_facing`; length, spread (V,): of bones, see the module; NaN
+    where a figure cannot be measured; faults: of utils.clip_check."""
     clip = np.asarray(clip)
     finite = np.isfinite(clip)
     non_finite = clip.size - int(finite.sum())
@@ -225,9 +224,8 @@ def measure_clip(clip: np.ndarray, layout: Layout) -> dict:
 
 
 def measure_split(split: Split, layout: Layout, most_clips: int = 0, progress=None) -> Measures:
-    """Reads the clips of a split, all or `most_clips` of them evenly spread, and measures each.
-
-    `progress` wraps the sequence of clip indices (a tqdm bar)."""
+    """Reads all clips of a split, or `most_clips` evenly spread ones, and measures each. progress: wraps the sequence of clip
+    indices (a tqdm bar)."""
     chosen = np.arange(len(split.names))
     if 0 < most_clips < len(split.kept):
         chosen = split.kept[np.linspace(0, len(split.kept) - 1, most_clips).round().astype(int)]
@@ -288,7 +286,7 @@ def _column(m: Measures, classes: int) -> dict[str, str]:
     }
 
 
-# Findings are pairs (whether it is wrong, else a note; sentence).
+# Findings are pairs (True for an error, False for a note; sentence).
 
 
 def _label_findings(split: Split, classes: tuple[str, ...] | None):
@@ -302,22 +300,23 @@ def _label_findings(split: Split, classes: tuple[str, ...] | None):
 
 
 def _body_findings(m: Measures, dimensions: int):
-    """Whether these points can be a body of this layout. In the plane bones shorten as they turn away, so that they say nothing."""
+    """Whether the points can be a body of this layout. In two dimensions bone lengths change with the view and are not
+    checked."""
     deep = int(m.clips["deep"].sum())
     if dimensions == 2:
         if deep:
             yield True, f"{deep} clips have a depth other than 0, but dataset.json says two dimensions"
         return
     if not deep and not m.clips["zero"].all():
-        yield True, "no clip has a depth; dataset.json must say 'dimensions': 2 for clips of a picture"
+        yield True, "no clip has a depth; for clips of a picture dataset.json must have 'dimensions': 2"
     spread, asymmetry = m.median("spread"), m.median("asymmetry")
     if spread > MOST_SPREAD:
         yield (
             True,
-            f"the median bone changes by {100 * spread:.0f} % of its length within a clip; axes or joints are mixed up",
+            f"the median bone varies by {100 * spread:.0f} % of its length within a clip; axes or joints are mixed up",
         )
     elif asymmetry > MOST_ASYMMETRY:
-        order = f"the joints are in another order than that of {m.layout.name}, or axes are mixed up"
+        order = f"the joints are not in the order of {m.layout.name}, or axes are mixed up"
         yield True, f"left and right bones differ by {100 * asymmetry:.0f} %; {order}"
     if m.at_least("facing", 0.0) < 0.5:
         swapped = "left and right, or two axes, may be swapped (look at --picture)"
@@ -325,31 +324,32 @@ def _body_findings(m: Measures, dimensions: int):
 
 
 def _clip_findings(m: Measures, strict: bool):
-    """About coordinates, normalisation and what utils.clip_check finds in single clips."""
+    """Findings about coordinates, normalisation, and single clips (utils.clip_check)."""
     clips, steps = m.clips, sidecar_steps(m.split.sidecar)
     if (clips["non_finite"] > 0).any():
         yield True, f"{int((clips['non_finite'] > 0).sum())} clips hold NaN or infinite coordinates; prepare them again"
     if clips["zero"].any():
-        yield clips["zero"].mean() > MOST_ZERO, f"{m.share(clips['zero'])} clips are zero in all their frames"
+        yield clips["zero"].mean() > MOST_ZERO, f"{m.share(clips['zero'])} clips are zero in all frames"
     if clips["repeated"].any():
         yield False, f"person 2 is a copy of person 1 in {m.share(clips['repeated'])} clips"
     turned = m.at_least("across", TURNED) >= 0.95 and m.at_least("up", 0.5) >= 0.95
     centred = m.median("off_centre") < 1e-3
     if steps is None and not (turned and centred):
         state = " and ".join(text for ok, text in ((centred, "centred"), (turned, "turned upright")) if not ok)
-        yield False, f"clips are not {state}; raw coordinates, or another preparation"
+        yield False, f"clips are not {state}; they are raw, or come from another preparation"
     if {"spine", "shoulders"} <= set(steps or ()) and not turned:
         yield True, "the sidecar says that clips are turned upright, but they are not"
     if "centre" in (steps or ()) and not centred:
         yield True, "the sidecar says that clips are centred, but they are not"
     odd = OddClips()
     for name, faults in zip(clips["names"], clips["faults"], strict=True):
-        odd.add(name, {kind: words for kind, words in faults.items() if kind != "empty"})  # those were counted
+        odd.add(name, {kind: words for kind, words in faults.items() if kind != "empty"})  # counted above
     yield from ((strict, sentence) for sentence in odd.sentences(len(clips["names"])))
 
 
 def _origin_findings(m: Measures, expected_clips: int | None):
-    """What the sidecar says of layout and coordinates (open_split has compared labels and counts), and the published count."""
+    """Compares layout and coordinates with the sidecar (open_split has compared labels and counts), and the number of clips
+    with the published one."""
     split, sidecar = m.split, m.split.sidecar
     if sidecar is not None:
         stated = sidecar.get("layout", m.layout.name)
@@ -361,20 +361,20 @@ def _origin_findings(m: Measures, expected_clips: int | None):
             yield True, f"the coordinates have changed since they were prepared ({sums}); copy or prepare them again"
     if expected_clips and len(split.names) != expected_clips:
         why = "the missing list, the split rule or the source files differ"
-        yield True, f"{len(split.names)} clips, but this protocol has {expected_clips}; {why}"
+        yield True, f"{len(split.names)} clips, expected {expected_clips}; {why}"
 
 
 def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=None, strict: bool = False) -> Report:
-    """Reads one protocol folder. strict: clips that utils.clip_check finds odd are wrong, else they are notes.
+    """Checks one protocol folder. strict: clips that utils.clip_check finds odd are errors instead of notes.
 
-    Raises UserError only when the joint layout cannot be found out."""
+    UserError only when the joint layout cannot be determined."""
     folder = Path(folder)
     report = Report(folder, expected, *_shape_from_array(folder, expected))
     columns, sidecar, classes = {}, None, expected.classes
     for position, name in enumerate(SPLITS):
         if name == "val" and columns and not any(file.exists() for file in split_files(folder, name)):
             if sidecar is not None and name not in sidecar["splits"]:
-                report.notes.append("no val split: for pretraining and features, nothing can be tested on it")
+                report.notes.append("no val split: usable for pretraining and features, but not for evaluation")
                 continue
         try:
             split = open_split(
@@ -403,18 +403,18 @@ def check_protocol(folder, expected: Expected, most_clips: int = 0, progress=Non
     if columns:
         report.rows.append(("prepared by", describe_sidecar(sidecar), ""))
         if sidecar is None:
-            report.notes.append("no preparation.json says what made these arrays")
+            report.notes.append("no preparation.json, so the source of these arrays is not known")
     return report
 
 
 def sidecar_steps(sidecar: dict | None):
-    """The names of the normalisation steps in a sidecar; None when there is no sidecar or it does not say."""
+    """The names of the normalisation steps in a sidecar; None without a sidecar or when they are not stated."""
     steps = (sidecar or {}).get("normalisation")
     return steps if isinstance(steps, list) and all(isinstance(step, str) for step in steps) else None
 
 
 def describe_sidecar(sidecar: dict | None) -> str:
-    """Source and normalisation of a sidecar in one line."""
+    """Source and normalisation from a sidecar in one line."""
     if sidecar is None:
         return "unknown"
     steps = sidecar_steps(sidecar)
@@ -459,8 +459,8 @@ def _bone_lines(report: Report) -> list[str]:
 
 
 def draw_report(path, report: Report, most_rows: int = 10) -> None:
-    """Draws one clip of each of up to `most_rows` classes, evenly chosen, of the first split that could be read; clips that
-    were normalised with z upwards, as an encoder reads them, so that one that was tipped over lies in the picture."""
+    """Draws one clip of each of up to `most_rows` evenly chosen classes of the first readable split. Normalised clips are
+    drawn with z upwards, as an encoder reads them, so that a clip with wrong axes lies on its side."""
     if not report.measures:
         raise UserError(f"{report.folder}: no split could be read, so there is nothing to draw")
     split, classes = next(iter(report.measures.values())).split, report.expected.classes
@@ -475,24 +475,25 @@ def draw_report(path, report: Report, most_rows: int = 10) -> None:
     draw_clips(path, clips, report.layout, titles, up=up)
 
 
+FLAGS = """
+--dataset NAME
+    data set whose classes and counts are expected: $datasets; default: found from the folder's name or its dataset.json
+--layout LAYOUT:layout  joint layout: $layouts; default: that of the data set, or found from the number of joints
+--clips N:natural = 0
+    read only N evenly spread clips of each split, for a quick look; 0 reads all, which is needed once after a
+    preparation, since a sample misses a few bad clips
+--strict  report clips that do not move, are not of human size in metres or are upside down as WRONG
+--full  also print the number of clips of each class, and every bone
+--picture FILE.png
+    draw one clip of each of up to ten classes of the first protocol as stick figures; right are upright figures with two
+    arms and two legs that move as the class name says
+"""
+
+
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("check", __doc__)
     parser.add_argument("folder", help="a data set folder (data/ntu60) or one of its protocols (data/ntu60/xsub)")
-    text = "whose classes and counts are expected; default: found from the folder's name or the dataset.json in it"
-    parser.add_argument("--dataset", choices=sorted(DATASETS), help=text)
-    text = "joint layout; default: that of the data set, or by number of joints"
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), help=text)
-    text = (
-        "read only N clips of each split, evenly spread, for a quick look; 0 (default) reads all, as is due once after "
-    )
-    text += "a preparation: a few bad clips are not found by sampling"
-    parser.add_argument("--clips", type=natural, default=0, metavar="N", help=text)
-    text = "clips that do not move, are no person in metres or are upside down are WRONG"
-    parser.add_argument("--strict", action="store_true", help=text)
-    parser.add_argument("--full", action="store_true", help="add the number of clips of each class and every bone")
-    text = "write a sheet of stick figures, one clip of up to ten classes of the first protocol: what no number shows. Upright "
-    text += "figures with two arms and two legs that move as the class name says are right"
-    parser.add_argument("--picture", metavar="FILE.png", help=text)
+    add_flags(parser, table=FLAGS, datasets=", ".join(sorted(DATASETS)))
     return parser.parse_args(argv)
 
 

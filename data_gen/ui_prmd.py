@@ -1,22 +1,22 @@
-"""UI-PRMD, the real data set in the box: ten rehabilitation exercises by ten people, done correctly and incorrectly.
+"""UI-PRMD, the real data set that comes with the project: ten rehabilitation exercises by ten people, done right and wrong.
 
-`data_gen/ui_prmd.xz` holds all 2,000 clips of a Kinect v2 (licence, source and citation: `data_gen/ui_prmd.md`). From it
-two data sets make themselves when a program names them for the first time:
+`data_gen/ui_prmd.xz` holds all 2,000 clips of a Kinect v2 (licence, source and citation: `data_gen/ui_prmd.md`). Two data
+sets are made from it when a program first uses them:
 
     ui_prmd            the ten exercises
     ui_prmd_quality    twenty classes: each exercise, done correctly or incorrectly
 
 cross_subject trains on the odd subjects. cross_quality (ui_prmd only) trains on correct and tests on incorrect executions.
-`untrimmed` holds made-up sessions for detection: exercises of one subject one after another, and between them the rest
-poses around their ends, blended.
+`untrimmed` holds synthetic sessions for detection: exercises of one subject in sequence, with blended rest poses between
+them.
 
-    python -m data_gen.ui_prmd --data-root data                   # both data sets, by hand
-    python -m data_gen.ui_prmd --pack ui_prmd_3danno.pkl          # the packed file anew, from a pyskl pickle
+    python -m data_gen.ui_prmd --data-root data                   # makes both data sets
+    python -m data_gen.ui_prmd --pack ui_prmd_3danno.pkl          # makes the packed file from a pyskl pickle
 
-The packed file: 8 bytes that name kind and version, then an lzma stream of, for N clips with F frames in all,
-exercise, subject, repetition, correct (uint8, N each) and frames (uint16, N), then coordinates: joint by joint and axis
-by axis (19, 3, F), in whole millimetres, the difference to the clip's frame before (to 0 in its first), zigzag-coded, the low
-bytes of all, then the high bytes. Six of the 25 joints (hands, tips, thumbs) repeat the wrists there and are left out.
+Design: the packed file has 8 bytes for kind and version, then an lzma stream of, for N clips with F frames in total,
+exercise, subject, repetition, correct (uint8, N each) and frames (uint16, N), then coordinates by joint and axis (19, 3, F)
+in whole millimetres, as zigzag-coded differences to the clip's previous frame (to 0 in its first), all low bytes, then all
+high bytes. Six of the 25 joints (hands, tips, thumbs) repeat the wrists and are not stored.
 """
 
 import argparse
@@ -47,23 +47,23 @@ from utils.untrimmed import write_untrimmed
 PACKED = Path(__file__).with_name("ui_prmd.xz")
 MAGIC = b"UIPRMD01"  # the last two digits are the version of the format
 NAMES = ("ui_prmd", "ui_prmd_quality")
-VERSION = 1  # of what is made from the packed file; goes up when other arrays or videos would be made
+VERSION = 1  # of the data sets made from the packed file; increased when their arrays or videos change
 SOURCE = "UI-PRMD (Vakanski et al. 2018), packed in data_gen/ui_prmd.xz"
 
-# joint -> the wrist that it repeats, and the 19 joints that are stored
+# joint -> the wrist that it repeats; the 19 joints that are stored
 COPIES = {7: 6, 21: 6, 22: 6, 11: 10, 23: 10, 24: 10}
 STORED = tuple(joint for joint in range(KINECT_V2.joints) if joint not in COPIES)
 
 VIDEOS_PER_SUBJECT = 6
-EXERCISES = (5, 8)  # in a video, from-to
-PAUSE = (20, 60)  # frames between two exercises, from-to
-STILL = 8  # frames at the ends of a clip in which people stand ready; pauses play them to and fro
+EXERCISES = (5, 8)  # range of exercises per video
+PAUSE = (20, 60)  # range of frames between two exercises
+STILL = 8  # frames at both ends of a clip in which people stand still; pauses play them forwards and backwards
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What the packed file holds. Per clip: exercise 0..9, subject 1..10, repetition 1..10, correct (bool), frames;
-    millimetres (F, 19, 3) int16: all frames of all clips, in the order of the clips, camera space (y up, z away)."""
+    """Content of the packed file. Per clip: exercise 0..9, subject 1..10, repetition 1..10, correct (bool), frames;
+    millimetres (F, 19, 3) int16: the frames of all clips, in order, in camera space (y up, z away)."""
 
     exercise: np.ndarray
     subject: np.ndarray
@@ -74,19 +74,19 @@ class Packed:
 
     @functools.cached_property
     def names(self) -> list[str]:
-        """Like m01_s02_e03_inc: exercise, subject, repetition, correct or incorrect."""
+        """Clip names such as m01_s02_e03_inc: exercise, subject, repetition, correct or incorrect."""
         quality = np.where(self.correct, "cor", "inc")
         columns = zip(self.exercise + 1, self.subject, self.repetition, quality, strict=True)
         return [f"m{m:02d}_s{s:02d}_e{e:02d}_{q}" for m, s, e, q in columns]
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
-        """Clip name -> its number."""
+        """Clip name -> its index."""
         return {name: i for i, name in enumerate(self.names)}
 
     @functools.cached_property
     def offsets(self) -> np.ndarray:
-        """(N + 1,) where each clip begins among the frames."""
+        """(N + 1,) index of the first frame of each clip."""
         return np.concatenate([[0], np.cumsum(self.frames, dtype=np.int64)])
 
     def clip(self, name: str) -> np.ndarray:
@@ -121,7 +121,7 @@ def encode(packed: Packed) -> bytes:
 def decode(content: bytes) -> Packed:
     """The inverse of `encode`; ValueError when the bytes are damaged or of another version."""
     if content[: len(MAGIC)] != MAGIC:
-        raise ValueError(f"it begins with {content[:8]!r}, this version of the program reads {MAGIC!r}")
+        raise ValueError(f"it begins with {content[:8]!r}, expected {MAGIC!r}")
     try:
         content = lzma.decompress(content[len(MAGIC) :], memlimit=2**28)
     except (lzma.LZMAError, EOFError) as error:
@@ -133,7 +133,7 @@ def decode(content: bytes) -> Packed:
     planes = np.frombuffer(content, np.uint8, offset=4 + 6 * number).reshape(2, len(STORED), 3, total)
     zigzag = planes[0] | planes[1].astype(np.uint16) << 8
     steps = (zigzag >> 1).astype(np.int16) ^ -(zigzag & 1).astype(np.int16)
-    # running sums in 16 bits wrap round, and come back: the sum within a clip is a coordinate, which fits
+    # cumulative sums overflow 16 bits, but modulo 2**16 the sum within a clip is right: it is a coordinate, which fits
     sums = np.cumsum(steps, axis=2, dtype=np.int16)
     starts = np.concatenate([[0], np.cumsum(frames)[:-1]])
     before = np.zeros((len(STORED), 3, number), dtype=np.int16)
@@ -145,11 +145,11 @@ def decode(content: bytes) -> Packed:
 @functools.lru_cache(maxsize=1)
 def read_packed(path=PACKED) -> Packed:
     """The packed file, read once a process; UserError when it is missing, damaged or of another version."""
-    again = "fetch it again: git checkout -- data_gen/ui_prmd.xz"
+    again = "restore it: git checkout -- data_gen/ui_prmd.xz"
     try:
         return decode(Path(path).read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path}: the packed UI-PRMD clips are not there; {again}") from None
+        raise UserError(f"{path}: the file of packed UI-PRMD clips is missing; {again}") from None
     except ValueError as error:
         raise UserError(f"{path}: not the packed UI-PRMD clips of this version: {error}; {again}") from None
 
@@ -169,10 +169,12 @@ def pack(pickle_file) -> Packed:
         keypoint = check_keypoint(name, annotation)
         numbers = name.replace("m", "").replace("s", "").replace("e", "").split("_")
         if len(numbers) != 4 or numbers[3] not in ("cor", "inc") or keypoint.shape[::2] != (1, KINECT_V2.joints):
-            raise UserError(f"{pickle_file}: clip {name}: expected a name like m01_s02_e03_inc and (1, T, 25, 3)")
+            raise UserError(
+                f"{pickle_file}: clip {name}: expected a name like m01_s02_e03_inc and keypoints (1, T, 25, 3)"
+            )
         joints = keypoint[0]
         if any((joints[:, copy] != joints[:, wrist]).any() for copy, wrist in COPIES.items()):
-            raise UserError(f"{pickle_file}: clip {name}: hands, tips and thumbs are expected to repeat the wrists")
+            raise UserError(f"{pickle_file}: clip {name}: expected hands, tips and thumbs that repeat the wrists")
         rows.append((int(numbers[0]) - 1, int(numbers[1]), int(numbers[2]), numbers[3] == "cor", len(joints)))
         coordinates.append(np.rint(joints[:, STORED].astype(np.float64) * 1000).astype(np.int16))
     exercise, subject, repetition, correct, frames = (np.array(column) for column in zip(*rows, strict=True))
@@ -186,7 +188,7 @@ def labels_of(packed: Packed, dataset: str) -> dict[str, int]:
 
 
 def protocols_of(packed: Packed, dataset: str, names) -> dict[str, dict[str, list[str]]]:
-    """Protocol folder -> split -> those of `names` that belong there."""
+    """Protocol folder -> split -> the clips of `names` in it."""
     rules = {"xsub": packed.subject % 2 == 1, "xqual": packed.correct}
     return {
         folder: {
@@ -203,7 +205,7 @@ def load_clip(name: str) -> np.ndarray:
 
 
 def _standing(clip: np.ndarray, end: bool, count: int) -> np.ndarray:
-    """(count, 25, 3) frames of rest at a clip's end or beginning: its outermost frames, played to and fro."""
+    """(count, 25, 3) rest frames from a clip's end or beginning: its outermost frames, played forwards and backwards."""
     still = min(STILL, len(clip))
     way = np.arange(count) % max(1, 2 * (still - 1))
     inward = np.minimum(way, 2 * (still - 1) - way) if still > 1 else way * 0
@@ -213,8 +215,8 @@ def _standing(clip: np.ndarray, end: bool, count: int) -> np.ndarray:
 def make_video(clips: list[np.ndarray], pauses: list[int]) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Joins clips (T, 25, 3) of one person: (frames (T', 25, 3), [(start, end)] of each clip in it).
 
-    pauses: frames before the first, between the clips and after the last, len(clips) + 1 of them. Between two clips the
-    person stands as at the end of the one and goes over, by a smooth weight, to how the next begins."""
+    pauses: len(clips) + 1 frame counts, before the first clip, between clips and after the last. Between two clips the
+    rest pose of the first one's end is blended, with a smooth weight, into that of the second one's beginning."""
     parts, places, at = [_standing(clips[0], False, pauses[0])], [], pauses[0]
     for i, clip in enumerate(clips):
         parts.append(clip)
@@ -231,8 +233,8 @@ def make_video(clips: list[np.ndarray], pauses: list[int]) -> tuple[np.ndarray, 
 
 
 def videos_of(packed: Packed, dataset: str, seed: int = 0):
-    """Yields (name, frames (T, 3, 25, 1), segments [(class, start, end)]) of the untrimmed videos; s03_v2 is the second
-    of subject 3. Everything is a function of the seed, the subject and the number."""
+    """Yields (name, frames (T, 3, 25, 1), segments [(class, start, end)]) of the untrimmed videos; s03_v2 is the second of
+    subject 3. A video is a function of the seed, the subject and its number."""
     labels = labels_of(packed, dataset)
     for subject in np.unique(packed.subject).tolist():
         own = [name for name in packed.names if packed.subject[packed.index[name]] == subject]
@@ -253,7 +255,7 @@ def _video_protocols(names: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _made_by(folder: Path, files, expected: dict) -> str:
-    """Whether a folder is "whole", "missing" (also in part), or "other": made by something else than this module."""
+    """The state of a folder: "whole", "missing" (also in part), or "other" (not made by this module)."""
     if not folder.is_dir():
         return "missing"
     if not (folder / SIDECAR).is_file():
@@ -266,19 +268,19 @@ def _made_by(folder: Path, files, expected: dict) -> str:
 
 
 def make(data_root, dataset: str, needed=(), names=None, workers: int | None = None) -> Path:
-    """Makes `data_root`/`dataset`/{xsub,xqual,untrimmed} where they are not there, whole, already; returns the folder.
+    """Makes those of `data_root`/`dataset`/{xsub,xqual,untrimmed} that are missing or incomplete; returns the folder.
 
-    needed: which of these the caller will read; names: only these clips, and no videos (for tests). Folders appear only
-    when whole; what a killed run left is made anew; another process that is making the same is waited for. A folder that
-    was made some other way is left alone, and a line says so. UserError when it lacks what is needed, or the packed file
-    or the data root cannot be used."""
+    needed: those that the caller will read; names: make only these clips, and no videos (for tests). A folder appears only
+    when it is complete; if another process is making the same, this one waits. A folder that was made in another way is
+    used unchanged, and a line says so. UserError when such a folder lacks what is needed, or the packed file or the data
+    root cannot be used."""
     folder = Path(data_root) / dataset
     expected = {"version": VERSION, "clips": "all" if names is None else len(names)}
     files = [path.name for split in SPLITS for path in split_files("", split)]
     wanted = {sub: files for (sub,) in DATASETS[dataset].protocols.values()}
     if names is None:
         wanted["untrimmed"] = ["frames.npy", "offsets.npy", "frame_label.npy", "videos.json"]
-    said = False
+    waiting = False
     while True:
         states = {sub: _made_by(folder / sub, needed, expected) for sub, needed in wanted.items()}
         if "other" in states.values():
@@ -288,17 +290,17 @@ def make(data_root, dataset: str, needed=(), names=None, workers: int | None = N
             return folder
         try:
             _build(folder, dataset, [sub for sub in states if states[sub] == "missing"], names, expected, workers)
-        except BeingWritten:  # the other process makes what we need, or dies and leaves it to us
-            if not said:
+        except BeingWritten:  # wait until the other process has made it or has ended
+            if not waiting:
                 print(f"{folder}: another process is preparing it; waiting", file=sys.stderr)
-                said = True
+                waiting = True
             time.sleep(0.2)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             raise UserError(
-                f"--data-root {data_root}: cannot be written ({error.strerror}), and {dataset} is not there yet; give "
-                "a --data-root that you may write to"
+                f"--data-root {data_root}: cannot be written ({error.strerror}), and {dataset} has not been made there "
+                "yet; give a --data-root that you may write to"
             ) from None
 
 
@@ -306,16 +308,16 @@ def _use_as_it_is(folder: Path, states: dict[str, str], needed) -> None:
     lacks = [sub for sub in needed if states.get(sub) == "missing"]
     if lacks:
         raise UserError(
-            f"{folder}: was prepared some other way and has no {lacks[0]}; move this folder away, and it is made anew "
-            "with everything"
+            f"{folder}: was prepared in another way and has no {lacks[0]}; move this folder away, so that it is made again "
+            "completely"
         )
-    print(f"{folder}: was prepared some other way; used as it is", file=sys.stderr)
+    print(f"{folder}: was prepared in another way; it is used unchanged", file=sys.stderr)
 
 
 def _build(folder: Path, dataset: str, missing: list[str], names, expected: dict, workers: int | None) -> None:
     packed = read_packed()
     row = DATASETS[dataset]
-    print(f"{folder}: made once from the 2,000 clips of UI-PRMD that come with the program", file=sys.stderr)
+    print(f"{folder}: making it from the 2,000 clips of UI-PRMD that come with the program", file=sys.stderr)
     details = {"ui_prmd": expected}
     protocols = protocols_of(packed, dataset, packed.names if names is None else sorted(names))
     protocols = {sub: splits for sub, splits in protocols.items() if sub in missing}
@@ -338,10 +340,9 @@ def _build(folder: Path, dataset: str, missing: list[str], names, expected: dict
 
 def parse(argv=None) -> argparse.Namespace:
     parser = reader_parser("ui_prmd", __doc__)
-    parser.add_argument("names", nargs="*", metavar="DATASET", help=f"which to make: {', '.join(NAMES)} (default both)")
-    add_flags(parser, "--data-root", "--workers")
-    text = f"write {PACKED.name} anew from this pyskl pickle instead of making data sets"
-    parser.add_argument("--pack", metavar="PICKLE", help=text)
+    parser.add_argument("names", nargs="*", metavar="DATASET", help=f"which to make: {', '.join(NAMES)}; default: both")
+    pack = f"--pack PICKLE  write {PACKED.name} from this pyskl pickle instead of making data sets"
+    add_flags(parser, "--data-root", "--workers", table=pack)
     return parser.parse_args(argv)
 
 

@@ -136,8 +136,8 @@ def spoil_order(split, i, clip):
     "change, sentence",
     [
         (spoil_nan, "val: 1 clips hold NaN"),
-        (spoil_zero, "clips are zero in all their frames"),
-        (spoil_joints, "joints are in another order than that of kinect_v2_25"),
+        (spoil_zero, "clips are zero in all frames"),
+        (spoil_joints, "joints are not in the order of kinect_v2_25"),
         (spoil_turn, "says that clips are turned upright, but they are not"),
         (spoil_centre, "says that clips are centred, but they are not"),
         (spoil_order, "axes or joints are mixed up"),
@@ -204,7 +204,7 @@ def test_names_in_both_splits_and_twice(tmp_path):
     names, values = pickle.loads(path.read_bytes())
     for bad, words in (
         (["train000", *names[1:]], "1 clips are in train and in val, such as train000"),
-        ([*names[1:], names[-1]], f"1 names belong to more than one clip, such as '{names[-1]}' to 2"),
+        ([*names[1:], names[-1]], f"1 names occur more than once, such as '{names[-1]}' 2 times"),
     ):
         path.write_bytes(pickle.dumps((bad, values)))
         assert any(words in text for text in check_protocol(folder, expect(folder)).wrong)
@@ -214,7 +214,7 @@ def test_expected_counts_of_the_registry(tmp_path, capsys):
     prepared(tmp_path / "ntu60" / "xview")
     assert main(tmp_path / "ntu60") == 2
     text = capsys.readouterr().out
-    assert "6 clips, but this protocol has 37646" in text and "6 clips, but this protocol has 18932" in text
+    assert "6 clips, expected 37646" in text and "6 clips, expected 18932" in text
     assert "no clip of class 3 (brush hair)" in text
     prepared(tmp_path / "other" / "xview")
     assert main(tmp_path / "other") == 0

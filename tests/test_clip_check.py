@@ -136,7 +136,7 @@ def test_the_check_of_a_folder_notes_or_calls_it_wrong(tmp_path, person, what):
     source = folder_of(tmp_path / "in", person, what)
     call(from_arrays.main, f"{source} --data-root {tmp_path} --workers 1 --frames 60 --normalise none --name kept")
     ran = call(check.main, f"{tmp_path}/kept")
-    assert f"{said(what)}" in ran.out or what == "zero" and "clips are zero in all their frames" in ran.out, ran.out
+    assert f"{said(what)}" in ran.out or what == "zero" and "clips are zero in all frames" in ran.out, ran.out
     assert what == "zero" or (ran.status == 0 and "note: train: 1 of 2 clips" in ran.out and ": b;" in ran.out), ran.out
     ran = call(check.main, f"{tmp_path}/kept --strict")
     assert ran.status == 2 and "WRONG: train: 1" in ran.out

@@ -64,7 +64,7 @@ def test_two_clips_of_one_name_are_refused_at_once(tmp_path, program):
         ran = call(extract_features.main, words)
     else:
         ran = call(action_classification.main, f"--finetune-dataset tiny --data-root {tmp_path} --epochs 1 {SMALL}")
-    refused(ran, "6 names belong to more than one clip", "val_0000", "to 2")
+    refused(ran, "6 names occur more than once", "val_0000", "2 times")
     assert not (tmp_path / "out").exists()
 
 

@@ -77,7 +77,7 @@ def test_packing_gives_back_what_it_got_to_half_a_millimetre(tmp_path):
         assert np.abs(clip - entry["keypoint"][0]).max() < 0.000502
     annotations[1]["keypoint"][0, 3, 7] += 1
     path.write_bytes(dump_pickle({"split": {}, "annotations": annotations}))
-    with pytest.raises(UserError, match="m01_s01_e01_inc: hands, tips and thumbs"):
+    with pytest.raises(UserError, match="m01_s01_e01_inc: expected hands, tips and thumbs"):
         ui_prmd.pack(path)
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_packed_file_is_named_with_what_to_do(tmp_path):
             ui_prmd.read_packed(path)
     with pytest.raises(UserError, match="UIPRMD02"):
         ui_prmd.read_packed(tmp_path / "other version")
-    with pytest.raises(UserError, match="not there; fetch it again"):
+    with pytest.raises(UserError, match="is missing; restore it: git checkout"):
         ui_prmd.read_packed(tmp_path / "nothing")
 
 
@@ -156,7 +156,7 @@ def test_a_folder_made_by_hand_is_left_alone(tmp_path, capsys):
     before = stamps(folder)
     found = find_dataset(tmp_path, "ui_prmd", "cross_subject", ("train", "val"))
     assert found.folder == folder / "xsub" and stamps(folder) == before
-    assert "prepared some other way; used as it is" in capsys.readouterr().err
+    assert "prepared in another way" in capsys.readouterr().err
     (folder / "xqual" / "preparation.json").rename(folder / "xqual" / "other.json")
     (folder / "xqual").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="has no xqual; move this folder away"):
@@ -168,7 +168,7 @@ def test_programs_make_it_and_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr(ui_prmd, "make", lambda root, name, needed=(): real(root, name, needed, names=some(10)))
     command = f"--data-root {tmp_path} --finetune-dataset ui_prmd_quality --hidden-size 16 --num-layers 1 --device cpu"
     ran = call(action_retrieval.main, f"{command} --checkpoint-path {tmp_path / 'out'}")
-    assert ran.status == 0 and "made once from the 2,000 clips" in ran.err, ran.err
+    assert ran.status == 0 and "from the 2,000 clips" in ran.err, ran.err
     ran = call(action_retrieval.main, f"{command} --protocol cross_quality --checkpoint-path {tmp_path / 'out'}")
     refused(ran, "ui_prmd_quality has no protocol 'cross_quality'")
     ran = call(action_retrieval.main, f"--data-root {tmp_path} --finetune-dataset demo --device cpu")

@@ -1,3 +1,3 @@
-"""What every layer may use: errors, files, joint layouts, checkpoints, run folders, metrics, pictures.
+"""Used by all layers: errors, files, joint layouts, checkpoints, run folders, metrics, pictures.
 
-Imports nothing of ours above it."""
+Imports none of the project's other packages."""

@@ -1,4 +1,4 @@
-"""Prepared folders: the array format that every preparation writes and every program reads.
+"""Prepared folders: the array format that every preparation writes and every program reads, memory-mapped.
 
 A split of a protocol folder is three files (N clips, C = 3 coordinates, T frames, V joints, M persons):
 
@@ -6,12 +6,12 @@ A split of a protocol folder is three files (N clips, C = 3 coordinates, T frame
     {train,val}_label.pkl        pickle of (list of N names, list of N class numbers from 0)
     {train,val}_num_frame.npy    integers (N,): raw number of frames; may exceed T (T are valid then) or be 0 (empty)
 
-Beside them `preparation.json`, the sidecar, says what made them: source, steps of normalisation, versions, counts and
-checksums of labels and frame counts. Folders from elsewhere have none, which is fine; one that contradicts its arrays
-is refused. A clip is sorted by name, so that joint, bone and motion runs can be fused by position.
+The sidecar `preparation.json` beside them says how they were made: source, normalisation steps, versions, counts, and
+checksums of labels and frame counts. Folders from elsewhere need none; one that contradicts its arrays is refused. Clips
+are sorted by name, so that joint, bone and motion runs can be fused by position.
 
-`SplitWriter` writes a split through a memory map under temporary names; `publish` puts a finished protocol folder in
-its place at once, so that a half-written folder is never taken for a whole one. Until then it is in a `building_folder`.
+`SplitWriter` writes a split in a `building_folder`; `publish` then renames the finished protocol folder, so that an
+incomplete folder is never taken for a complete one.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from utils.files import atomic_write, check_text, dump_pickle, load_json, load_p
 from utils.locks import OWNER, Ownership
 
 SIDECAR = "preparation.json"
-VERSION = 1  # of what preparations write; goes up when the same clips would give other arrays
-FRAMES = 300  # of the released preparation; a folder may hold another number
+VERSION = 1  # of the preparation; increased when the same clips would give other arrays
+FRAMES = 300  # of the released preparation; a folder may have another number
 
 
 def split_files(folder, split: str) -> tuple[Path, Path, Path]:
@@ -43,8 +43,8 @@ def split_files(folder, split: str) -> tuple[Path, Path, Path]:
 
 @dataclass
 class Split:
-    """One checked split. data (N, 3, T, V, M) float32, memory-mapped; labels (N,) int64; num_frame (N,) int64, clipped
-    to T; names: N strings; dropped: names of clips without a frame, which `kept` (indices into data) leaves out."""
+    """One checked split. data (N, 3, T, V, M) float32, memory-mapped; names: N strings; labels (N,) int64; num_frame (N,)
+    int64, at most T; kept: indices of the clips with frames; dropped: names of the others; sidecar: its content or None."""
 
     folder: Path
     split: str
@@ -71,7 +71,7 @@ def _read_labels(path: Path, num_classes: int | None) -> tuple[list[str], np.nda
         raise UserError(f"{path}: {len(names)} names but {len(labels)} labels")
     if isinstance(labels, np.ndarray):
         labels = labels.reshape(-1).tolist()
-    try:  # of each label by itself: nested lists that share their parts can be larger than any memory
+    try:  # one label at a time: nested lists with shared parts can expand to more than the memory
         values = np.array([float(x.item() if isinstance(x, np.ndarray) else x) for x in labels], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{path}: the labels are not numbers") from None
@@ -89,24 +89,24 @@ def _read_labels(path: Path, num_classes: int | None) -> tuple[list[str], np.nda
 
 
 def check_names(names: list[str], place) -> None:
-    """UserError unless the names of clips differ and are text: results, features and predictions go by them."""
+    """UserError unless the names of clips are text and unique: results, features and predictions are matched by name."""
     check_text("\n".join(names), place)
     if len(set(names)) != len(names):
         counts = Counter(names)
         twice = sorted(name for name in counts if counts[name] > 1)
         raise UserError(
-            f"{place}: {len(twice)} names belong to more than one clip, such as {twice[0]!r} to {counts[twice[0]]}; "
-            "rename them"
+            f"{place}: {len(twice)} names occur more than once, such as {twice[0]!r} {counts[twice[0]]} times; rename the "
+            "clips"
         )
 
 
 def open_split(folder, split: str, joints: int, persons: int, num_classes: int | None = None) -> Split:
     """Opens and checks the three files of a split.
 
-    Raises UserError when a file is missing or unreadable, a shape or type is not the format's, the files disagree
-    about the number of clips, a label is no whole number in 0..num_classes-1, or the sidecar contradicts them.
-    Clips without frames are left out and named in `dropped`. Whether coordinates are finite is checked where the
-    frames are read (see feeder.clips), so that opening stays instant."""
+    UserError when a file is missing or unreadable, a shape or type is not that of the format, the files have different
+    numbers of clips, a label is not a whole number in 0..num_classes-1, or the sidecar contradicts them. Clips without
+    frames are listed in `dropped`. Whether coordinates are finite is checked when frames are read (feeder.clips), so that
+    opening is instant."""
     data_file, label_file, frame_file = split_files(folder, split)
     missing = [str(f) for f in (data_file, label_file, frame_file) if not f.is_file()]
     if missing:
@@ -136,14 +136,14 @@ def open_split(folder, split: str, joints: int, persons: int, num_classes: int |
     num_frame = np.minimum(counts.astype(np.int64), data.shape[2])
     kept = np.flatnonzero(num_frame > 0)
     if not len(kept):
-        raise UserError(f"{folder}: the {split} split holds no clip with at least one frame")
+        raise UserError(f"{folder}: the {split} split has no clip with at least one frame")
     sidecar = _read_sidecar(Path(folder), split, names, labels, counts)
     dropped = [names[i] for i in np.flatnonzero(num_frame == 0)]
     return Split(Path(folder), split, data, names, labels, num_frame, kept, dropped, sidecar)
 
 
 def fingerprint(names, labels, num_frame) -> str:
-    """A short checksum of names, labels and frame counts: two folders of other content differ in it."""
+    """A short checksum of names, labels and frame counts."""
     digest = hashlib.sha256("\n".join(names).encode())
     digest.update(np.asarray(labels, dtype="<i8").tobytes())
     digest.update(np.asarray(num_frame, dtype="<i8").tobytes())
@@ -157,18 +157,18 @@ def _read_sidecar(folder: Path, split: str, names, labels, counts) -> dict | Non
     sidecar = load_json(path)
     entry = sidecar.get("splits", {}).get(split) if isinstance(sidecar, dict) else None
     if not isinstance(entry, dict) or "clips" not in entry or "fingerprint" not in entry:
-        raise UserError(f"{path}: it does not describe the {split} split; prepare the folder again, or remove the file")
+        raise UserError(f"{path}: it has no entry of the {split} split; prepare the folder again, or remove the file")
     if entry["clips"] != len(names) or entry["fingerprint"] != fingerprint(names, labels, counts):
         raise UserError(
             f"{path}: it describes {entry['clips']} {split} clips with checksum {entry['fingerprint']}, but the arrays "
-            "beside it are others; prepare the folder again, or remove the file if you know where the arrays come from"
+            "beside it differ; prepare the folder again, or remove the file if you know where the arrays come from"
         )
     return sidecar
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the clips of a split lie in its .npy file: clip i is `row_bytes` bytes from offset + i * row_bytes."""
+    """Positions of the clips in the .npy file of a split: clip i is the `row_bytes` bytes from offset + i * row_bytes."""
 
     path: str
     offset: int
@@ -176,8 +176,8 @@ class Rows:
 
 
 def write_row(rows: Rows, index: int, row: bytes) -> None:
-    """Stores the bytes of one clip. Written as a file, not through a map, so that a full disk is an OSError with the
-    file's name where a map would end the process."""
+    """Stores the bytes of one clip. Uses file writes instead of a memory map, so that a full disk raises an OSError with the
+    file's name; with a map it would kill the process."""
     if len(row) != rows.row_bytes:
         raise ValueError(f"expected {rows.row_bytes} bytes, got {len(row)}")
     try:
@@ -191,7 +191,7 @@ def write_row(rows: Rows, index: int, row: bytes) -> None:
 
 
 def resize_npy(path, shape) -> None:
-    """Gives the float32 .npy file at `path` another number of rows: rewrites its header for `shape` and its length."""
+    """Changes the number of rows of the float32 .npy file at `path`: rewrites its header for `shape`, and its length."""
     with open(path, "r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
@@ -199,18 +199,18 @@ def resize_npy(path, shape) -> None:
         file.seek(0)
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        if file.tell() != offset:  # numpy pads headers so that the first axis can change without moving the rows
+        if file.tell() != offset:  # NumPy pads headers so that the first axis can grow in place
             raise RuntimeError(f"{path}: the header of the .npy file changed its length")
         file.truncate(offset + 4 * math.prod(shape))
 
 
 class SplitWriter:
-    """Writes one split clip by clip; several processes may write clips of the same file.
+    """Writes one split clip by clip; several processes may write clips to the same file.
 
-    `SplitWriter(folder, split, names, labels, joints, persons, frames)` makes the files in `folder` (a folder under a
-    temporary name, see `publish`); `write(i, clip, num_frame)` stores clip i through a memory map (other processes
-    store theirs with `write_row(writer.rows, i, row)`); `keep(rows)` leaves clips out afterwards; `finish()` writes
-    labels and counts and returns the sidecar entry. names must be sorted and unique."""
+    `SplitWriter(folder, split, names, labels, joints, persons, frames)` makes the files in `folder` (which has a temporary
+    name, see `publish`); `write(i, clip, num_frame)` stores clip i through a memory map (other processes use
+    `write_row(writer.rows, i, row)`); `keep(rows)` then removes all other clips; `finish()` writes labels and counts and
+    returns the sidecar entry. names must be sorted and unique."""
 
     def __init__(self, folder, split, names, labels, joints, persons, frames=FRAMES):
         names = list(names)
@@ -226,13 +226,13 @@ class SplitWriter:
         self.rows = Rows(str(self.data_file), self.data.offset, 4 * math.prod(self.shape[1:]))
 
     def write(self, index: int, clip: np.ndarray, num_frame: int) -> None:
-        """Stores clip `index`: (3, t, V, M); the first T frames when t > T, zeros after t when t < T."""
+        """Stores clip `index` (3, t, V, M): the first T frames if t > T, padded with zeros if t < T."""
         clip = clip[:, : self.shape[2]]
         self.data[index, :, : clip.shape[1]] = clip
         self.num_frame[index] = num_frame
 
     def keep(self, rows) -> None:
-        """Leaves out every clip but `rows` (increasing indices): the rest moves up, in place, and the file shrinks."""
+        """Removes all clips but `rows` (increasing indices), in place; the file shrinks."""
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) == len(self.names):
             return
@@ -261,9 +261,9 @@ class SplitWriter:
 
 
 def publish(temporary, target, sidecar: dict) -> None:
-    """Writes the sidecar into the finished folder `temporary` and moves it to `target`, replacing an older one.
+    """Writes the sidecar into the finished folder `temporary` and renames it to `target`, replacing an older one.
 
-    The move is a rename: at every moment `target` is the old folder, nothing, or the whole new one."""
+    At every moment `target` is the old folder, missing, or the complete new one."""
     temporary, target = Path(temporary), Path(target)
     write_json(temporary / SIDECAR, sidecar)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -277,15 +277,15 @@ def publish(temporary, target, sidecar: dict) -> None:
 
 
 def versions() -> dict[str, object]:
-    """For sidecars: what else the arrays depend on."""
+    """Versions of all that the arrays depend on, for sidecars."""
     return {"preparation": VERSION, "python": platform.python_version(), "numpy": np.__version__}
 
 
 @contextlib.contextmanager
 def building_folder(folder):
-    """An empty hidden folder beside `folder`, for files under way; removed at the end, whatever happens.
+    """An empty hidden folder beside `folder` for unfinished files; always removed at the end.
 
-    What a killed run left is removed first. BeingWritten when another process makes the same folder."""
+    Files that a killed run left are removed first. BeingWritten when another process makes the same folder."""
     folder = Path(folder)
     temporary = folder.parent / f".{folder.name}.building.tmp"
 
@@ -293,12 +293,12 @@ def building_folder(folder):
         old = [
             *folder.glob(".*.old.*.tmp"),
             *folder.parent.glob(f".{folder.name}.old.*.tmp"),
-        ]  # of publish
+        ]  # made by `publish`
         for left in [*old, *(path for path in temporary.iterdir() if path.name != OWNER)]:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
     with Ownership(temporary, f"the making of {folder}") as owner:
-        owner.made = True  # also where a killed run left it
+        owner.made = True  # also if a killed run made it
         clear()
         try:
             yield temporary

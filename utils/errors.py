@@ -1,11 +1,10 @@
-"""A user's mistake is one sentence and exit status 2; never a traceback, never print-and-go-on.
+"""Errors: a user's mistake ends in one sentence and exit status 2, never in a traceback.
 
-`UserError` carries the sentence: what was given, what was expected, what to type. `run` wraps the `main` of every
-program and turns the errors that a machine can give (no space, no permission, Ctrl-C) into sentences too.
-Everything else is a bug of ours: it keeps its traceback, below which stands what to report. PCM3_DEBUG=1 in the environment
-shows the traceback of the short sentences too, since a file that is missing may be our mistake as well.
+`UserError` carries the sentence: what was given, what was expected, what to type. `run` wraps the `main` of every program
+and turns errors of the machine (no space, no permission, Ctrl-C) into sentences, too. Everything else is a bug: its
+traceback is printed, followed by what to report. PCM3_DEBUG=1 in the environment shows the traceback of the sentences, too.
 
-A console that cannot show a character (a plus-minus sign in ASCII) gets another one that says the same, or a `?`.
+Characters that a console cannot show (a plus-minus sign in ASCII) are replaced by similar ones, or a `?`.
 """
 
 import codecs
@@ -32,12 +31,12 @@ _OS_HINTS = {
     errno.ENOTDIR: "a part of this path is a file, not a folder; give another path",
     errno.EISDIR: "is a folder; give the name of a file",
     errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter one",
-    errno.ELOOP: "its links lead round in a circle; give the file itself",
+    errno.ELOOP: "its links form a loop; give the file itself",
 }
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message is the whole explanation."""
+    """A mistake that the user can correct; the message is the whole explanation."""
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def as_user_error(subject: str, *kinds: type[Exception]):
 
 
 def as_flag(name: str, value) -> str:
-    """An argument as it is typed: --x VALUE, --x or --no-x; `no --x` where it is not given."""
+    """An argument as it is typed: --x VALUE, --x or --no-x; `no --x` for None."""
     flag = name.replace("_", "-")
     if value is None or isinstance(value, bool):
         return {None: f"no --{flag}", True: f"--{flag}", False: f"--no-{flag}"}[value]
@@ -62,7 +61,7 @@ def as_flag(name: str, value) -> str:
 
 
 def describe_os_error(error: OSError) -> str:
-    """One sentence for an error of the operating system, with the path it names: the new name where one was to be changed."""
+    """One sentence for an error of the operating system, with its path (of a rename, the new one)."""
     hint = _OS_HINTS.get(error.errno)
     names = (error.filename2, error.filename, "a file")
     name = next(name for name in names if name is not None)
@@ -76,13 +75,13 @@ def _no_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _who() -> str:
-    """Which of several processes speaks; nothing for a process by itself."""
+def _rank_prefix() -> str:
+    """The rank of this process as a prefix for messages; '' for a single process."""
     return f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") not in ("", "1") else ""
 
 
 def warn(text: str) -> None:
-    """Says on standard error what may be wrong, once where several processes compute the same."""
+    """Prints a warning on standard error; of several processes only rank 0 does."""
     if os.environ.get("RANK", "0") in ("", "0"):
         print(f"warning: {text}", file=sys.stderr)
 
@@ -104,7 +103,7 @@ _BLOCKS = {"█": "#", "▏": "#", "▎": "#", "▍": "#", "▌": "#", "▋": "#
 
 
 def _alike(error: UnicodeError) -> tuple[str, int]:
-    """What to show for characters that a console lacks."""
+    """Error handler of encodings: replacements for characters that a console cannot show."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -115,15 +114,15 @@ codecs.register_error("alike", _alike)
 
 
 def prepare_console() -> None:
-    """No character that is printed ends a program, and none that comes in: a byte that is no text is read as a mark that no
-    reader takes for a number."""
+    """Sets the error handlers of the standard streams, so that no character raises: output replaces unknown characters, and
+    input reads invalid bytes as a character that no parser takes for a number."""
     for stream, errors in ((sys.stdout, "alike"), (sys.stderr, "alike"), (sys.stdin, "replace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
 
 
 def _report_bug() -> None:
-    """The traceback of the error under way, and what to do with it."""
+    """Prints the traceback of the current error, and what to report."""
     traceback.print_exc()
     packages = []
     for name in ("torch", "numpy"):
@@ -132,15 +131,15 @@ def _report_bug() -> None:
         except importlib.metadata.PackageNotFoundError:
             packages.append(f"no {name}")
     print(
-        f"error: {_who()}this is a mistake of the program, not yours; please open an issue where you got it from, with the "
-        f"command, all lines from `Traceback` on, and this: Python {platform.python_version()}, {', '.join(packages)}, "
+        f"error: {_rank_prefix()}this is a bug of the program; please open an issue where you got it from, with the command, all "
+        f"lines from `Traceback` on, and this: Python {platform.python_version()}, {', '.join(packages)}, "
         f"{platform.system()} {platform.machine()}",
         file=sys.stderr,
     )
 
 
 def _explained(error: Exception) -> str | None:
-    """The sentence for an error that is no bug, None for one that is."""
+    """The sentence for an error that is not a bug, None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _OS_HINTS:
@@ -152,8 +151,8 @@ def _explained(error: Exception) -> str | None:
 
 
 def run(main, argv=None) -> None:
-    """Calls `main(argv)` and exits: with its return value (None = 0), 2 and a sentence for a user's mistake, 1 and a traceback
-    for a bug."""
+    """Calls `main(argv)` and exits with its return value (None = 0); with 2 and a sentence for a user's mistake, 1 and a
+    traceback for a bug."""
     prepare_console()
     try:
         status = main(argv)
@@ -166,7 +165,7 @@ def run(main, argv=None) -> None:
         else:
             if os.environ.get("PCM3_DEBUG", "0") not in ("", "0"):
                 traceback.print_exc()
-            print(f"error: {_who()}{sentence}", file=sys.stderr)
+            print(f"error: {_rank_prefix()}{sentence}", file=sys.stderr)
         status = EXIT_BUG if sentence is None else EXIT_USER
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

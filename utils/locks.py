@@ -1,11 +1,11 @@
-"""Who writes here: advisory locks on open files.
+"""Advisory locks on open files: one writer per folder.
 
-A lock belongs to an open file and is released by the system when the process that opened it ends, however it ends; so
-nothing has to be cleared away after a kill, and a lock that is held is proof of a living writer, on this machine or on
-another one that shares the file system. Reading needs no lock and is hindered by none.
+A lock belongs to an open file; the system releases it when the process ends, in whatever way. So nothing has to be removed
+after a kill, and a held lock proves that a writer is running, on this machine or on another one that shares the file
+system. Reading needs no lock.
 
-`Ownership` keeps a folder for one writer. It locks `.owner` in the folder, which also says in words who that is, and
-removes it again at the end. On a file system or an operating system without locks the writer goes on, with a note
+`Ownership` keeps a folder for one writer. It locks `.owner` in the folder, which also names the holder, and removes it at
+the end. On a file system or an operating system without locks the writer goes on, with a note
 that nothing keeps a second writer out.
 
 The `filelock` package is not used: it can lock neither a file that is already open (`atomic_write`) nor a file whose
@@ -31,15 +31,15 @@ OWNER = ".owner"
 
 
 class BeingWritten(UserError):
-    """Another process writes the folder; a caller may wait for it."""
+    """Another process is writing the folder; a caller may wait for it."""
 
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def lock(file, wait: bool = False) -> bool | None:
-    """Locks an open file (or descriptor) for this process: True, or False when another process has it (wait: until it has
-    not), or None where there are no locks."""
+    """Locks an open file (or descriptor): True, or False when another process holds the lock, or None when the system has no
+    locks. wait: wait for the other process instead."""
     if fcntl is None:
         return None
     try:
@@ -54,8 +54,8 @@ def lock(file, wait: bool = False) -> bool | None:
 
 
 def is_same_file(file, path) -> bool:
-    """Whether an open file (or descriptor) is the one that `path` names: another process may have removed the name
-    between opening and locking."""
+    """Whether `path` still names this open file (or descriptor): another process may have removed it between opening and
+    locking."""
     handle = file if isinstance(file, int) else file.fileno()
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), os.stat(path))
@@ -63,7 +63,7 @@ def is_same_file(file, path) -> bool:
 
 
 def open_locked(path, wait: bool = False) -> tuple[int, bool | None]:
-    """Opens the file, made where it is missing, and locks it: (descriptor, as `lock` says). Raises OSError."""
+    """Opens the file, which is made if missing, and locks it: (descriptor, result of `lock`). Raises OSError."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -77,9 +77,9 @@ def open_locked(path, wait: bool = False) -> tuple[int, bool | None]:
 
 
 def is_locked(path) -> bool:
-    """Whether a living process has locked the file (False where there are no locks, and where there is no such file)."""
+    """Whether a running process has locked the file; False without locks, and for a missing file."""
     try:
-        handle = os.open(path, os.O_RDWR)  # NFS locks only what may be written to
+        handle = os.open(path, os.O_RDWR)  # for writing, since NFS locks only such files
     except OSError:
         return False
     try:
@@ -89,7 +89,7 @@ def is_locked(path) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether no process of this number runs on this machine: it is gone, or has ended and its parent has not looked yet."""
+    """Whether no process of this id runs on this machine: it does not exist, or is a zombie."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -107,19 +107,19 @@ def _signature(program: str) -> bytes:
 
 
 def _holder(handle: int) -> str:
-    """Who has signed the open file, in words."""
+    """The holder that is written in the open file, in words."""
     try:
         about = json.loads(os.pread(handle, 4096, 0))
         return f"{about['program']}, process {about['process']} on {about['host']}, since {about['since']}"
-    except (ValueError, KeyError, TypeError):  # it has the lock and has not signed yet
+    except (ValueError, KeyError, TypeError):  # it has the lock, but has not written its name yet
         return "another process"
 
 
 class Ownership:
-    """This process as the one writer of a folder, which is made where it is missing, until `release` or its end.
+    """Makes this process the only writer of a folder until `release` or its end; makes the folder if it is missing.
 
-    note: None, or a sentence to be said: that nothing keeps others out here. Raises BeingWritten, naming who has the folder
-    and since when, or OSError when it cannot be written to."""
+    note: None, or a sentence to print: that there are no locks here. Raises BeingWritten, with the holder and the time
+    since when, or OSError when the folder cannot be written to."""
 
     def __init__(self, folder, program: str):
         folder = Path(folder)
@@ -150,7 +150,7 @@ class Ownership:
                 if not self.path.parent.is_dir() and (self.path.parent.exists() or self.path.parent.is_symlink()):
                     raise
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder it had made
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder
                 return open_locked(self.path)
 
     def __enter__(self) -> "Ownership":
@@ -160,7 +160,7 @@ class Ownership:
         self.release()
 
     def release(self) -> None:
-        """Gives the folder free; a folder that was made for it and is still empty is removed."""
+        """Releases the folder; removes it if this object made it and it is still empty."""
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
