@@ -1,16 +1,16 @@
-"""What every evaluation program does before and after its own task, as one context: where to evaluate, device, precision,
-encoder, both splits, run folder, the head of result.json, and going on after a stop.
+"""The common part of evaluation programs: data set, device, precision, encoder, both splits, run folder, the first entries of
+result.json, and resuming.
 
-    work = Evaluation(args, "ntu60")                 # settles and checks; nothing is written yet
+    work = Evaluation(args, "ntu60")                 # fills in defaults and checks; writes nothing yet
     train, test = work.views()
     with work.folder("action_retrieval", "retrieval", data_of(train, test)) as folder:
         work.say_place(folder, test.clips.names)
         folder.write_json("result.json", work.result("retrieval", "centre crop") | {...})
     return work.status
 
-Data set and protocol that are not asked for are those of the checkpoint, because another split of the same clips has
-pretraining clips in its test split. Where that is so nevertheless, by the names of the clips, output and result say it.
-Clips that have the encoder's own data set's name and are other clips are refused.
+The default data set and protocol are those of the checkpoint, because the test split of another protocol contains pretraining
+clips. If test clips were pretraining clips nevertheless, by their names, log and result say so. Clips that have the name of the
+pretraining data set but other content are refused.
 """
 
 import math
@@ -43,7 +43,7 @@ from engine.setup import (
     resolve_device,
     resolve_precision,
 )
-from engine.signals import EXIT_STOPPED, LAUNCHER_GRACE, StopRequest
+from engine.signals import EXIT_STOPPED, StopRequest
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder
 from options.backbones import encoder_flags
@@ -62,9 +62,9 @@ USUAL_PROTOCOL = "cross_subject"
 
 @dataclass(frozen=True)
 class Place:
-    """What is evaluated on: dataset and protocol. trained: data set and protocol of the pretraining, None where the file
-    does not say both; defaults: which of the two were the checkpoint's because none was asked for; data: fingerprints of what
-    it was trained on, by split, {} where the file does not say it; guessed: which of the two neither the file says nor the user."""
+    """Data set and protocol of an evaluation. trained: data set and protocol of the pretraining, None if the file does not say
+    both; defaults: which of the two were taken from the checkpoint; data: fingerprints of the pretraining data by split, {} if
+    the file does not say; guessed: which of the two are given by neither the file nor the user."""
 
     dataset: str
     protocol: str
@@ -74,13 +74,13 @@ class Place:
     guessed: tuple[str, ...] = ()
 
     def default_folder(self, task: str, stream: str, encoder: str = "") -> str:
-        """runs/TASK_DATASET_PROTOCOL_ENCODER, with the stream unless it is joint. encoder: its name, see `short_name`; encoders of
-        one name share a folder, in which an earlier evaluation's files are set aside."""
+        """runs/TASK_DATASET_PROTOCOL_ENCODER, with the stream unless it is joint. encoder: its name, see `short_name`; encoders
+        with equal names share a folder, where the files of the earlier evaluation are moved to a subfolder."""
         words = [task, self.dataset, self.protocol, *([stream] if stream != "joint" else []), encoder]
         return "runs/" + "_".join(filter(None, words))
 
-    def said(self) -> list[str]:
-        """Lines about where data set and protocol come from."""
+    def notes(self) -> list[str]:
+        """Log lines about the origin of data set and protocol."""
         if self.guessed:
             return [
                 f"note: the file does not say its {' and '.join(self.guessed)}; evaluated on {self.dataset} {self.protocol}. "
@@ -95,28 +95,30 @@ class Place:
 
 
 def training_data(path) -> tuple[str | None, str | None, dict]:
-    """Data set and protocol that a checkpoint says it was trained on, None for what it does not say, and the fingerprints of
-    its clips by split ({})."""
+    """Data set and protocol of a checkpoint's training, None for what it does not say, and the fingerprints of its clips by split
+    ({} if it does not say)."""
     encoder = files.find_encoder(files.load(path), path)
-    told = encoder.arguments
-    found = (told.get("pre_dataset", told.get("dataset")), told.get("protocol"))
+    arguments = encoder.arguments
+    found = (arguments.get("pre_dataset", arguments.get("dataset")), arguments.get("protocol"))
     return *(value if isinstance(value, str) else None for value in found), encoder.data
 
 
 def short_name(title: str) -> str:
-    """A word for an encoder, for folders. title: as result.json has it, a checkpoint's path or the name of shipped weights, with
-    more in brackets. It is the name of its run folder (with the epoch, unless it is the last), of any other file its own:
-    runs/small/checkpoint_last.pth.tar -> small, checkpoint_0100.pth.tar there -> small_0100, my/encoder.pth -> encoder."""
+    """A short name of an encoder, for folders. title: as in result.json, a checkpoint's path or the name of shipped weights, with
+    more in brackets. For a checkpoint of a run it is the name of the run folder (and the epoch, unless it is the last), else
+    that of the file: runs/small/checkpoint_last.pth.tar -> small, runs/small/checkpoint_0100.pth.tar -> small_0100,
+    my/encoder.pth -> encoder."""
     path = Path(os.path.abspath(title.rsplit(" (", 1)[0]))
     name = re.sub(r"(\.(tar|pth|pt))+$", "", path.name)
-    if name.startswith("checkpoint_") or name == "classifier":  # what run folders hold
+    if name.startswith("checkpoint_") or name == "classifier":  # a file of a run folder
         name = "_".join([path.parent.name, *([name.removeprefix("checkpoint_")] if path.name != files.LAST else [])])
     return re.sub(r"[^\w.-]+", "_", name)
 
 
 def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | None, fallback: str) -> Place:
-    """Where to evaluate. dataset, protocol: asked for, or None for those of the checkpoint `pretrained` ('' = none), else
-    `fallback` and its usual protocol. A checkpoint's protocol counts on its own data set only."""
+    """The data set and protocol to evaluate on. dataset, protocol: given by the user, or None for those of the checkpoint
+    `pretrained` ('' for none), else `fallback` and its usual protocol. The checkpoint's protocol applies to its own data set
+    only."""
     own_dataset, own_protocol, data = training_data(pretrained) if pretrained else (None, None, {})
     trained = (own_dataset, own_protocol) if own_dataset and own_protocol else None
     defaults = []
@@ -132,29 +134,31 @@ def find_place(data_root, pretrained: str, dataset: str | None, protocol: str | 
 
 
 def usual_protocol(data_root, dataset: str) -> str:
-    """cross_subject, or the first protocol of a data set that has none of this name. UserError for an unknown data set."""
+    """cross_subject, or the first protocol of a data set without it. UserError for an unknown data set."""
     protocols = find_row(data_root, dataset)[0].protocols
     return USUAL_PROTOCOL if USUAL_PROTOCOL in protocols else next(iter(protocols))
 
 
 def pretraining_of(place: Place, data_root, test_names, other=()) -> dict | None:
-    """What result.json says of the pretraining: its data set and protocol, how many of the test clips have the name of one of
-    its clips (None where that cannot be known), and a warning where there are any. None where nothing is known.
+    """The entry of result.json about the pretraining: its data set and protocol, how many test clips have the name of a pretraining
+    clip (None if unknown), and a warning if there are any. None if the pretraining is unknown.
 
-    test_names: of the clips, or None for untrimmed videos, whose names are not those of the clips cut from them; other: what
-    `check_own_data` found."""
+    test_names: of the clips, or None for untrimmed videos, whose names differ from those of the clips cut from them; other: the
+    result of `check_own_data`."""
     if place.trained is None:
         return None
     dataset, protocol = place.trained
     about = {"dataset": dataset, "protocol": protocol, "test_clips_seen": 0, "warning": None}
     if other:
-        about |= {"warning": f"evaluated on other data than the pretraining's of the same name: {'; '.join(other)}"}
+        about |= {"warning": f"the data differs from the pretraining data of the same name: {'; '.join(other)}"}
     if place.trained == (place.dataset, place.protocol):
         return about
-    remedy = f"for figures of unseen ones: --dataset {dataset} --protocol {protocol}"
+    remedy = f"for unseen test clips give --dataset {dataset} --protocol {protocol}"
     if test_names is None:
         same = dataset == place.dataset
-        text = f"pretrained on another split of the same data set ({protocol}): test videos may hold pretraining clips"
+        text = (
+            f"pretrained on another split of the same data set ({protocol}): test videos may contain pretraining clips"
+        )
         return about | {"test_clips_seen": None if same else 0, "warning": f"{text}; {remedy}" if same else None}
     try:
         found = find_dataset(data_root, dataset, protocol, ("train",))
@@ -170,57 +174,55 @@ def pretraining_of(place: Place, data_root, test_names, other=()) -> dict | None
 
 
 def data_of(train, test) -> dict:
-    """Fingerprints by split of the clips behind two views."""
+    """Fingerprints of the clips of both views, by split."""
     return {"train": train.clips.fingerprint, "val": test.clips.fingerprint}
 
 
 def check_own_data(place: Place, data: dict, allowed: bool) -> list[str]:
-    """What differs between the data that an encoder was trained on and `data`, the fingerprints by split of what is under
-    the same name now, in words; [] when nothing does, or it is another data set, or the checkpoint does not say it.
+    """The differences, in words, between the pretraining data and `data`, the fingerprints of the clips that now have its name; []
+    if there are none, if this is another data set, or if the checkpoint does not say.
 
-    UserError when something differs, unless `allowed`."""
+    UserError if there are differences, unless `allowed`."""
     found = differences(place.data, data) if place.trained == (place.dataset, place.protocol) else []
     if found and not allowed:
         raise UserError(
-            f"{place.dataset} {place.protocol} is not the data that the encoder was pretrained on: {'; '.join(found)}; put "
-            "that data back, or evaluate on this all the same with --evaluate-on-other-data"
+            f"{place.dataset} {place.protocol} is not the data that the encoder was pretrained on: {'; '.join(found)}; restore "
+            "that data, or evaluate on this data with --evaluate-on-other-data"
         )
     return found
 
 
 def say_place(place: Place, pretraining: dict | None, converted: str, say) -> None:
-    """Says where data set and protocol come from, what is `converted` for the encoder ('' for nothing), and the warning
-    about test clips that were pretrained on."""
-    for line in [*place.said(), *([converted] if converted else [])]:
+    """Prints, by `say`, the origin of data set and protocol, how clips are `converted` for the encoder ('' for not at all), and the
+    warning about test clips that were pretraining clips."""
+    for line in [*place.notes(), *([converted] if converted else [])]:
         say(line)
     if pretraining and pretraining["test_clips_seen"] is None:
-        say(
-            "note: the pretraining clips are not under --data-root, so that no test clip could be looked for among them"
-        )
+        say("note: the pretraining clips are not under --data-root, so it is unknown whether test clips are among them")
     if pretraining and pretraining["warning"]:
         say(f"warning: {pretraining['warning']}")
 
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where the encoder of an evaluation comes from. pretrained: a checkpoint, or '' for a random encoder; stream: asked
-    for, or None for that of the checkpoint (joint for a random encoder); asked: backbone, sizes, pooling and scaling that were
-    given, by name, of the random encoder, or to be held against the checkpoint's (the pooling overrules it)."""
+    """The encoder of an evaluation. pretrained: a checkpoint, or '' for a random encoder; stream: given by the user, or None for
+    that of the checkpoint (joint for a random encoder); asked: backbone, sizes, pooling and scaling given by the user, by name:
+    those of a random encoder; they must equal those of a checkpoint, except the pooling, which overrides it."""
 
     pretrained: str
     stream: str | None
     asked: dict
 
     def fit(self, dataset: Dataset) -> Dataset:
-        """The data set as the encoder reads it: its clips are converted where they are of another form (`Dataset.converted`
-        says how). UserError when the file holds no encoder, or there is no way."""
+        """The data set in the form that the encoder reads, with clips converted if they have another one (`Dataset.converted` says
+        how). UserError when the file holds no encoder, or the conversion is not possible."""
         if not self.pretrained:
             return dataset
         with as_user_error(f"checkpoint {self.pretrained} on {dataset.row.name}", UserError):
             return dataset.read_as(form_read(self.pretrained, dataset))
 
     def load(self, dataset: Dataset, seed: int) -> LoadedEncoder:
-        """A fresh copy for a seed, on the CPU; UserError when the file does not fit the data set."""
+        """A new copy of the encoder, on the CPU; seed: of a random one. UserError when the file does not fit the data set."""
         if self.pretrained:
             return load_encoder(self.pretrained, dataset, self.stream, self.asked)
         config = encoder_config(dataset, self.asked, self.stream or "joint")
@@ -228,8 +230,7 @@ class EncoderSource:
 
 
 def ready(loaded: LoadedEncoder, train, compute_dtype: torch.dtype | None, fit=fit_input_norm) -> Encoder:
-    """The encoder, where the clips or videos of `train` are rendered. fit(encoder, train): gives a random one its input
-    statistics."""
+    """The encoder on the device and in the dtype of `train`. fit(encoder, train): sets the input statistics of a random one."""
     encoder = loaded.encoder.to(train.device, train.dtype)
     encoder.set_compute_dtype(compute_dtype)
     if loaded.source == RANDOM:
@@ -243,12 +244,12 @@ def both_splits(args) -> Dataset:
 
 
 class Evaluation:
-    """One evaluation of one encoder, from the arguments of a program: data set, protocol and precision that were not asked for
-    are settled, and filled into `args`. A wrong file is refused before anything is read or written.
+    """One evaluation of one encoder, from the arguments of a program; fills in data set, protocol and precision in `args` (in
+    place) if they were not given. A wrong file is refused before clips are read or anything is written.
 
-    place, dataset, device, dtype, compute_dtype; precision: in words; source, first: the encoder's, and a first copy of it
-    (None with `encoder` False, where coordinates themselves are the features); stream, title: of the encoder; status: for the
-    end of the program. find: opens what the arguments name."""
+    Attributes: place, dataset, device, dtype, compute_dtype; precision: in words; source, first: the EncoderSource and a first
+    copy of the encoder (None with `encoder` False, where raw coordinates are the features); stream, title: of the encoder;
+    status: exit status of the program. find(args): opens the data set."""
 
     def __init__(self, args, fallback: str, world: World = ALONE, find=both_splits, encoder: bool = True):
         self.args, self.world, self.status = args, world, 0
@@ -271,16 +272,16 @@ class Evaluation:
         self.converted = self.dataset.converted
 
     def views(self) -> list[ClipViews]:
-        """Both splits, as the encoder reads them."""
+        """Both splits, in the form that the encoder reads."""
         placement = placement_of(self.args.clips, self.device, self.world)
         where = (self.stream, self.device, self.dtype, placement, self.args.cache_dir, self.scale_by)
         return self.world.main_first(lambda: [open_views(self.dataset, split, *where) for split in ("train", "val")])
 
     @contextmanager
     def folder(self, program: str, task: str, data: dict, below: str = "", check: bool = True):
-        """The run folder while the block lasts; its own name is `task`'s where none was asked for, and `below` is a folder in
-        it. data: fingerprints by split; check: refuse other clips of the name of the encoder's own. A program that trains
-        (it has --resume) goes on where an earlier start was stopped, and ends with `status` 75 where a signal stops it."""
+        """A context with the open run folder: --output, or a default name from `task`; below: a subfolder of it. data:
+        fingerprints by split; check: refuse clips that differ from the pretraining data of the same name. A program that trains
+        (it has --resume) resumes where an earlier start was stopped, and gets `status` 75 if a signal stops it."""
         args, world = self.args, self.world
         self.data = data
         self.other = check_own_data(self.place, data, args.evaluate_on_other_data) if check else []
@@ -290,7 +291,7 @@ class Evaluation:
             with RunFolder(path, program, vars(args), data=data) as opened:
                 yield opened
             return
-        with StopRequest(LAUNCHER_GRACE if world.size > 1 else 0.0) as stop:
+        with StopRequest(launched=world.size > 1) as stop:
             self.progress = Progress(path, vars(args), stop, world, data)
             kept = self.progress.keeps if args.resume == "auto" and self.progress.resume() else None
             opened = world.on_main(lambda: RunFolder(path, program, vars(args), kept, data=data)) or QuietFolder(path)
@@ -302,7 +303,7 @@ class Evaluation:
                     self.status = EXIT_STOPPED
 
     def say_place(self, folder, test_names) -> None:
-        """Says where data set and protocol come from, what is known of the pretraining (`pretraining_of`), and what an earlier
+        """Logs the origin of data set and protocol, what is known about the pretraining (`pretraining_of`), and what an earlier
         start has done."""
         self.pretraining = pretraining_of(self.place, self.args.data_root, test_names, self.other)
         say_place(self.place, self.pretraining, self.converted, folder.log)
@@ -310,11 +311,11 @@ class Evaluation:
             folder.log(line)
 
     def trained(self, folder, train, task: str = "") -> dict[int, dict]:
-        """By seed the outcome of a training, by `train(seed, folder, **running)`, or what an earlier start has kept of it
-        (`Progress`).
+        """{seed: outcome} of a training for every seed, by `train(seed, folder, **running)`, or, if an earlier start has finished
+        it, from `Progress`.
 
-        train: gets what `fit` takes of its surroundings; returns the outcome as a dict that a checkpoint can hold. task: tells
-        several trainings of a seed apart."""
+        train: gets title, log, say, state and after_step for `fit`; returns the outcome as a dict that a checkpoint can hold. task:
+        a prefix that distinguishes several trainings of a seed."""
         return {
             seed: self._trained(folder, f"{task}seed{seed}", partial(train, seed, folder)) for seed in self.args.seed
         }
@@ -331,7 +332,7 @@ class Evaluation:
         return self.progress.finished[name]
 
     def result(self, task: str, features: str) -> dict:
-        """The first entries of every result.json: what was evaluated, on what, how features were taken, what is known of the
+        """The first entries of every result.json: task, data set, encoder, how features were computed, what is known about the
         pretraining (`pretraining_of`), and the fingerprints of the clips (or videos) by split."""
         return {
             "task": task,
@@ -346,9 +347,9 @@ class Evaluation:
 
 
 def one_by_one(args, evaluate) -> int:
-    """Evaluates under the pooling that was asked for or, for all, under every one, in a folder each, and prints their last
-    lines below each other; returns the exit status. evaluate(args, below): does it in the folder `below` its own and returns
-    its status, of which any but 0 ends this, and its last line."""
+    """Evaluates with the pooling of --pool, or, with --pool all, with each in its own folder, and prints their last lines as a
+    table; returns the exit status. evaluate(args, below): evaluates in the subfolder `below`; returns its status, which ends the
+    loop unless it is 0, and its last line."""
     if args.pool != "all":
         return evaluate(args, "")[0]
     lines = {}
@@ -373,15 +374,15 @@ def open_views(
     cache_dir,
     scale_by: str = "none",
 ) -> ClipViews:
-    """The clips of a split as views of a stream, on the device. placement: of the packed clips, see feeder.clips; scale_by: of
-    the encoder's configuration."""
+    """Views of a stream for the clips of a split, on the device. placement: of the packed clips, see feeder.clips; scale_by: of the
+    encoder's configuration."""
     clips = dataset.clips(split, cache_dir).scaled(scale_by, dataset.layout).to(device, placement)
     return ClipViews(clips, torch.tensor(dataset.layout.parents), stream, device=device, dtype=dtype)
 
 
 def last_and_best(outcomes: dict[int, dict]) -> dict:
-    """What result.json says of the seeds: `summary`, mean and deviation of every figure after the last and at the best epoch,
-    and each seed's own. outcomes: by seed, with `last` and `best`, figures by name and their epoch."""
+    """The entries of result.json about the seeds: `summary`, mean and standard deviation of every figure in the last and the best
+    epoch, and `seeds`, the figures of each. outcomes: by seed, with `last` and `best`, figures by name and their epoch."""
     seeds = {str(seed): {which: outcome[which] for which in ("last", "best")} for seed, outcome in outcomes.items()}
     summary = {}
     for which in ("last", "best"):
@@ -391,6 +392,6 @@ def last_and_best(outcomes: dict[int, dict]) -> dict:
 
 
 def shares_by_class(confusion: torch.Tensor, classes) -> dict[str, float | None]:
-    """Share of right clips of each class by its name, None for a class without clips, of a confusion matrix (K, K)."""
+    """Accuracy of each class by its name, None for a class without clips, from a confusion matrix (K, K)."""
     shares = per_class_accuracy(confusion)
     return {name: None if math.isnan(share) else share for name, share in zip(classes, shares, strict=True)}

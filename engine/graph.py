@@ -1,16 +1,15 @@
 """Key update, forward and backward pass of a step (engine.step.compute_gradients) as one CUDA graph.
 
-A step at the paper's size is some thousands of kernels, many of them small; launched one by one from Python they can take
-longer to launch than to run. A graph is captured once and replayed with one launch. It reads and writes the memory it was
-captured with, so the batch lives in buffers that stay, and every step's batch is copied into them; all shapes
-are equal from step to step, because mixing is a map of weights and the queue's pointer a tensor. Nothing in the pass may
-ask the host for a value: a test runs it on tensors without data.
+A step at the paper's size has thousands of kernels, many of them small; launching them one by one from Python can take longer
+than running them. A graph is captured once and then replayed with one launch. It reads and writes the memory that it was
+captured with, so every batch is copied into fixed buffers; shapes are equal in all steps, because mixing is a map of weights
+and the queue's pointer a tensor. The pass must not synchronise with the host; a test runs it on tensors without data.
 
-`choose_capture` decides whether a run is captured, from what the run is and not from a trial, and says so in words.
+`choose_capture` decides from the settings of a run, without a trial, whether it is captured, and returns the reason for the log.
 
-Outside the graph, and launched as ever, are what the host decides on: whether all is finite, the optimizer's step with its
-rate, the queue. Numbers are to be those of the plain step: on a CPU, where the buffers are used and nothing is captured,
-they are, bit for bit; on a card losses agreed to the last printed digit over 336 steps (RESULTS.md).
+Outside the graph remains what the host decides: whether all values are finite, the optimizer's step with its learning rate, the
+queue. Results should equal those of the plain step: on a CPU, where the buffers are used and nothing is captured, they do,
+bit for bit; on a GPU, losses agreed to the last printed digit over 336 steps (RESULTS.md).
 """
 
 import contextlib
@@ -22,14 +21,14 @@ from feeder.batches import Batch
 from models.pcm3 import StepOutput
 from utils.errors import UserError
 
-WARM_UP = 3  # steps before the capture: cuDNN and cuBLAS choose their algorithms and reserve memory in these
+WARM_UP = 3  # steps before the capture, in which cuDNN and cuBLAS choose algorithms and reserve memory
 
 
 def choose_capture(asked: str, device: torch.device, processes: int, parts: int, pieces: int) -> tuple[bool, str]:
-    """What --cuda-graph asks for (auto, on, off) -> whether the pass is captured, and the same in words for the log.
+    """Whether the pass is captured, by --cuda-graph (auto, on, off), and the same in words for the log.
 
-    parts, pieces: --grad-accum and --recompute, whose passes nobody has captured on a card yet: auto leaves them plain, `on`
-    tries. UserError for `on` without a card or among several processes, whose exchanges are not kernels of one card."""
+    parts, pieces: --grad-accum and --recompute, whose capture has not been tested on a GPU: auto does not capture them, `on`
+    tries. UserError for `on` without a CUDA device or with several processes, whose communication cannot be captured."""
     missing = f"--device {device.type}" if device.type != "cuda" else f"{processes} processes" if processes > 1 else ""
     if asked == "on" and missing:
         raise UserError(f"--cuda-graph needs a CUDA device and one process, here are {missing}; leave it out")
@@ -44,21 +43,20 @@ def choose_capture(asked: str, device: torch.device, processes: int, parts: int,
 
 
 class Prefetcher:
-    """The same batches, each made on a stream of its own while the step before it runs on a card.
+    """Iterates over `batches`; on a CUDA device each batch is made on a side stream while the step before it runs.
 
-    A step ends with a question to the host, so what is to run beside it must be launched before that: the step calls
-    `prefetch` as soon as it has launched its own kernels (`meanwhile` of engine.step.train_step). No thread is needed, and
-    nothing is launched while a graph is captured. Elsewhere than on a CUDA device the order is the same and nothing runs
-    beside anything."""
+    A step ends with a synchronisation, so the next batch must be launched before that: the step calls `prefetch` as soon as it
+    has launched its own kernels (`meanwhile` of engine.step.train_step). This needs no thread, and launches nothing during a
+    capture. On other devices the order is the same, without overlap."""
 
     def __init__(self, batches: Iterator[Batch], device: torch.device):
         self.batches, self.ready = iter(batches), []
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self.side is not None:
-            self.side.wait_stream(torch.cuda.current_stream(device))  # what batches are made of is there
+            self.side.wait_stream(torch.cuda.current_stream(device))  # until the clips are on the device
 
     def prefetch(self) -> None:
-        """Launches what makes the next batch, unless it is launched already."""
+        """Launches the next batch, unless it is already launched."""
         if not self.ready:
             with torch.cuda.stream(self.side) if self.side is not None else contextlib.nullcontext():
                 self.ready.append(next(self.batches, None))
@@ -73,17 +71,17 @@ class Prefetcher:
                 now = torch.cuda.current_stream()
                 now.wait_stream(self.side)
                 for tensor in batch.tensors().values():
-                    tensor.record_stream(now)  # so that the side stream does not use its memory again too early
+                    tensor.record_stream(now)  # keeps the side stream from reusing its memory too early
             yield batch
 
 
 class CapturedPass:
-    """compute(batch) -> StepOutput, with the gradients in the parameters, through buffers that stay: on a CUDA device captured
-    after a few steps and replayed from then on.
+    """Calls compute(batch) -> StepOutput, which leaves gradients in the parameters, on fixed buffers; on a CUDA device it is
+    captured after WARM_UP steps and then replayed.
 
-    The output's tensors are overwritten by the next call. Elsewhere than on a CUDA device every call computes. say: told
-    when the capture fails, after which every call computes; without it a failed capture is a UserError. ValueError for a
-    batch of other shapes than the first."""
+    The next call overwrites the output's tensors. On other devices every call computes. say: prints that the capture has
+    failed, after which every call computes; without it a failed capture is a UserError. ValueError for a batch of other shapes
+    than the first."""
 
     def __init__(self, compute: Callable[[Batch], StepOutput], say: Callable[[str], None] | None = None):
         self.compute = compute
@@ -104,7 +102,7 @@ class CapturedPass:
         return self.output
 
     def _captured(self) -> bool:
-        """Whether the pass could be captured; see `say` for what happens if not."""
+        """Captures the pass; returns whether that worked (see `say` of the class)."""
         try:
             self.graph, self.output = self._capture()
         except RuntimeError as error:
@@ -136,7 +134,7 @@ class CapturedPass:
             buffer.copy_(new, non_blocking=True)
 
     def _warm_up(self) -> StepOutput:
-        """One step on a stream of its own, as warming up must be."""
+        """One step on a side stream, as PyTorch requires before a capture."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

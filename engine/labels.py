@@ -4,13 +4,13 @@ import numpy as np
 
 from feeder.sampling import ORDER, epoch_order
 
-_SAMPLING_EPOCH = 2**40  # its own place in the stream of orders, far from any epoch
+_SAMPLING_EPOCH = 2**40  # gives an order that is not that of any training epoch
 
 
 def choose_labelled(labels: np.ndarray, fraction: float, sampling: str, seed: int) -> np.ndarray:
     """Sorted indices of the labelled clips. labels (N,).
 
-    per_class: round(fraction * n) clips of each class, at least one; global: round(fraction * N) clips of all together, at
+    sampling: per_class for round(fraction * n) clips of each class, at least one; global for round(fraction * N) of all clips, at
     least one, as the parent code does."""
     order = epoch_order(seed, _SAMPLING_EPOCH, len(labels), ORDER)
     if sampling == "global":
@@ -23,9 +23,9 @@ def choose_labelled(labels: np.ndarray, fraction: float, sampling: str, seed: in
 
 
 def choose_per_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sorted indices of `count` clips of each class, all of a class that has fewer. labels (N,).
+    """Sorted indices of `count` clips of each class, or all of a class that has fewer. labels (N,).
 
-    The order is that of `choose_labelled`: of one seed, fewer clips are among the more, and count = fraction * n chooses the
-    same clips."""
+    The order is that of `choose_labelled`: with one seed, a smaller count gives a subset of a larger one, and
+    count = fraction * n gives the same clips."""
     order = epoch_order(seed, _SAMPLING_EPOCH, len(labels), ORDER)
     return np.sort(np.concatenate([order[labels[order] == label][:count] for label in np.unique(labels)]))

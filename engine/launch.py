@@ -1,16 +1,16 @@
-"""Starts several processes of a program on this machine, passes signals on, and ends as they end.
+"""Starts several processes of a program on this machine, passes signals on to them, and combines their exit statuses.
 
     python -m engine.launch --processes 4 pretrain_moco_mask.py --dataset ntu60 --output runs/joint
 
-torchrun starts processes as well, also on several machines. What it does with a signal is not what a run needs that is to
-be stopped and gone on with: SIGUSR1 ends it at once, and SIGTERM, which it passes on, ends it with status 1 although its
-processes have saved and ended with 75. Here SIGTERM, SIGINT and SIGUSR1 go to every process, and the status is
+torchrun does this too, also on several machines, but its signal handling does not suit a run that is stopped and resumed:
+SIGUSR1 ends it at once, and SIGTERM, which it passes on, makes it exit with status 1 although its processes have saved and
+exited with 75. Here every process gets SIGTERM, SIGINT and SIGUSR1, and the exit status is
 
-    0    when all have finished
-    75   when they have stopped and saved, or had not begun yet: the same command with --resume auto goes on
-    else that of the first process that failed, 128 + the signal's number when one has ended it
+    0    if all have finished
+    75   if they have stopped and saved, or had not started: the same command with --resume auto resumes
+    else that of the first process that failed; 128 + N if signal N ended it
 
-A launcher that is killed takes nobody with it, but its processes notice (engine.signals), stop and save.
+If the launcher itself is killed, its processes notice it (engine.signals), save and stop.
 """
 
 import argparse
@@ -25,25 +25,26 @@ from engine.signals import EXIT_STOPPED
 from options.common import parser, positive_int
 from utils.errors import UserError, run
 
-PATIENCE = 60.0  # seconds in which the others notice by themselves that a process has failed
+PATIENCE = 60.0  # seconds for the others to notice that a process has failed, before they are killed
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free TCP port of this machine."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """What utils.distributed.connect reads, for one of `size` processes; as with torchrun, one CPU thread each unless said."""
+    """The environment that utils.distributed.connect reads, for one of `size` processes; as with torchrun, one CPU thread each
+    unless OMP_NUM_THREADS is set."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     own = {"RANK": rank, "LOCAL_RANK": rank}
     return {"OMP_NUM_THREADS": "1", **os.environ, **{name: str(value) for name, value in {**shared, **own}.items()}}
 
 
 class Group:
-    """The processes of one command. received: the number of the first signal, or None."""
+    """The processes of one command. received: number of the first signal, or None."""
 
     def __init__(self, size: int, command: list[str]):
         self.received: int | None = None
@@ -59,10 +60,10 @@ class Group:
     def _pass_on(self, number, _frame) -> None:
         self.received = self.received or number
         for process in self.processes:
-            process.send_signal(number)  # does nothing to one that has ended
+            process.send_signal(number)  # does nothing if the process has ended
 
     def wait(self) -> list[int]:
-        """The statuses of all, once all have ended. Those that do not within `PATIENCE` after one has failed are stopped."""
+        """Waits for all processes; returns their statuses. Kills those still running `PATIENCE` seconds after one failed."""
         failed_at = None
         while any(process.poll() is None for process in self.processes):
             if failed_at is None and any(
@@ -77,7 +78,7 @@ class Group:
 
 
 def status_of(statuses: list[int], received: int | None) -> int:
-    """The status of the group from those of its processes, as the module docstring says; received: the signal passed on."""
+    """The exit status of the group, see the module docstring. received: number of the signal that was passed on, or None."""
     stopped = {EXIT_STOPPED} if received is None else {EXIT_STOPPED, -received}
     if any(status in stopped for status in statuses) or (received is not None and not statuses):
         return EXIT_STOPPED
@@ -86,8 +87,8 @@ def status_of(statuses: list[int], received: int | None) -> int:
 
 
 def main(argv=None) -> int:
-    p = parser("Starts several processes of a program on this machine, passes signals on, and ends as they end.")
-    p.add_argument("--processes", type=positive_int, required=True, metavar="K", help="how many, usually one a GPU")
+    p = parser("Starts several processes of a program on this machine and passes signals on to them.")
+    p.add_argument("--processes", type=positive_int, required=True, metavar="K", help="their number, usually one a GPU")
     p.add_argument("program", help="the program's file, such as pretrain_moco_mask.py")
     p.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = p.parse_args(argv)
@@ -97,7 +98,7 @@ def main(argv=None) -> int:
         )
     command = [sys.executable, args.program, *args.arguments]
     if args.processes == 1:
-        os.execv(sys.executable, command)  # this process becomes the program: nothing is in between
+        os.execv(sys.executable, command)  # replaces this process by the program
     group = Group(args.processes, command)
     return status_of(group.wait(), group.received)
 

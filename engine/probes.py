@@ -1,14 +1,13 @@
-"""Probes: what can be read from fixed features by a classifier with one setting, chosen without the test split.
+"""Probes: accuracy of simple classifiers on fixed features, with one setting that is chosen without the test split.
 
-Logistic regression here is that of scikit-learn (multinomial, L2, bias not penalised; a test compares them), in torch, so
-that it runs where the features are and needs no further package:
+The logistic regression is that of scikit-learn (multinomial, L2, bias not penalised; a test compares them), in torch, so that it
+runs on the device of the features and needs no further package:
 
     minimise over W, b:   C * sum_i cross_entropy(x_i W + b, y_i) + 1/2 |W|^2
 
-It has one setting, the strength C, and no learning rate, no epochs and no seed, so that two features are compared by what
-is in them and not by how long somebody trained. Features are standardised by the training split first. C is chosen by
-cross-validation inside of the training split: the folds are its subjects where clip names tell them (a classifier for new
-people is wanted), else shares of each class.
+Its only setting is the strength C; it has no learning rate, epochs or seed, so that a comparison of features does not depend on
+the training. Features are first standardised by the training split. C is chosen by cross-validation on the training split, with
+folds of subjects if clip names contain them (the classifier should work for new people), else of clips, stratified by class.
 """
 
 import re
@@ -21,14 +20,14 @@ from torch.nn import functional as F
 
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MOST_FOLDS = 5
-MOST_CLIPS = 5000  # of the training split that choose the strength
-# where clip names hold a number of the subject: NTU's and PKU's `P007`, or a part of its own such as `_s02_`
+MOST_CLIPS = 5000  # training clips used to choose the strength
+# the subject's number in clip names: NTU's and PKU's `P007`, or a separate part such as `_s02_`
 SUBJECTS = (re.compile(r"S\d{3}C\d{3}P(\d{3})"), re.compile(r"(?:^|_)s(\d+)(?:_|$)"))
 
 
 @dataclass(frozen=True)
 class Standardised:
-    """mean, scale (D,): of training features; constant features have scale 1."""
+    """Standardisation. mean, scale (D,): mean and standard deviation of training features; constant features have scale 1."""
 
     mean: Tensor
     scale: Tensor
@@ -46,8 +45,8 @@ class Standardised:
 
 
 def in_row_space(train: Tensor, *others: Tensor) -> list[Tensor]:
-    """Features (N, D) with D > N, and others (n, D), in at most N coordinates without loss: the penalty makes W a sum of
-    training rows, so that only their span counts, and a rotation of it changes nothing."""
+    """Projects features (N, D) with D > N, and others (n, D), to at most N coordinates without changing the regression: because of
+    the penalty, W is a linear combination of training rows, so only their span matters, up to a rotation."""
     if train.shape[1] <= train.shape[0]:
         return [train, *others]
     values, vectors = torch.linalg.eigh(train @ train.T)
@@ -61,8 +60,8 @@ def logistic_regression(
 ) -> Tensor:
     """Standardised features (N, D), labels (N,) -> weights (D + 1, K), the last row the bias (see module docstring).
 
-    strength: C. start: weights to begin with, such as those of a neighbouring strength; there is one optimum, so that they
-    only save time. exact: to the optimum in float64; without, near it and in float32, to compare strengths."""
+    strength: C; start: initial weights, such as those of a neighbouring strength, which only save time, since the optimum is
+    unique; exact: converge to the optimum in float64, else approximately in float32, to compare strengths."""
     features = features.double() if exact else features.float()
     labels = labels.to(features.device)
     weights = features.new_zeros(features.shape[1] + 1, classes) if start is None else start.clone()
@@ -90,7 +89,7 @@ def scores(weights: Tensor, features: Tensor) -> Tensor:
 
 
 def subjects_of(names) -> np.ndarray | None:
-    """The subject of every clip, (N,) integers, where all names tell it and there are several; else None."""
+    """The subject of every clip, (N,) integers, if all names contain it and there are several subjects; else None."""
     for pattern in SUBJECTS:
         found = [pattern.search(name) for name in names]
         if all(found):
@@ -100,7 +99,7 @@ def subjects_of(names) -> np.ndarray | None:
 
 
 def class_folds(labels: np.ndarray, count: int) -> np.ndarray:
-    """`count` folds (N,) of clips with classes (N,), the clips of each class dealt out one after the other."""
+    """`count` folds (N,) of clips with classes (N,): the clips of each class are distributed round robin."""
     folds = np.empty(len(labels), dtype=int)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -109,9 +108,9 @@ def class_folds(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def folds_of(names, labels: np.ndarray) -> tuple[np.ndarray, str]:
-    """The fold (N,) of every training clip for choosing the strength, and how it was cut, in words.
+    """The fold (N,) of every training clip for choosing the strength, and a description of the folds.
 
-    Subjects one after the other into at most MOST_FOLDS folds; without subjects, the clips of each class likewise."""
+    Subjects are distributed round robin over at most MOST_FOLDS folds; without subjects, the clips of each class are."""
     subjects = subjects_of(names)
     if subjects is not None:
         _, number = np.unique(subjects, return_inverse=True)
@@ -122,11 +121,10 @@ def folds_of(names, labels: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def choose_strength(features: Tensor, labels: Tensor, classes: int, folds: np.ndarray, strengths=None) -> float:
-    """The strength whose classifiers give the held-out clips the lowest cross entropy, over all folds.
+    """The strength with the lowest cross-entropy on held-out clips, over all folds.
 
-    strengths: STRENGTHS unless given. features (N, D), not yet standardised: each fold is standardised by what it is
-    trained on. Of more than MOST_CLIPS clips,
-    every n-th chooses."""
+    features (N, D): not standardised; each fold is standardised by its own training clips. Of more than MOST_CLIPS clips every
+    n-th is used. strengths: STRENGTHS unless given."""
     every = -(-len(labels) // MOST_CLIPS)
     features, labels = features[::every], labels[::every].to(features.device)
     fold_of = torch.from_numpy(folds[::every]).to(features.device)
@@ -150,7 +148,7 @@ def euclidean(train: Tensor, labels: Tensor, test: Tensor, chunk: int = 512) -> 
 
 @dataclass(frozen=True)
 class Probed:
-    """Shares of the test clips that are right: logistic regression of strength C as chosen, and 1-NN by cosine and by Euclidean
+    """Accuracies (0..1) on the test clips: logistic regression with the chosen strength C, 1-NN by cosine and by Euclidean
     distance."""
 
     linear: float
@@ -168,8 +166,8 @@ def linear_share(
     strength: float,
     scale_by: Tensor | None = None,
 ) -> float:
-    """The share of the test clips that logistic regression of standardised features gets right. scale_by: the features that
-    standardise, train where None."""
+    """The test accuracy (0..1) of logistic regression on standardised features. scale_by: the features that give mean and standard
+    deviation, None for train."""
     scaled = Standardised.of(train if scale_by is None else scale_by)
     inside, outside = in_row_space(scaled(train), scaled(test))
     predicted = scores(logistic_regression(inside, train_labels, classes, strength), outside).argmax(1)
@@ -177,17 +175,17 @@ def linear_share(
 
 
 def share(predicted: Tensor, labels: Tensor) -> float:
-    """How many of the predicted classes (n,) are right."""
+    """The share (0..1) of predicted classes (n,) that are right."""
     return float((predicted.cpu() == labels.cpu()).double().mean())
 
 
 def probe(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, classes: int, folds: np.ndarray
 ) -> Probed:
-    """Both neighbours of plain features, and logistic regression of standardised ones.
+    """1-NN by both distances on the features as they are, and logistic regression on standardised features.
 
-    train (N, D), test (n, D) float32; labels (N,), (n,); folds (N,): see `folds_of`. The test split's labels are only
-    counted with."""
+    train (N, D), test (n, D) float32; labels (N,), (n,); folds (N,): see `folds_of`. The test labels are used for the accuracies
+    only."""
     train, test = train.float(), test.float()
     train_labels = train_labels.to(train.device)
     strength = choose_strength(train, train_labels, classes, folds)

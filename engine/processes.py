@@ -1,4 +1,4 @@
-"""A training step of several processes: one state to begin with, one gradient, one decision."""
+"""Data-parallel training: equal initial state, summed gradients and common decisions of all processes."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from utils.distributed import World
 
 @torch.no_grad()
 def copy_state(world: World, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Gives every process the main one's weights, buffers and optimizer state, so that one process alone reads files."""
+    """Copies weights, buffers and optimizer state of the main process to all others, so that only one process reads files."""
     if world.size == 1:
         return
     world.copy_from_main_(model.state_dict().values(), "state")
@@ -36,10 +36,10 @@ def copy_state(world: World, model: nn.Module, optimizer: torch.optim.Optimizer)
 def sum_over_processes(
     world: World, model: nn.Module, output: StepOutput, flags: list[bool]
 ) -> tuple[StepOutput, list[bool]]:
-    """Adds up gradients, losses and top1 of all processes, and sets each flag that one of them has set, so that all do the same.
+    """Sums gradients, losses and top1 over all processes, and sets each flag that any process has set.
 
-    Returns the output with the whole batch's losses and top1, and the flags. One exchange: the small numbers travel in
-    the gradients' buckets, so that agreeing costs no call of its own."""
+    Returns the output with losses and top1 of the whole batch, and the flags. All values share one all-reduce: the small ones are
+    sent in the buckets of the gradients."""
     if world.size == 1:
         return output, flags
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -54,7 +54,7 @@ def sum_over_processes(
 
 
 def traffic_of(world: World) -> str:
-    """What one step has communicated, in words; to be read after the first step and `world.traffic.clear()` before it."""
+    """The communication of one step, in words. Clear `world.traffic` before that step."""
     parts = [
         f"{kind} {entry.bytes / 1e6:.3g} MB in {entry.calls} exchange{'s' * (entry.calls > 1)}"
         for kind, entry in world.traffic.items()

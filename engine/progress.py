@@ -1,9 +1,9 @@
-"""Evaluations that are stopped go on: what of several trainings is done is kept in the run folder.
+"""Resuming evaluations: the run folder keeps which of several trainings are finished, and the state of the current one.
 
-A training is named as its values in metrics.jsonl are: `seed1`, or `frozen/seed1` where a program has several modes.
-`progress.pth` holds the outcome of every finished training and, of the one under way, everything between two steps: the
-head, the encoder where that is trained too, optimizer, place in the epoch. It is written when a signal asks for a stop and
-every few minutes, whole or not at all; a run that goes on computes the steps that the stopped one would have.
+A training has the name of its values in metrics.jsonl: `seed1`, or `frozen/seed1` in a program with several modes.
+`progress.pth` holds the outcome of every finished training and the state of the current one between two steps: head, encoder
+(if it is trained), optimizer, position in the epoch. It is written when a signal requests a stop and every few minutes, whole or
+not at all; a resumed run computes the same steps as one that was never stopped.
 """
 
 import time
@@ -17,7 +17,7 @@ from utils.fingerprint import differences
 
 FILE = "progress.pth"
 SAVE_SECONDS = 300.0
-# arguments that may differ between the stopped run and the one that goes on: they change no number, or add seeds
+# arguments that may differ when a run is resumed: they do not change results, or only add seeds
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path device threads local_rank timeout_minutes resume seed occlusion "
     "occlusion_seed early encoder_mode horizons timelines".split()
@@ -25,11 +25,12 @@ MAY_CHANGE = set(
 
 
 class Stopped(Exception):
-    """The training was stopped by a signal, after its state was saved."""
+    """Raised when a signal has stopped a training, after its state was saved."""
 
 
 class Progress:
-    """finished: {name: its outcome}; current: (name, state) of the training that is under way, or None."""
+    """Finished and current trainings of a run. finished: {name: outcome}; current: (name, state) of the training that was
+    interrupted, or None."""
 
     def __init__(self, folder, arguments: dict, stop: StopRequest, world: World, data: dict | None = None):
         self.path, self.arguments, self.stop, self.world = Path(folder) / FILE, arguments, stop, world
@@ -39,7 +40,7 @@ class Progress:
         self._saved = time.monotonic()
 
     def resume(self) -> bool:
-        """Takes over what the folder holds; False where there is nothing. UserError when it is of other arguments."""
+        """Loads the progress in the folder; False if there is none. UserError if it was written with other arguments or data."""
         if not self.path.is_file():
             return False
         content = files.load(self.path)
@@ -47,35 +48,35 @@ class Progress:
         named = content.get("names") == "as metrics"  # earlier versions had plain seeds, and other states
         if not named or not isinstance(told, dict) or not isinstance(content.get("finished"), dict):
             raise UserError(
-                f"{self.path}: not what an evaluation of this version keeps; give another --output, or leave --resume out"
+                f"{self.path}: not a progress file of this version; give another --output, or leave --resume out"
             )
         for name, new in self.arguments.items():
             if new is True and name not in told and name not in MAY_CHANGE:
                 raise UserError(
-                    f"{self.path} was begun by a version without {as_flag(name, True)}; go on with {as_flag(name, False)}, or "
-                    "leave --resume out to start anew"
+                    f"{self.path} was written by a version without {as_flag(name, True)}; resume with {as_flag(name, False)}, or "
+                    "leave --resume out to start over"
                 )
         for name, old in told.items():
             new = self.arguments.get(name, old)
             if name not in MAY_CHANGE and _plain(new) != _plain(old):
                 raise UserError(
-                    f"{self.path} was begun with {as_flag(name, old)}, now it is {as_flag(name, new)}; go on with the old "
-                    "value, or leave --resume out to start anew"
+                    f"{self.path} was started with {as_flag(name, old)}, now it is {as_flag(name, new)}; resume with the old "
+                    "value, or leave --resume out to start over"
                 )
         if changed := differences(content.get("data") or {}, self.data or {}):
             raise UserError(
-                f"{self.path} was begun with other data: {'; '.join(changed)}; put that back, or leave --resume out to start anew"
+                f"{self.path} was started with other data: {'; '.join(changed)}; restore it, or leave --resume out to start over"
             )
         self.finished, self.current = content["finished"], content.get("current")
         return True
 
     def state_of(self, name: str) -> dict | None:
-        """Where a training was left, None where it was not begun."""
+        """The state of a training that was interrupted, None if it has not started."""
         return self.current[1] if self.current is not None and self.current[0] == name else None
 
     def watch(self, name: str):
-        """A function to call after every step with one that makes the state: it saves when it is time to, and raises `Stopped`
-        where a signal came (to any process)."""
+        """The `after_step` of engine.fit for a training: saves its state every few minutes, and saves and raises `Stopped` when any
+        process has got a signal."""
 
         def after_step(make_state) -> None:
             stopping = self.world.any(self.stop.received is not None)
@@ -88,7 +89,7 @@ class Progress:
         return after_step
 
     def finish(self, name: str, outcome: dict) -> None:
-        """Keeps the outcome of a training."""
+        """Saves the outcome of a finished training."""
         self.finished[name], self.current = outcome, None
         self.save()
 
@@ -100,25 +101,25 @@ class Progress:
         self._saved = time.monotonic()
 
     def lines(self) -> list[str]:
-        """What an earlier start has done, for the log."""
+        """Log lines about what an earlier start has done."""
         lines = [f"{in_words(name)}: finished by an earlier start" for name in self.finished]
         if self.current is not None:
-            lines.append(f"{in_words(self.current[0])}: goes on in epoch {self.current[1]['epoch'] + 1}")
+            lines.append(f"{in_words(self.current[0])}: resumed in epoch {self.current[1]['epoch'] + 1}")
         return lines
 
     def stopped(self, say) -> None:
-        """Says where a signal has stopped the run; a process among several then waits for the others, deaf to signals."""
+        """Logs where a signal has stopped the run; one of several processes then waits for the others, ignoring signals."""
         name, state = self.current
         who = self.stop.received or "a signal to another process"
         say(
-            f"stopped by {who} in epoch {state['epoch'] + 1} of {in_words(name)}; go on with the same command and --resume auto"
+            f"stopped by {who} in epoch {state['epoch'] + 1} of {in_words(name)}; resume with the same command and --resume auto"
         )
         if self.world.size > 1:
             self.world.barrier()
             self.stop.ignore_from_now_on()
 
     def keeps(self, record: dict) -> bool:
-        """Whether a record of metrics.jsonl is of an epoch that is not computed again."""
+        """Whether a record of metrics.jsonl stays because its epoch is not computed again."""
         name = next((name.rpartition("/")[0] for name in record if "/" in name), "")
         done = self.current[1]["epoch"] if self.current is not None and self.current[0] == name else 0
         return name in self.finished or record["step"] <= done

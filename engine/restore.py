@@ -1,7 +1,7 @@
-"""Where a pretraining begins and goes on: what a checkpoint of it holds, which one a run starts from, and what must agree.
+"""Checkpoints of a pretraining: their content, which one a run starts from, and the checks before it resumes.
 
-A resumed run is the run that never stopped, so everything that decides what a step computes must be as it was: the encoder, the
-arguments (but for MAY_CHANGE), the clips. A run that starts from another's weights (--init-from) shares only the encoder with it.
+A resumed run computes the same as one that never stopped, so everything that its steps depend on must be unchanged: the encoder,
+the arguments (except MAY_CHANGE) and the clips. With --init-from only the encoder must be the same.
 """
 
 import os
@@ -21,21 +21,21 @@ from utils.fingerprint import differences
 from utils.names import SIZES
 from utils.run_folder import versions
 
-# Arguments that may differ between a checkpoint and the run that resumes it: they do not change what a step computes,
-# but for rounding (threads, recompute; see benchmarks/LOG.md) and what is named when it is given (precision, data).
+# Arguments that may differ between a checkpoint and the run that resumes it: they do not change the result of a step, except
+# for rounding (threads, recompute; see benchmarks/LOG.md) and explicit changes that are logged (precision, data).
 MAY_CHANGE = set(
     "data_root cache_dir clips workers checkpoint_path resume init_from start_epoch epochs max_steps save_fre "
     "save_every_minutes print_freq on_nonfinite nonfinite_limit device threads local_rank precision schedule lr cos "
     "timeout_minutes skeleton_representation contrasts knn_every knn_clips pictures backbone recompute resume_on_other_data "
     "cuda_graph recurrent".split()
-) | set(SIZES)  # backbone and sizes are compared as they were built: a default may be given or left out
+) | set(SIZES)  # backbone and sizes are compared in the configuration, where defaults are filled in
 
 
 def checkpoint_content(
     arguments: dict, model: PCM3, optimizer: Optimizer, step: int, steps_per_epoch: int, **more
 ) -> dict:
-    """A checkpoint after `step` steps: what the release wrote, and what it takes to explain and to go on. arguments: of the
-    run, by name; more: further fields of utils.checkpoint_schema."""
+    """A checkpoint after `step` steps: the fields of the release, and those needed to rebuild the model and to resume. arguments:
+    of the run, by name; more: further fields of utils.checkpoint_schema."""
     return {
         "format": files.FORMAT,
         "epoch": step // steps_per_epoch,
@@ -51,7 +51,7 @@ def checkpoint_content(
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint that a run begins with; resumes: whether it goes on with that run, or only takes its weights."""
+    """The checkpoint that a run starts from. resumes: True to resume that run, False to take its weights only."""
 
     content: dict
     path: str | Path
@@ -59,25 +59,24 @@ class Start:
 
     @property
     def recipe(self) -> str:
-        """The recipe that it was trained with; earlier versions had the paper's only."""
+        """The recipe of the checkpoint; earlier versions had only the paper's."""
         found = self.content.get("arguments", {}).get("recipe")
         return found if found in ("paper", "small") else "paper"
 
     @property
     def flags(self) -> set[str] | None:
-        """Names of the arguments of the run that is resumed: those of the version that began it. None for a new run."""
+        """Names of the arguments of the run being resumed, those of the version that started it. None for a new run."""
         found = self.content.get("arguments")
         return {RENAMED.get(name, name) for name in found} if self.resumes and isinstance(found, dict) else None
 
     @property
     def precision(self) -> str | None:
-        """The precision of the run that is resumed, None where it says none."""
+        """The precision of the run being resumed, None if the checkpoint does not say."""
         return self.content.get("arguments", {}).get("precision") if self.resumes else None
 
 
 def open_start(init_from: str, resume: str, folder, note: Callable[[str], None]) -> Start | None:
-    """The checkpoint that --init-from or --resume name, None for a run that starts from nothing. folder: where --resume auto looks;
-    note: told what is found."""
+    """The checkpoint of --init-from or --resume, None for a new run. folder: where --resume auto looks; note: logs a line."""
     if init_from:
         return Start(files.load(init_from), init_from, False)
     if resume == "auto":
@@ -91,14 +90,14 @@ def open_start(init_from: str, resume: str, folder, note: Callable[[str], None])
 
 
 def check_same_encoder(model: PCM3, start: Start) -> None:
-    """Refuses weights of an encoder with another backbone or other sizes, naming both."""
+    """UserError, with both values, if the encoder of the checkpoint has another backbone or other sizes."""
     config = files.find_encoder(start.content, start.path).config
     check_same_backbone(config, model.config.encoder.to_dict(), start.path)
 
 
 def check_same_run(arguments: dict, start: Start, only: tuple[str, ...] = ()) -> None:
-    """Refuses to resume with arguments that would make it another run, naming the first that differs. only: of these names;
-    () = of all."""
+    """UserError, with the first argument that differs, if the arguments would change what the run computes. only: names to compare,
+    () for all."""
     for name, old in start.content.get("arguments", {}).items():
         name = RENAMED.get(name, name)
         if only and name not in only:
@@ -113,25 +112,25 @@ def check_same_run(arguments: dict, start: Start, only: tuple[str, ...] = ()) ->
 
 
 def check_same_data(arguments: dict, start: Start, data: dict, note: Callable[[str], None]) -> None:
-    """Refuses to resume on other clips than the run began with, saying what differs, unless --resume-on-other-data."""
+    """UserError, with the differences, if the clips are not those that the run started with, unless --resume-on-other-data."""
     if "data" not in start.content:
         note(
-            f"checkpoint {start.path} does not say what data it was trained on (an earlier version's); it is not compared"
+            f"checkpoint {start.path} is of an earlier version, without fingerprints of its data; the data is not compared"
         )
         return
     found = "; ".join(differences(start.content["data"], data))
     if found and not arguments["resume_on_other_data"]:
         name = f"{arguments['pre_dataset']} {arguments['protocol']}"
         raise UserError(
-            f"checkpoint {start.path}: {name} is not the data that the run began with: {found}; put that data back, start a "
-            "new run from its weights with --init-from, or go on all the same with --resume-on-other-data"
+            f"checkpoint {start.path}: {name} is not the data that the run started with: {found}; restore that data, start a "
+            "new run from its weights with --init-from, or resume on the new data with --resume-on-other-data"
         )
     if found:
         note(f"--resume-on-other-data: {found}")
 
 
 def load_weights(start: Start, model: PCM3, note: Callable[[str], None]) -> None:
-    """Weights and queue of another run (--init-from); a queue of another size is left as it is."""
+    """Loads weights and queue of another run (--init-from); a queue of another size keeps its random values."""
     check_same_encoder(model, start)
     state = files.state_dict_of(start.content, start.path)
     if state.get("queue") is not None and state["queue"].shape != model.queue.shape:
@@ -144,9 +143,9 @@ def load_weights(start: Start, model: PCM3, note: Callable[[str], None]) -> None
 def restore(
     start: Start | None, model: PCM3, optimizer: Optimizer, arguments: dict, data: dict, note: Callable[[str], None]
 ) -> tuple[int, dict]:
-    """Loads what `open_start` found into model and optimizer. arguments: of the run, by name; data: fingerprints of its clips, by
-    split. Returns the steps done and the progress of the log after them (0 and {} for a new run); UserError where the
-    checkpoint is of another run."""
+    """Loads the result of `open_start` into model and optimizer. arguments: of the run, by name; data: fingerprints of its clips,
+    by split. Returns the steps done and the log's progress (0 and {} for a new run). UserError if the checkpoint is of
+    another run."""
     if start is None:
         return 0, {}
     if not start.resumes:
@@ -165,8 +164,8 @@ def restore(
 
 
 def resume_command(processes: int) -> str:
-    """The command of this process with what it takes to go on where it stopped: --resume auto in the place of --init-from, of
-    --start-epoch and of another --resume. processes: on one machine; more machines need their own launchers' flags."""
+    """The command that resumes this process: its own, with --resume auto in place of --init-from, --start-epoch and another
+    --resume. processes: on one machine; several machines need the flags of their launcher."""
     words, kept = iter(sys.argv[1:]), []
     for word in words:
         flag, equals, _ = word.partition("=")

@@ -1,13 +1,12 @@
-"""One table from the result files of any runs: what was measured, with which encoder, last and best, mean and deviation.
+"""One table from the result files of any runs: task, data, encoder and figures, last and best, mean and standard deviation.
 
     python -m engine.results runs                                  every result below a folder
     python -m engine.results runs/joint_seed1 runs/joint_seed2 runs/joint_seed3 --seeds
     python -m engine.results runs --latex --output table.tex
 
-Each argument is a folder with results somewhere below it, or a result file itself (that of tools/ensemble.py too). Shares are shown
-in percent, errors in mm. With --seeds results of encoders that differ in nothing but the seed of their pretraining are one row:
-mean and standard deviation over the pretrainings. The table is Markdown, or LaTeX; where the paper has a figure for a row, it
-stands beside it.
+Each argument is a folder with results in it or below, or a result file (also of tools/ensemble.py). Accuracies are shown in
+percent, errors in mm. With --seeds, encoders whose pretrainings differ only in the seed become one row: mean and standard
+deviation over the pretrainings. The table is Markdown or LaTeX; a last column has the paper's figure, for rows that have one.
 """
 
 import argparse
@@ -21,8 +20,8 @@ from utils.files import atomic_write, load_json
 from utils.metrics import summarise
 
 COLUMNS = ("run", "task", "data", "encoder", "figure", "last", "best", "seeds")
-DEEPEST = 4  # folders below an argument in which results are looked for
-# of pretraining: what may differ between runs that differ in nothing but chance (paths, machine, how often is saved)
+DEEPEST = 4  # levels of folders that are searched for results
+# arguments of pretraining that may differ between runs of one row (seed, paths, machine, frequency of saving)
 SEED_ONLY = set(
     "seed checkpoint_path data_root cache_dir clips workers device threads local_rank timeout_minutes resume save_fre "
     "save_every_minutes print_freq knn_every knn_clips pictures on_nonfinite nonfinite_limit".split()
@@ -47,7 +46,7 @@ FIRST_FIGURE = {"classification/linear": "top-1 %", "retrieval": "1-NN %"}
 
 
 def read_result(path) -> tuple[str, dict]:
-    """(name of the run, content) of a run folder or a result file; UserError when there is none or it is no result."""
+    """(name of the run, content) of a run folder or a result file; UserError if the file is missing or is not a result."""
     path = Path(path)
     file = path / "result.json" if path.is_dir() else path
     path = path.parent if path.name == "result.json" else path
@@ -58,12 +57,12 @@ def read_result(path) -> tuple[str, dict]:
 
 
 def percent(summary: dict) -> str:
-    """A summary of shares as `83.9 ± 0.4`."""
+    """A summary of accuracies as text in percent, such as `83.9 ± 0.4`."""
     return shown(summary, 100)
 
 
 def shown(summary: dict, factor: float = 1) -> str:
-    """Mean and, where there is one, deviation, with one decimal."""
+    """Mean and standard deviation (if there is one) as text with one decimal."""
     deviation = "" if summary.get("std") is None else f" ± {factor * summary['std']:.1f}"
     return f"{factor * summary['mean']:.1f}{deviation}"
 
@@ -131,13 +130,13 @@ FIGURES = {
 
 
 def short_encoder(source: str) -> str:
-    """A checkpoint by its last folder and file, anything else as it is."""
+    """The last folder and file name of a checkpoint; other names unchanged."""
     path = source.split(" (")[0]
     return "/".join(Path(path).parts[-2:]) if "/" in path else path
 
 
 def rows_of(name: str, content: dict) -> list[tuple]:
-    """The table's rows for one run; UserError for a task that is not known or a result that lacks what its task has."""
+    """The table's rows for one run; UserError for an unknown task, and for a result without the entries of its task."""
     task = content.get("task", "ensemble" if "rows" in content else "?")
     figures = FIGURES.get(task.split("/")[0])
     if figures is None:
@@ -156,14 +155,14 @@ def rows_of(name: str, content: dict) -> list[tuple]:
 
 
 def table_cells(rows: list[tuple]) -> list[tuple[str, ...]]:
-    """Rows as texts; what is said in the row above is not said again in the first four columns."""
+    """Rows as strings; the first four columns are empty where they repeat the row above."""
     rows = [tuple(map(str, row)) for row in rows]
     above = [(), *rows][: len(rows)]
     return [("", "", "", "", *row[4:]) if row[:4] == one[:4] else row for row, one in zip(rows, above, strict=True)]
 
 
 def markdown(rows: list[tuple], columns=COLUMNS) -> str:
-    """Rows under their columns, aligned."""
+    """The rows as an aligned Markdown table."""
     cells = [columns, *([cell.replace("|", "/") for cell in row] for row in table_cells(rows))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
@@ -172,8 +171,8 @@ def markdown(rows: list[tuple], columns=COLUMNS) -> str:
 
 
 def without_baselines(results: list[dict]) -> list[str]:
-    """A sentence for every data set on which a pretrained encoder classifies or retrieves, and whose baselines are not among
-    the results: a lift over a random encoder read in one way says little (see engine.baselines)."""
+    """A note for every data set that has results of a pretrained encoder in classification or retrieval but none of
+    engine.baselines, without which they are hard to judge."""
 
     def place(content: dict) -> tuple[str, str]:
         return str(content.get("dataset")), str(content.get("protocol"))
@@ -186,7 +185,7 @@ def without_baselines(results: list[dict]) -> list[str]:
         if task in ("classification", "retrieval") and not str(content.get("encoder", "")).startswith(("random", "no "))
     )
     return [
-        f"baselines of {dataset} {protocol} are not shown; they are made by: python -m engine.baselines --dataset "
+        f"baselines of {dataset} {protocol} are missing; this command makes them: python -m engine.baselines --dataset "
         f"{dataset} --protocol {protocol}"
         for dataset, protocol in shown
         if (dataset, protocol) not in there
@@ -197,8 +196,8 @@ def without_baselines(results: list[dict]) -> list[str]:
 
 
 def result_files(paths) -> list[Path]:
-    """The result files of the arguments: files as they are, of folders all result.json down to DEEPEST levels, not those of
-    earlier runs that were set aside. UserError for a folder without any."""
+    """The result files of the arguments: a file itself, of a folder every result.json down to DEEPEST levels, except those of
+    earlier runs (`earlier-DATE`). UserError for a folder without any."""
     found = []
     for path in map(Path, paths):
         if not path.is_dir():
@@ -214,7 +213,7 @@ def result_files(paths) -> list[Path]:
 
 
 def paper_figure(row: tuple) -> str:
-    """The paper's figure for a row of `rows_of`, '' where it has none: joint stream, first figure of the task."""
+    """The paper's figure for a row of `rows_of`, '' if it has none: joint stream, first figure of the task."""
     _, task, data, encoder, figure = row[:5]
     if figure != FIRST_FIGURE.get(task) or not encoder.endswith("joint") or encoder.startswith("random"):
         return ""
@@ -225,24 +224,25 @@ def paper_figure(row: tuple) -> str:
 
 
 def pretraining_of(content: dict) -> tuple[str, int, dict] | None:
-    """(folder, seed, what else it was told) of the pretraining whose encoder a result evaluates, from the arguments that lie
-    beside the checkpoint; None where there are none."""
+    """(folder, seed, other arguments) of the pretraining of a result's encoder, from arguments.json beside the checkpoint; None if
+    there is none."""
     folder = Path(str(content.get("encoder", "")).split(" (")[0]).parent
     file = folder / "arguments.json"
     if not file.is_file():
         return None
     starts = load_json(file)
-    told = starts[-1].get("arguments") if isinstance(starts, list) and starts and isinstance(starts[-1], dict) else None
-    if not isinstance(told, dict) or not isinstance(told.get("seed"), int):
+    last = starts[-1] if isinstance(starts, list) and starts else None
+    arguments = last.get("arguments") if isinstance(last, dict) else None
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("seed"), int):
         return None
-    return str(folder), told["seed"], {k: v for k, v in told.items() if k not in SEED_ONLY}
+    return str(folder), arguments["seed"], {k: v for k, v in arguments.items() if k not in SEED_ONLY}
 
 
 def over_seeds(files: list[Path]) -> list[tuple]:
-    """Rows of `rows_of` with mean and deviation over the pretrainings of each task and data set.
+    """Rows as in `rows_of`, with mean and standard deviation over the pretrainings of each task and data set.
 
-    UserError where the pretrainings differ in more than their seed, where one seed is there twice, and where an encoder's
-    pretraining is not to be found."""
+    UserError if pretrainings differ in more than their seed, if two have the same seed, and if the arguments of a pretraining
+    are missing."""
     groups: dict[tuple, list] = {}
     for file in files:
         name, content = read_result(file)
@@ -267,24 +267,24 @@ def over_seeds(files: list[Path]) -> list[tuple]:
 
 
 def check_one_recipe(found: list[tuple[str, int, dict]]) -> None:
-    """UserError unless the pretrainings differ in their seeds and in nothing else."""
-    (first, seed, told), *others = found
+    """UserError unless the pretrainings differ in their seeds only. found: of `pretraining_of`."""
+    (first, seed, arguments), *others = found
     seeds = {seed: first}
-    for folder, seed, also in others:
-        for name in sorted(told.keys() | also.keys()):
-            if told.get(name) != also.get(name):
+    for folder, seed, own in others:
+        for name in sorted(arguments.keys() | own.keys()):
+            if arguments.get(name) != own.get(name):
                 flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{folder} was pretrained with {flag} {also.get(name)}, {first} with {told.get(name)}; --seeds gathers runs "
-                    "that differ in nothing but --seed"
+                    f"{folder} was pretrained with {flag} {own.get(name)}, {first} with {arguments.get(name)}; --seeds takes "
+                    "runs that differ only in --seed"
                 )
         if seed in seeds:
-            raise UserError(f"{folder} and {seeds[seed]} have the same seed {seed}: two of them are one pretraining")
+            raise UserError(f"{folder} and {seeds[seed]} have the same seed {seed}; leave one of them out")
         seeds[seed] = folder
 
 
 def mean_of(rows, column: int) -> str:
-    """Mean and deviation over the runs of a column of single figures; of curves, each point's."""
+    """Mean and standard deviation over runs of a column, at each point of a curve, as text."""
     cells = [str(row[column]).split(" ± ")[0].split() for row in rows]
     if not cells[0] or any(len(cell) != len(cells[0]) for cell in cells):
         return ""
@@ -300,7 +300,7 @@ LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 
 
 def latex(rows: list[tuple], columns) -> str:
-    """Rows as a LaTeX tabular for the booktabs package; every text is escaped."""
+    """The rows as a LaTeX tabular for the booktabs package; all text is escaped."""
     escaped = str.maketrans(LATEX)
     head, *lines = (" & ".join(str(cell).translate(escaped) for cell in row) + r" \\" for row in (columns, *rows))
     kinds = "l" * 5 + "r" * (len(columns) - 5)
@@ -309,16 +309,16 @@ def latex(rows: list[tuple], columns) -> str:
 
 
 FLAGS = """
-runs RUN+  folders with results in them or below, or result files (of tools/ensemble.py too)
+runs RUN+  folders with results in them or below, or result files (also of tools/ensemble.py)
 --seeds
-    mean and deviation over encoders that were pretrained alike but for --seed; anything else that differs is refused
+    mean and standard deviation over pretrainings that differ only in --seed; any other difference is refused
 --latex  a LaTeX tabular (booktabs) instead of Markdown
 --output FILE  also write the table into this file
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
-    what = "One table from the result files of any runs, Markdown or LaTeX, with the paper's figures beside."
+    what = "One table from the result files of any runs, in Markdown or LaTeX, with the paper's figures."
     p = parser(what, program="engine.results")
     add_flags(p, FLAGS)
     return p

@@ -1,8 +1,8 @@
-"""A trained classifier on clips that are not as clean or not as long as those it learned from: occlusion, early recognition.
+"""Robustness of a trained classifier: accuracy on occluded clips and on the beginning of clips (early recognition).
 
-Both test the classifier as it is; nothing is trained on hidden or cut clips. The first point of an occlusion curve hides
-nothing and the last point of early recognition sees everything: both are the clean accuracy, to the last bit, because they
-take the same path in the same batches.
+The classifier is only tested; nothing is trained on occluded or cut clips. The first point of an occlusion curve hides nothing
+and the last point of early recognition has all frames: both equal the clean accuracy bit for bit, because they are computed
+by the same code in the same batches.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ OBSERVED = tuple(range(10, 101, 10))
 
 @dataclass(frozen=True)
 class OccludedViews:
-    """Test clips with something hidden, rendered like ClipViews. kind: spatial (amount of the body parts) or temporal
-    (amount in percent of the frames); parts: of the layout; seed: of what is hidden where."""
+    """Occluded test clips, rendered like ClipViews. kind: spatial (amount: number of hidden body parts) or temporal (amount:
+    percent of the frames); parts: of the layout; seed: samples what is hidden."""
 
     views: ClipViews
     kind: str
@@ -38,7 +38,7 @@ class OccludedViews:
         return len(self.views)
 
     def centre(self, index: Tensor) -> Tensor:
-        """Views (n, T, F) of the centre crop."""
+        """Views (n, T, F) of the occluded centre crops."""
         names = [self.views.clips.names[i] for i in index.tolist()]
         joints, frames = self.views.clips.joints, self.views.frames
         if self.kind == "spatial":
@@ -49,7 +49,7 @@ class OccludedViews:
 
 
 def occlusion_curve(encoder: Encoder, fc: nn.Linear, test: ClipViews, kind: str, parts, seed: int) -> list[float]:
-    """Top-1 share at each of AMOUNTS[kind]; the first is without occlusion."""
+    """Top-1 accuracy (0..1) at each of AMOUNTS[kind]; the first is without occlusion."""
     labels, curve = test.clips.labels.cpu(), []
     for amount in AMOUNTS[kind]:
         features = clip_features(encoder, OccludedViews(test, kind, amount, parts, seed), FEATURE_BATCH)
@@ -58,18 +58,18 @@ def occlusion_curve(encoder: Encoder, fc: nn.Linear, test: ClipViews, kind: str,
 
 
 def check_causal(encoder: Encoder) -> None:
-    """UserError when features of early frames depend on later ones."""
+    """UserError if the features of a frame depend on later frames."""
     if not encoder.causal:
         raise UserError(
-            f"--early needs a causal encoder; the {encoder.config.backbone} backbone sees all frames at once, so one pass "
-            "does not tell what it would know early; leave --early out, or pretrain a transformer with --causal"
+            f"--early needs a causal encoder; the features of the {encoder.config.backbone} backbone depend on later frames; "
+            "leave --early out, or pretrain a transformer with --causal"
         )
 
 
 @torch.no_grad()
 def early_curve(encoder: Encoder, fc: nn.Linear, test: ClipViews) -> list[float]:
-    """Top-1 share after each of OBSERVED percent of the T frames: of the feature of frame ceil(T p) - 1, all from one pass.
-    UserError for an encoder that is not causal."""
+    """Top-1 accuracy (0..1) after each of OBSERVED percent of the T frames, by the features up to frame ceil(T p) - 1, all from one
+    pass. UserError for an encoder that is not causal."""
     check_causal(encoder)
     encoder.eval()
     last_frames = [-(-test.frames * percent // 100) - 1 for percent in OBSERVED]
@@ -84,8 +84,8 @@ def early_curve(encoder: Encoder, fc: nn.Linear, test: ClipViews) -> list[float]
 
 
 def curve_summary(x, curves: dict[int, list[float]], clean: int) -> dict:
-    """Curves of several seeds as a result file holds them. x: the amounts; curves: seed -> shares; clean: index of the point
-    without occlusion, or with everything observed. `drop` is clean minus the point, the mean over seeds."""
+    """Curves of several seeds, as an entry of result.json. x: the amounts; curves: seed -> accuracies; clean: index of the point
+    without occlusion, or with all frames. `drop` is the accuracy at `clean` minus that at the point, averaged over seeds."""
     points = [summarise(values) for values in zip(*curves.values(), strict=True)]
     return {
         "x": list(x),

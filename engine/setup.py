@@ -1,4 +1,4 @@
-"""From words on a command line to a device, a precision and a data set."""
+"""Setup that programs share: device, precision, threads and data set from the values of flags."""
 
 import functools
 import os
@@ -33,13 +33,13 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # as Linux names the processor's bfloat16 units
-BF16_ON_PROCESSOR = ("gru", "bigru", "transformer")  # backbones that were measured to be faster so (benchmarks/LOG.md)
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # CPU flags of bfloat16 units, as in /proc/cpuinfo
+BF16_ON_PROCESSOR = ("gru", "bigru", "transformer")  # backbones that are faster in bf16 on a CPU (benchmarks/LOG.md)
 
 
 @functools.cache
 def processor_flags() -> frozenset[str]:
-    """What the processor can do, in the words of /proc/cpuinfo; empty where there is no such file."""
+    """The CPU flags of /proc/cpuinfo; empty where there is no such file."""
     try:
         found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     except OSError:
@@ -48,17 +48,17 @@ def processor_flags() -> frozenset[str]:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether products of bfloat16 are the device's own, not emulated: compute capability 8.0 or newer, or AMD's cards."""
+    """Whether a GPU multiplies bfloat16 in hardware: compute capability 8.0 or newer, or AMD."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def choose_precision(asked: str, device: torch.device, backbone: str) -> tuple[str, str]:
-    """What --precision asks for -> the name of what is computed, and the same in words for the log.
+    """The precision to compute in, by --precision, and the same in words for the log.
 
-    auto decides by what the hardware has, never by a timing, so that the same machine decides the same whatever else it
-    does. On a card bf16 where it has units for it; every card with TF32 has them too (both came with compute capability
-    8.0), so auto never ends at tf32. On a processor bf16 where it has AMX or AVX512-BF16, this torch has oneDNN, and the
-    backbone is faster that way. Else fp32. UserError for bf16 by name on a card without it."""
+    auto depends on the hardware only, not on a timing, so that a machine always chooses the same. On a GPU it is bf16 if the GPU
+    has units for it; every GPU with TF32 has them (both came with compute capability 8.0), so auto is never tf32. On a CPU it is
+    bf16 with AMX or AVX512-BF16, if torch has oneDNN and the backbone is faster so. Else fp32. UserError for an explicit bf16 on a
+    GPU without it."""
     if device.type == "cuda":
         units = has_bf16_units(device)
         if asked == "bf16" and not units:
@@ -80,10 +80,10 @@ def choose_precision(asked: str, device: torch.device, backbone: str) -> tuple[s
 
 
 def choose_recurrent(asked: str, device: torch.device, precision: str, model: torch.nn.Module) -> str:
-    """What --recurrent asks for -> a name of models.recurrent.RUNS, or auto, which is each layer's own choice.
+    """The implementation of recurrent layers, by --recurrent: a name of models.recurrent.RUNS, or auto, the default of each layer.
 
-    auto takes the wavefront where it was measured to be faster (RESULTS.md, "On a GPU": bf16, a card of compute capability 9, the
-    paper's encoder) and Triton can build it: in bf16 on such a card, for two layers or more of 512 numbers or more."""
+    auto becomes wavefront where that was measured to be faster (RESULTS.md, "On a GPU": bf16, compute capability 9, the paper's
+    encoder) and Triton can build it: in bf16 on such a GPU, for two or more layers of hidden size 512 or more."""
     measured = device.type == "cuda" and precision == "bf16" and torch.version.hip is None
     if asked != "auto" or not measured or torch.cuda.get_device_capability(device)[0] != 9:
         return asked
@@ -93,9 +93,9 @@ def choose_recurrent(asked: str, device: torch.device, precision: str, model: to
 
 
 def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:
-    """fp32, tf32, bf16 or fp64 -> (dtype of everything, dtype of the large products or None for the same).
+    """fp32, tf32, bf16 or fp64 -> (dtype of all tensors, dtype of large matrix products or None for the same).
 
-    fp32 switches TF32 off, which cuDNN has on by default: fp32 means exact."""
+    Sets torch's TF32 switches: fp32 turns TF32 off, which cuDNN uses by default."""
     tf32 = name == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
@@ -105,21 +105,21 @@ def resolve_precision(name: str) -> tuple[torch.dtype, torch.dtype | None]:
 
 
 def prepare_process(threads: int | None) -> None:
-    """Torch's threads (None: its own choice), and memory that stays with the process (utils.machine)."""
+    """Sets torch's number of threads (None: its default) and makes the process keep freed memory (utils.machine)."""
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
 
 
 def placement_of(asked: str, device: torch.device, world: World) -> str:
-    """Where packed clips live, see feeder.clips. auto: processes that share a machine's memory share one map of the file."""
+    """Where packed clips are stored, see feeder.clips. auto: several CPU processes share one memory map of the file."""
     return "mapped" if asked == "auto" and world.size > 1 and device.type == "cpu" else asked
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with one protocol: its registry row, layout, and the folder that holds the arrays; stored: the row as the
-    files are, where `read_as` has made another of it and clips are converted when they are opened."""
+    """A data set with one protocol. row: of the registry; folder: has the arrays; stored: the row of the files, where `read_as` has
+    replaced it, so that clips are converted when they are opened."""
 
     row: DatasetRow
     layout: Layout
@@ -129,19 +129,19 @@ class Dataset:
 
     @property
     def form(self) -> FrameForm:
-        """What a frame of its clips is."""
+        """Layout, persons and dimensions of its clips."""
         return FrameForm(self.layout, self.row.persons, self.row.dimensions)
 
     @property
     def stored_form(self) -> FrameForm:
-        """What a frame of its files is."""
+        """Layout, persons and dimensions of its files."""
         row = self.stored or self.row
         return FrameForm(get_layout(row.layout), row.persons, row.dimensions)
 
     def read_as(self, form: FrameForm) -> "Dataset":
-        """The same data set, its clips converted to another form of frames when they are opened, and held in memory.
+        """The same data set, with clips converted to another form when they are opened, and held in memory.
 
-        UserError where there is no way from the one to the other."""
+        UserError if the conversion is not possible."""
         if form == self.form:
             return self
         say_transfer(self.stored_form, form)
@@ -150,18 +150,18 @@ class Dataset:
 
     @property
     def converted(self) -> str:
-        """What is done to the clips when they are opened, in one line; '' for nothing."""
+        """The conversion of the clips in one line; '' for none."""
         return say_transfer(self.stored_form, self.form)
 
     def clips(self, split: str, cache_dir=None, quiet: bool = False) -> PackedClips:
-        """The packed clips of a split, checked."""
+        """The packed clips of a split, after all checks."""
         given = self.stored_form
         joints, persons = given.layout.joints, given.persons
         clips = load_clips(self.folder, split, joints, persons, self.row.num_classes, cache_dir, quiet)
         return clips if self.stored is None else self._converted(clips)
 
     def _converted(self, clips: PackedClips) -> PackedClips:
-        """Clips of the files in the form of this data set, in memory."""
+        """Clips of the files, converted to the form of this data set, in memory."""
         said = self.normalised
         steps = said if isinstance(said, list) and set(said) <= set(EVERY_STEP) else None
         frames = torch.empty(len(clips.frames), self.layout.joints, 3, self.row.persons)
@@ -173,19 +173,20 @@ class Dataset:
 
     @property
     def normalised(self) -> object:
-        """What the sidecar says of the normalisation, or None where there is no sidecar."""
+        """The normalisation steps in the sidecar file, or None where there is no sidecar."""
         path = self.folder / SIDECAR
         return load_json(path).get("normalisation") if path.exists() else None
 
     @property
     def up(self) -> tuple[int, float] | None:
-        """(vertical axis, sign) of the clips where a spine was turned upright, None where it was not or nothing is said."""
+        """(vertical axis, sign) of clips whose spine was rotated upright, None if it was not or this is unknown."""
         steps = self.normalised
         return Z_UP if isinstance(steps, list) and "spine" in steps else None
 
 
 def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
-    """The registry row of a data set and its folder under data_root (which need not exist for a known data set)."""
+    """The registry row of a data set and its folder under data_root, which need not exist for a registered data set. UserError for
+    an unknown name."""
     if os.sep in name or name in ("", ".", ".."):
         raise UserError(f"data set {name!r}: give the name of a folder under --data-root, not a path")
     root = Path(data_root)
@@ -208,10 +209,10 @@ def find_row(data_root, name: str) -> tuple[DatasetRow, Path]:
 
 
 def find_dataset(data_root, name: str, protocol: str, needed=("train",), folders=None) -> Dataset:
-    """The data set, its protocol's folder, and proof that the files of the needed splits are there.
+    """The data set with a protocol, after a check that the files of the needed splits exist.
 
-    A data set that comes with the program (UI-PRMD) is made when it is missing; folders: of it that will be read, where they
-    are not the protocol's. UserError names the files that were looked for and the command that makes them."""
+    UI-PRMD, which comes with the program, is made if it is missing; folders: those of it that will be read, if not the
+    protocol's. UserError names the missing files and the command that makes them."""
     from data_gen import ui_prmd
 
     row, folder = find_row(data_root, name)

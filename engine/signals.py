@@ -1,7 +1,7 @@
-"""Stopping well: the first SIGTERM, SIGINT or SIGUSR1 asks for a stop after the current step, the second stops at once.
+"""Clean stops: the first SIGTERM, SIGINT or SIGUSR1 requests a stop after the current step, the second stops at once.
 
-A process of a launcher (torchrun, engine.launch) stops as well when the launcher has ended: torchrun is ended by SIGUSR1, and its
-processes, which nobody could stop any more by then, would train on.
+A process of a launcher (torchrun, engine.launch) also stops when the launcher has ended: SIGUSR1 ends torchrun, and its orphaned
+processes, which nobody can stop then, would keep training.
 """
 
 import contextlib
@@ -9,21 +9,17 @@ import os
 import signal
 import time
 
-EXIT_STOPPED = 75  # "temporary failure, try again": stopped by a signal, state saved, to be resumed
-REPEATED = 5.0  # seconds in which schedulers and launchers repeat a signal that a process has had already
-_PARENT = os.getppid()  # as this process was started; another one later means that the parent has ended
-
-
-LAUNCHER_GRACE = 5.0  # seconds in which a launcher repeats the signal that its processes have had, see StopRequest
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, state saved, can be resumed
+REPEATED = 5.0  # seconds in which schedulers and launchers may repeat a signal that a process already has
+_PARENT = os.getppid()  # at the start of this process; another value later means that the parent has ended
 
 
 class StopRequest:
-    """While the block lasts, signals set `received` (the signal's name, or what else asks for a stop) instead of ending the
-    process.
+    """A context in which signals set `received` (to the signal's name, or another reason to stop) instead of ending the process.
 
-    launched: by a launcher, which passes on what its processes, as members of the same terminal or job, get as well. A
-    signal within `REPEATED` seconds then counts as the first; without a launcher this is so for all but SIGINT, which is a
-    person at a keyboard."""
+    launched: whether a launcher started this process. A launcher passes on signals that its processes, being in the same
+    terminal or job, get directly too. So a second signal within `REPEATED` seconds is ignored; without a launcher this does not
+    apply to SIGINT, which a person at the keyboard sends."""
 
     def __init__(self, launched: bool = False):
         self._received: str | None = None
@@ -32,7 +28,7 @@ class StopRequest:
 
     @property
     def received(self) -> str | None:
-        """What has asked for a stop, or None."""
+        """The reason to stop, or None."""
         if self._received is None and self._launched and os.getppid() != _PARENT:
             self._received, self._at = "the end of its launcher", time.monotonic()
         return self._received

@@ -1,13 +1,13 @@
 """The training step, in the order of momentum contrast (He et al. 2020) with the losses of PCM3:
 
-    key update   the slow encoder follows the encoder and makes the keys
+    key update   the momentum update of the key encoder, which then computes the keys
     forward      the losses of every view
     backward     their gradients
-    optimizer    the encoder moves
-    queue        the keys join it, as negatives of later steps
+    optimizer    the update of the encoder
+    queue        the keys are added, as negatives of later steps
 
-`compute_gradients` is the first three, `train_step` all of it. What a run adds is around them: a batch is walked in parts to need
-less memory, the first three are recorded as a CUDA graph (engine.graph), several processes add up their gradients before the
+`compute_gradients` does the first three, `train_step` all of them. Options of a run wrap them: a batch is split into parts to
+save memory, the first three are captured as a CUDA graph (engine.graph), several processes sum their gradients before the
 optimizer's step (engine.processes).
 """
 
@@ -26,9 +26,9 @@ from utils.distributed import World
 def compute_gradients(model: PCM3, batch: Batch, parts: int = 1) -> StepOutput:
     """Key update, forward and backward; leaves the gradients in the parameters.
 
-    parts: this many equal parts of this process's rows, one after the other (models.pcm3 says what differs from one pass). Part k
-    of K has the rows k, k + K, ..., so that it has the same clips however many processes share the batch. ValueError for rows
-    that cannot be divided."""
+    parts: the number of equal parts in which the rows of this process are computed, one after the other (models.pcm3 says how
+    this differs from one pass). Part k of K has the rows k, k + K, ..., hence the same clips for any number of processes.
+    ValueError if the rows cannot be divided equally."""
     if len(batch.key) % parts:
         raise ValueError(f"{len(batch.key)} rows are not {parts} equal parts")
     model.zero_grad(set_to_none=True)
@@ -60,12 +60,12 @@ def train_step(
     stop_flags: Callable[[], list[bool]] = list,
     meanwhile: Callable[[], None] | None = None,
 ) -> tuple[StepOutput, Tensor, bool, list[bool]]:
-    """One step. compute: `compute_gradients`, plain or captured; world: the processes that share the batch; stop_flags: asked
-    once, see `sum_over_processes`; meanwhile: called when forward and backward pass are launched, for what is to be made beside
-    them.
+    """One step. compute: `compute_gradients`, plain or captured; world: the processes that share the batch; stop_flags: returns the
+    flags of this process, called once, see `sum_over_processes`; meanwhile: called after forward and backward pass have been
+    launched, to overlap other work with them.
 
-    Returns output, gradient norm, whether all was finite (a step that was not changes neither weights nor queue) and the
-    stop flags, each set if any process has set it."""
+    Returns output, gradient norm, whether all values were finite (else neither weights nor queue change), and the stop flags,
+    each set if any process has set it."""
     output = compute(batch)  # key update, forward, backward
     if meanwhile is not None:
         meanwhile()

@@ -1,9 +1,8 @@
-"""An encoder trained with labels from random weights: what pretraining on the same clips has to be compared with.
+"""An encoder trained with labels from random weights: the supervised baseline of pretraining on the same clips.
 
-So that the comparison is of labels and not of care, it has what the pretrained one has: the same encoder with the same
-pooling, and the same views (crops, rotations, bone lengths, noise: `feeder.batches` makes them, query and key are both
-used), and a modern optimizer: AdamW with a rate that falls as a cosine. The loss is the cross entropy of one linear layer
-on the clip feature.
+To be a fair comparison it has all that the pretrained encoder has: the same architecture and pooling, the same augmentations
+(crops, rotations, bone lengths, noise, by `feeder.batches`; query and key views are both used), and AdamW with a cosine
+schedule. The loss is the cross-entropy of one linear layer on the clip feature.
 """
 
 import math
@@ -20,15 +19,15 @@ from feeder.sampling import ViewSettings
 from models.encoder import Encoder
 from utils.errors import UserError
 
-PLAIN = ViewSettings(crop=(0.5, 1.0), corruption=0.0, shear=0.0)  # what fine-tuning trains on
+PLAIN = ViewSettings(crop=(0.5, 1.0), corruption=0.0, shear=0.0)  # the augmentation of fine-tuning: crops only
 
 
 def settings_of(arguments: dict, path) -> ViewSettings:
-    """The views that a pretraining's arguments ask for, by their names; what they do not name (a released file names nothing, an
-    older run no later flag) is the paper's. UserError, with `path`, where a value is none."""
+    """The view settings of a pretraining, from its arguments; those that are missing (all in a released file, later flags in an
+    older run) get the paper's value. UserError, with `path`, for a value of a wrong kind."""
 
     def filled(usual, prefix: str = ""):
-        """The settings with what is given of them, each value of the kind that it has there."""
+        """The settings `usual`, overridden by the arguments, each converted to the type that it has there."""
         given = {}
         for name in {f.name for f in fields(usual) if prefix + f.name in arguments} - {"mix", "frames"}:
             value, default = arguments[prefix + name], getattr(usual, name)
@@ -50,10 +49,10 @@ def settings_of(arguments: dict, path) -> ViewSettings:
 def train_supervised(
     encoder: Encoder, batches: Batches, labels: Tensor, classes: int, steps: int, lr: float, seed: int, log=None
 ) -> torch.nn.Linear:
-    """Trains the encoder, in place and back in eval mode afterwards, and a linear layer, which is returned.
+    """Trains the encoder in place (it ends in eval mode) with a linear layer, which is returned.
 
-    batches: their clips are the labelled ones; labels (clips,): their classes; log(step, loss): told now and then.
-    UserError when a loss is not finite."""
+    batches: of the labelled clips; labels (clips,): their classes; log(step, loss): called every 100 steps. UserError when a loss
+    is not finite."""
     device = batches.device
     fc = new_linear(encoder.clip_size, classes, seed).to(device, batches.dtype)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *fc.parameters()], lr=lr)

@@ -1,8 +1,8 @@
-"""What a pretraining has around its steps: how it computes, its log, its files and its clock.
+"""Everything around the steps of a pretraining: choice of precision and capture, log, checkpoints and timing.
 
-The program (`pretrain_moco_mask.py`) builds model, optimizer and batches and loops over the steps. `TrainingRun` is told of
-each step, and writes what is due after it: a line of the log, a checkpoint, the accuracy of held-out clips. Here `args` are
-the program's, as in engine.evaluation.
+The program (`pretrain_moco_mask.py`) builds model, optimizer and batches and loops over the steps. It calls `TrainingRun` after
+each step, which writes what is due: a log line, a checkpoint, the accuracy on held-out clips. `args` are the parsed arguments of
+the program, as in engine.evaluation.
 """
 
 import math
@@ -32,15 +32,16 @@ from utils.run_folder import QuietFolder, RunFolder
 
 
 def data_of(batches: Batches, monitor: NeighbourMonitor | None) -> dict:
-    """Fingerprints of the clips that the run reads, by split."""
+    """Fingerprints, by split, of the clips that the run reads."""
     found = {"train": batches.clips.fingerprint}
     return found if monitor is None else found | {"val": monitor.queries.clips.fingerprint}
 
 
 def choose_computation(args, device, world: World, start: Start | None, note) -> tuple[str, str, str]:
-    """--precision and --cuda-graph made definite (a capture that auto chose stays `auto`: it may fail), and both in words.
+    """Resolves --precision and --cuda-graph; returns both, and both in words for the log. A capture chosen by auto remains `auto`,
+    because it may still fail.
 
-    A resumed run keeps its precision, unless another one is given by name."""
+    A resumed run keeps its precision unless another one is given explicitly."""
     asked, given = args.precision, args.precision != "auto"
     before = start and start.precision
     if before in PRECISIONS and before not in ("auto", asked):
@@ -55,12 +56,12 @@ def choose_computation(args, device, world: World, start: Start | None, note) ->
 
 
 def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> NeighbourMonitor | None:
-    """1-NN on held-out clips as --knn-every asks for, or None."""
+    """The 1-NN monitor on held-out clips, or None without --knn-every."""
     if not args.knn_every:
         return None
     held_out = world.main_first(lambda: dataset.clips("val", args.cache_dir, quiet=not world.is_main))
     held_out = held_out.scaled(args.scale_by or "none", dataset.layout)
-    if batches.stream_name != args.stream:  # taken before crop and transform, see make_batches
+    if batches.stream_name != args.stream:  # the stream is computed before crop and transform, see make_batches
         held_out = held_out.with_stream(args.stream, torch.tensor(dataset.layout.parents))
     views = (
         ClipViews(
@@ -97,12 +98,12 @@ def introduce(
 
 
 class TrainingRun:
-    """What a run has beside its steps: model and optimizer, clock, log and files.
+    """Log, checkpoints and timing of a run.
 
-    Means since the last line of the log are added up on the device, so that a step need not wait for them. They are saved
-    with the run (`progress`), so that the lines of a run that was killed are those of one that was not.
+    Values since the last log line are summed on the device, so that a step does not wait for them. The sums are saved in
+    checkpoints (`progress`), so that a resumed run logs the same lines as one that was never stopped.
 
-    step: where the run takes up; progress: of the log at that step, {} for a new run."""
+    step: steps done before this start; progress: the log's sums at that step, {} for a new run."""
 
     def __init__(
         self,
@@ -126,10 +127,10 @@ class TrainingRun:
         self.saved_step = step if args.resume == "auto" and step else None
         self.pace = Pace(step, self.last_step, folder.log)
         self.saved_at = self.logged_at = time.monotonic()
-        self.embeddings, self.watch = None, CollapseWatch()  # of the last step: its keys, and cosines with the own key
+        self.embeddings, self.watch = None, CollapseWatch()  # embeddings: keys of the last step, cosines with own keys
 
     def timed(self, stream):
-        """The batches of the stream; the time waited for each is added up."""
+        """Yields the batches of the stream and sums the time waited for them."""
         while True:
             started = time.perf_counter()
             batch = next(stream, None)
@@ -139,11 +140,11 @@ class TrainingRun:
             yield batch
 
     def stop_flags(self, stop: StopRequest) -> list[bool]:
-        """Whether this process is to stop, and to save, after the step."""
+        """[whether to stop, whether to save] after this step, as far as this process knows."""
         return [stop.received is not None, time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes]
 
     def after_step(self, step: int, bar) -> None:
-        """Moves the bar, and writes what is due after so many steps of the whole run. bar: of tqdm."""
+        """Updates the bar and writes what is due after this step (counted from 1 over the whole run). bar: of tqdm."""
         epoch, position = divmod(step - 1, self.per_epoch)
         ends_epoch = position == self.per_epoch - 1
         bar.update()
@@ -156,7 +157,7 @@ class TrainingRun:
             self.end_epoch(epoch, step)
 
     def record(self, output, gradient_norm) -> None:
-        """Adds a step's losses to the means of the next line."""
+        """Adds a step's losses to the sums of the next log line."""
         top1 = {f"top1_{name}": value for name, value in output.top1.items()}
         for name, value in {**output.losses, **top1, "gradient_norm": gradient_norm}.items():
             self.sums[name] = self.sums.get(name, 0) + value
@@ -167,7 +168,7 @@ class TrainingRun:
             self.embeddings = output.keys, output.logits[view][:, 0] * self.args.contrast_t
 
     def progress(self) -> dict:
-        """What `__init__` takes up again."""
+        """The `progress` argument of `__init__` for a resumed run."""
         sums = {name: value.detach().cpu() for name, value in self.sums.items()}
         return {"sums": sums, "count": self.count, "skipped": self.skipped}
 
@@ -177,7 +178,7 @@ class TrainingRun:
         count = max(self.count, 1)
         values = {name: float(total) / count for name, total in self.sums.items()}  # waits for the device
         values["lr"] = self.optimizer.param_groups[0]["lr"]
-        timed = max(self.timed_steps, 1)  # of this start; the means may have begun before it
+        timed = max(self.timed_steps, 1)  # steps of this start; the sums may include earlier ones
         values["seconds_per_step"] = (time.monotonic() - self.logged_at) / timed
         values["data_seconds_per_step"] = self.data_seconds / timed
         values["skipped"] = self.skipped
@@ -187,7 +188,7 @@ class TrainingRun:
         bar.set_postfix_str(f"epoch {epoch} loss {values.get('total', math.nan):.3f}", refresh=False)
         trained = [name for name, factor in self.model.term_factors().items() if factor]
         self.folder.log(f"epoch {epoch} step {step} {in_words(values, trained)} | {self.pace.words(step)}")
-        self.pace.spoken()
+        self.pace.reset_silence()
         if warning := self.watch(found):
             self.folder.log(warning)
         self.sums, self.count, self.timed_steps, self.data_seconds = {}, 0, 0, 0.0
@@ -199,7 +200,7 @@ class TrainingRun:
         return checkpoint_content(vars(self.args), self.model, self.optimizer, step, self.per_epoch, **more)
 
     def end_epoch(self, epoch: int, step: int) -> None:
-        """The numbered checkpoint and the held-out 1-NN of an epoch, where they are due."""
+        """Writes the numbered checkpoint and the held-out 1-NN accuracy of an epoch, if they are due."""
         args, started = self.args, time.monotonic()
         if epoch % args.save_fre == 0 or epoch == args.epochs - 1:
             content = self.checkpoint(step)
@@ -208,7 +209,7 @@ class TrainingRun:
             accuracy = self.monitor(self.model.encoder_q)
             self.folder.metrics(step, {"knn_top1": accuracy}, epoch=epoch)
             self.folder.log(f"epoch {epoch} step {step} | held-out 1-NN top-1 {100 * accuracy:.2f} %")
-        self.logged_at += time.monotonic() - started  # not a part of the steps' time
+        self.logged_at += time.monotonic() - started  # does not count as time of the steps
 
     def save(self, step: int) -> None:
         """Writes checkpoint_last."""
@@ -217,17 +218,17 @@ class TrainingRun:
         self.saved_at, self.saved_step = time.monotonic(), step
 
     def stopped(self, step: int, stop: StopRequest) -> int:
-        """Says so; returns the exit status."""
+        """Logs that a signal stopped the run; returns the exit status."""
         who = stop.received or "a signal to another process"
-        self.folder.log(f"stopped by {who} after step {step}; go on with: {resume_command(self.world.size)}")
+        self.folder.log(f"stopped by {who} after step {step}; resume with: {resume_command(self.world.size)}")
         if self.world.size > 1:
             self.world.barrier()
             stop.ignore_from_now_on()
         return EXIT_STOPPED
 
     def leave_out(self, step: int, output, gradient_norm, names: list[str]) -> None:
-        """Counts a step whose numbers are not finite and logs which, with the names of its clips; UserError unless such steps
-        may be left out."""
+        """Handles a step with values that are not finite: logs which, with the names of its clips, and counts it as skipped.
+        UserError unless --on-nonfinite allows to skip it."""
         args, self.skipped = self.args, self.skipped + 1
         bad = [name for name, value in output.losses.items() if not torch.isfinite(value)]
         what = f"loss {', '.join(bad)}" if bad else f"gradient (norm {float(gradient_norm):g})"
@@ -245,7 +246,7 @@ class TrainingRun:
 
 
 def in_words(values: dict, trained: list[str]) -> str:
-    """The rate, every loss that is trained (metrics.jsonl has the others, too), top-1 of the contrasts, and the spread."""
+    """A log line: learning rate, every loss that is trained (metrics.jsonl also has the others), top-1 of the contrasts, spread."""
     names = [name for name in values if name in (*trained, "total")]
     line = " ".join(f"{n.replace('contrast_', '')} {values[n]:.3f}" for n in names)
     top1 = " ".join(f"{values[n]:.2f}" for n in values if n.startswith("top1_"))

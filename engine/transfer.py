@@ -1,15 +1,15 @@
-"""Clips for an encoder that reads another kind of frame: another joint layout, more persons, or another number of dimensions.
+"""Converts clips for an encoder with other frames: another joint layout, more persons, or another number of dimensions.
 
-A `FrameForm` says what a frame is. `adapt` takes a clip from one form to another:
+A `FrameForm` describes a frame. `adapt` converts a clip from one form to another:
 
-* joints by `utils.convert_layout`; persons that are missing are zeros, as absent ones are in any clip;
-* from space to the plane: what is across and what is up, seen from ahead, as a camera would; then centred and divided by the
-  trunk's length as clips of the plane are;
-* from the plane to space: the clip stands upright in the plane that a normalised body faces, at the size of a person (a trunk
-  of TRUNK metres), without depth. Left and right are as the shoulders say, so that it does not matter whether the person faced
-  the camera. The encoder never saw a body without depth; RESULTS.md says what that costs.
+* joints by `utils.convert_layout`; missing persons become zero, as in any clip;
+* from 3-D to 2-D: the front view, x and the vertical axis; then centred and divided by the length of the trunk, as planar clips
+  are;
+* from 2-D to 3-D: the clip is put upright into the frontal plane of a normalised body, at the size of a person (a trunk of TRUNK
+  metres), with zero depth. The shoulders determine left and right, so that it does not matter whether the person faced the
+  camera. The encoder was not trained on bodies without depth; RESULTS.md says what that costs.
 
-What was normalised is normalised again, by the new layout's joints: the same body has its centre elsewhere there.
+A normalised clip is normalised again with the joints of the new layout, whose centre is another joint.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ TRUNK = 0.5  # metres from the base of the spine to between the shoulders; the m
 
 @dataclass(frozen=True)
 class FrameForm:
-    """What a frame is: joint layout, persons, dimensions (2: z = 0)."""
+    """The form of a frame: joint layout, persons, dimensions (2: z = 0)."""
 
     layout: Layout
     persons: int
@@ -38,28 +38,28 @@ class FrameForm:
 
 
 def say_transfer(given: FrameForm, wanted: FrameForm) -> str:
-    """What `adapt` does, in one line; '' where nothing is to be done. UserError where it cannot be done."""
+    """The conversion by `adapt` in one line; '' if there is nothing to convert. UserError if it is not possible."""
     if given.persons > wanted.persons:
         raise UserError(
-            f"the clips have {given.persons} persons, the encoder reads {wanted.persons}; prepare them with --persons "
+            f"the clips have {given.persons} persons, the encoder reads {wanted.persons}; prepare the clips with --persons "
             f"{wanted.persons} (from_arrays, from_pyskl, from_poses; NTU's and PKU-MMD's own preparation keeps two), or pretrain "
             "an encoder on them"
         )
     parts = [describe_conversion(given.layout, wanted.layout)] if given.layout != wanted.layout else []
     if given.persons != wanted.persons:
-        parts.append(f"{given.persons} of {wanted.persons} persons are there")
+        parts.append(f"{given.persons} of {wanted.persons} persons are present")
     if given.dimensions != wanted.dimensions:
         parts.append(
-            "clips of two dimensions stand upright in space, without depth"
+            "from two dimensions to three, upright, with zero depth"
             if wanted.dimensions == 3
-            else "of three dimensions those of the picture's plane are taken"
+            else "from three dimensions to two, the front view"
         )
     return "clips are converted for the encoder: " + "; ".join(parts) if parts else ""
 
 
 def stand_up(person: np.ndarray, layout: Layout) -> np.ndarray:
-    """The matrix (3, 3) that puts flat clips upright into space at a person's size, by the frames of `person` (3, T, V) that
-    show one; the identity where none does."""
+    """The matrix (3, 3) that puts planar clips upright into 3-D at the size of a person, from the frames of `person` (3, T, V) that
+    are not empty; the identity if all are."""
     person = person.transpose(1, 0, 2).astype(np.float64)  # (T, C, V)
     person = person[(person != 0).any(axis=(1, 2))]
     length = float(np.median(trunk_length(person, layout))) if len(person) else 0.0
@@ -71,21 +71,21 @@ def stand_up(person: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def pad_persons(clip: np.ndarray, persons: int) -> np.ndarray:
-    """clip (..., m) -> (..., persons), those that are missing zero."""
+    """clip (..., m) -> (..., persons), missing persons zero."""
     return np.pad(clip, [(0, 0)] * (clip.ndim - 1) + [(0, persons - clip.shape[-1])])
 
 
 def flatten(clip: np.ndarray, upright: bool) -> np.ndarray:
-    """A clip (3, T, V, M) of space as seen from ahead, z = 0. upright: whether z points upwards, as after normalisation, or y,
+    """The front view of a 3-D clip (3, T, V, M), with z = 0. upright: True if z points up, as after normalisation, False if y does,
     as in a sensor's coordinates."""
     return np.stack([clip[0], clip[2 if upright else 1], np.zeros_like(clip[0])])
 
 
 def adapt(clip: np.ndarray, given: FrameForm, wanted: FrameForm, had=None) -> np.ndarray:
-    """A clip (3, T, V, M) float32 of one form in another, normalised by its steps.
+    """Converts a clip (3, T, V, M) float32 from one form to another, normalised as before.
 
-    had: steps of normalisation that the clip has been through, () for raw coordinates; None where nobody knows, which is
-    taken for all. `fill` is not done again. UserError as `say_transfer`."""
+    had: the normalisation steps that the clip has had, () for raw coordinates; None if unknown, which is treated as all. `fill` is
+    not repeated. UserError as in `say_transfer`."""
     say_transfer(given, wanted)
     had = (STEPS if given.dimensions == 3 else PLANAR_STEPS) if had is None else tuple(had)
     clip = convert(pad_persons(clip, wanted.persons), given.layout, wanted.layout, axis=2)

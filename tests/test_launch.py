@@ -101,8 +101,8 @@ def test_what_a_stopped_run_prints_goes_on(data, tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75, out
-    (line,) = [line for line in out.splitlines() if "go on with: " in line]
-    printed = shlex.split(line.partition("go on with: ")[2])
+    (line,) = [line for line in out.splitlines() if "resume with: " in line]
+    printed = shlex.split(line.partition("resume with: ")[2])
     assert printed[:2] == ["python", PROGRAM] and printed[-2:] == ["--resume", "auto"]
     step = files.load(run / files.LAST)["step"]
     ran = call(pretrain_moco_mask.main, shlex.join([*printed[2:], "--max-steps", str(step + 1)]))

@@ -91,11 +91,11 @@ def test_a_file_that_says_nothing_is_guessed_about_in_a_line(world):
     """A released file that was pretrained on cross_view would be tested on clips that it has seen, without a word."""
 
     def said(*asked):
-        return find_place(world / "data", f"{world}/released.pth.tar", *asked, "ntu60").said()
+        return find_place(world / "data", f"{world}/released.pth.tar", *asked, "ntu60").notes()
 
     assert "does not say its data set and protocol; evaluated on ntu60 cross_subject" in said(None, None)[0]
     assert "does not say its protocol; evaluated on tiny cross_subject" in said("tiny", None)[0]
-    assert said("tiny", "cross_view") == [] == find_place(world / "data", "", None, None, "ntu60").said()
+    assert said("tiny", "cross_view") == [] == find_place(world / "data", "", None, None, "ntu60").notes()
 
 
 def test_videos_of_another_split_are_a_warning():

@@ -89,7 +89,9 @@ def test_a_pretrained_encoder_without_baselines_is_a_note(tmp_path, capsys):
             write_json(tmp_path / f"{i}.json", content)
         table.main([str(tmp_path / f"{i}.json") for i in range(len(results))])
         text = capsys.readouterr().out
-        command = "note: baselines of ui_prmd cross_subject are not shown; they are made by: python -m engine.baselines"
+        command = (
+            "note: baselines of ui_prmd cross_subject are missing; this command makes them: python -m engine.baselines"
+        )
         assert text.count(command) == missing
     assert "1-NN Euclidean %, raw joints" in text and "83.9 ± 0.4" in text
 

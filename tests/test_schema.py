@@ -60,7 +60,7 @@ def test_old_runs_are_gone_on_with(tmp_path, name, more):
     resumed = f"--resume {unpacked(name + '.pth.tar', tmp_path)} --max-steps 5 --epochs 3 --pictures 0"
     command = f"--data-root {tmp_path}/data --pre-dataset tiny --checkpoint-path {tmp_path}/run {small} {resumed}"
     ran = call(pretrain_moco_mask.main, command)
-    assert ran.status == 0 and "does not say what data" in ran.out, ran.err
+    assert ran.status == 0 and "without fingerprints of its data" in ran.out, ran.err
     assert files.load(tmp_path / "run" / files.LAST)["step"] == 5
 
 

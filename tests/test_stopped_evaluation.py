@@ -120,13 +120,13 @@ def test_detection_and_prediction_go_on_to_the_same_numbers(start, tmp_path, pro
     assert steps == [*range(1, each + 1)] * 2 and each % 3 == 0
     ran, _ = start(program, tmp_path / "cut", flags, stop_after=each + each // 3 + 1)
     assert ran.status == EXIT_STOPPED, ran.err
-    assert f"stopped by SIGTERM in epoch 2 of {second}; go on" in ran.out and "--resume auto" in ran.out
+    assert f"stopped by SIGTERM in epoch 2 of {second}; resume" in ran.out and "--resume auto" in ran.out
     assert not (tmp_path / "cut/result.json").exists()
     again, steps = start(program, tmp_path / "cut", f"{flags} --resume auto", stop_after=1)
     assert again.status == EXIT_STOPPED and steps == [each // 3 + 2]
     last, steps = start(program, tmp_path / "cut", f"{flags} --resume auto")
     assert last.status == 0 and steps == [*range(each // 3 + 3, each + 1)]
-    assert "finished by an earlier start" in last.out and f"{second}: goes on in epoch 2" in last.out
+    assert "finished by an earlier start" in last.out and f"{second}: resumed in epoch 2" in last.out
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut")]
     for result in results:
         result.pop("test_frames_per_second", None)  # a time
@@ -192,7 +192,7 @@ def test_a_folder_without_a_stopped_run_begins_anew(evaluate, tmp_path):
         {"arguments": {}, "finished": {1: {}}, "current": None},
     ):  # the second of an earlier version
         files.save(tmp_path / "odd/progress.pth", content)
-        refused(evaluate(tmp_path / "odd", "--resume auto")[0], "not what an evaluation", "--resume")
+        refused(evaluate(tmp_path / "odd", "--resume auto")[0], "not a progress file", "--resume")
 
 
 def test_the_log_of_a_pretraining_says_how_long_it_takes(world, tmp_path):
@@ -243,7 +243,7 @@ def test_a_run_of_a_version_without_a_flag_goes_on_without_it(evaluate, tmp_path
     files.save(tmp_path / "run" / progress.FILE, content)
     refused(
         evaluate(tmp_path / "run", "--standardise --batch-size 8 --wd 0 --resume auto")[0],
-        "go on with --no-standardise",
+        "resume with --no-standardise",
     )
     again, _ = evaluate(tmp_path / "run", "--no-standardise --resume auto")
     assert again.status == 0

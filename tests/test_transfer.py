@@ -115,7 +115,7 @@ def test_programs_say_what_they_convert(root, kinect, tmp_path, main):
     ran = call(main, f"{words} --data-root {root}")
     assert ran.status == 0, ran.err
     assert ran.out.count("mediapipe_33 -> kinect_v2_25: made base of spine, middle of spine, neck") == 1
-    assert "1 of 2 persons are there" in ran.out
+    assert "1 of 2 persons are present" in ran.out
 
 
 def test_features_of_another_layout_are_those_of_the_converted_clips(root, kinect, tmp_path):
@@ -296,8 +296,8 @@ def test_between_the_plane_and_space(root, kinect, tmp_path):
         tmp_path / "f.pth.tar", layout="coco_17", joints=17, persons=1, dimensions=2, **SMALL
     )
     for path, data, said in (
-        (kinect, "flat", "stand upright in space"),
-        (flat_encoder, "made", "those of the picture's plane"),
+        (kinect, "flat", "upright, with zero depth"),
+        (flat_encoder, "made", "the front view"),
     ):
         ran = call(
             action_retrieval.main,

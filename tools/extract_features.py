@@ -125,7 +125,7 @@ def main(argv=None) -> int:
     if args.dataset:
         place = find_place(args.data_root, args.pretrained, args.dataset, args.protocol, args.dataset)
         args.protocol = place.protocol
-        for line in place.said():
+        for line in place.notes():
             print(line)
         clips = PreparedClips(encoder, args.data_root, args.dataset, args.protocol, args.split)
     else:
