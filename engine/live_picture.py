@@ -1,12 +1,11 @@
-"""The moving picture of tools.live_demo: the skeleton as it comes, the class so far or "none of them", and what was when.
+"""The animated picture of tools.live_demo: the skeleton, the current class or "none of them", and a timeline of both.
 
-One drawing, two outlets: a `Window`, which needs a screen and draws as often as its share of the time allows, so that the
-stream is not held up; and a `Film`, a GIF (or MP4 where ffmpeg is) that needs no screen and is drawn at the end, of the
-frames it kept.
+The drawing has two outputs: a `Window`, which needs a screen and limits drawing to a share of the time, so that it does not slow
+the stream down; and a `Film`, a GIF (or MP4 with ffmpeg), which needs no screen and is drawn at the end from stored frames.
 
-Above: the name of the sequence, the class and its probability. In the middle: the body, joints as dots. Below: the last
-seconds as a band, a colour for each class, grey for "none of them", empty while nothing is judged, with a mark at each start
-and end of an action. The picture follows the body sideways and keeps the ground and the scale of the largest one it has seen.
+Top: the name of the sequence, the class and its probability. Middle: the body, joints as dots. Bottom: a band of the last
+seconds, coloured by class, grey for "none of them", empty while nothing is classified, with a mark at each start and end of an
+action. The view follows the body sideways and keeps the ground and the scale of the largest body so far.
 """
 
 import time
@@ -22,22 +21,22 @@ from utils.errors import UserError
 from utils.plots import import_matplotlib, literal, new_figure, with_default_style
 from utils.skeleton import Layout
 
-SECONDS = 10.0  # of the band
-LETTERS = 9  # that a second of it has room for
+SECONDS = 10.0  # length of the band
+LETTERS = 9  # letters that fit into one second of the band
 COLOURS = ("#1f77b4", "#d1495b", "#2a9d5c", "#e07b00", "#7b5ea7", "#0f9aa8", "#a0522d", "#c2185b", "#6b8e23", "#3f51b5")
 GREY, INK, PALE = "#9aa0a8", "#22262d", "#4a505a"
 SIZE = (6.4, 4.8)  # inches of 100 pixels
 FILM_RATE = 10.0  # pictures a second
-MOST_PICTURES = 600  # that a film holds: its last minute
-SHARE = 0.4  # of the time that a window may draw
+MOST_PICTURES = 600  # of a film: the last minute
+SHARE = 0.4  # share of the time that a window may draw
 TOOLKITS = ("QtAgg", "TkAgg", "GTK4Agg", "GTK3Agg", "WXAgg", "macosx")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What is drawn: clip (3, 1, V, M); text: of the sequence; answer: class or NONE, '' where nothing is judged; probability;
-    at: seconds of the stream; band: (begin, end, answer), the oldest first; marks: (seconds, whether it is a start); idle: words
-    for where nothing is judged."""
+    """The content of one picture. clip (3, 1, V, M); text: name of the sequence; answer: class or NONE, '' while nothing is
+    classified; probability: of the class; at: seconds since the start of the stream; band: (begin, end, answer), the oldest
+    first; marks: (seconds, whether it is a start); idle: text shown while nothing is classified."""
 
     clip: np.ndarray
     text: str
@@ -50,8 +49,8 @@ class Moment:
 
 
 class Recorder:
-    """Makes a `Moment` of every frame of a stream, for its outlets (none = nothing is drawn). rate: frames a second; layout,
-    persons: of the frames; idle: words for where nothing is judged; whole: a sequence is one action."""
+    """Makes a `Moment` of every frame of a stream, for its outlets (films and windows; nothing is drawn without one). rate: frames
+    per second; layout, persons: of the frames; idle: text shown while nothing is classified; whole: a sequence is one action."""
 
     def __init__(
         self, layout: Layout, persons: int, rate: float, idle: str = "...", outlets: tuple = (), whole: bool = True
@@ -64,20 +63,20 @@ class Recorder:
         self._last: Moment | None = None
 
     def sequence(self, text: str) -> None:
-        """A sequence begins, of which nothing is judged yet."""
+        """Starts a sequence, without a class yet."""
         self._text, self._answer = text, ("", 0.0)
 
     def mark(self, start: bool) -> None:
-        """An action starts with the coming frame, or ended with the last one: nothing is judged after it."""
+        """Marks that an action starts with the next frame, or has ended with the last one; clears the class."""
         self._marks.append((self._number / self.rate, start))
         self._answer = ("", 0.0)
 
     def answer(self, name: str, probability: float) -> None:
-        """The class so far."""
+        """Sets the current class."""
         self._answer = (name, probability)
 
     def moment(self, frame) -> Moment:
-        """The next frame, in any form that streams read. UserError for one that is none."""
+        """The moment of the next frame, in any form that a stream accepts. UserError for anything else."""
         clip = as_clip(clip_of_frame(frame, self.layout, "frame"), self.layout, self.persons, "frame")
         begin, end = self._number / self.rate, (self._number + 1) / self.rate
         self._number += 1
@@ -90,12 +89,12 @@ class Recorder:
         return self._last
 
     def end(self) -> Moment | None:
-        """The last moment again, with the marks that came after it; None where no frame came."""
+        """The last moment with the marks that came after it; None without a frame."""
         return self._last and replace(self._last, marks=tuple(self._marks))
 
     def watched(self, sequences):
-        """The same sequences (name, true class, frames); each frame is drawn when the next is asked for, so that what was made
-        of it is known."""
+        """Passes sequences (name, true class, frames) through; a frame is drawn when the next one is requested, so that its class
+        is known."""
         if not self._outlets:
             yield from sequences
             return
@@ -121,7 +120,7 @@ class Recorder:
 
 
 class Drawing:
-    """A figure that shows one `Moment` after the other. figure: empty; classes: K names, for the colours."""
+    """Draws one `Moment` after the other into `figure` (empty). classes: K names, each of which gets a colour."""
 
     def __init__(self, figure, layout: Layout, classes):
         from matplotlib.collections import LineCollection
@@ -144,7 +143,7 @@ class Drawing:
         )
 
     def show(self, moment: Moment) -> None:
-        """Draws the moment into the figure, not yet onto a screen or into a file."""
+        """Updates the figure; does not render it."""
         self._show_body(moment.clip)
         self._show_band(moment)
         self._text.set_text(f"{literal(moment.text, 60)}   {moment.at:.1f} s")
@@ -177,7 +176,7 @@ class Drawing:
             )
 
     def _seen(self, clip: np.ndarray) -> np.ndarray:
-        """Which joints (1, V, M) are there. Zeros are what is not seen; but normalised bodies have their centre there."""
+        """Mask (1, V, M) of present joints. Missing joints are zero, but so is the centre of a normalised body."""
         seen, centre = (clip != 0).any(axis=0), self.layout.centre
         for m in np.flatnonzero(seen.any(axis=(0, 1))):
             body = clip[:, 0, seen[0, :, m], m]
@@ -207,11 +206,11 @@ class Drawing:
 
 
 class Film:
-    """Keeps moments and writes them as an animation at the end. path: .gif or .mp4; rate: of the stream. UserError for another
-    ending, and where matplotlib (or, for .mp4, ffmpeg) is not there."""
+    """Stores moments and writes them as an animation at the end. path: .gif or .mp4; rate: of the stream. UserError for another
+    ending, and without matplotlib (or, for .mp4, ffmpeg)."""
 
     def __init__(self, path, layout: Layout, classes, rate: float, say=print):
-        import_matplotlib()  # before an hour of stream
+        import_matplotlib()  # fails now if it is missing, not at the end of the stream
         if check_drawing_path(path).suffix.lower() not in ANIMATIONS:
             raise UserError(f"--film {path}: a film's name must end in {' or '.join(ANIMATIONS)}")
         self.path, self.layout, self.classes, self._say = path, layout, classes, say
@@ -221,13 +220,13 @@ class Film:
         self._count = 0
 
     def add(self, moment: Moment) -> None:
-        """A moment of the stream; of all of them every n-th is kept."""
+        """Stores every n-th moment of the stream."""
         if self._count % self._every == 0:
             self._kept.append(moment)
         self._count += 1
 
     def close(self, last: Moment | None) -> None:
-        """Draws and writes, with the last moment at the end; nothing where no frame came."""
+        """Draws the film, with the last moment at its end, and writes it; does nothing without a frame."""
         if last is not None:
             self._kept.append(last)
             save_animation(self.path, list(self._pictures()), self.fps)
@@ -239,21 +238,20 @@ class Film:
     def _pictures(self) -> list:
         from PIL import Image
 
-        drawing, told, pictures = Drawing(new_figure(*SIZE), self.layout, self.classes), time.monotonic(), []
+        drawing, printed, pictures = Drawing(new_figure(*SIZE), self.layout, self.classes), time.monotonic(), []
         for moment in self._kept:
             drawing.show(moment)
             canvas = drawing.figure.canvas
             canvas.draw()
             pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-            if time.monotonic() - told > 4:
+            if time.monotonic() - printed > 4:
                 self._say(f"{self.path}: {len(pictures)} of {len(self._kept)} pictures")
-                told = time.monotonic()
+                printed = time.monotonic()
         return pictures
 
 
 class Window:
-    """Draws moments into a window as they come, and leaves out those for which there is no time. UserError where no window
-    can be opened."""
+    """Draws moments into a window as they come and skips those for which there is no time. UserError if no window can be opened."""
 
     def __init__(self, layout: Layout, classes):
         import_matplotlib()
@@ -266,7 +264,7 @@ class Window:
                 pyplot.switch_backend(toolkit)
                 figure = pyplot.figure("live_demo", figsize=SIZE)
                 break
-            except Exception as error:  # a toolkit that is not there, or a screen that is not: each has its own
+            except Exception as error:  # each toolkit raises its own errors without its package or a screen
                 reasons.append(f"{toolkit}: {' '.join(str(error).split())[:60]}")
         else:
             raise UserError(
@@ -277,15 +275,15 @@ class Window:
         pyplot.show(block=False)
 
     def add(self, moment: Moment) -> None:
-        """A moment of the stream; closing the window ends the pictures, not the stream."""
-        figure, begun = self._drawing.figure, time.monotonic()
-        if begun < self._free_at or not self._pyplot.fignum_exists(figure.number):
+        """Draws a moment, if there is time; if the user has closed the window, the stream continues without it."""
+        figure, start = self._drawing.figure, time.monotonic()
+        if start < self._free_at or not self._pyplot.fignum_exists(figure.number):
             return
         self._drawing.show(moment)
         figure.canvas.draw_idle()
         figure.canvas.flush_events()
-        spent = time.monotonic() - begun
-        self._free_at = begun + spent / SHARE
+        spent = time.monotonic() - start
+        self._free_at = start + spent / SHARE
 
     def close(self, last: Moment | None) -> None:
         self._pyplot.close(self._drawing.figure)

@@ -1,12 +1,12 @@
-"""What a pretraining model sees and predicts, as panels to draw: for tools/visualize.py, tools/report.py and TensorBoard.
+"""Pictures of a pretraining model's input and predictions, for tools/visualize.py, tools/report.py and TensorBoard.
 
-A `Panel` is a clip with a title and colours. `clip_panels` shows clips as they are, `view_panels` the views of a
-training step, `prediction_panels` what a model makes of hidden body parts.
+A `Panel` is a clip with a title and colours. `clip_panels` shows clips unchanged, `view_panels` the views of a training step,
+`prediction_panels` a model's prediction of hidden body parts.
 
-Predictions are made as in training: with the norms' statistics of a batch of masked clips (`STATISTICS_CLIPS`). The running
-statistics that eval mode would take are means over query, masked, predicted and mixed views, of which only one is masked;
-with them the error over hidden coordinates is about twice that of training (0.048 and 0.021 on test clips).
-Downstream tasks, which read whole clips, are not affected by what a masked clip needs.
+Predictions use batch statistics in the norms, as in training, from a batch of masked clips (`STATISTICS_CLIPS`). The running
+statistics of eval mode average query, masked, predicted and mixed views, of which only one is masked; with them the error over
+hidden coordinates is about twice that of training (0.048 and 0.021 on test clips). Downstream tasks, which read whole clips, are
+not affected.
 """
 
 import contextlib
@@ -35,19 +35,19 @@ from utils.drawing import ANIMATIONS, SECOND_PERSON, draw_animation, draw_clips,
 from utils.errors import UserError
 from utils.skeleton import Layout, get_layout
 
-# colours of where a joint comes from
+# colours of joints by origin
 SEEN, PREDICTED, TRUE, PARTNER, CORRUPTED = "#4a5260", "#e07b00", "#1b9e77", "#7b3fb5", "#c0392b"
-PAPER = ViewSettings()  # how the paper's run samples its views
+PAPER = ViewSettings()  # view settings of the paper's run
 CORRUPTIBLE = ("query", "key")  # views that may have corrupted joints, in the order of their matrices
 DRAWABLE = ("joint", "joint_motion")  # streams that hold joints
-STATISTICS_CLIPS = 64  # clips whose statistics the norms take; a training batch has 64 to 128
-BOARD_CLIPS = 300  # whose features TensorBoard gets
-BOARD_DIMENSIONS = 64  # of the features in TensorBoard's projector, which are written as text
+STATISTICS_CLIPS = 64  # clips that give the batch statistics; a training batch has 64 to 128
+BOARD_CLIPS = 300  # clips whose features TensorBoard gets
+BOARD_DIMENSIONS = 64  # size of the features in TensorBoard's projector, which are written as text
 
 
 @dataclass(frozen=True)
 class Panel:
-    """clip (3, t, V, M); paint (t, V, M, 3) or None, see utils.drawing; view: its name, of views."""
+    """clip (3, t, V, M); paint (t, V, M, 3) or None, see utils.drawing; view: name of the view, '' for other clips."""
 
     title: str
     clip: np.ndarray
@@ -70,10 +70,10 @@ class Prediction:
 
 
 def load_model(path) -> tuple[PCM3, dict]:
-    """The pretraining model of one of our checkpoints or of a released one, in eval mode, and the arguments it was trained
-    with (a released file says none).
+    """The pretraining model of one of our checkpoints or of a released one, in eval mode, and the arguments of its training ({}
+    for a released file).
 
-    UserError when the file is none, or its model cannot be built."""
+    UserError if the file is no checkpoint of a pretraining, or its model cannot be built."""
     content = files.load(path)
     if not isinstance(content.get("config"), dict) or "queue_size" not in content["config"]:
         source = Source(path)
@@ -88,13 +88,13 @@ def load_model(path) -> tuple[PCM3, dict]:
 
 
 def form_of(model: PCM3) -> FrameForm:
-    """What a frame of the model's encoder is."""
+    """Layout, persons and dimensions of the frames that the model's encoder reads."""
     config = model.config.encoder
     return FrameForm(get_layout(config.layout), config.persons, config.dimensions)
 
 
 def check_drawable(model: PCM3, trained: dict, dataset: Dataset, path) -> None:
-    """UserError unless the model reads joints, of the data set's form of frames."""
+    """UserError unless the model reads joints, in frames of the same form as the data set."""
     if trained.get("stream", "joint") not in DRAWABLE:
         raise UserError(
             f"checkpoint {path}: only the streams {' and '.join(DRAWABLE)} can be drawn, it was trained on {trained['stream']}"
@@ -104,31 +104,31 @@ def check_drawable(model: PCM3, trained: dict, dataset: Dataset, path) -> None:
 
 
 def predicts(model: PCM3) -> bool:
-    """Whether the decoder was taught to predict; of a run without it, as by the recipe for small sets, it is what it began as."""
+    """Whether the decoder was trained; without the prediction loss, as in the small recipe, it keeps its initial weights."""
     return model.config.prediction_weight > 0
 
 
 def check_predicts(model: PCM3, path) -> None:
-    """UserError unless the decoder was taught to predict."""
+    """UserError unless the decoder was trained."""
     if not predicts(model):
         raise UserError(
-            f"checkpoint {path}: its run did not train the prediction (--prediction-weight 0, as the recipe for small sets has "
-            "it), so that there is none to show; --show views and --show features can be shown"
+            f"checkpoint {path}: its run did not train the prediction (--prediction-weight 0, as in the small recipe); give "
+            "--show views or --show features"
         )
 
 
 def one_of_each_class(views: ClipViews, count: int, seed: int) -> Tensor:
-    """Indices of `count` clips, of different classes as long as there are any."""
+    """Indices of `count` randomly chosen clips, of as many different classes as possible."""
     order = epoch_order(seed, 0, len(views))
     labels = views.clips.labels.cpu().numpy()[order]
     rank, met = np.empty(len(labels), dtype=np.int64), {}
-    for i, label in enumerate(labels.tolist()):  # the first clip of every class comes before the second of any
+    for i, label in enumerate(labels.tolist()):  # rank: position of a clip within its class
         rank[i] = met[label] = met.get(label, -1) + 1
     return torch.from_numpy(order[np.argsort(rank, kind="stable")[:count]].copy())
 
 
 def as_clip(x: Tensor, joints: int, persons: int) -> np.ndarray:
-    """(T, V * C * M) -> (3, T, V, M): of joints and motion side by side the joints."""
+    """(T, V * C * M) -> (3, T, V, M); of joints and motion (C = 6) the joints."""
     return x.reshape(len(x), joints, -1, persons)[:, :, :3].permute(2, 0, 1, 3).cpu().float().numpy()
 
 
@@ -136,12 +136,12 @@ def raw_clip(views: ClipViews, index: int) -> np.ndarray:
     """All valid frames of a clip at their own rate, (3, t, V, M)."""
     clips, one = views.clips, torch.tensor([index])
     first, length = (x[one.to(x.device)].to(clips.frames.device) for x in (clips.offsets, clips.num_frame))
-    x = render(clips.frames, first, length, None, int(length))  # resized to the length that it has: as it is
+    x = render(clips.frames, first, length, None, int(length))  # "resized" to its own length: unchanged
     return as_clip(x[0], clips.joints, clips.persons)
 
 
 def clip_panels(views: ClipViews, indices: Tensor, classes) -> list[Panel]:
-    """Clips as they were prepared, under class and name."""
+    """Panels of prepared clips, titled with class and name."""
     labels, names = views.clips.labels, views.clips.names
     return [Panel(f"{classes[int(labels[i])]} ({names[i]})", raw_clip(views, i)) for i in indices.tolist()]
 
@@ -150,21 +150,21 @@ def clip_panels(views: ClipViews, indices: Tensor, classes) -> list[Panel]:
 
 
 def joint_paint(share: np.ndarray, persons: int, zero: str, one: str) -> np.ndarray:
-    """Paint (T, V, M, 3) of a map (T, V) in 0..1: `zero` at 0, `one` at 1, between them between. Further persons are paler."""
+    """Paint (T, V, M, 3) of a map (T, V) in 0..1, interpolated from colour `zero` at 0 to `one` at 1. Further persons are paler."""
     colour = rgb(zero) + share[..., None] * (rgb(one) - rgb(zero))
     return np.stack([colour if m == 0 else 0.55 * colour + 0.45 for m in range(persons)], axis=2)
 
 
 def corrupted_joints(matrices: np.ndarray, share: float) -> np.ndarray:
-    """Which joints (V,) of a view are corrupted, by its matrices (V, 3, 3): a shear is alike for all joints, corruption is another
-    matrix for `share` of them."""
+    """Mask (V,) of the corrupted joints of a view, from its matrices (V, 3, 3): shear is equal for all joints, corruption is
+    another matrix for `share` of them."""
     other = (matrices != matrices[:1]).any(axis=(1, 2))
     return ~other if other.any() and other.sum() != round(share * len(other)) else other
 
 
 def view_panels(batches: Batches, step: int, rows, layout: Layout, classes) -> tuple[list[Panel], str]:
-    """The views of some rows of a training step, as many panels each (the key after the query), and the step's mixing in
-    words. Corrupted joints are red; in the mixed view every joint has the colour of the clip that it comes from."""
+    """A panel for each view (the key after the query) of some rows of a training step, and the step's mixing in words. Corrupted
+    joints are red; in the mixed view the colour shows which clip a joint comes from."""
     batch, samples = batches[step], batches.samples(step)
     mix, share = samples.mix, batches.settings.corrupt_share
     persons, labels = batches.clips.persons, batches.clips.labels
@@ -195,14 +195,14 @@ def view_panels(batches: Batches, step: int, rows, layout: Layout, classes) -> t
 
 
 def either_end(hidden: np.ndarray, layout: Layout) -> np.ndarray:
-    """Joints (T, V, M) whose line to the parent has a hidden end."""
+    """Mask (T, V, M) of joints whose line to the parent has a hidden end."""
     return hidden | hidden[:, list(layout.parents)]
 
 
 @contextlib.contextmanager
 def batch_statistics(model: PCM3):
-    """The model in eval mode but for its norms, which take the statistics of what they read, as in training, and of this
-    process alone. Afterwards everything is as before, running statistics too."""
+    """A context with the model in eval mode, except its norms, which use batch statistics, as in training, of this process alone.
+    Restores everything at the end, running statistics included."""
     norms = [module for module in model.modules() if isinstance(module, ViewNorm)]
     kept = [(norm.world, {name: value.clone() for name, value in norm.named_buffers()}) for norm in norms]
     with evaluating(model):
@@ -222,9 +222,9 @@ def batch_statistics(model: PCM3):
 def predict_clips(
     model: PCM3, views: ClipViews, chosen: Tensor, layout: Layout, seed: int, settings: ViewSettings = PAPER
 ) -> Prediction:
-    """Predicts hidden body parts of the centre crops of chosen clips, with the statistics of at least STATISTICS_CLIPS
-    clips (or all there are), over which the errors are too. seed: of what is hidden, and of the clips beside the chosen;
-    settings: of the run, for how much it hid. UserError where that was nothing."""
+    """Predicts hidden body parts of the centre crops of chosen clips. Batch statistics and errors are those of at least
+    STATISTICS_CLIPS clips (or all). seed: samples the hidden parts and the additional clips; settings: of the run, which give the
+    mask ratio. UserError if the run hid nothing."""
     more = [i for i in epoch_order(seed, 1, len(views)).tolist() if i not in set(chosen.tolist())]
     index = torch.cat([chosen, torch.tensor(more[: max(0, STATISTICS_CLIPS - len(chosen))], dtype=torch.long)])
     true = views.centre(index)
@@ -244,7 +244,7 @@ def predict_clips(
 
 
 def prediction_panels(found: Prediction, views: ClipViews, layout: Layout, classes) -> list[Panel]:
-    """Three panels a clip: seen (hidden parts are missing), predicted (what was hidden is orange), true (it is green)."""
+    """Three panels for each clip: seen (without the hidden parts), predicted (hidden parts orange), true (hidden parts green)."""
     persons, panels = views.clips.persons, []
     for i, index in enumerate(found.clips.tolist()):
         what = classes[int(views.clips.labels[index])]
@@ -267,13 +267,13 @@ def several_persons(panels: list[Panel]) -> bool:
 
 
 def prediction_legend(panels: list[Panel]) -> list[tuple[str, str]]:
-    """What the colours of `prediction_panels` mean."""
+    """The legend of `prediction_panels`."""
     legend = [("seen", SEEN), ("hidden, as predicted", PREDICTED), ("hidden, as it truly was", TRUE)]
     return legend + [("other person, never hidden", SECOND_PERSON)] * several_persons(panels)
 
 
 def views_legend(panels: list[Panel]) -> list[tuple[str, str]]:
-    """What the colours of `view_panels` mean; the share of a Mixup is a colour between the two."""
+    """The legend of `view_panels`; in Mixup, joints have a colour between the two clips'."""
     paler = ", second person paler" * several_persons(panels)
     return [(f"own clip{paler}", SEEN), ("corrupted joints", CORRUPTED), ("partner of the mixing", PARTNER)]
 
@@ -287,7 +287,7 @@ def panels_figure(panels: list[Panel], layout: Layout, poses: int, **look):
 def save_panels(
     path, panels: list[Panel], layout: Layout, poses: int, turn: float, columns: int, fps: float, legend=None, up=None
 ) -> None:
-    """A strip a panel (.png, .pdf, .svg), or all of them moving beside each other (.gif, .mp4), above a legend."""
+    """Draws panels with a legend below: as strips (.png, .pdf, .svg), or animated side by side (.gif, .mp4)."""
     clips, titles, paints = ([getattr(p, name) for p in panels] for name in ("clip", "title", "paint"))
     paints = None if all(paint is None for paint in paints) else paints
     look = {"paints": paints, "turn": turn, "legend": legend, "up": up}

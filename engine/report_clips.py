@@ -1,7 +1,7 @@
-"""The moving figures of a report: clips of the hardest classes, and predicted motion, packed for the page.
+"""The animated figures of a report: clips of the hardest classes and predicted motion, packed for the page.
 
-A packed clip is small: coordinates as 16-bit numbers in base64, at most `MOST_FRAMES` frames (every second, third, ... of a
-longer clip, at the rate that keeps its time), nobody who is not there. Axes are (right, up, back), whatever the data's.
+A packed clip is small: coordinates as 16-bit integers in base64, at most `MOST_FRAMES` frames (every second, third, ... frame of a
+longer clip, at a lower rate), without absent persons. Axes are (right, up, back) for all data sets.
 """
 
 import base64
@@ -43,9 +43,9 @@ LARGEST = 32000
 
 
 def pack(clip: np.ndarray, layout: Layout, up=None, stands_like: np.ndarray | None = None) -> dict:
-    """A clip (3, t, V, M) as {data: base64 of int16 (t, M, V, 3), persons, scale}: coordinates are numbers x scale.
+    """A clip (3, t, V, M) as {data: base64 of int16 (t, M, V, 3), persons, scale}; a coordinate is an integer times scale.
 
-    up: (vertical axis, sign), or None to take it from the spine of the clip, or of stands_like where that is compared."""
+    up: (vertical axis, sign), or None to derive it from the spine of the clip, or of `stands_like`, a clip to be drawn alike."""
     vertical, sign = up or upright([np.nan_to_num(clip if stands_like is None else stands_like)], layout)
     there = np.isfinite(clip).all(axis=0) & (np.nan_to_num(clip) != 0).any(axis=(0, 2))[:, None]
     kept = [m for m in range(clip.shape[3]) if m == 0 or there[..., m].any()]
@@ -57,13 +57,13 @@ def pack(clip: np.ndarray, layout: Layout, up=None, stands_like: np.ndarray | No
 
 
 def every(frames: int) -> int:
-    """Of how many frames one is kept."""
+    """n, if every n-th frame of a clip is kept."""
     return max(math.ceil(frames / MOST_FRAMES), 1)
 
 
 @dataclass
 class ClipStore:
-    """Packed clips and skeletons of a report, each once. clips, layouts: by key, as the page reads them."""
+    """Packed clips and skeletons of a report, without duplicates. clips, layouts: by key, in the form that the page reads."""
 
     data_root: str | None
     clips: dict[str, dict] = field(default_factory=dict)
@@ -73,8 +73,8 @@ class ClipStore:
     def open(
         self, run: RunRecord, name, protocol, stream: str = "joint", scale_by: str = "none"
     ) -> tuple[Dataset, ClipViews]:
-        """The val split of a data set, as an encoder of this stream and scale reads it; UserError when it is not there
-        (nothing is made for a report)."""
+        """The val split of a data set, in the stream and scaling that an encoder reads; UserError if it is missing (a report does
+        not make data sets)."""
         if not isinstance(name, str) or not isinstance(protocol, str):
             raise UserError(f"{run.path}: it does not say its data set")
         root = self.data_root or run.arguments.get("data_root")
@@ -95,8 +95,8 @@ class ClipStore:
         return self._opened[key]
 
     def open_trained(self, run: RunRecord) -> tuple[PCM3, ViewSettings, Dataset, ClipViews]:
-        """The model of a pretraining's last checkpoint, the views that it was trained with, and the val split of its data set as
-        its encoder reads it. UserError when data or checkpoint cannot be used."""
+        """The model of a pretraining's last checkpoint, its view settings, and the val split of its data set in the form that its
+        encoder reads. UserError when data or checkpoint cannot be used."""
         path = run.path / LAST
         model, trained = load_model(path)
         form = str(trained.get("stream", "joint")), str(trained.get("scale_by") or "none")
@@ -105,7 +105,7 @@ class ClipStore:
         return model, settings_of(trained, path), dataset, views
 
     def add(self, key: str, make) -> str | None:
-        """The key of a clip, packed by make() unless it is here already; None when the report is full."""
+        """Adds a clip, packed by make(), unless the key exists; returns the key, or None when the report is full."""
         if key not in self.clips:
             if len(self.clips) >= MOST_CLIPS:
                 return None
@@ -114,7 +114,7 @@ class ClipStore:
 
 
 def whole_clip(dataset: Dataset, views: ClipViews, index: int) -> dict:
-    """A clip of the split for the page."""
+    """A clip of the split, packed for the page."""
     clip = raw_clip(views, index)
     step = every(clip.shape[1])
     clip = clip[:, ::step]
@@ -132,16 +132,16 @@ class Shown:
 
 
 def hardest_classes(result: dict) -> list[tuple[str, float]]:
-    """The classes of a result by their figures (class, figure), the lowest first."""
+    """(class, figure) of a result, the lowest figure first."""
     per_class = result.get("per_class")
     found = [(str(k), float(v)) for k, v in per_class.items() if is_number(v)] if isinstance(per_class, dict) else []
     return sorted(found, key=lambda item: item[1])
 
 
 def hardest_clips(run: RunRecord, store: ClipStore, classes: int, clips: int) -> list[Shown]:
-    """Clips of the hardest classes of an evaluation; with saved scores the wrong ones first, and what they were taken for.
+    """Clips of the hardest classes of an evaluation; with saved scores misclassified clips come first, with their predicted class.
 
-    UserError when the data is not there."""
+    UserError when the data is missing."""
     hardest = hardest_classes(run.result or {})[:classes]
     if not hardest:
         return []
@@ -154,7 +154,7 @@ def hardest_clips(run: RunRecord, store: ClipStore, classes: int, clips: int) ->
             continue
         k = names.index(name)
         own = [i for i, label in enumerate(labels) if label == k]
-        own.sort(key=lambda i: said.get(views.clips.names[i], k) == k)  # the wrong ones first
+        own.sort(key=lambda i: said.get(views.clips.names[i], k) == k)  # misclassified clips first
         for i in own[:clips]:
             clip = views.clips.names[i]
             taken = said.get(clip)
@@ -166,7 +166,7 @@ def hardest_clips(run: RunRecord, store: ClipStore, classes: int, clips: int) ->
 
 
 def said_classes(run: RunRecord, names) -> dict[str, int]:
-    """Clip -> class by the highest of the saved scores; {} where there are none that fit the classes."""
+    """{clip: class with the highest saved score}; {} without scores that fit the classes."""
     try:
         scores = read_scores(run.path) if (run.path / SCORES_FILE).is_file() else None
     except UserError as error:
@@ -182,8 +182,8 @@ def is_pretraining(run: RunRecord) -> bool:
 
 
 def predicted_motion(run: RunRecord, store: ClipStore, number: int, seed: int) -> tuple[list[Shown], str]:
-    """Seen, predicted and true motion of test clips by the last checkpoint of a pretraining, and the error in words; nothing of
-    one that was not taught to predict.
+    """Seen, predicted and true motion of test clips by the last checkpoint of a pretraining, and the error in words; empty if it
+    did not train the prediction.
 
     UserError when data or checkpoint cannot be used."""
     model, settings, dataset, views = store.open_trained(run)
@@ -207,7 +207,7 @@ def _three_stages(found, i: int, dataset: Dataset, views: ClipViews) -> dict:
     true, predicted, hidden = (
         as_clip(x[i], layout.joints, persons) for x in (found.true, found.predicted, found.hidden)
     )
-    hidden = either_end(hidden.any(axis=0), layout)[:, :, 0]  # of person 1, the only one that is masked
+    hidden = either_end(hidden.any(axis=0), layout)[:, :, 0]  # only person 1 is masked
     _, length = centre_crop(views.clips.num_frame[found.clips[i : i + 1].cpu()])
     packed = pack(true, layout, dataset.up)
     stages = [

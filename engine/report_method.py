@@ -1,9 +1,8 @@
-"""The first screen of a report: the result in a sentence, the method in four, and a figure of the method on a real clip.
+"""The first screen of a report: the result in one sentence, the method in four, and a figure of the method on a real clip.
 
-The figure is of one test clip of the run's data set, as tools/visualize.py draws it: as it was recorded, the two views that are
-contrasted (query and key), what the model sees of it (masked), a mixture with another clip, and what the model predicts of the
-hidden parts, all made as the run made them. What a run does not train (the recipe for small sets neither hides nor predicts) is
-neither told nor shown.
+The figure shows one test clip of the run's data set, as tools/visualize.py draws it: as recorded, the two contrasted views (query
+and key), the masked view, a mixture with another clip, and the model's prediction of the hidden parts, all made with the settings
+of the run. What a run does not train (the small recipe neither masks nor predicts) is left out of both.
 """
 
 import io
@@ -50,8 +49,8 @@ BATCH, TURN = 32, 30.0  # clips of the step whose views are shown; degrees
 
 
 def _beside_baselines(result: dict, folders=()) -> str:
-    """The pretrained row with the best 1-NN, of a run of the page (their folders) where there is one, beside the best random
-    encoder and the best of raw joints or bones; '' where the first or both others are missing."""
+    """A sentence that compares the pretrained row with the best 1-NN (preferably of a run of the page, by its folder) with the best
+    random encoder and the best of raw joints or bones; '' if there is no pretrained row or neither of the others."""
     best: dict[str, tuple[bool, float, str]] = {}
     for row in result["rows"] if isinstance(result.get("rows"), list) else []:
         if (value := number_at(row, "cosine", "mean")) is not None:
@@ -70,13 +69,13 @@ def _beside_baselines(result: dict, folders=()) -> str:
 
 
 def _is_of(name: str, folders) -> bool:
-    """Whether a row ("pretrained FOLDER/FILE, POOLING") is of a file in one of the folders, as far as its path tells."""
+    """Whether a row ("pretrained FOLDER/FILE, POOLING") is of a file in one of the folders, by the end of its path."""
     parts = Path(name.removeprefix("pretrained ").rsplit(", ", 1)[0]).parent.parts
     return bool(parts) and any(Path(folder).absolute().parts[-len(parts) :] == parts for folder in folders)
 
 
 def shares_by_place(runs: list[RunRecord], task: str, *path: str) -> dict[str, dict[str, float]]:
-    """Data set and protocol -> {pretrained, random or raw: the share of the first run of it}. path: of the share in a result."""
+    """{data set and protocol: {pretrained, random or raw: accuracy of the first such run}}. path: of the accuracy in a result."""
     found: dict[str, dict[str, float]] = {}
     for result in (run.result for run in runs if (run.result or {}).get("task") == task):
         encoder = str(result.get("encoder", ""))
@@ -87,8 +86,8 @@ def shares_by_place(runs: list[RunRecord], task: str, *path: str) -> dict[str, d
 
 
 def headline(runs: list[RunRecord]) -> str:
-    """The result in one sentence: pretrained against the best of the honest baselines where they were run (engine.baselines),
-    else against random and raw joints, of the first data set that has them; '' where nothing was evaluated."""
+    """The result in one sentence: the pretrained encoder against the best rows of engine.baselines if they were run, else against a
+    random encoder and raw joints on the first data set that has them; '' without evaluations."""
     folders = [run.path for run in runs if run.program == "pretrain_moco_mask"]
     for run in runs:
         if (run.result or {}).get("task") == "baselines" and (said := _beside_baselines(run.result, folders)):
@@ -108,7 +107,7 @@ def headline(runs: list[RunRecord]) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """sentences: of what the run trains; figure: a PNG; legend: (words, colour) of what it shows."""
+    """sentences: what the run trains; figure: PNG bytes; legend: (words, colour) of the figure."""
 
     sentences: tuple[str, ...]
     figure: bytes
@@ -116,7 +115,7 @@ class Method:
 
 
 def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
-    """The method as this run trains it."""
+    """The method in sentences, as this run trains it."""
     masked = "masked" in config.contrasts
     when = [words for words, does in ((HIDES, masked), (MIXES, "mixed" in config.contrasts)) if does]
     said = [FIRST, ALTERED]
@@ -142,12 +141,12 @@ def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
 
 
 def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
-    """Of a pretraining, its figure by its last checkpoint. UserError when data or checkpoint cannot be used."""
+    """Sentences and figure of a pretraining, by its last checkpoint. UserError when data or checkpoint cannot be used."""
     model, settings, dataset, views = store.open_trained(run)
     layout, classes = dataset.layout, dataset.row.classes
     own = [
         name for name in model.config.own_views if name in VIEWS
-    ]  # others are declared where this was not started from
+    ]  # views that are declared outside the project are not known here
     batches = Batches(views.clips, min(BATCH, len(views)), seed, settings, layout, own_views=own)
     corrupted = [corrupted_joints(x, settings.corrupt_share).any() for x in batches.samples(0).matrices[0]]
     row = corrupted.index(True) if any(corrupted) else 0
@@ -160,7 +159,7 @@ def method_of(run: RunRecord, store: ClipStore, seed: int) -> Method:
         predicted = prediction_panels(
             predict_clips(model, views, chosen, layout, seed, settings), views, layout, classes
         )
-        panels.append(predicted[1])  # between what it saw, as the masked view, and the clip as recorded
+        panels.append(predicted[1])  # of (seen, predicted, true): the others are shown already
         legend += prediction_legend(predicted)[1:2]
     legend = [(words, colour) for words, colour in legend if any(has_colour(panel, colour) for panel in panels)]
     name = f"{classes[int(views.clips.labels[int(chosen)])]}: as recorded ({views.clips.names[int(chosen)]})"

@@ -43,7 +43,7 @@ def templates() -> Environment:
 
 
 def result_rows(run: RunRecord) -> list[tuple]:
-    """The run's rows of the table of results, as engine.results has them; a result that has none becomes a note."""
+    """The run's rows in the table of results, see engine.results; a result that cannot be read becomes a note."""
     if run.result is None:
         return []
     try:
@@ -56,7 +56,7 @@ def result_rows(run: RunRecord) -> list[tuple]:
 
 
 def thinned(x: list, y: list) -> tuple[list, list]:
-    """At most MOST_POINTS points of a curve, evenly spaced, the last among them; numbers of 5 digits."""
+    """At most MOST_POINTS evenly spaced points of a curve, including the last; values rounded to 5 digits."""
     if len(x) > MOST_POINTS:
         kept = np.linspace(0, len(x) - 1, MOST_POINTS).round().astype(int)
         x, y = [x[i] for i in kept], [y[i] for i in kept]
@@ -69,7 +69,7 @@ def series(label: str, x: list, y: list) -> dict:
 
 
 def panels_of(run: RunRecord) -> list[dict]:
-    """Charts of a run: curves of its metrics, and those of its result."""
+    """The charts of a run: curves of its metrics and of its result."""
     panels = run.panels | result_curves(run.result or {})
     return [
         {"title": title, "series": [series(label, x, y) for label, (x, y) in curves.items()]}
@@ -78,7 +78,7 @@ def panels_of(run: RunRecord) -> list[dict]:
 
 
 def result_curves(result: dict) -> dict:
-    """Panels of curves in a result file: accuracy of damaged or unfinished clips, error by predicted frame."""
+    """Panels of the curves in a result: accuracy with occlusion and in early recognition, error by predicted frame."""
     panels = {}
     curves = result.get("curves")
     for kind, curve in curves.items() if isinstance(curves, dict) else ():
@@ -103,7 +103,7 @@ def _numbers(values) -> bool:
 
 
 def confusion_of(run: RunRecord) -> dict | None:
-    """{names, counts} of confusion.npy, rows are true classes; None where there is none that can be shown."""
+    """{names, counts} of confusion.npy, rows are true classes; None if there is none or it cannot be shown."""
     path = run.path / "confusion.npy"
     if not path.is_file():
         return None

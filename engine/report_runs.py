@@ -1,7 +1,7 @@
-"""What run folders say of themselves: arguments, curves and results, for tools/visualize.py and tools/report.py.
+"""Reads run folders: arguments, curves and results, for tools/visualize.py and tools/report.py.
 
-Files are read as what they are, somebody else's: a line that is no record is left out, a file that cannot be read is a
-sentence, and nothing is believed to be there.
+The files are untrusted and may be incomplete: lines that are no records are skipped, a file that cannot be read becomes a note, and
+every field may be missing.
 """
 
 import json
@@ -14,10 +14,10 @@ from utils.files import MAX_JSON_BYTES, load_json
 
 METRICS, ARGUMENTS, RESULT = "metrics.jsonl", "arguments.json", "result.json"
 MOST_METRICS_BYTES = 256 * 2**20
-DEPTH = 3  # folders below a given one in which runs are looked for
+DEPTH = 3  # levels of folders that are searched for runs
 MOST_RUNS = 60
 
-# panels of curves: the beginning of a name -> what the panel is called; a name that begins with none has its own panel
+# panels of curves: {prefix of a name: title of the panel}; a name without such a prefix has its own panel
 PANELS = {
     "total": "total loss",
     "seconds_per_step": "seconds a step",
@@ -44,7 +44,7 @@ LAST_PANELS = ("learning rate", "gradient norm", "seconds a step", "seconds a st
 
 
 def read_metrics(path) -> list[dict]:
-    """The records of a metrics.jsonl (or of the one in a run folder), in order; lines that hold none are left out.
+    """The records of a metrics.jsonl (or of the one in a run folder), in order; other lines are skipped.
 
     UserError when there is no such file, or no record in it."""
     path = Path(path)
@@ -64,12 +64,12 @@ def read_metrics(path) -> list[dict]:
         if isinstance(record, dict) and is_number(record.get("step")):
             records.append(record)
     if not records:
-        raise UserError(f"{path}: it holds no record; what trains writes one with the first line of its log")
+        raise UserError(f"{path}: it holds no record; a program that trains writes one with the first line of its log")
     return records
 
 
 def is_number(value) -> bool:
-    """Whether a value is a number that a curve can show; whole numbers beyond a float's are not."""
+    """Whether a value is a finite number; integers beyond the range of a float are not."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -77,15 +77,15 @@ def is_number(value) -> bool:
 
 
 def number_at(value, *path: str) -> float | None:
-    """The number at a path into the content of a JSON file, None where there is none."""
+    """The number at a path of keys in the content of a JSON file, None if there is none."""
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
     return value if is_number(value) else None
 
 
 def curve_panels(records: list[dict]) -> dict[str, dict[str, tuple[list, list]]]:
-    """Panels {title: {label: (steps, values)}} of records: losses of a kind share a panel, and so do the seeds and modes of
-    an evaluation (`frozen/seed1/loss`, `seed1/map_a@0.5`). A value that is missing or not a number is None."""
+    """Panels {title: {label: (steps, values)}} of records; losses of a kind share a panel, and so do the seeds and modes of an
+    evaluation (`frozen/seed1/loss`, `seed1/map_a@0.5`). A value that is not a number is None."""
     names = dict.fromkeys(
         name for r in records for name, v in r.items() if name not in ("step", "epoch") and (v is None or is_number(v))
     )
@@ -107,8 +107,8 @@ def curve_panels(records: list[dict]) -> dict[str, dict[str, tuple[list, list]]]
 
 @dataclass
 class RunRecord:
-    """What a run folder holds. name: shown; starts: entries of arguments.json; result: content of result.json or None;
-    notes: what could not be read, in sentences."""
+    """The content of a run folder. name: shown on the page; starts: entries of arguments.json; panels: curves; result: content of
+    result.json or None; notes: sentences about what could not be read."""
 
     name: str
     path: Path
@@ -132,7 +132,7 @@ def is_run(folder: Path) -> bool:
 
 
 def is_fusion(path: Path) -> bool:
-    """Whether a file is what tools/ensemble.py --output wrote."""
+    """Whether a file was written by tools/ensemble.py --output."""
     if path.suffix != ".json" or path.name in (ARGUMENTS, RESULT) or not 0 < path.stat().st_size < MAX_JSON_BYTES:
         return False
     try:
@@ -143,8 +143,8 @@ def is_fusion(path: Path) -> bool:
 
 
 def find_runs(given: list) -> list[tuple[str, Path]]:
-    """(name, run folder or result file) of everything at and below the given paths, in order; folders of earlier runs
-    (`earlier-DATE`) and hidden ones are left out. UserError when a path holds no run, or all hold too many."""
+    """(name, run folder or result file) of all runs at and below the given paths, in order; folders of earlier runs
+    (`earlier-DATE`) and hidden ones are skipped. UserError for a path without a run, and for too many runs."""
     found: dict[Path, str] = {}
     for path in map(Path, given):
         if path.is_file() and path.suffix == ".json":
@@ -162,7 +162,7 @@ def find_runs(given: list) -> list[tuple[str, Path]]:
 
 
 def _name(run: Path, given: Path, several: bool) -> str:
-    """A run's path below the given folder, which comes before it where several are given."""
+    """A run's path relative to the given folder; with several given folders, preceded by the folder's name."""
     root, name = given.resolve().name, run.relative_to(given).as_posix()
     name = name.removesuffix(".json") if run.is_file() else name
     return root if name == "." else f"{root}/{name}" if several else name
@@ -182,7 +182,7 @@ def _below(folder: Path, depth: int):
 
 
 def read_run(name: str, path: Path) -> RunRecord:
-    """Reads a run folder or a result file; what cannot be read becomes a note."""
+    """Reads a run folder or a result file; files that cannot be read become notes."""
     run = RunRecord(name, path)
     if path.is_file():
         run.result = _read(run, path, dict)

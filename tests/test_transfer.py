@@ -245,7 +245,7 @@ def test_the_check_knows_flat_clips(root, capsys):
     try:
         write_json(root / "flat" / "dataset.json", about | {"dimensions": 3})
         assert check.main([str(root / "flat")]) == 2
-        assert "no clip has a depth; dataset.json must say 'dimensions': 2" in capsys.readouterr().out
+        assert "dataset.json must have 'dimensions': 2" in capsys.readouterr().out
     finally:
         write_json(root / "flat" / "dataset.json", about)
     made = load_json(root / "made" / "dataset.json")
