@@ -1,4 +1,4 @@
-"""Every backbone keeps one contract, and every program works with each: shapes, causality, gradients, views, files."""
+"""Every backbone has the common interface and works in every program: shapes, causality, gradients, views, files."""
 
 import runpy
 import subprocess
@@ -87,7 +87,7 @@ def test_shapes(name, frame):
 @pytest.mark.parametrize("length, change", [(64, 37), (150, 100)])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_change_in_a_later_frame(name, length, change):
-    """Leaves earlier outputs untouched where the backbone says it is causal, and moves them where it says it is not."""
+    """It does not change earlier outputs of a backbone that is causal, and changes those of one that is not."""
     encoder, x = new(name), clips(2, length)
     other = x.clone()
     other[:, change:] += 1.0
@@ -99,8 +99,8 @@ def test_a_change_in_a_later_frame(name, length, change):
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-def test_a_beginning_by_itself(name):
-    """A causal encoder gives a beginning of the clip the features that it gives it within the clip."""
+def test_features_of_a_prefix(name):
+    """A causal encoder computes the same features for the first frames alone as within the clip."""
     encoder, x = new(name), clips(2, 90)
     with torch.no_grad():
         whole = encoder.frames(x)
@@ -119,14 +119,14 @@ def test_gradients_reach_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_views_are_apart(name):
-    """Two views in one call are what two calls give, features and statistics, whatever the views' scales."""
+def test_views_are_independent(name):
+    """Two views in one call have the features and statistics of two calls, at any scale of the views."""
     a, b = clips(3, 16), 5 * clips(3, 16).flip(0) + 2
     together, apart = new(name).train(), new(name).train()
     updates = RunningUpdates()
     frames = together.frames(torch.cat([a, b]), views=2, updates=updates)
     updates.commit([1, 0])
-    expected = {1: apart.frames(b), 0: apart.frames(a)}  # in the order in which the statistics are to be seen
+    expected = {1: apart.frames(b), 0: apart.frames(a)}  # in the order of the updates of statistics
     torch.testing.assert_close(frames, torch.cat([expected[0], expected[1]]), rtol=1e-4, atol=1e-5)
     for (key, x), y in zip(together.state_dict().items(), apart.state_dict().values(), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6, msg=key)
@@ -146,7 +146,7 @@ def test_low_precision(name):
     assert encoder.double().frames(x.double()).dtype == torch.float64
 
 
-# -- each by itself -------------------------------------------------------------------------------------------------
+# -- single backbones -------------------------------------------------------------------------------------------------
 
 
 def test_the_bidirectional_gru_is_torch_s():
@@ -164,7 +164,7 @@ def test_the_bidirectional_gru_is_torch_s():
 
 @pytest.mark.parametrize("per_step", [1, 3])
 def test_attention_in_blocks_is_attention_with_a_mask(per_step):
-    """The slow twin: all products, those outside of the reach struck out."""
+    """The slow reference: all products, with those outside of the reach masked."""
     torch.manual_seed(0)
     layer = Attention(16, 2, reach=4)
     torch.nn.init.normal_(layer.distance)
@@ -204,7 +204,7 @@ def test_a_random_graph_network_gets_the_statistics_of_its_data():
     assert all(m.num_batches_tracked == 1 for m in norms) and encoder.input_norm.num_batches_tracked == 0
 
 
-def test_several_processes_may_have_any_backbone():
+def test_every_backbone_works_with_several_processes():
     for name in VARIANTS:
         model, world = PCM3(PCM3Config(encoder=config(name), queue_size=8, decoder_hidden_size=8)), World(0, 2)
         model.set_world(world)
@@ -215,7 +215,7 @@ def test_several_processes_may_have_any_backbone():
 # -- configurations -------------------------------------------------------------------------------------------------
 
 
-def test_the_flags_know_what_the_registry_knows():
+def test_the_flags_agree_with_the_registry():
     actions = {a.dest: a for a in build_parser()._actions}
     for name, row in BACKBONES.items():
         assert name in actions["backbone"].help
@@ -250,12 +250,12 @@ def test_a_configuration_of_an_older_version():
         ({"hidden_size": "16"}, "hidden_size must be of type int"),
     ],
 )
-def test_sizes_that_cannot_be(sizes, words):
+def test_impossible_sizes(sizes, words):
     with pytest.raises(ValueError, match=words):
         Encoder(EncoderConfig(**sizes))
 
 
-def test_flags_are_words_again():
+def test_flags_become_words_of_a_command_line():
     words = "--backbone st_transformer --width 32 --no-causal --tokens parts".split()
     assert flags.as_words(flags.encoder_flags(build_parser().parse_args(words))) == [
         *"--backbone st_transformer --width 32 --tokens parts --no-causal".split()
@@ -293,7 +293,7 @@ def evaluate(main, data, run, more, name="tiny"):
 
 @pytest.mark.parametrize("name", ["bigru", "transformer", "causal transformer", "st_transformer", "stgcn"])
 def test_a_backbone_through_the_programs(data, tmp_path, name):
-    """Pretrained with a stop in the middle (bit for bit a run without), classified, searched; files rebuild themselves."""
+    """Pretraining with a stop in the middle (equal to a run without), classification, retrieval; encoders rebuilt from files."""
     more = words(name)
     assert pretrain(data, tmp_path / "whole", more).status == 0
     assert pretrain(data, tmp_path / "part", more + " --max-steps 3").status == 0
@@ -326,7 +326,7 @@ def test_a_backbone_through_the_programs(data, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["bigru", "transformer", "causal transformer", "st_transformer", "stgcn"])
 def test_detection_and_motion_prediction(data, tmp_path, name):
-    """Windows of 32 and 16 frames and 20 observed ones: lengths other than the pretraining's 64; one pass needs a causal one."""
+    """Windows of 32 and 16 frames and 20 observed ones, not the 64 of pretraining; one pass needs a causal backbone."""
     more = words(name)
     assert pretrain(data, tmp_path / "run", more + " --max-steps 1", "alone").status == 0
     checkpoint = f"--pretrained {tmp_path}/run/{files.LAST}"
@@ -359,7 +359,7 @@ def test_another_layout_and_low_precision(data, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stgcn", "causal transformer"])
 def test_two_processes_are_one(data, tmp_path, name):
-    """Norms inside of a backbone too are over the whole batch."""
+    """Norms inside of a backbone are also over the whole batch."""
     more = f"{words(name)} --max-steps 4 --precision fp64 --optimizer sgd --lr 0.02"
     assert pretrain(data, tmp_path / "one", more).status == 0
     command = pretraining(data, tmp_path / "two", f"{ADAMW} {more}")
@@ -371,14 +371,14 @@ def test_two_processes_are_one(data, tmp_path, name):
 
 
 def test_another_backbone_is_refused(data, tmp_path):
-    """With both names: where a run goes on, where one starts from weights, and where an encoder is evaluated."""
+    """The message has both names: when a run is resumed, when one starts from weights, and when an encoder is evaluated."""
     run, source = tmp_path / "run", f"{tmp_path}/run/{files.LAST}"
     assert pretrain(data, run, words("transformer") + " --max-steps 1").status == 0
     both = ("--backbone transformer", "--backbone gru")
     refused(pretrain(data, run, words("gru") + " --resume auto"), *both)
     refused(pretrain(data, tmp_path / "a", words("gru") + f" --init-from {source}"), *both)
     refused(evaluate(action_retrieval.main, data, tmp_path / "b", f"--backbone gru --pretrained {source}"), *both)
-    both = ("--heads 2", "--heads 4")  # tensors of equal shapes, and another function
+    both = ("--heads 2", "--heads 4")  # equal shapes of tensors, but another function
     refused(pretrain(data, run, words("transformer").replace("--heads 2", "--heads 4") + " --resume auto"), *both)
     refused(evaluate(action_retrieval.main, data, tmp_path / "c", f"--heads 4 --pretrained {source}"), *both)
 
@@ -395,8 +395,8 @@ def test_mistakes_are_one_sentence(data, tmp_path):
     refused(evaluate(action_retrieval.main, data, tmp_path, "--backbone stgcn --heads 2"), "no heads")
 
 
-def test_one_s_own_backbone(data, tmp_path, monkeypatch):
-    """The example as a user runs it; where its row is not set, the file it made is refused by the backbone's name."""
+def test_a_backbone_of_your_own(data, tmp_path, monkeypatch):
+    """The example as a user runs it; a program without its row refuses its checkpoint, with the backbone's name."""
     run, example = tmp_path / "run", ROOT / "examples" / "own_backbone.py"
     words = pretraining(data, run, "--backbone frame_mlp --width 32 --optimizer adamw --lr 0.001 --epochs 1").split()
     command = [sys.executable, str(example), "pretrain_moco_mask", *words]
@@ -406,7 +406,7 @@ def test_one_s_own_backbone(data, tmp_path, monkeypatch):
         f"--data-root {data} --finetune-dataset tiny --pretrained {run / files.LAST} --checkpoint-path {tmp_path}/b"
     )
     refused(call(action_retrieval.main, search), "'frame_mlp' is not known")
-    monkeypatch.setitem(BACKBONES, "frame_mlp", None)  # so that the example's row goes away with the test
+    monkeypatch.setitem(BACKBONES, "frame_mlp", None)  # so that the example's row is removed after the test
     main = runpy.run_path(str(example), run_name="example")["main"]
     ran = call(main, f"action_retrieval {search} --threads 1")
     assert ran.status == 0, ran.err

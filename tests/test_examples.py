@@ -1,4 +1,4 @@
-"""The examples run as they stand, are short, and give what the programs give."""
+"""The examples run, are short, and agree with the programs."""
 
 import re
 import runpy
@@ -56,7 +56,7 @@ def test_compare_two_encoders_agrees_with_retrieval(tmp_path):
 
 
 def test_linear_probe_of_own_clips(tmp_path):
-    """Postures that differ by class are told apart."""
+    """Postures that differ by class are classified."""
     path, rng = write_pretrained(tmp_path / "c.pth.tar", persons=1), np.random.default_rng(0)
     for label in ("sit", "stand"):
         (tmp_path / "clips" / label).mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_own_poses_with_ten_labels(tmp_path):
 
 
 def test_mistakes_are_sentences(tmp_path):
-    """The first thing that a stranger types may be wrong."""
+    """Wrong arguments get a message."""
     path = write_pretrained(tmp_path / "c.pth.tar")
     (tmp_path / "text.npy").write_text("no array")
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)

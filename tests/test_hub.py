@@ -19,7 +19,7 @@ BACKBONES = ("gru", "bigru", "transformer", "st_transformer", "stgcn")
 
 
 def run_elsewhere(code: str, folder: Path) -> str:
-    """What `code`, run by a fresh Python in `folder`, prints last."""
+    """The last line that `code` prints, run by a new Python process in `folder`."""
     ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()[-1]
@@ -50,7 +50,7 @@ print(json.dumps([*out, last]))
 
 
 def test_from_another_folder_beside_packages_of_the_same_names(tmp_path):
-    """The caller has packages `utils` and `models` too; each side keeps its own, whoever comes first."""
+    """The caller also has packages `utils` and `models`; each side imports its own, in either order."""
     for name in ("utils", "models"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text('WHOSE = "the caller\'s"\n')

@@ -1,4 +1,4 @@
-"""--grad-accum and --recompute: less memory for the same step, or for one that differs in a stated way; freed memory."""
+"""--grad-accum and --recompute: less memory for the same step, or for one that differs as documented; freed memory."""
 
 import os
 import platform
@@ -64,7 +64,7 @@ def compare(one, two):
 @pytest.mark.parametrize("parts", [2, 4, 8])
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("contrasts", [CONTRASTS, ("mixed",), ()])
-def test_parts_give_the_whole_where_norms_are_fixed(parts, per_sample, contrasts):
+def test_parts_give_the_whole_step_if_norms_are_fixed(parts, per_sample, contrasts):
     """Losses, gradients, logits in their order, keys and queue."""
     results = []
     for k in (1, parts):
@@ -78,7 +78,7 @@ def test_parts_give_the_whole_where_norms_are_fixed(parts, per_sample, contrasts
 
 
 @pytest.mark.parametrize("weight", [40.0, 0.0])
-def test_parts_give_the_whole_of_what_is_added_to_the_prediction(weight):
+def test_parts_give_the_whole_of_both_additions_to_the_prediction(weight):
     """Error by motion energy, and the latent target with and without the other prediction."""
     results = []
     for parts in (1, 4):
@@ -108,8 +108,8 @@ def test_one_part_is_forward_and_backward():
 
 
 def test_with_batch_statistics_parts_differ_and_running_statistics_do_not():
-    """What the texts say: a part's own statistics normalise, the whole batch's are remembered. The predicted view is left
-    out, because what it shows depends on the decoder's norm."""
+    """As documented: a part is normalised by its own statistics, the running ones are updated by the whole batch's. The
+    predicted view is left out, because it depends on the decoder's norm."""
     contrasts = ("query", "masked", "mixed")
     (one, first, buffers), (two, second, others) = (step(model(contrasts=contrasts), a_batch(False), k) for k in (1, 4))
     close(one.keys, two.keys)
@@ -135,7 +135,7 @@ def test_pooled_statistics_are_those_of_all_rows():
 @pytest.mark.parametrize("pieces", [1, 3, 8, 50])
 @pytest.mark.parametrize("backbone", ["gru", "bigru", "transformer"])
 def test_recomputing_changes_no_number(backbone, pieces):
-    """Running statistics, updated once, among them; pieces that do not divide the rows, and more pieces than rows."""
+    """Also running statistics, which are updated once; pieces that do not divide the rows, and more pieces than rows."""
     kept, again = model(backbone), model(backbone)
     again.set_recompute(pieces)
     compare(step(kept, a_batch(False)), step(again, a_batch(False)))
@@ -179,14 +179,14 @@ def test_rows_that_cannot_be_divided():
 
 
 @pytest.mark.parametrize("more", ["--grad-accum 2", "--recompute 3", "--grad-accum 2 --recompute 1 --precision bf16"])
-def test_resuming_with_less_memory_is_never_having_stopped(data, tmp_path, more):
+def test_resuming_with_less_memory_equals_not_stopping(data, tmp_path, more):
     assert pretrain(data, tmp_path / "whole", more + " --max-steps 5").status == 0
     assert pretrain(data, tmp_path / "part", more + " --max-steps 3").status == 0
     assert pretrain(data, tmp_path / "part", more + " --max-steps 5 --resume auto").status == 0
     assert same(*(weights(tmp_path / name / files.LAST) for name in ("whole", "part")))
 
 
-def test_a_run_may_go_on_recomputing_but_not_in_other_parts(data, tmp_path):
+def test_a_run_may_be_resumed_with_recompute_but_not_with_other_parts(data, tmp_path):
     assert pretrain(data, tmp_path / "run", "--max-steps 1").status == 0
     assert pretrain(data, tmp_path / "run", "--max-steps 2 --resume auto --recompute 2").status == 0
     refused(
@@ -213,7 +213,7 @@ def test_mistakes_are_one_sentence(data, tmp_path):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
 def test_freed_memory_stays_with_the_process():
-    """In processes of their own, because it cannot be undone: pages of a freed array are there for the next one."""
+    """In separate processes, because it cannot be undone: pages of a freed array are reused by the next one."""
     program = """
 import resource
 import numpy as np

@@ -1,4 +1,4 @@
-"""Weights of views, and a view of one's own (examples/own_view.py), run as a user runs it."""
+"""Weights of views, and a view of your own (examples/own_view.py), run as a user runs it."""
 
 import base64
 import math
@@ -27,7 +27,7 @@ from utils.skeleton import KINECT_V2
 
 @pytest.fixture
 def example(monkeypatch):
-    """The example's main; its declaration goes away with the test."""
+    """The example's main; its view is removed after the test."""
     monkeypatch.setitem(VIEWS, "dropped", None)
     return runpy.run_path(str(ROOT / "examples" / "own_view.py"), run_name="example")["main"]
 
@@ -37,14 +37,14 @@ def pretrain(main, data, run, more):
 
 
 def total(row: dict, **view_weights: float) -> float:
-    """The loss of a line of metrics.jsonl, put together again."""
+    """The loss of a line of metrics.jsonl, computed from its terms."""
     views = [name for name in row if name.startswith("contrast_")]
     contrast = sum(view_weights.get(name.removeprefix("contrast_"), 1.0) * row[name] for name in views)
     return contrast + row["distillation"] + 40 * row["prediction"]
 
 
-def test_a_view_of_ones_own(example, data, tmp_path):
-    """It stands in log and metrics by its name, counts with its weight, and a resumed run is one that never stopped."""
+def test_a_view_of_your_own(example, data, tmp_path):
+    """It is logged by its name, has its weight in the loss, and a resumed run equals one that was not stopped."""
     flags = "--view-weights dropped=0.5 mixed=2 -p 1"
     for run, more in (("whole", "--max-steps 4"), ("part", "--max-steps 2"), ("part", "--max-steps 4 --resume auto")):
         ran = pretrain(example, data, tmp_path / run, f"{flags} {more}")
@@ -71,10 +71,10 @@ def test_a_view_of_ones_own(example, data, tmp_path):
     assert ran.status == 0 and "views of 2 clips" in ran.out and picture.stat().st_size > 0, ran.err
     words = f"report {tmp_path}/whole --data-root {data} --predictions 1 --output {tmp_path}/"
     assert call(example, f"{words}with.html").status == 0
-    VIEWS.pop("dropped")  # as where the file does not say it
+    VIEWS.pop("dropped")  # as in a program that does not add it
     assert call(example, f"{words}without.html").status == 0
     with_it, without = ((tmp_path / f"{name}.html").read_text() for name in ("with", "without"))
-    for page in (with_it, without):  # its name is said either way, only who declares it can draw it
+    for page in (with_it, without):  # the report always names it, but can draw it only if it is added
         assert "<li>The run has versions of its own, which the method does not: dropped.</li>" in page
     assert figure_height(with_it) > figure_height(without)
     ran = call(example, f"visualize {tmp_path}/whole/{files.LAST} --data-root {data} --show views --output {picture}")
@@ -88,8 +88,8 @@ def figure_height(page: str) -> int:
 
 
 @pytest.mark.parametrize("rows", [None, slice(2, 5)])
-def test_what_is_dropped(example, rows):
-    """Whole joints of the query view, others in each clip, the same whatever rows a process has; the paper's views stay."""
+def test_dropped_joints(example, rows):
+    """Whole joints of the query view, different ones in each clip, independent of a process's rows; the paper's views stay."""
     clips, settings = random_clips(12), ViewSettings(corruption=0.0)
     batch = Batches(clips, 8, 3, settings, KINECT_V2, rows=rows, own_views=("dropped",))[1]
     plain = Batches(clips, 8, 3, settings, KINECT_V2, rows=rows)[1]
@@ -105,7 +105,7 @@ def test_what_is_dropped(example, rows):
     assert 0 < gone.float().mean() < 0.6 and len({tuple(row) for row in gone.tolist()}) == len(gone)
 
 
-def test_whatever_views_there_are_are_drawn(example):
+def test_all_views_are_drawn(example):
     batches = Batches(random_clips(12), 8, 3, ViewSettings(), KINECT_V2, own_views=("dropped",))
     panels, _ = view_panels(batches, 0, range(2), KINECT_V2, [str(i) for i in range(12)])
     shown = [panel.title.split(": ")[1].split(" ")[0].strip(",") for panel in panels]
@@ -114,7 +114,7 @@ def test_whatever_views_there_are_are_drawn(example):
 
 
 def test_weights_of_the_papers_views(data, tmp_path, example):
-    """A weight of 1 is no weight; one of 0 logs and does not train."""
+    """A weight of 1 changes nothing; with 0 a view is logged and not trained."""
     runs = {
         "none": "",
         "one": "--view-weights query=1 mixed=1",
@@ -154,7 +154,7 @@ def test_mistakes(example, data, tmp_path, flags, words):
     refused(pretrain(example, data, tmp_path / "run", flags), *words)
 
 
-def test_settings_that_cannot_be():
+def test_impossible_settings():
     for wrong in ({"view_weights": {"dropped": 1.0}}, {"view_weights": {"mixed": -1.0}}, {"contrasts": ("dropped",)}):
         with pytest.raises(ValueError, match="dropped|mixed=-1"):
             PCM3Config(EncoderConfig(), **wrong)

@@ -1,4 +1,4 @@
-"""The packed cache: many may want it at once, kills leave nothing, data sets do not meet, damage is noticed."""
+"""The packed cache: several processes, killed processes, data sets that share a folder, damaged files."""
 
 import os
 
@@ -24,7 +24,7 @@ def caches(cache):
     return sorted(path.name for path in cache.iterdir())
 
 
-def test_of_many_packers_one_packs(folder, tmp_path):
+def test_one_of_many_processes_packs(folder, tmp_path):
     cache = tmp_path / "cache"
     started = [fork("packer", f"{cache} 1 once {folder}", tmp_path / f"log{i}") for i in range(4)]
     assert [finish(process) for process in started] == [0] * 4
@@ -35,7 +35,7 @@ def test_of_many_packers_one_packs(folder, tmp_path):
 
 
 def test_a_kill_while_packing(folder, tmp_path):
-    """Its leftover goes with the next load; one of another data set, which nobody is known to write, stays."""
+    """The next load removes its temporary file; those of other data sets stay."""
     cache = tmp_path / "cache"
     cache.mkdir()
     process = fork("packer", f"{cache} 1 slow {folder}", tmp_path / "log")
@@ -53,7 +53,7 @@ def test_a_kill_while_packing(folder, tmp_path):
 
 
 def twins(tmp_path):
-    """Two data sets of one name, size and time, with other coordinates; their folders."""
+    """The folders of two data sets with equal name, size and time, and different coordinates."""
     folders = []
     for root, factor in (("a", 1), ("b", 2)):
         folder = write_tiny_dataset(tmp_path / root, train=8, val=4, frames=120) / "xsub"
@@ -66,7 +66,7 @@ def twins(tmp_path):
 
 
 def test_data_sets_share_a_cache_folder(tmp_path):
-    """Many processes load two sets in turns, which differ in their coordinates only; each gets its own, always."""
+    """Many processes load two sets in turn, which differ in coordinates only; each always gets its own."""
     cache = tmp_path / "cache"
     folders = " ".join(map(str, twins(tmp_path)))
     started = [fork("packer", f"{cache} 40 often {folders}", tmp_path / f"log{i}") for i in range(4)]
@@ -85,7 +85,7 @@ def test_equal_data_has_one_file_and_one_fingerprint(folder, tmp_path):
     assert load(copy, tmp_path / "cache").fingerprint == a.fingerprint
 
 
-def test_only_older_files_of_the_same_source_go(folder, tmp_path):
+def test_only_older_files_of_the_same_source_are_removed(folder, tmp_path):
     cache = tmp_path / "cache"
     load(folder, cache)
     (old,) = caches(cache)
@@ -127,7 +127,7 @@ def test_frames_packed_in_memory_have_the_same_fingerprint(folder, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_program_meets_a_damaged_cache(tmp_path):
+def test_a_program_with_a_damaged_cache(tmp_path):
     write_tiny_dataset(tmp_path, train=17, frames=120)
     assert pretrain(tmp_path, tmp_path / "a", "--max-steps 1").status == 0
     (path,) = (tmp_path / "tiny/xsub/.packed").iterdir()

@@ -1,4 +1,4 @@
-"""Poolings against their definition, frame by frame, and the negatives of small sets."""
+"""Poolings compared with their definition, frame by frame, and the negatives of small sets."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ POOLS = ["last", "mean", "max", "min", "std", "mean_std", "last_max", "mean_max_
 
 
 def defined(frames, last, pool):
-    """The pooling of one clip (T, D), number by number."""
+    """The pooling of one clip (T, D), by loops."""
     columns = frames.double().T.tolist()
     mean = [sum(c) / len(c) for c in columns]
     found = {
@@ -38,7 +38,7 @@ def defined(frames, last, pool):
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("backbone", ["gru", "bigru"])
-def test_a_clip_feature_is_what_its_name_says(backbone, pool):
+def test_a_pooling_equals_its_definition(backbone, pool):
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(backbone=backbone, hidden_size=16, num_layers=1, persons=1, pool=pool))
     frames = torch.randn(3, 7, 32)
@@ -52,7 +52,7 @@ def test_a_clip_feature_is_what_its_name_says(backbone, pool):
 
 @pytest.mark.parametrize("both_sides", [False, True])
 @pytest.mark.parametrize("pool", [None, *POOLS])
-def test_the_clip_feature_of_every_beginning_comes_frame_by_frame(pool, both_sides):
+def test_frame_by_frame_gives_the_clip_feature_of_every_prefix(pool, both_sides):
     torch.manual_seed(0)
     config = EncoderConfig(hidden_size=16, num_layers=2, persons=1, pool=pool, both_sides=both_sides)
     encoder = Encoder(config, head=False).eval()
@@ -65,7 +65,7 @@ def test_the_clip_feature_of_every_beginning_comes_frame_by_frame(pool, both_sid
             torch.testing.assert_close(clip, encoder(x[:, : t + 1]), atol=1e-4, rtol=1e-4)
 
 
-def test_without_a_pooling_it_is_the_backbones_own():
+def test_the_default_pooling_is_the_backbones():
     frames = torch.randn(2, 5, 32)
     transformer = {"backbone": "transformer", "width": 32, "heads": 2, "depth": 1}
     for backbone, expected in (
@@ -76,7 +76,7 @@ def test_without_a_pooling_it_is_the_backbones_own():
         assert torch.equal(Encoder(EncoderConfig(**backbone), head=False).clip(frames), expected)
 
 
-def test_a_feature_that_never_changes_has_a_gradient():
+def test_a_constant_feature_has_a_finite_gradient():
     frames = torch.ones(1, 4, 2, requires_grad=True)
     pooling.pool_frames(frames, None, "std").sum().backward()
     assert frames.grad.isfinite().all()
@@ -86,7 +86,7 @@ def test_a_feature_that_never_changes_has_a_gradient():
 
 
 def mirror_image(x, layout, channels, persons):
-    """Inputs (N, T, F) of the mirror images, joint by joint, by the joints' names."""
+    """The mirror images of inputs (N, T, F), made joint by joint, by the joints' names."""
     seen = x.view(*x.shape[:2], layout.joints, channels, persons)
     image = torch.empty_like(seen)
     swapped = {"left": "right", "right": "left"}
@@ -101,7 +101,7 @@ def mirror_image(x, layout, channels, persons):
 @pytest.mark.parametrize(
     "layout, channels, persons", [("kinect_v2_25", 3, 2), ("coco_17", 6, 1), ("mediapipe_33", 3, 1)]
 )
-def test_with_both_sides_a_clip_and_its_mirror_image_are_one(layout, channels, persons):
+def test_with_both_sides_a_clip_and_its_mirror_image_have_one_feature(layout, channels, persons):
     layout = get_layout(layout)
     of_frame = {"layout": layout.name, "joints": layout.joints, "channels": channels, "persons": persons}
     config = EncoderConfig(
@@ -120,7 +120,7 @@ def test_with_both_sides_a_clip_and_its_mirror_image_are_one(layout, channels, p
         assert torch.equal(encoder.frames(x), one_side.frames(x))  # of a frame one side is read
 
 
-def test_a_file_says_both_sides_and_the_flag_overrules_it(tmp_path):
+def test_a_checkpoint_stores_both_sides_and_the_flag_overrides_it(tmp_path):
     write_tiny_dataset(tmp_path, train=12, val=6)
     path = write_pretrained(
         tmp_path / "c.pth.tar", persons=2, hidden_size=16, num_layers=1, pool="max", both_sides=True
@@ -135,7 +135,7 @@ def test_a_file_says_both_sides_and_the_flag_overrules_it(tmp_path):
     assert not np.array_equal(found["off"], found["on"])
 
 
-def test_what_is_no_pooling_is_refused():
+def test_wrong_poolings_are_refused():
     for wrong in ("", "median", "mean_mean", "mean-std", "MAX", 3, "max_"):
         with pytest.raises(ValueError, match="not known"):
             EncoderConfig(pool=wrong)
@@ -171,11 +171,11 @@ def made(negatives, **more):
 
 
 def left_out(output, name, model):
-    """Which negatives of a view do not count (N, K)."""
+    """The mask (N, K) of keys that are no negatives of a view."""
     return output.logits[name][:, 1:] < losses.NO_NEGATIVE / 2 / model.config.contrast_t
 
 
-def test_own_old_keys_are_no_negatives():
+def test_older_keys_of_the_same_clip_are_no_negatives():
     model = made("others")
     for step in range(3):
         batch = a_batch(step)
@@ -208,7 +208,7 @@ def test_parts_of_a_batch_have_the_negatives_of_the_whole():
 
 
 @pytest.mark.parametrize("negatives", ["queue", "batch"])
-def test_the_heads_norm_normalises_each_view_by_itself(negatives):
+def test_the_heads_norm_normalises_each_view_separately(negatives):
     head = Encoder(EncoderConfig(hidden_size=16, num_layers=1, persons=1, head_norm=True)).train().fc
     x = torch.randn(10, 32)
     x[5:] *= 7
@@ -218,7 +218,7 @@ def test_the_heads_norm_normalises_each_view_by_itself(negatives):
     assert output.loss.isfinite() and model.encoder_q.fc.norm.weight.grad is not None
 
 
-def test_the_prompt_of_a_clip_has_the_clips_size():
+def test_the_task_prompt_of_a_clip_has_the_size_of_the_clip_feature():
     model = made("batch")
     assert model.cl_prompt.shape == (1, 8) and model.mp_prompt.shape == (1, 4)
 
@@ -291,7 +291,7 @@ def test_training_with_both_sides_does_not_see_which_side_it_was():
 @pytest.mark.parametrize(
     "program, more", [(action_retrieval, "--no-map"), (action_classification, "--epochs 1 --cache-features")]
 )
-def test_every_pooling_in_one_go(tmp_path, program, more):
+def test_pool_all_evaluates_every_pooling(tmp_path, program, more):
     write_tiny_dataset(tmp_path, train=12, val=6, frames=70)
     words = f"--data-root {tmp_path} --finetune-dataset tiny --hidden-size 16 --num-layers 1 --threads 1 {more}"
     ran = call(program.main, f"{words} --pool all --checkpoint-path {tmp_path}/run")

@@ -1,4 +1,4 @@
-"""The two additions to the masked prediction against loops: errors by motion energy, and the latent target."""
+"""The two additions to the masked prediction compared with loops: errors by motion energy, and the latent target."""
 
 import math
 
@@ -10,7 +10,7 @@ from engine.features import load
 from models import losses
 
 
-def test_errors_count_by_how_far_a_coordinate_moves():
+def test_errors_are_weighted_by_motion():
     draw = torch.Generator().manual_seed(0)
     target, predicted = torch.randn(2, 3, 5, 4, generator=draw, dtype=torch.float64)
     hidden = torch.rand(3, 5, 4, generator=draw) < 0.5
@@ -48,7 +48,7 @@ def test_the_latent_target_is_a_cosine():
 
 
 def test_a_run_with_a_latent_target(data, tmp_path):
-    """Logged by its name, the slow encoder is slow, and the checkpoint is read like any other."""
+    """It is logged by its name, the key encoder follows by momentum, and the checkpoint is read like any other."""
     words = "--latent-weight 1 --prediction-energy 0.5 --contrast-m 0.9 --max-steps 2 --save-every-minutes 0"
     ran = pretrain(data, tmp_path / "run", words)
     assert ran.status == 0, ran.err

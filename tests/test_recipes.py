@@ -1,4 +1,4 @@
-"""Recipes: what is chosen when, that a given flag wins, and that a run by a recipe runs."""
+"""Recipes: which one is chosen, that given flags override it, and that a run by a recipe works."""
 
 import pytest
 from make_tiny import write_tiny_dataset
@@ -17,7 +17,7 @@ README = (
 
 
 def after(command, clips):
-    """The arguments as the run has them, and what is said."""
+    """The completed arguments, and the sentence for the log."""
     args = parse_args(command.split())
     return args, apply_recipe(args, clips)
 
@@ -45,12 +45,12 @@ def test_the_papers_command_is_the_papers_run_however_few_clips_there_are():
         ("--recipe small", 40_000, "small"),
     ],
 )
-def test_which_recipe_is_taken(command, clips, recipe):
+def test_which_recipe_is_chosen(command, clips, recipe):
     args, said = after(command, clips)
     assert args.recipe == recipe and said.startswith(f"recipe {recipe} (") and not hasattr(args, "given")
 
 
-def test_the_small_recipe_is_its_table_and_a_given_flag_wins():
+def test_the_small_recipe_is_its_table_and_given_flags_override_it():
     args, said = after("", 1_000)
     for row in SMALL:
         assert vars(args)[row.name] == row.of(1_000, args) and row.why
@@ -73,7 +73,7 @@ def test_both_sides_are_read_where_views_are_mirrored():
         after("--train-both-sides --no-both-sides", 1_000)
 
 
-def test_what_a_run_did_not_know_when_it_began_stays_off_when_it_goes_on():
+def test_a_resumed_run_keeps_flags_off_that_are_newer_than_it():
     args = parse_args([])
     apply_recipe(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides", "train_both_sides"})
     assert args.mirror == 0.5 and args.both_sides is None and not args.train_both_sides
@@ -89,7 +89,7 @@ def test_steps_and_batch_grow_with_the_set():
     assert list(steps.values()) == sorted(steps.values()) and 1_000 < steps[431] < 1_400 and steps[19_000] > 9_000
 
 
-def test_what_does_not_go_together_is_said_whenever_it_is_known(tmp_path):
+def test_conflicting_flags_are_refused(tmp_path):
     with pytest.raises(SystemExit):
         parse_args("--lr 0.1 --batch-size 64 --contrast-k 32".split())
     write_tiny_dataset(tmp_path, train=12)

@@ -1,4 +1,4 @@
-"""The fast recurrent layers against the released way: nn.GRU called frame by frame."""
+"""The fast recurrent layers compared with the released code: nn.GRU called frame by frame."""
 
 import sys
 
@@ -17,7 +17,7 @@ PACKED = recurrent.PACKED_FROM
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Products this small gain nothing from threads, which on a busy machine wait for each other after every one."""
+    """Products this small do not gain from threads, which on a busy machine wait for each other after each product."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -34,7 +34,7 @@ def pair(features, hidden, layers, directions, dtype=torch.float64, seed=0):
 
 
 def frame_by_frame(gru, x, state=None):
-    """The released way: a sequence of one frame at a time, the state carried."""
+    """As released: one frame at a time, with the state carried on."""
     outputs = []
     for frame in x.split(1, dim=1):
         output, state = gru(frame, state)
@@ -43,7 +43,7 @@ def frame_by_frame(gru, x, state=None):
 
 
 def results(module, run, x, state, seed=1):
-    """Outputs, last state and the gradients of x, state and parameters of a fixed weighted sum of both."""
+    """Outputs, last state, and the gradients of x, state and parameters, for a fixed weighted sum of both."""
     x, state = x.clone().requires_grad_(), state.clone().requires_grad_()
     outputs, last = run(x, state)
     draw = torch.Generator().manual_seed(seed)
@@ -89,14 +89,14 @@ def test_equals_frame_by_frame_in_float32(hidden, directions):
     assert (ours(x)[0] - frame_by_frame(gru, x)[0]).abs().max() < 1e-6
 
 
-def test_equals_frame_by_frame_where_packed_products_are_missing(monkeypatch):
+def test_equals_frame_by_frame_without_packed_products(monkeypatch):
     monkeypatch.setattr(recurrent, "_packed_products_work", lambda dtype: False)
     ours, gru = pair(10, PACKED, 1, 2, torch.float32)
     compare(ours, gru, 3, 6, torch.float32, 1e-5)
 
 
 def test_blocks_of_frames_change_nothing(monkeypatch):
-    """Many frames a block and a block a frame: the sums over blocks, their bounds and the reused buffers."""
+    """Many frames in a block, and one: the sums over blocks, their bounds and the reused buffers."""
     monkeypatch.setattr(recurrent, "INPUT_ROWS", 6)
     monkeypatch.setattr(recurrent, "GRADIENT_ROWS", 9)
     ours, gru = pair(5, 7, 2, 2)
@@ -183,7 +183,7 @@ def test_last_state_is_the_last_output_of_each_layer():
 
 
 def test_both_directions_are_causal():
-    """A change in frame 6 leaves every earlier output as it was, in both halves, and changes both halves from there."""
+    """A change in frame 6 changes both halves of the outputs from there on, and no earlier output."""
     ours, _ = pair(6, 8, 3, 2)
     x = torch.randn(2, 10, 6, dtype=torch.float64)
     changed = x.clone()
@@ -194,15 +194,15 @@ def test_both_directions_are_causal():
 
 
 def test_is_not_the_bidirectional_gru():
-    """The trap: the same parameters in a bidirectional call on the whole clip are another model."""
+    """The same parameters in a bidirectional call on the whole clip are another model."""
     ours, gru = pair(6, 8, 2, 2)
     x = torch.randn(2, 10, 6, dtype=torch.float64)
     assert (ours(x)[0] - gru(x)[0]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("dtype", (None, torch.bfloat16))
-def test_torch_s_gru_lays_weights_out_once_a_step(dtype):
-    """Passes that share it have the outputs of passes that do not, and gradients, which add up in float32, bit for bit."""
+def test_torch_s_gru_prepares_weights_once_a_step(dtype):
+    """Passes that share weights have, bit by bit, the outputs and gradients (added up in float32) of passes that do not."""
     ours, _ = pair(6, 16, 2, 2, torch.float32)
     ours.implementation, ours.compute_dtype = "cudnn", dtype
     x, y = torch.randn(4, 8, 6), torch.randn(2, 8, 6)
@@ -228,7 +228,7 @@ def test_torch_s_gru_lays_weights_out_once_a_step(dtype):
 
 @pytest.mark.parametrize("dtype", (None, torch.bfloat16))
 def test_calls_that_share_weights_equal_calls_that_do_not(dtype):
-    """Two calls of other row counts within `cached_weights`, whose gradients add up; after it, a change of weights counts."""
+    """Two calls of different row counts within `cached_weights`, whose gradients add up; afterwards changed weights are used."""
     ours, _ = pair(6, PACKED, 2, 2, torch.float32)
     ours.compute_dtype = dtype
     x, y = torch.randn(4, 8, 6), torch.randn(2, 8, 6)
@@ -322,7 +322,7 @@ def test_backward_twice_gives_the_same():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_change_of_what_backward_needs_is_noticed():
+def test_changed_tensors_that_backward_needs_are_noticed():
     ours, _ = pair(6, 8, 1, 2)
     outputs, _ = ours(torch.randn(2, 5, 6, dtype=torch.float64))
     with pytest.raises(RuntimeError, match="inplace"):
@@ -359,7 +359,7 @@ def test_inputs_are_left_as_they_are_and_may_have_any_strides():
     assert torch.equal(outputs, ours(x.contiguous(), state)[0])
 
 
-def test_names_order_and_default_draw_are_those_of_nn_gru():
+def test_names_order_and_initial_weights_are_those_of_nn_gru():
     torch.manual_seed(3)
     ours = ForwardGRU(7, 5, 3)
     torch.manual_seed(3)

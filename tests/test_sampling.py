@@ -29,7 +29,7 @@ def test_a_step_is_a_function_of_seed_and_step():
 
 
 def test_raw_numbers_never_change():
-    """The stream of numbers is part of what a run is: these values were printed once and must stay."""
+    """The random numbers are part of a run: these values were printed once and must not change."""
     np.testing.assert_array_equal(uniforms(42, 1, 3, (2,)), uniforms(42, 1, 3, (4,))[:2])
     words = np.random.Philox(key=np.array([42, (1 << 56) | 3], dtype=np.uint64)).random_raw(2)
     np.testing.assert_array_equal(uniforms(42, 1, 3, (2,)), [(int(w) >> 11) / 2**53 for w in words])
@@ -42,7 +42,7 @@ def test_an_epoch_uses_every_clip_once_and_drops_the_last():
     assert not np.array_equal(epoch_order(3, 0, 43), epoch_order(3, 1, 43))
 
 
-def test_switching_a_part_off_leaves_other_draws_alone():
+def test_switching_a_part_off_does_not_change_the_other_samples():
     other = step(5, settings=ViewSettings(mask_per_sample=True, mix=MixSettings(probabilities=(0, 0, 1))))
     assert np.array_equal(step(5).matrices, other.matrices) and np.array_equal(step(5).clips, other.clips)
 

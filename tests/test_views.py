@@ -1,4 +1,4 @@
-"""Views against a slow twin: one clip, one frame, one joint at a time, written from the definition."""
+"""Views compared with a slow reference: one clip, one frame, one joint at a time, written from the definition."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def slow_view(clips, clip, start, length, matrices, frames, stream):
 
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize("persons", [1, 2])
-def test_batch_equals_the_slow_twin(stream, persons):
+def test_a_batch_equals_the_slow_reference(stream, persons):
     clips = random_clips(persons=persons)
     settings = ViewSettings(frames=64, mask_per_sample=stream == "bone")
     batches = Batches(clips, 6, 3, settings, KINECT_V2, stream)
@@ -99,7 +99,7 @@ def test_workers_and_rows_change_nothing():
         assert torch.equal(part.partner, plain[3].partner[rows])
 
 
-def test_mixing_with_whole_weights_copies_exactly():
+def test_mixing_with_weights_0_and_1_copies_exactly():
     x, y = torch.randn(2, 4, 6), torch.randn(2, 4, 6)
     weight = torch.tensor([[1.0], [0.0], [1.0], [0.0]])
     out = mix_views(x, y, weight, torch.tensor([3, 1, 0, 2]))
@@ -118,7 +118,7 @@ def test_centre_crop(n):
     assert start.item() == int(0.05 * n / 2 + 1e-12) and length.item() == n - 2 * start.item() > 0
 
 
-def test_what_lies_in_fresh_memory_does_not_matter():
+def test_uninitialised_memory_does_not_matter():
     batches = Batches(random_clips(12), 8, 1, ViewSettings(), KINECT_V2)
     expected = batches[0].tensors()
     torch.use_deterministic_algorithms(True)  # then torch fills fresh memory with NaN
@@ -143,7 +143,7 @@ def slow_body(factors, layout, x):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
-def test_bodies_are_put_together_bone_by_bone(layout):
+def test_bodies_equal_joints_added_up_bone_by_bone(layout):
     u = uniforms(1, 2, 3, (5, layout.joints))
     bodies = sample_bodies(u, layout, 0.25)
     left = [min(i, j) for i, j in enumerate(layout.mirrored)]
@@ -158,8 +158,8 @@ def test_bodies_are_put_together_bone_by_bone(layout):
 
 
 @pytest.mark.parametrize("stream", ["joint", "joint_motion"])
-def test_bodies_turns_and_noise_of_a_batch(stream):
-    """Each view by hand: crop and resize of the divided clip, then body, matrices, noise (query and key), stream."""
+def test_bodies_rotations_and_noise_of_a_batch(stream):
+    """Each view step by step: crop and resize of the scaled clip, then body, matrices, noise (query and key), stream."""
     clips = random_clips(9, persons=2).scaled("trunk", KINECT_V2)
     settings = ViewSettings(rotation=30, scale=(0.5, 2.0), bones=0.3, noise=0.1, shear_probability=0.3, corruption=0.3)
     batches = Batches(clips, 6, 3, settings, KINECT_V2, stream)
@@ -184,7 +184,7 @@ def test_bodies_turns_and_noise_of_a_batch(stream):
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 def test_a_mirrored_view_is_that_of_a_mirrored_clip(layout):
-    """Clips that were mirrored by hand, joint by joint, read plainly, against plain clips of which every view is mirrored."""
+    """Views of clips that were mirrored joint by joint equal views that are mirrored by the sampler."""
     clips = random_clips(8, persons=2, joints=layout.joints)
     frames = clips.frames[:, list(layout.mirrored)] * torch.tensor([-1.0, 1.0, 1.0])[:, None]
     for settings in (ViewSettings(corruption=0), ViewSettings(bones=0.2, rotation=20, scale=(0.5, 2), noise=0.1)):
@@ -194,7 +194,7 @@ def test_a_mirrored_view_is_that_of_a_mirrored_clip(layout):
             torch.testing.assert_close(found[name], by_hand[name], atol=1e-5, rtol=1e-4)
 
 
-def test_each_view_is_mirrored_by_itself_and_nothing_else_changes():
+def test_views_are_mirrored_independently_and_nothing_else_changes():
     clips = random_clips(20)
     plain, half = (Batches(clips, 16, 5, ViewSettings(mirror=p), KINECT_V2).samples(3) for p in (0.0, 0.5))
     mirrored = (half.matrices[..., 0] != plain.matrices[..., 0]).any(axis=(-2, -1))
@@ -205,7 +205,7 @@ def test_each_view_is_mirrored_by_itself_and_nothing_else_changes():
         assert np.array_equal(getattr(plain, name), getattr(half, name))
 
 
-def test_turns_are_rotations_and_scales_of_the_asked_size():
+def test_rotations_and_scales_stay_in_their_ranges():
     u, eye = uniforms(0, 1, 0, (200, 7)), np.eye(3)[None, None].repeat(200, 0)
     turns = scale_and_rotate(eye, u, ViewSettings(rotation=20))[:, 0]
     np.testing.assert_allclose(turns @ turns.swapaxes(1, 2), eye[:, 0], atol=1e-6)
@@ -216,7 +216,7 @@ def test_turns_are_rotations_and_scales_of_the_asked_size():
     assert 0.7 <= diagonal.min() < 0.72 and 1.18 < diagonal.max() <= 1.2 and np.count_nonzero(scales) == 600
 
 
-def test_new_views_leave_the_draws_of_the_old_ones_alone():
+def test_new_augmentations_do_not_change_the_other_samples():
     clips = random_clips(20)
     old, new = (
         Batches(clips, 8, 5, settings, KINECT_V2).samples(3)
@@ -227,7 +227,7 @@ def test_new_views_leave_the_draws_of_the_old_ones_alone():
         assert np.array_equal(getattr(old, name), getattr(new, name))
 
 
-def test_the_trunk_is_the_way_from_the_hips_to_the_root():
+def test_the_trunk_is_the_path_from_the_hips_to_the_root():
     assert KINECT_V2.trunk == (0, 1, 20) and LAYOUTS["coco_17"].trunk == ((11, 12), (5, 6))
     clips = random_clips(4, persons=2)
     scaled = clips.scaled("trunk", KINECT_V2)

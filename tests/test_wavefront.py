@@ -1,4 +1,4 @@
-"""The wavefront engine against the plain one: values and gradients, on a card, or by Triton's interpreter without one."""
+"""The wavefront implementation compared with the plain one: values and gradients, on a GPU or by Triton's interpreter."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def exact_products():
 
 
 def layers_of(features, hidden, layers, directions, dtype=torch.float32) -> tuple[ForwardGRU, ForwardGRU]:
-    """The same layers with the plain engine and with the wavefront."""
+    """The same layers, plain and as a wavefront."""
     torch.manual_seed(0)
     plain = ForwardGRU(features, hidden, layers, directions).to(DEVICE, dtype)
     wave = ForwardGRU(features, hidden, layers, directions).to(DEVICE, dtype)
@@ -37,7 +37,7 @@ def layers_of(features, hidden, layers, directions, dtype=torch.float32) -> tupl
 
 
 def everything(module: ForwardGRU, x, state, outer, last):
-    """Outputs, last state, and the gradients of inputs, first state and weights under given gradients of both results."""
+    """Outputs, last state, and the gradients of inputs, first state and weights, for given gradients of both results."""
     x, state = x.clone().requires_grad_(), state.clone().requires_grad_()
     module.zero_grad()
     results = module(x, state)
@@ -60,7 +60,7 @@ def compare(plain, wave, clips, frames, tolerance):
 
 @pytest.mark.parametrize("layers", (1, 2, 3))
 @pytest.mark.parametrize("directions", (1, 2))
-def test_values_and_gradients_are_those_of_the_plain_engine(layers, directions):
+def test_values_and_gradients_are_those_of_the_plain_layers(layers, directions):
     compare(*layers_of(5, 12, layers, directions), clips=3, frames=6, tolerance=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_in_float64_to_the_last_digits():
 
 
 def test_with_rounded_products():
-    """As far from float32 as the plain engine with rounded products is, within a factor of three."""
+    """The distance to float32 is that of the plain layers with rounded products, within a factor of three."""
     exact, _ = layers_of(6, 16, 3, 2)
     x = torch.randn(4, 8, 6, device=DEVICE)
     expected = exact(x)[0]
@@ -93,7 +93,7 @@ def test_with_rounded_products():
 
 
 def test_without_gradients_and_in_pieces():
-    """Nothing is kept where no gradient is wanted; the state handed on gives what the whole clip gives."""
+    """Nothing is kept without gradients; pieces, each with the state of the one before, give the result of the whole clip."""
     plain, wave = layers_of(5, 8, 2, 2)
     x = torch.randn(3, 7, 5, device=DEVICE)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_without_gradients_and_in_pieces():
         torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-6)
 
 
-def test_passes_of_a_step_share_what_is_laid_out():
+def test_passes_of_a_step_share_prepared_weights():
     plain, wave = layers_of(5, 8, 2, 2)
     x, y = torch.randn(2, 4, 5, device=DEVICE), torch.randn(3, 4, 5, device=DEVICE)
     for module in (plain, wave):
@@ -152,7 +152,7 @@ for kernel, more in ((wave._forward_link, {"KEEP": True}), (wave._backward_link,
 
 @pytest.mark.slow
 def test_the_kernels_compile_for_cards():
-    """By the compiler itself, which needs no card: the interpreter takes more than it does."""
+    """By the compiler, which needs no GPU: it is stricter than the interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     root = Path(__file__).resolve().parent.parent
     ran = subprocess.run([sys.executable, "-c", COMPILE], cwd=root, env=environment, capture_output=True, text=True)
