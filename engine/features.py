@@ -457,7 +457,8 @@ def load_classifier(path, normalise: str = "all", device: str = "auto", input_la
     encoder = _loaded(content, path, None, None, None, normalise, resolve_device(device), input_layout)
     linear = torch.nn.Linear(encoder.clip_size, len(classes))
     files.load_into(linear, fc, path)
-    told = content.get("arguments")
-    trained_on = " ".join(str(told[k]) for k in ("dataset", "protocol") if k in told) if isinstance(told, dict) else ""
+    arguments = content.get("arguments")
+    arguments = arguments if isinstance(arguments, dict) else {}
+    trained_on = " ".join(str(arguments[k]) for k in ("dataset", "protocol") if k in arguments)
     linear, names = linear.to(encoder.device).requires_grad_(False), tuple(map(str, classes))
     return Classifier(encoder, linear, names, trained_on, novelty_of(content.get("novelty"), encoder.clip_size, path))

@@ -301,8 +301,8 @@ def save_panels(
 
 
 def principal_components(features: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-    """Features (N, D) on their first principal axes (N, d), and the share of the variance along each (d,); d = dimensions,
-    or fewer where N or D are smaller. The sign of an axis is such that its largest entry is positive."""
+    """The first principal components (N, d) of features (N, D), and the share of the variance of each (d,); d = dimensions, or
+    fewer if N or D are smaller. The sign of an axis makes its largest entry positive."""
     x = features.double() - features.double().mean(dim=0)
     u, s, vt = torch.linalg.svd(x, full_matrices=False)
     sign = vt.gather(1, vt.abs().argmax(dim=1, keepdim=True)).sign().flatten()
@@ -316,14 +316,13 @@ def principal_components(features: Tensor, dimensions: int) -> tuple[Tensor, Ten
 def show_at_the_end(
     count: int, stream: str, folder, model: PCM3, dataset: Dataset, batches: Batches, held_out: ClipViews | None
 ) -> None:
-    """Gives TensorBoard pictures of a finished training, of held-out clips or, where there are none, of training clips: what
-    the model predicts of `count` clips (where the stream has joints, and the run predicts), and clip features for the projector.
-    Labels only name points.
+    """Adds pictures of a finished training to TensorBoard, of held-out clips or, without any, of training clips: predictions of
+    `count` clips (if the stream has joints and the run trains the prediction), and clip features for the projector. Labels are
+    used as names only.
 
-    folder: the RunFolder. What goes wrong is said and left out: the checkpoint is written already, and a picture is no
-    reason to end a training with an error."""
+    folder: the RunFolder. An error is logged and does not end the program: the checkpoint is already written."""
     layout, classes = dataset.layout, dataset.row.classes
-    if folder.board is None:  # said already
+    if folder.board is None:  # has been logged
         return
     try:
         views = held_out or ClipViews(
@@ -343,7 +342,7 @@ def show_at_the_end(
 
 
 def add_features(folder, model: PCM3, views: ClipViews, classes) -> None:
-    """The clip features of a few clips, on their first principal axes, for TensorBoard's projector."""
+    """Adds the first principal components of some clip features to TensorBoard's projector."""
     with evaluating(model):
         features = clip_features(model.encoder_q, views, quiet=True)
     kept = principal_components(features, BOARD_DIMENSIONS)[0].float()

@@ -44,19 +44,19 @@ class Progress:
         if not self.path.is_file():
             return False
         content = files.load(self.path)
-        told = content.get("arguments")
-        named = content.get("names") == "as metrics"  # earlier versions had plain seeds, and other states
-        if not named or not isinstance(told, dict) or not isinstance(content.get("finished"), dict):
+        before = content.get("arguments")
+        named = content.get("names") == "as metrics"  # earlier versions had other names and states
+        if not named or not isinstance(before, dict) or not isinstance(content.get("finished"), dict):
             raise UserError(
                 f"{self.path}: not a progress file of this version; give another --output, or leave --resume out"
             )
         for name, new in self.arguments.items():
-            if new is True and name not in told and name not in MAY_CHANGE:
+            if new is True and name not in before and name not in MAY_CHANGE:
                 raise UserError(
                     f"{self.path} was written by a version without {as_flag(name, True)}; resume with {as_flag(name, False)}, or "
                     "leave --resume out to start over"
                 )
-        for name, old in told.items():
+        for name, old in before.items():
             new = self.arguments.get(name, old)
             if name not in MAY_CHANGE and _plain(new) != _plain(old):
                 raise UserError(

@@ -116,7 +116,8 @@ def test_no_file_is_overwritten(tmp_path):
     before = path.read_bytes()
     for output in (path, tmp_path / "folder" / ".." / "a.pth.tar", tmp_path / "folder"):
         refused(
-            call(convert_checkpoint.main, f"{path} --to encoder --output {output}"), f"{output}: it is there already"
+            call(convert_checkpoint.main, f"{path} --to encoder --output {output}"),
+            f"{output}: the file already exists",
         )
     assert path.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.pth.tar", "folder"]
 
@@ -130,6 +131,6 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path, recwarn):
 def test_what_the_released_format_does_not_say_is_told(tmp_path):
     path = write_pretrained(tmp_path / "c.pth.tar", hidden_size=16, num_layers=1, pool="mean_max", both_sides=True)
     ran = call(convert_checkpoint.main, f"{path} --to released --output {tmp_path}/r.pth.tar")
-    assert ran.status == 0 and "give --pool mean_max --both-sides with it" in ran.out, ran.err
+    assert ran.status == 0 and "always give --pool mean_max --both-sides with this file" in ran.out, ran.err
     ran = call(convert_checkpoint.main, f"{path} --to encoder --output {tmp_path}/e.pth.tar")
     assert ran.status == 0 and "--pool" not in ran.out

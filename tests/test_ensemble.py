@@ -236,8 +236,8 @@ def test_mistakes_are_sentences(runs, tmp_path):
     first, second, third = map(str, runs)
     for argv, says in [
         ([first], "one run only"),
-        ([first, second, first], "named twice"),
-        ([first, f"{first}/scores.npz"], "named twice"),
+        ([first, second, first], "given twice"),
+        ([first, f"{first}/scores.npz"], "given twice"),
         ([first, second, "--weights", "1", "1", "1"], "3 weights for 2 runs"),
         ([first, second, "--search-steps", "5"], "add --search"),
         ([first, second, "--search", "--search-steps", "0"], "1 step or more"),

@@ -82,7 +82,7 @@ def test_the_state_is_described_by_its_shapes(tmp_path):
 @pytest.mark.parametrize(
     "sizes, words",
     [
-        ({"backbone": "bigru", "hidden_size": 16, "num_layers": 1}, "sees the whole clip"),
+        ({"backbone": "bigru", "hidden_size": 16, "num_layers": 1}, "from later frames too"),
         ({**CAUSAL, "causal": False}, "--causal"),
         ({**CAUSAL, "backbone": "st_transformer"}, "groups of frames"),
     ],

@@ -123,7 +123,7 @@ def test_other_mistakes(tmp_path, checkpoint):
     refused(extract(checkpoint, tmp_path, f"--dataset tiny --data-root {tmp_path}"), "3 persons", "--persons 2")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    refused(extract(checkpoint, tmp_path, f"--input {folder}"), "there already")
+    refused(extract(checkpoint, tmp_path, f"--input {folder}"), "already exists")
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 

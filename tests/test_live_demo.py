@@ -86,7 +86,7 @@ def test_cost_in_words():
 @pytest.mark.parametrize(
     "lines, words",
     [
-        ("", "no frame came"),
+        ("", "no frame was received"),
         ("1,2,3", "line 1"),
         (",".join(["0"] * 75) + "\n" + ",".join(["x"] * 75), "line 2"),
         (",".join(["nan"] * 75), "frame 1"),
@@ -101,7 +101,7 @@ def test_bad_lines(monkeypatch, classifier, lines, words):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("{}", "line 2: it is no json"),
+        ("{}", "line 2: expected json"),
         (
             "[[1, 2, 3]]",
             "frame 2: expected a frame (25, 3), (25, 3, M) or (M, 25, 3) of joint layout kinect_v2_25, or 2 for 3, found (1, 3)",

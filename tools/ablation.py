@@ -1,11 +1,11 @@
-"""The paper's kind of ablation table from command lines: what each view, loss and prompt is worth, and the mask ratio.
+"""Ablation tables as in the paper: the effect of each view, loss and prompt, and of the mask ratio.
 
     python -m tools.ablation --dataset ui_prmd_quality --data-root data --output runs/ablation
 
-For every row and seed: pretraining, linear evaluation and 1-NN, each by its own program in its own process, as one would type
-it. A finished run leaves `done.json` with its command and is not repeated; a pretraining that was stopped goes on from its
-checkpoint. After each run the time left is printed, by the runs that are done. Below the rows stands what needs no
-pretraining: a random encoder of the same size, and 1-NN on coordinates.
+Every row and seed is pretrained and evaluated (linear and 1-NN), each by its own program in its own process. A finished run leaves
+`done.json` with its command and is not repeated; a pretraining that was stopped resumes from its checkpoint. After each run the
+time left is printed, estimated from the finished runs. The last rows need no pretraining: a random encoder of the same size, and
+1-NN on coordinates.
 """
 
 import sys
@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Row:
-    """group and name: of the table; flags: of pretraining, that make the difference to the full method."""
+    """A row of the table. group, name: its first cells; flags: of pretraining, which differ from the full method."""
 
     group: str
     name: str
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Name of the run's folder; rows with the same flags share their runs."""
+        """Name of the run folders; rows with equal flags share their runs."""
         words = "_".join(self.flags).replace("--", "").replace("-", "_").replace("/", "_")
         return words if 0 < len(words) <= 100 else f"{words[:80]}_{crc32(words.encode()):08x}" if words else "full"
 
@@ -80,7 +80,7 @@ ROWS = (
 )
 FULL = Row("own", "full method", ())
 RANDOM = Row("without pretraining", "random encoder", ("random",))
-# figures of the table: the kind of run, its words, and where its result file has it
+# figures of the table: the kind of run, the column's title, and the keys in the summary of its result file
 FIGURES = {
     "linear_last": ("linear", "linear, last", ("last", "top1")),
     "linear_best": ("linear", "linear, best test epoch", ("best", "top1")),
@@ -106,7 +106,7 @@ class Task:
 
 
 def machine_flags(args, dataset_flag: str) -> list[str]:
-    """Flags that all programs take alike."""
+    """Flags that all programs share."""
     flags = ["--data-root", args.data_root, dataset_flag, args.dataset, "--protocol", args.protocol]
     flags += ["--clips", args.clips, "--device", args.device]
     flags += ["--precision", args.precision]
@@ -115,7 +115,7 @@ def machine_flags(args, dataset_flag: str) -> list[str]:
 
 
 def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
-    """Tasks of a row and seed in the order they must run: pretrain (where there is one), linear, retrieval."""
+    """The tasks of a row and seed in the order in which they must run: pretrain (if needed), linear, retrieval."""
     places = {kind: Path(args.output) / kind / f"{row.key}_seed{seed}" for kind in ("pretrain", "linear", "retrieval")}
     tasks, seeded = {}, ["--seed", str(seed)]
 
@@ -132,7 +132,7 @@ def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
             *args.pretrain_flags,
             *row.flags,
         ]
-        encoder_words([*flags, *seeded])  # refuses wrong flags before anything runs
+        encoder_words([*flags, *seeded])  # exits with a message for wrong flags, before anything runs
         add("pretrain", "pretrain_moco_mask.py", *flags, *seeded, "--resume", "auto")
     shared = machine_flags(args, "--finetune-dataset")
     if row != COORDINATES:
@@ -143,7 +143,7 @@ def tasks_of(args, row: Row, seed: int) -> dict[str, Task]:
 
 
 def is_done(task: Task) -> bool:
-    """Whether the task has run; UserError when its folder holds the run of another command."""
+    """Whether the task is finished; UserError if its folder has the run of another command."""
     marker = task.folder / "done.json"
     if not marker.is_file():
         return False
@@ -155,13 +155,13 @@ def is_done(task: Task) -> bool:
 
 
 def perform(task: Task, asked_to_stop: Callable[[], str | None], note: Callable[[str], None]) -> str | None:
-    """Runs the program; its messages go to output.txt. Returns what stopped it, or None when it is done.
+    """Runs the program with its output in output.txt. Returns the reason if it was stopped, None if it is done.
 
-    asked_to_stop: what asks for a stop, or None. The program gets a session of its own and is asked once to stop, so that it
-    saves before it ends."""
+    asked_to_stop: returns the reason to stop, or None; note: prints a line. The program gets its own session, so that a signal does
+    not reach it twice, and saves before it ends."""
     task.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / task.command[0]), *task.command[1:]]
-    start = told = time.monotonic()
+    start = noted = time.monotonic()
     asked, output = False, task.folder / "output.txt"
     with open(output, "w", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
@@ -170,9 +170,9 @@ def perform(task: Task, asked_to_stop: Callable[[], str | None], note: Callable[
                 if asked_to_stop() and not asked:
                     child.terminate()
                     asked = True
-                if time.monotonic() - told > max(SILENCE, 0.05 * (time.monotonic() - start)):
-                    told = time.monotonic()
-                    note(f"    {duration(told - start)}: {last_line(output)}")
+                if time.monotonic() - noted > max(SILENCE, 0.05 * (time.monotonic() - start)):
+                    noted = time.monotonic()
+                    note(f"    {duration(noted - start)}: {last_line(output)}")
                 time.sleep(0.05)
         except BaseException:
             child.kill()
@@ -192,8 +192,9 @@ def perform(task: Task, asked_to_stop: Callable[[], str | None], note: Callable[
 def perform_all(
     chains: list[list[Task]], jobs: int, done: Callable[[Task], str], note: Callable[[str], None]
 ) -> str | None:
-    """Runs chains of tasks, `jobs` of them at a time, the tasks of a chain one after the other. Returns what stopped them, or None
-    when all are done. done: called after each task, for a line that is noted. A task that fails stops all, by its UserError."""
+    """Runs chains of tasks, `jobs` of them in parallel, the tasks of a chain in sequence. Returns the reason if they were stopped,
+    None if all are done. done(task): called after each task, returns a line for `note`. A task that fails stops all; its UserError
+    is raised."""
     number, count, lock, reasons = sum(map(len, chains)), itertools.count(1), threading.Lock(), []
 
     def perform_chain(chain: list[Task]) -> None:
@@ -221,16 +222,16 @@ def perform_all(
         try:
             running = [pool.submit(perform_chain, chain) for chain in chains]
             wait(running)
-        except BaseException:  # a second Ctrl-C
+        except BaseException:  # the second Ctrl-C
             reasons.append("Ctrl-C")
             raise
     for one in running:
-        one.result()  # raises what it raised
+        one.result()  # raises the exception of the chain
     return asked_to_stop()
 
 
 def last_line(output: Path) -> str:
-    """What a program said last."""
+    """The last line of a program's output."""
     return "".join(output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
 
 
@@ -253,14 +254,14 @@ def time_left(args, tasks: Iterable[Task], waiting: list[Task]) -> str:
 
 
 def figures_of(task: Task) -> dict[str, float]:
-    """Shares by name, of a finished run; none of a pretraining."""
+    """{figure: share} of a finished run; {} for a pretraining."""
     found = {name: path for name, (kind, _, path) in FIGURES.items() if kind == task.kind}
     summary = load_json(task.folder / "result.json")["summary"] if found else {}
     return {name: summary[one][two]["mean"] for name, (one, two) in found.items()}
 
 
 def figures_by_seed(args, row: Row) -> dict[str, dict[str, float]]:
-    """Figure -> seed -> share, of the finished runs of a row."""
+    """{figure: {seed: share}} of the finished runs of a row."""
     found = {name: {} for name in FIGURES}
     for seed in args.seeds:
         for task in filter(is_done, tasks_of(args, row, seed).values()):
@@ -270,7 +271,7 @@ def figures_by_seed(args, row: Row) -> dict[str, dict[str, float]]:
 
 
 def cell(values: dict[str, float], seeds: int) -> str:
-    """A cell of the table: percent, with the number of seeds where some are missing."""
+    """A cell of the table in percent, with the number of seeds if some are missing."""
     if not values:
         return "not run"
     text = summarise(values.values()).percent()
@@ -278,7 +279,7 @@ def cell(values: dict[str, float], seeds: int) -> str:
 
 
 def write_table(args, rows: list[Row], command: str) -> str:
-    """Writes table.md and table.json from what has run; returns the markdown."""
+    """Writes table.md and table.json from the finished runs; returns the Markdown."""
     table = [{"group": r.group, "row": r.name, "flags": list(r.flags), **figures_by_seed(args, r)} for r in rows]
     cached = "features of centre crops" if "--cache-features" in args.linear_flags else "exact protocol"
     lines = [
@@ -316,7 +317,7 @@ def main(argv=None) -> int:
     chains = []
     for seed in args.seeds:
         for row in rows:
-            if row != COORDINATES or seed == args.seeds[0]:  # without chance
+            if row != COORDINATES or seed == args.seeds[0]:  # coordinates do not depend on the seed
                 new = {task.folder: task for task in tasks_of(args, row, seed).values() if task.folder not in todo}
                 todo |= new
                 chains.append(list(new.values()))
@@ -338,7 +339,7 @@ def main(argv=None) -> int:
 
     stopped = perform_all(chains, args.jobs, done, functools.partial(print, flush=True))
     if stopped:
-        print(f"stopped by {stopped}; the same command goes on from here")
+        print(f"stopped by {stopped}; give the same command again to resume")
         return EXIT_STOPPED
     print(write_table(args, rows, command))
     return 0

@@ -1,10 +1,10 @@
-"""Says what a checkpoint holds, and writes it in another format.
+"""Describes a checkpoint, and writes it in another format.
 
-    python -m tools.convert_checkpoint --pretrained checkpoint.pth.tar                                          # what is it?
+    python -m tools.convert_checkpoint --pretrained checkpoint.pth.tar                                          # describe
     python -m tools.convert_checkpoint --pretrained checkpoint_0450.pth.tar --to ours --output ours.pth.tar     # a released one
     python -m tools.convert_checkpoint --pretrained runs/joint/checkpoint_last.pth.tar --to encoder --output encoder.pth
 
-`engine.convert` says what each format holds.
+The formats are described in `engine.convert`.
 """
 
 import sys
@@ -26,8 +26,8 @@ from utils.errors import UserError, run
 def main(argv=None) -> int:
     args = parse_args(argv)
     output = Path(args.output)
-    if args.to and output.exists():  # the old file may be the only one, and may hold what the new one does not
-        raise UserError(f"--output {output}: it is there already; remove it, or give another name")
+    if args.to and output.exists():  # never overwritten: another format may hold less than the file that is there
+        raise UserError(f"--output {output}: the file already exists; remove it, or give another name")
     source = Source(args.checkpoint, args.stream, args.layout, args.persons)
     print(f"{args.checkpoint}, {files.resolved(args.checkpoint).stat().st_size / 1e6:.1f} MB")
     print("\n".join(f"  {line}" for line in source.described()))
@@ -38,10 +38,10 @@ def main(argv=None) -> int:
     files.save(output, content)
     left = [k for k in ("optimizer",) if source.content.get(k)]
     if unsaid := as_words(source.unsaid) if args.to == "released" else []:
-        print(f"that format does not say how clips are read: give {' '.join(unsaid)} with it")
+        print(f"the released format cannot store how clips are read: always give {' '.join(unsaid)} with this file")
     print(
         f"{output}: {args.to} format, {len(content['state_dict'])} tensors, {output.stat().st_size / 1e6:.1f} MB"
-        + ("; the optimizer is left out, so it can be used but not resumed" if left else "")
+        + ("; without the optimizer, so a run cannot be resumed from it" if left else "")
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Fuses the saved scores of several runs: weighted sums, and a search of weights on a stated half of the clips.
+"""Fuses the saved scores of several runs by weighted sums; the weights can be searched on one half of the clips.
 
 python -m tools.ensemble RUN_OR_SCORES RUN_OR_SCORES ... [--weights W W ...] [--search] [--output FILE.json]
 """
@@ -20,21 +20,21 @@ from utils.fusion import SCORES_FILE, check_same_clips, check_weights, fuse, rea
 from utils.metrics import topk_accuracy
 
 DEFAULT_STEPS = 10
-USUAL = {"joint": 0.6, "bone": 0.6, "motion": 0.4}  # usual in three-stream tables beside equal weights
+USUAL = {"joint": 0.6, "bone": 0.6, "motion": 0.4}  # common weights of three streams, besides equal ones
 
 
 def check_runs(paths: list[str]) -> None:
-    """UserError unless two different runs are named, or more."""
+    """UserError unless two or more different runs are given."""
     if len(paths) < 2:
         raise UserError(f"{paths[0]} is one run only; name two or more to fuse")
     places = [path.parent if path.name == SCORES_FILE else path for path in (Path(path).resolve() for path in paths)]
     for path, place in zip(paths, places, strict=True):
         if places.count(place) > 1:
-            raise UserError(f"{path} is named twice: fused with itself a run is what it was; name runs that differ")
+            raise UserError(f"{path} is given twice; give runs that differ")
 
 
 def default_weights(streams: list[str]) -> list[tuple[float, ...]]:
-    """Equal weights, and the usual ones when the runs are one joint, one bone and one motion stream."""
+    """Equal weights, and USUAL if the runs are one joint, one bone and one motion stream."""
     weights = [(0.5,) * len(streams)]
     if sorted(streams) == sorted(USUAL):
         weights.append(tuple(USUAL[stream] for stream in streams))
@@ -42,7 +42,8 @@ def default_weights(streams: list[str]) -> list[tuple[float, ...]]:
 
 
 def table_rows(runs, fusions, reported=None) -> list[dict]:
-    """One row for each run alone and each fusion (name, weights), over all clips and over those `reported` (N,)."""
+    """One row for each run alone and each fusion (name, weights): accuracies on all clips and, if given, on the clips of the mask
+    `reported` (N,)."""
     alone = [tuple(float(i == j) for j in range(len(runs))) for i in range(len(runs))]
     names = [f"{run.stream or 'run'} alone ({run.source})" for run in runs]
     rows = []
@@ -72,7 +73,7 @@ def main(argv=None) -> None:
     if args.search_steps is not None and not args.search:
         raise UserError(f"--search-steps {args.search_steps} has no effect without --search; add --search")
     if args.output and not Path(args.output).absolute().parent.is_dir():
-        raise UserError(f"--output {args.output}: the folder does not exist; make it, or give another place")
+        raise UserError(f"--output {args.output}: the folder does not exist; create it, or give another file")
     runs = [read_scores(path) for path in args.runs]
     check_same_clips(runs)
     for weights in args.weights or ():

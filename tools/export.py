@@ -1,13 +1,13 @@
-"""Writes an encoder as a program by itself: torch.export (.pt2) or ONNX.
+"""Exports an encoder as a standalone program: torch.export (.pt2) or ONNX.
 
     python -m tools.export --pretrained checkpoint_last.pth.tar --output encoder.pt2             # (N, 64, F) -> (N, D)
     python -m tools.export --pretrained checkpoint_last.pth.tar --output step.onnx --what step   # frame and state -> feature, state
 
-The feature of a step is the clip feature of all frames so far, as the encoder pools it: the last frame's, a running maximum, ...
+The feature of a step is the clip feature of all frames so far, in the encoder's pooling: the last frame's, a running maximum, ...
 
-The number of clips N is free in the written program. It is written under a hidden name, loaded again as its user would, and
-compared with the encoder on random inputs of several N (a stream: over many frames, each side with its own state); the
-largest difference is printed. Above --tolerance nothing is left and the exit status is 2.
+The number of clips N is dynamic in the program. The program is written under a temporary name, loaded again and compared with the
+encoder on random inputs of several N (a step: over many frames, each program with its own state); the largest difference is
+printed. If it is above --tolerance, the file is removed and the exit status is 2.
 
     program = torch.export.load("step.pt2").module()
     feature, *state = program(frame, *state)                     # the first state is zeros, of the printed shapes
@@ -39,12 +39,12 @@ from utils.errors import UserError, run
 from utils.files import temporary_name
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-BATCHES = (1, 5)  # numbers of clips that are compared; the example that is traced has 3
+BATCHES = (1, 5)  # numbers of clips in the comparison; the traced example has 3
 STREAM_FRAMES = 100  # more than the 64 steps that a causal transformer looks back
 
 
 class Step(nn.Module):
-    """frame (N, F) and the state -> the clip feature (N, P) of all frames so far, and the next state."""
+    """The exported step: frame (N, F), *state -> clip feature (N, P) of all frames so far, *next state."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -56,7 +56,7 @@ class Step(nn.Module):
 
 
 def clip_axes(encoder: Encoder) -> list[int | None]:
-    """The axis of the clips in each tensor of the state: the one that grows with their number."""
+    """The axis of clips in each tensor of the state, None for a tensor without one."""
     pairs = zip(encoder.first_clip_state(3), encoder.first_clip_state(4), strict=True)
     return [next((i for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b), None) for x, y in pairs]
 
@@ -70,7 +70,7 @@ def described_state(encoder: Encoder) -> str:
 
 
 def trace(encoder: Encoder, what: str, frames: int) -> torch.export.ExportedProgram:
-    """The encoder as a graph, for any number of clips."""
+    """The encoder as an exported graph, for any number of clips."""
     n, inputs = torch.export.Dim("clips"), encoder.config.input_size
     if what == "clip":
         module, example, shapes = encoder, (torch.zeros(3, frames, inputs),), ({0: n},)
@@ -79,14 +79,14 @@ def trace(encoder: Encoder, what: str, frames: int) -> torch.export.ExportedProg
         axes = [{axis: n} if axis is not None else {} for axis in clip_axes(encoder)]
         module, example, shapes = Step(encoder), (torch.zeros(3, inputs), *state), ({0: n}, tuple(axes))
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own parts, which a user cannot mend
+        warnings.simplefilter("ignore")  # about torch's internals
         return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
 
 
 def write(program: torch.export.ExportedProgram, path: Path, kind: str, what: str) -> None:
-    """One file. ONNX names its inputs and outputs x or frame and state_0, ..., feature and next_0, ..."""
+    """Writes the program into one file. In ONNX the inputs are x, or frame and state_0, ...; the outputs feature and next_0, ..."""
     if kind == "torch":
-        archive = io.BytesIO()  # torch's writer of files ends the process, with a core dump, where the disk is full
+        archive = io.BytesIO()  # torch's own file writer crashes the process when the disk is full
         torch.export.save(program, archive)
         path.write_bytes(archive.getbuffer())
         return
@@ -103,7 +103,7 @@ def write(program: torch.export.ExportedProgram, path: Path, kind: str, what: st
 
 
 def name_the_free_axis(path: Path) -> None:
-    """The one axis of an ONNX file that has no fixed size, that of the clips, gets its name; torch calls it s31 or such."""
+    """Renames the dynamic axis of an ONNX file to `clips`; torch calls it s31 or similar."""
     import onnx
 
     model = onnx.load(path)
@@ -138,7 +138,8 @@ def read(path: Path, kind: str):
 
 @torch.inference_mode()
 def difference(encoder: Encoder, program, what: str, frames: int) -> float:
-    """The largest difference of a number between the program and the encoder, over BATCHES and, for steps, STREAM_FRAMES."""
+    """The largest absolute difference between the outputs of program and encoder, over BATCHES and, for steps, STREAM_FRAMES;
+    infinite for outputs of another shape or that are not finite."""
     worst, generator = 0.0, torch.Generator().manual_seed(0)
     for n in BATCHES:
         if what == "clip":
@@ -167,15 +168,12 @@ def difference(encoder: Encoder, program, what: str, frames: int) -> float:
 
 
 def check_possible(encoder: Encoder, args) -> None:
-    """UserError when the encoder cannot be stepped, or the packages for ONNX are missing."""
+    """UserError if the encoder cannot run frame by frame, or if the packages for ONNX are missing."""
     if args.what == "step" and not encoder.streams:
-        why = (
-            "averages groups of frames"
-            if encoder.causal
-            else "sees the whole clip at once, also what comes after a frame"
-        )
+        why = "averages groups of frames" if encoder.causal else "computes the feature of a frame from later frames too"
         raise UserError(
-            f"--what step: the {encoder.config.backbone} backbone of {args.checkpoint} {why}, so it has no step; {STREAM_HINT}"
+            f"--what step: the {encoder.config.backbone} backbone of {args.checkpoint} {why}, so it cannot run frame by frame; "
+            f"{STREAM_HINT}"
         )
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if args.format == "onnx" and missing:
@@ -189,20 +187,20 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     prepare_process(args.threads)
     output = Path(args.output)
-    if output.is_dir():  # said before the half minute that a trace may take
+    if output.is_dir():  # checked before the trace, which may take half a minute
         raise UserError(f"--output {output}: is a folder; give the name of a file")
     encoder = load(args.checkpoint, layout=args.layout, persons=args.persons, device="cpu").encoder
     check_possible(encoder, args)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(output)
-    temporary = temporary.with_name(temporary.name.removesuffix(".tmp") + output.suffix)  # its readers go by the suffix
+    temporary = temporary.with_name(temporary.name.removesuffix(".tmp") + output.suffix)  # readers require the suffix
     try:
         write(trace(encoder, args.what, args.frames), temporary, args.format, args.what)
         worst = difference(encoder, read(temporary, args.format), args.what, args.frames)
         if not worst <= args.tolerance:
             raise UserError(
-                f"--output {output}: the written program differs from the encoder by {worst:.2g}, more than --tolerance "
-                f"{args.tolerance:g}; nothing is kept"
+                f"--output {output}: the exported program differs from the encoder by {worst:.2g}, more than --tolerance "
+                f"{args.tolerance:g}; the file was removed"
             )
         os.replace(temporary, output)
     finally:

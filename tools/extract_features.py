@@ -3,8 +3,8 @@
     python -m tools.extract_features --pretrained checkpoint_last.pth.tar --input my_clips/ --output features/
 
 features.npy (N, D) float32 has a row for each line of names.txt; with --frames there is also frames/NAME.npy (T, D) for each
-clip. source.json says which encoder made them. Clips are read, encoded and written batch by batch, so that memory holds one
-batch, whatever their number. Everything is written under a hidden name and gets its own when it is whole.
+clip. source.json describes the encoder and the clips. Clips are read, encoded and written batch by batch, so that memory holds
+one batch. The folder is written under a temporary name and renamed when it is complete.
 """
 
 import sys
@@ -36,7 +36,7 @@ from utils.files import MAX_UNPACKED, save_npy, write_json
 
 
 class RawClips:
-    """Clips of files, for an encoder."""
+    """Clips of a user's files, for an encoder. odd: collects clips whose units or axes look wrong."""
 
     def __init__(self, encoder: SkeletonEncoder, source: str, odd: OddClips, limit: int = MAX_UNPACKED):
         self.encoder, self.labels, self.odd, self.converted = encoder, None, odd, encoder.converted
@@ -54,7 +54,7 @@ class RawClips:
 
 
 class PreparedClips:
-    """The clips of a split of a prepared data set."""
+    """The clips of a split of a prepared data set, for an encoder."""
 
     def __init__(self, encoder: SkeletonEncoder, data_root, name: str, protocol: str, split: str):
         dataset = find_dataset(data_root, name, protocol, (split,))
@@ -86,7 +86,7 @@ def check_names(names: list[str], frames: bool) -> None:
 
 
 def write_features(folder: Path, clips, clip_size: int, batch: int) -> None:
-    """features.npy, row by row, names.txt and, where there are labels, labels.npy."""
+    """Writes features.npy (batch by batch), names.txt and, if there are labels, labels.npy."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips.names), clip_size)}
     bar = tqdm(total=len(clips.names), desc="clips", unit="clip", disable=None, leave=False)
     with open(folder / "features.npy", "wb") as file, bar:
@@ -100,7 +100,7 @@ def write_features(folder: Path, clips, clip_size: int, batch: int) -> None:
 
 
 def write_frames(folder: Path, clips) -> int:
-    """folder/NAME.npy for each clip; returns the number of frames."""
+    """Writes folder/NAME.npy for each clip; returns the number of frames."""
     folder.mkdir()
     total = 0
     for i, name in enumerate(tqdm(clips.names, desc="frames", unit="clip", disable=None, leave=False)):
@@ -117,7 +117,7 @@ def main(argv=None) -> int:
     prepare_process(args.threads)
     output = Path(args.output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"--output {output}: it is there already; remove it, or give another folder")
+        raise UserError(f"--output {output}: the folder already exists; remove it, or give another folder")
     resolve_device(args.device)
     own = (args.stream, args.layout, args.persons, args.normalise)
     encoder = load(args.pretrained, *own, args.device, args.input_layout)
@@ -133,7 +133,7 @@ def main(argv=None) -> int:
     check_names(clips.names, args.frames)
     if clips.converted:
         print(clips.converted)
-    begun = time.monotonic()
+    start = time.monotonic()
     with building_folder(output.absolute()) as temporary:
         whole = temporary / "whole"
         whole.mkdir()
@@ -150,7 +150,7 @@ def main(argv=None) -> int:
     shown = f" and {frames} frames" if args.frames else ""
     print(
         f"{output}: features of {len(clips.names)} clips{shown}, {encoder.clip_size} numbers each, of {encoder.source}; "
-        f"{time.monotonic() - begun:.1f} s"
+        f"{time.monotonic() - start:.1f} s"
     )
     return 0
 

@@ -1,18 +1,18 @@
-"""Classifies a stream of skeletons frame by frame, as a sensor sends them.
+"""Classifies a stream of skeletons frame by frame.
 
-    python -m tools.live_demo --pretrained RUN/classifier.pth --dataset ui_prmd    # test clips play the sensor, 30 a second
+    python -m tools.live_demo --pretrained RUN/classifier.pth --dataset ui_prmd    # test clips simulate a sensor, 30 Hz
     my_sensor | python -m tools.live_demo --pretrained RUN/classifier.pth --stdin json
 
-Each frame is one step of the encoder: frame in, the clip feature of all frames so far out (of the last frame, or pooled over
-them, as the encoder does it), and the trained classifier on that feature. On a terminal a line
-is rewritten with the most probable class so far; elsewhere a line is printed when that class changes. The last lines say how
-many frames a second were possible, and which share of the time between two frames that is; Ctrl-C ends a stream with them.
+Each frame is one step of the encoder, which gives the clip feature of all frames so far (of the last frame, or pooled, as the
+encoder does it); the trained classifier gives its class. A terminal shows the most probable class in a line that is rewritten;
+elsewhere a line is printed when the class changes. The last lines have the possible frames per second and the share of the time
+between two frames that a frame needs; they are also printed after Ctrl-C.
 
-A classifier is trained on clips of 64 frames, made from whatever length a clip had; a stream comes at the sensor's rate, and
-its first frames say little. So the class of a sequence is that of its end. With --segments a sequence is cut where the body
-rests, and each movement is one action, told with its start and end; what is unlike all training clips is "none of them".
+A classifier is trained on clips resized to 64 frames; a stream keeps the sensor's rate, and its first frames carry little
+information. So the class of a sequence is that at its end. --segments cuts a sequence where the body rests, so that each movement
+is one action with a start and an end; an action unlike all training clips is "none of them".
 
---film FILE.gif keeps the moving skeleton with what was said of it when, --window shows it as it comes (engine.live_picture).
+--film FILE.gif writes the animated skeleton with its classes, --window shows it live (engine.live_picture).
 """
 
 import sys
@@ -39,11 +39,11 @@ from feeder.sampling import epoch_order
 from utils.clip_check import OddClips
 from utils.errors import EXIT_INTERRUPTED, UserError, as_user_error, run
 
-USUAL_RATE = 30.0  # frames a second, of a Kinect
+USUAL_RATE = 30.0  # frames per second of a Kinect
 
 
 def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
-    """Test clips as (name, true class, frames (V, 3, M)), at the sensor's rate."""
+    """Test clips of --dataset as sequences (name, true class, frames (V, 3, M)), at --rate."""
     dataset = find_dataset(args.data_root, args.dataset, args.protocol, ("val",))
     dataset = dataset.read_as(found.encoder.form)
     if dataset.converted:
@@ -56,11 +56,11 @@ def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[
 
 
 def at_rate(frames, rate: float) -> Iterator[np.ndarray]:
-    """The frames, not before their time; rate 0: at once."""
-    begun = time.monotonic()
+    """Yields the frames at `rate` per second; 0 for no delay."""
+    start = time.monotonic()
     for i, frame in enumerate(frames):
         if rate:
-            time.sleep(max(0.0, begun + i / rate - time.monotonic()))
+            time.sleep(max(0.0, start + i / rate - time.monotonic()))
         yield frame
 
 
@@ -76,15 +76,15 @@ def parse_line(line: str, kind: str, joints: int, converter: FrameConverter | No
         numbers = np.array([float(word) for word in line.split(",")], dtype=np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError):
         shown = line.strip()[:60].encode("ascii", "backslashreplace").decode()
-        raise UserError(f"it is no {kind} of numbers: {shown!r}") from None
+        raise UserError(f"expected {kind} of numbers, found {shown!r}") from None
     for size in (3, 2):
         if len(numbers) % (size * joints) == 0:
             return numbers.reshape(-1, joints, size)
-    raise UserError(f"{len(numbers)} numbers are not x,y,z (or x,y) of {joints} joints a person")
+    raise UserError(f"expected x,y,z (or x,y) of {joints} joints for each person, found {len(numbers)} numbers")
 
 
 def _has_names(frame) -> bool:
-    """Whether a parsed frame is an estimator's: a dict, or a list of joints or persons that are dicts."""
+    """Whether a parsed frame is in the format of a pose estimator: a dict, or a list of dicts (joints or persons)."""
     return (
         isinstance(frame, dict) and bool(frame) or isinstance(frame, list) and any(isinstance(p, dict) for p in frame)
     )
@@ -93,7 +93,8 @@ def _has_names(frame) -> bool:
 def received(
     lines, kind: str, joints: int, converter: FrameConverter | None = None
 ) -> Iterator[tuple[str, None, Iterator[np.ndarray]]]:
-    """Sequences from lines of text; an empty line ends one. UserError names the line."""
+    """Sequences (name, None, frames) from lines of text; an empty line ends a sequence. UserError, with the number of the line, for
+    one that is no frame."""
     lines = enumerate(lines, 1)
 
     def until_empty(first):
@@ -112,8 +113,8 @@ def received(
 
 
 class Movement:
-    """Whether a body moves: joints on average faster than `rest_speed` (m/s at `rate` frames a second), smoothed over some
-    frames. It rests again only when it has been slower for HOLD seconds, so that the turn of a movement is no end."""
+    """Detects whether a body moves: the mean speed of its joints, exponentially smoothed, is above `rest_speed` (m/s at `rate`
+    frames per second). It rests only after HOLD seconds below that, so that a turning point does not end a movement."""
 
     HOLD, SMOOTH = 0.5, 0.3
 
@@ -122,7 +123,7 @@ class Movement:
         self._before, self._speed, self._slow, self.moves = None, 0.0, 0, False
 
     def __call__(self, frame) -> bool:
-        """frame: coordinates of any shape; joints at zero in either frame are not seen."""
+        """Whether the body moves in this frame. frame: coordinates of any shape; joints at zero are missing."""
         now = np.asarray(frame, dtype=np.float64)
         now = np.moveaxis(now, -2, -1) if now.ndim == 3 and now.shape[-1] != 3 else now  # (V, 3, M): coordinates last
         now = now.reshape(-1, 3)
@@ -139,8 +140,8 @@ class Movement:
 def actions(
     sequences, rate: float, rest_speed: float, say, mark=lambda start: None
 ) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
-    """Each movement between two rests as a sequence of its own; say: told where one starts and ends, in words; mark: told
-    whether it is a start."""
+    """Splits sequences into movements between two rests, each a sequence. say: prints where one starts and ends; mark(start):
+    called at each start and end."""
     for name, true, frames in sequences:
         numbered, movement, number = iter(enumerate(frames, 1)), Movement(rate, rest_speed), 0
 
@@ -165,8 +166,8 @@ def actions(
 
 
 class Display:
-    """One line that is rewritten on a terminal; elsewhere a line for each new class. answer: told of the class and its
-    probability as well."""
+    """Prints the current class: a line that is rewritten on a terminal, elsewhere a line for each new class. answer(class,
+    probability): also called for every frame."""
 
     def __init__(self, out, answer=lambda name, probability: None):
         self.out, self.rewrite, self.shown, self.answer = out, out.isatty(), None, answer
@@ -190,17 +191,18 @@ class Display:
 def follow(
     found: Classifier, stream, name: str, frames, display: Display, costs: list[float], threshold: float = np.inf
 ):
-    """One sequence: shows the class so far after every frame; returns the last (class, probability), None without frames.
+    """Classifies one sequence and shows the class after every frame; returns the last (class, probability), None without frames.
 
-    name: of the sequence, for messages; costs: gets the seconds of each frame, from its arrival to its class."""
+    name: of the sequence, for messages; costs: gets the seconds of each frame, from its arrival to its class; threshold: of the
+    distance, see `answer_of`."""
     stream.reset()
     last = None
     for number, frame in enumerate(frames, 1):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         feature = stream.step(frame, f"{name}, frame {number}")
         if feature is not None:
             last = answer_of(found, stream.clip, threshold)
-        costs.append(time.perf_counter() - begun)
+        costs.append(time.perf_counter() - start)
         if last is not None:
             display.show(number, *last, costs[-1])
     feature = stream.finish()
@@ -208,8 +210,8 @@ def follow(
 
 
 def answer_of(found: Classifier, feature: np.ndarray, threshold: float) -> tuple[str, float]:
-    """The most probable class with its probability, or "none of them" where the feature (D,) is further from the training
-    clips than the threshold."""
+    """The most probable class and its probability; "none of them" if the distance of the feature (D,) to the training clips is
+    above the threshold."""
     p = found.probabilities(feature)
     none = found.novelty is not None and threshold < np.inf and float(found.novelty(feature[None])[0]) > threshold
     return (NONE if none else found.classes[int(p.argmax())]), float(p.max())
@@ -218,7 +220,7 @@ def answer_of(found: Classifier, feature: np.ndarray, threshold: float) -> tuple
 def follow_all(
     found: Classifier, stream, sequences, display: Display, costs: list[float], threshold: float = np.inf
 ) -> tuple[int, int]:
-    """All sequences, one after the other; returns how many of those with a known class were right, and how many there were."""
+    """Classifies all sequences; returns the number of right ones and the number of those with a known class."""
     right = judged = 0
     for name, true, frames in sequences:
         last = follow(found, stream, name, frames, display, costs, threshold)
@@ -232,7 +234,7 @@ def follow_all(
 
 
 def cost_in_words(costs: list[float], rate: float) -> str:
-    """Frames per second, and the share of the time between two frames of the sensor."""
+    """Possible frames per second, and the share of the time between two frames that one needs, as a line of text."""
     mean, slow = float(np.mean(costs)), float(np.quantile(costs, 0.99))
     between = 1 / (rate or USUAL_RATE)
     return (
@@ -242,7 +244,7 @@ def cost_in_words(costs: list[float], rate: float) -> str:
 
 
 def open_picture(args, found: Classifier) -> Recorder:
-    """The recorder of the stream with the outlets that were asked for; UserError where one cannot be had."""
+    """The recorder of the stream with the outputs of --film and --window; UserError if one is not possible."""
     layout, rate, outlets = found.encoder.input_layout, args.rate or USUAL_RATE, []
     if args.film:
         outlets.append(Film(args.film, layout, found.classes, rate))
@@ -274,15 +276,15 @@ def main(argv=None) -> int:
     try:
         with closing(picture):
             right, judged = follow_all(found, stream, sequences, display, costs, threshold)
-    except KeyboardInterrupt:  # how a sensor's stream usually ends
+    except KeyboardInterrupt:  # the usual end of a sensor's stream
         if not costs:
             raise
         display.end("interrupted")
         print(cost_in_words(costs, args.rate))
         return EXIT_INTERRUPTED
     if not costs:
-        never = "; or nothing moved: a smaller --rest-speed hears less" if args.segments else ""
-        raise UserError(f"no frame came; --stdin reads a frame a line{never}")
+        never = ", or no movement was detected; give a smaller --rest-speed" if args.segments else ""
+        raise UserError(f"no frame was received (--stdin reads one frame per line){never}")
     if judged:
         print(f"{right} of {judged} clips right at their end")
     print(cost_in_words(costs, args.rate))

@@ -1,10 +1,10 @@
-"""Writes one HTML file about any runs: results, curves, confusion, the hardest classes and predicted motion, moving.
+"""Writes one HTML file about any runs: results, curves, confusion, animated clips of the hardest classes and predicted motion.
 
     python -m tools.report runs/demo --output report.html
 
-Takes run folders of pretraining and evaluations, and folders that hold several of them. The file needs nothing else, no
-network and no other file. What a run lacks (data that is elsewhere, a file that cannot be read) is left out and said, on
-the page and here; the runs are only read.
+Takes run folders of pretraining and evaluations, and folders that contain several of them. The file needs no network and no other
+file. What cannot be shown (data that is elsewhere, a file that cannot be read) is left out, with a note on the page and on
+standard output. The runs are not changed.
 """
 
 import sys
@@ -35,7 +35,7 @@ def check_output(path) -> Path:
 
 
 def moving_figures(args, one: RunRecord, store: ClipStore) -> tuple[list, tuple[list, str]]:
-    """(clips of the hardest classes, (predicted motion, words)) of a run; what cannot be shown becomes a note of it."""
+    """(clips of the hardest classes, (predicted motion, its error in words)) of a run; what cannot be shown becomes a note."""
     hardest, predicted = [], ([], "")
     try:
         if args.hardest and one.result is not None:
@@ -48,7 +48,7 @@ def moving_figures(args, one: RunRecord, store: ClipStore) -> tuple[list, tuple[
 
 
 def method_shown(args, runs: list[RunRecord], store: ClipStore) -> Method | None:
-    """Of the first pretraining that can be drawn, None where none can; why not becomes a note of the run."""
+    """The method of the first pretraining that can be drawn, None if none can; the reason becomes a note of the run."""
     for one in filter(is_pretraining, runs) if args.predictions else ():
         try:
             return method_of(one, store, args.seed)
@@ -61,7 +61,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     output = check_output(args.output)
     runs = [read_run(name, path) for name, path in find_runs(args.runs)]
-    runs.sort(key=lambda one: one.program != "pretrain_moco_mask")  # what the evaluations evaluate comes first
+    runs.sort(key=lambda one: one.program != "pretrain_moco_mask")  # pretrainings first
     store = ClipStore(args.data_root)
     hardest, predicted = {}, {}
     for i, one in enumerate(runs):

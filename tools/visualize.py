@@ -1,4 +1,4 @@
-"""Draws clips of a data set, what a pretrained model sees and predicts, its features, or the curves of a run.
+"""Draws clips of a data set, a pretrained model's predictions, views or features, or the curves of a run.
 
     python -m tools.visualize ui_prmd --output clips.png                       # strips of clips; clips.gif: moving
     python -m tools.visualize runs/joint/checkpoint_last.pth.tar            # seen, predicted and true
@@ -6,12 +6,11 @@
     python -m tools.visualize runs/joint/checkpoint_last.pth.tar --show features
     python -m tools.visualize runs/joint                                    # curves of its metrics.jsonl
 
-prediction: what the model saw (hidden body parts are missing), what it predicts (what was hidden is orange), and the true
-clip (it is green). The line printed at the end gives the error over the hidden coordinates beside that of predicting zero.
-It is the same measure as the training log's `prediction`, on unsheared centre crops, and is made in the same way: the norms
-take the statistics of a batch of masked clips, and as much is hidden as the run hid. (The running statistics of eval mode,
-which are means over masked and whole views, give about twice the error, see engine.pictures.) A released file does not say
-how its views were drawn; they are then drawn, and hidden, as in the paper.
+prediction: the model's input (without the hidden body parts), its prediction (hidden parts orange), and the true clip (hidden
+parts green). The printed line has the squared error over the hidden coordinates, and that of predicting zero. It is the
+`prediction` of the training log, on centre crops without shear, computed in the same way: the norms use batch statistics of
+masked clips, and the mask ratio is that of the run. (The running statistics of eval mode, which average masked and whole views,
+give about twice the error, see engine.pictures.) A released file has no view settings; those of the paper are used.
 """
 
 import sys
@@ -42,12 +41,12 @@ from utils.drawing import check_drawing_path
 from utils.errors import UserError, run
 from utils.plots import check_picture_path, draw_curve_panels, draw_embedding
 
-STILL = ("features", "curves")  # what is no clip cannot move
-VIEWS_BATCH = 32  # clips of the step whose views are shown; partners of the mixing come from among them
+STILL = ("features", "curves")  # cannot be animated
+VIEWS_BATCH = 32  # batch size of the step whose views are shown; the mixing takes its partners from the batch
 
 
 def what_to_show(args) -> str:
-    """--show, or what the source is for; UserError when it is nothing that is known."""
+    """--show, or the default for the kind of source; UserError for an unknown kind."""
     source = Path(args.source)
     if args.show:
         return args.show
@@ -63,15 +62,16 @@ def what_to_show(args) -> str:
 
 
 def checkpoint_path(args) -> Path:
-    """The checkpoint that the source names: the file, or the last one of a run folder."""
+    """The checkpoint of the source: the file itself, or the last one of a run folder."""
     source = Path(args.source)
     return source / files.LAST if source.is_dir() else source
 
 
 def open_split(args, trained: dict, split: str, path=None, reads=None) -> tuple[Dataset, ClipViews]:
-    """The data set and the views of a split. trained: arguments of a checkpoint, {} for a data set by name; reads: of a data
-    set, the form of frames that an encoder reads it in, which it is converted to; None = as it is."""
-    name = args.dataset or trained.get("pre_dataset") or trained.get("dataset")  # of a pretraining, of a classifier
+    """The data set and the views of a split. trained: arguments of a checkpoint; split: unless --split is given; path: of the
+    checkpoint, for messages; reads: data set -> the form of frames that an encoder reads, to which clips are converted; None for
+    no conversion."""
+    name = args.dataset or trained.get("pre_dataset") or trained.get("dataset")  # a pretraining's, a classifier's
     if not isinstance(name, str):
         raise UserError(f"checkpoint {path}: it does not say its data set; give --dataset")
     own = trained.get("protocol") if name in (trained.get("pre_dataset"), trained.get("dataset")) else None
@@ -87,7 +87,7 @@ def open_split(args, trained: dict, split: str, path=None, reads=None) -> tuple[
 
 
 def chosen_clips(args, views: ClipViews) -> torch.Tensor:
-    """Indices of --names, or of --clips clips of different classes."""
+    """Indices of the clips of --names, or of --clips clips of different classes."""
     if args.names is None:
         return one_of_each_class(views, args.clips, args.seed)
     place = {name: i for i, name in enumerate(views.clips.names)}
@@ -166,7 +166,7 @@ def show_features(args) -> str:
         raise UserError(f"checkpoint {path}: its features are not finite; its training has diverged")
     points, share = pictures.principal_components(features, 2)
     if points.shape[1] < 2:
-        raise UserError(f"{views.clips.source}: {len(views)} clips have no plane to be drawn in; at least 3 are needed")
+        raise UserError(f"{views.clips.source}: principal components need at least 3 clips, there are {len(views)}")
     panels = {f"principal components ({100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance)": points}
     panels["principal components, random encoder of the same size"] = pictures.principal_components(
         clip_features(beside, views), 2
@@ -184,7 +184,7 @@ def show_features(args) -> str:
 
 
 def tsne(features: torch.Tensor, perplexity: float, seed: int):
-    """(points (N, 2), '') by scikit-learn's t-SNE of the first 50 principal components, or (None, why not)."""
+    """(points (N, 2), '') by scikit-learn's t-SNE of the first 50 principal components, or (None, reason)."""
     try:
         from sklearn.manifold import TSNE
     except ImportError:
