@@ -80,10 +80,10 @@ def test_the_sentence_counts_and_names():
     for name in "abcd":
         odd.add(name, {"still": f"none of its joints moves in {ord(name)} frames"})
     assert odd.sentences(9) == [
-        "4 of 9 clips do not move: a, b, c, ...; of the first, none of its joints moves in 97 frames"
+        "4 of 9 clips do not move: a, b, c, ...; in the first, none of its joints moves in 97 frames"
     ]
     with pytest.raises(UserError, match="^e: .*--strict"):
-        OddClips(strict=True).add("e", {"empty": "it holds no coordinate other than 0"})
+        OddClips(strict=True).add("e", {"empty": "it has no coordinate other than 0"})
 
 
 KINDS = ["zero", "constant", "denormal", "1e30", "millimetres", "turned upside down"]
@@ -91,7 +91,7 @@ SAID = {"zero": "no coordinate other", "constant": "do not move", "turned upside
 
 
 def said(what):
-    return SAID.get(what, "no person in metres")
+    return SAID.get(what, "not of human size in metres")
 
 
 def folder_of(folder, person, what):
@@ -126,7 +126,7 @@ def test_a_pickle_of_poses_is_looked_at_too(tmp_path, person):
     ran = call(from_pyskl.main, f"{tmp_path}/p.pkl --name p --data-root {tmp_path} --workers 1")
     assert (
         ran.status == 0
-        and "1 of 2 clips are no person in metres: b; of the first, its longest bone measures 363" in ran.err
+        and "1 of 2 clips are not of human size in metres: b; in the first, its longest bone is 363" in ran.err
     )
     assert "millimetres?" in ran.err
 
@@ -160,7 +160,7 @@ def test_features_are_given_with_a_warning_or_refused(tmp_path, person, what):
 def test_features_in_python_warn(tmp_path, person, capsys):
     encoder = load(write_pretrained(tmp_path / "c.pth"), device="cpu")
     encoder.clip_features([person, person * 1000])
-    assert "1 of 2 clips are no person in metres: clip 1" in capsys.readouterr().err
+    assert "1 of 2 clips are not of human size in metres: clip 1" in capsys.readouterr().err
     encoder.frame_features(person[:1].repeat(9, axis=0), "mine")
     assert "1 of 1 clips do not move: mine" in capsys.readouterr().err
 

@@ -294,7 +294,7 @@ def test_prepare_ntu_from_a_folder_and_from_an_archive(tmp_path, capsys):
         arguments = ["--dataset", "ntu60", "--raw", str(raw), "--data-root", str(tmp_path / root), "--partial"]
         prepare_ntu.main([*arguments, "--workers", workers])
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
-    assert "hold no coordinate other than 0" in capsys.readouterr().err
+    assert "have no coordinate other than 0" in capsys.readouterr().err
     files = find_files([folder], ".skeleton")
     for protocol in ("xsub", "xview"):
         both = [open_split(tmp_path / "a" / "ntu60" / protocol, split, 25, 2, 60) for split in ("train", "val")]
@@ -415,8 +415,8 @@ def test_untrimmed_refuses_what_is_impossible(tmp_path):
         ([("a", frames, [(3, 0, 5)]), ("b", frames, [])], both, "segment .3, 0, 5. is impossible"),
         ([("a", frames, [(0, 5, 11)]), ("b", frames, [])], both, "is impossible"),
         ([("a", frames[:, :, :20], [])], both, "expected frames"),
-        ([("a", frames, [])], both, "video b is in a split but was not given"),
-        ([("a", frames, []), ("a", frames, [])], both, "given twice"),
+        ([("a", frames, [])], both, "video b is in a split, but not among"),
+        ([("a", frames, []), ("a", frames, [])], both, "appears twice"),
         ([], both, "there is no video"),
     ):
         with pytest.raises(UserError, match=message):
@@ -424,7 +424,7 @@ def test_untrimmed_refuses_what_is_impossible(tmp_path):
     assert not os.listdir(tmp_path)
     write_untrimmed(tmp_path / "u", [("a", frames, [(2, 1, 4)]), ("b", frames, [])], protocols=both, **common)
     np.save(tmp_path / "u" / "offsets.npy", np.array([0, 10, 21]))
-    with pytest.raises(UserError, match="the files disagree"):
+    with pytest.raises(UserError, match="the files do not match"):
         open_untrimmed(tmp_path / "u")
 
 

@@ -1,14 +1,13 @@
-"""Checkpoint files: the released names, written whole, read without trust, explained and rebuilt from themselves.
+"""Checkpoint files: written completely or not at all, read without trusting them, with all that is needed to rebuild the model.
 
-A pretraining file is a dictionary with what the release wrote, `epoch`, `state_dict` (its names) and `optimizer`, and what
-it lacked: `step`, `config` (to rebuild the model), `arguments`, `versions`, and the names of the optimizer's parameters,
-so that its state is found by name and not by position.
+A pretraining file is a dictionary with the released entries, `epoch`, `state_dict` (with the released names) and
+`optimizer`, and our own: `step`, `config` (to rebuild the model), `arguments`, `versions`, and the names of the optimizer's
+parameters, so that its state is matched by name instead of position.
 
-Reading takes three kinds of files: ours, the released ones and relatives that hold the same encoder under `encoder_q.`
-(each perhaps below `module.`, from several processes), and a bare encoder. `find_encoder` says which it is, and with which
-sizes. A file is a zip archive whose members carry checksums: they are verified before anything is used, so that a flipped
-bit is an error and not a slightly different model. What a file of ours may hold is a table in utils.checkpoint_schema, by
-which saving and loading check.
+Three kinds of files are read: ours; the released ones and related methods with the same encoder under `encoder_q.` (either
+may have the prefix `module.` of several processes); and a bare encoder. `find_encoder` returns the kind and the sizes. A
+file is a zip archive whose members have checksums, which are verified first, so that a flipped bit is an error instead of a
+slightly different model. utils.checkpoint_schema has a table of the fields, which saving and loading check.
 """
 
 import contextlib
@@ -32,10 +31,10 @@ from utils.checkpoint_schema import FORMAT as FORMAT
 from utils.errors import UserError
 from utils.files import MAX_UNPACKED, NUMPY_PARTS, atomic_write, check_regular, temporary_name
 
-WRAPPERS = ("module", "_orig_mod")  # parts of names that say how a model was run, not what it is
+WRAPPERS = ("module", "_orig_mod")  # parts of names that come from the way a model was run
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"  # weights that come with the project, NAME.pth
 LAST, PREVIOUS = "checkpoint_last.pth.tar", "checkpoint_previous.pth.tar"
-DAMAGED = "checkpoint_last.damaged"  # a last file that could not be gone on from
+DAMAGED = "checkpoint_last.damaged"  # a last checkpoint that could not be resumed
 
 
 def numbered(epoch: int) -> str:
@@ -43,8 +42,8 @@ def numbered(epoch: int) -> str:
     return f"checkpoint_{epoch:04d}.pth.tar"
 
 
-class _Remembering:
-    """A file that keeps the error of a write: torch's archive writer turns a full disk into a RuntimeError about
+class _ErrorKeepingFile:
+    """A file that keeps the OSError of a write: torch's archive writer turns a full disk into a RuntimeError about
     positions."""
 
     def __init__(self, file):
@@ -63,14 +62,14 @@ class _Remembering:
 
 
 def save(path, content: dict) -> None:
-    """Writes a checkpoint whole or not at all. UserError for weights that are not finite: nothing is written then."""
+    """Writes a checkpoint, completely or not at all. UserError for weights that are not finite; nothing is written then."""
     schema.check_to_save(content, path)
     _write(path, content)
 
 
 def _write(path, content: dict) -> None:
     with atomic_write(path) as file:
-        watched = _Remembering(file)
+        watched = _ErrorKeepingFile(file)
         try:
             torch.save(content, watched)
         except RuntimeError:
@@ -80,10 +79,10 @@ def _write(path, content: dict) -> None:
 
 
 def save_last(folder, content: dict) -> None:
-    """Writes the rolling last checkpoint; the one before stays as `checkpoint_previous.pth.tar`.
+    """Writes the last checkpoint; the one before is kept as `checkpoint_previous.pth.tar`.
 
-    The old file gets its second name before the new one takes its place, so one whole file is there at any moment. UserError
-    as `save`, before either file is touched."""
+    The old file gets its second name before it is replaced, so that a complete file exists at any moment. UserError as for
+    `save`, before either file is changed."""
     schema.check_to_save(content, Path(folder) / LAST)
     last, previous = Path(folder) / LAST, Path(folder) / PREVIOUS
     temporary = temporary_name(previous)
@@ -91,7 +90,7 @@ def save_last(folder, content: dict) -> None:
         try:
             os.link(last, temporary)
             os.replace(temporary, previous)
-            temporary.unlink(missing_ok=True)  # a rename between two names of one file (after a kill) leaves both
+            temporary.unlink(missing_ok=True)  # a rename between two names of the same file (after a kill) keeps both
         except OSError:  # a file system without hard links
             temporary.unlink(missing_ok=True)
             os.replace(last, previous)
@@ -104,7 +103,7 @@ def shipped_names() -> list[str]:
 
 
 def is_shipped(path) -> bool:
-    """Whether a path or name means weights that come with the project."""
+    """Whether a path or name refers to weights that come with the project."""
     path = Path(path)
     return (
         path.absolute().parent == SHIPPED
@@ -114,8 +113,8 @@ def is_shipped(path) -> bool:
 
 
 def resolved(path) -> Path:
-    """The file that a path or the name of shipped weights means; a path that exists wins. UserError for a name that is
-    neither, with those there are."""
+    """The file of a path or of the name of shipped weights; an existing path has priority. UserError, with the known names,
+    for a name that is neither."""
     path = Path(path)
     if path.exists() or len(path.parts) != 1 or path.suffix:
         return path
@@ -123,15 +122,15 @@ def resolved(path) -> Path:
         return SHIPPED / f"{path.name}.pth"
     known = ", ".join(shipped_names()) or "none"
     raise UserError(
-        f"checkpoint {path}: there is no such file, and no weights of that name come with the project ({known} do)"
+        f"checkpoint {path}: there is no such file, and no weights of this name come with the project (known: {known})"
     )
 
 
 def load(path) -> dict:
-    """The content of a checkpoint file, or of the shipped weights of a name, tensors on the CPU.
+    """The content of a checkpoint file, or of shipped weights by name, with tensors on the CPU.
 
-    Raises UserError when the file is missing, is damaged, is no checkpoint, asks for more than plain tensors and containers
-    (it is then not run, but refused), or, for files of ours, when a field is not what the schema says."""
+    UserError when the file is missing, damaged, not a checkpoint, contains more than plain tensors and containers (nothing
+    in it is run), or, for our own files, when a field does not match the schema."""
     path = resolved(path)
     size = check_regular(path)
     try:
@@ -141,12 +140,12 @@ def load(path) -> dict:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise UserError(f"checkpoint {path}: the file is damaged (checksum of {damaged})")
-        with warnings.catch_warnings():  # others, which may say what is wrong with a file, are shown
+        with warnings.catch_warnings():  # other warnings, which may be about the file, are shown
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             warnings.filterwarnings("ignore", "'torch.load' received a zip file")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a cut or hostile file can raise almost anything inside the reader
-        # torch's reader answers a cut archive with EINVAL
+    except Exception as error:  # the reader can raise almost anything for a cut or hostile file
+        # torch's reader raises EINVAL for a cut archive
         of_disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if isinstance(error, UserError) or of_disk:
             raise
@@ -162,7 +161,7 @@ def load(path) -> dict:
 
 
 def _plain(value):
-    """The same with Python's numbers in place of NumPy's scalars."""
+    """The value with Python's numbers instead of NumPy's scalars."""
     if isinstance(value, np.generic):
         return value.item()
     if type(value) is dict:
@@ -173,12 +172,12 @@ def _plain(value):
 
 
 def _allow_numpy_scalars() -> None:
-    """Lets torch.load rebuild NumPy's scalars, which many training scripts keep as epoch or accuracy, under the names of NumPy
-    1 and 2. They are numbers: nothing is run for them."""
+    """Lets torch.load rebuild NumPy's scalars, under the names of NumPy 1 and 2: many training scripts store them as epoch or
+    accuracy. They are numbers and run no code."""
     kinds = {type(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"}
     torch.serialization.add_safe_globals([NUMPY_PARTS.multiarray.scalar, np.dtype, *kinds])
     other = "numpy.core.multiarray.scalar" if "_core" in NUMPY_PARTS.__name__ else "numpy._core.multiarray.scalar"
-    with contextlib.suppress(Exception):  # torch before 2.6 takes no other names
+    with contextlib.suppress(Exception):  # torch before 2.6 does not accept other names
         torch.serialization.add_safe_globals([(NUMPY_PARTS.multiarray.scalar, other)])
 
 
@@ -186,8 +185,8 @@ _allow_numpy_scalars()
 
 
 def _check_members(path, archive: zipfile.ZipFile, size: int) -> None:
-    """UserError when an archive would unpack to more than itself and MAX_UNPACKED (torch.save does not compress), or its
-    pickle asks for bytes that it does not hold."""
+    """UserError when an archive unpacks to more than its size and MAX_UNPACKED (torch.save does not compress), or its pickle
+    asks for a bytearray, whose size could be anything."""
     unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > max(MAX_UNPACKED, size):
         raise UserError(
@@ -200,18 +199,18 @@ def _check_members(path, archive: zipfile.ZipFile, size: int) -> None:
 
 
 def load_resumable(path) -> dict:
-    """The content of a checkpoint that a run can be resumed from, whatever its model. UserError as `load`, and when a field,
-    a weight or the optimizer's state is missing or not what the schema says."""
+    """The content of a checkpoint from which a run can be resumed, for any model. UserError as for `load`, and when a field,
+    a weight or the optimizer's state is missing or does not match the schema."""
     content = load(path)
     schema.check_resumable(content, path)
     return content
 
 
 def load_latest(folder, note=print) -> tuple[dict, Path] | None:
-    """The newest checkpoint of a run folder that can be resumed, with its path, or None when there is none.
+    """(content, path) of the newest checkpoint in a run folder that can be resumed, None without checkpoints.
 
-    Where the last one is damaged, has diverged or cannot be read, `note` is told, and of the others the one with the most
-    steps is taken. UserError when there are files but none will do, or when one is of a later version of the program."""
+    If the last one is damaged, diverged or unreadable, `note` is called with the reason, and of the others the one with the
+    most steps is used. UserError when none of the checkpoints can be used, or one is of a later version of the program."""
     folder = Path(folder)
     others = [folder / PREVIOUS, *sorted(folder.glob("checkpoint_[0-9]*.pth.tar"), reverse=True)]
     best = None
@@ -230,13 +229,13 @@ def load_latest(folder, note=print) -> tuple[dict, Path] | None:
         if best is None or content["step"] > best[0]["step"]:
             best = content, path
     if best is None and count:
-        raise UserError(f"{folder}: none of its {count} checkpoints can be gone on from; start anew in another folder")
+        raise UserError(f"{folder}: none of its {count} checkpoints can be resumed; start a new run in another folder")
     return best
 
 
 def make_last(folder, path) -> None:
-    """Makes the checkpoint at `path` the last one too. What could not be gone on from under that name gets a name of its own:
-    else the next save would put it in the place of the good one."""
+    """Copies the checkpoint at `path` to the last one. A last one that could not be resumed is renamed to DAMAGED, since the
+    next save would otherwise move it over the good previous one."""
     last = Path(folder) / LAST
     if last.exists():
         os.replace(last, Path(folder) / DAMAGED)
@@ -248,36 +247,36 @@ def make_last(folder, path) -> None:
 
 
 def state_dict_of(content: dict, path) -> dict[str, Tensor]:
-    """The state dictionary in a checkpoint, without what wrappers put into names: `module.` of several processes,
-    `_orig_mod.` of torch.compile, of the whole model or of a part of it."""
+    """The state dictionary of a checkpoint, with the parts of wrappers removed from its names: `module.` of several processes,
+    `_orig_mod.` of torch.compile, for the whole model or parts of it."""
     state = content.get("state_dict", content.get("model", content))
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"checkpoint {path}: it holds no state_dict of tensors")
+        raise UserError(f"checkpoint {path}: it has no state_dict of tensors")
     given = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
     state = {".".join(part for part in k.split(".") if part not in WRAPPERS): v for k, v in given.items()}
     if len(state) != len(given):
         raise UserError(
-            f"checkpoint {path}: it holds weights twice, with and without {' or '.join(WRAPPERS)} in their names"
+            f"checkpoint {path}: it has weights twice, with and without {' or '.join(WRAPPERS)} in their names"
         )
     schema.check_state(state, path)
     return state
 
 
 def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
-    """Loads strictly; UserError names what is missing, what is not known, or the first tensor of another size or kind of
-    numbers, out of its range, or that holds what is no finite number: nothing that a model computes from it is one either."""
+    """Loads strictly; UserError names a missing or unknown tensor, or the first one of another shape or kind of numbers, out
+    of its range, or not finite."""
     schema.check_state(state, path)
     own = model.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
-        what = f"it lacks {missing[0]}" if missing else f"it holds {unknown[0]}, which this model has not"
+        what = f"it lacks {missing[0]}" if missing else f"it has {unknown[0]}, which this model does not have"
         more = len(missing) + len(unknown) - 1
         raise UserError(f"checkpoint {path}: it does not fit: {what}" + (f" (and {more} more)" if more else ""))
     for name, value in own.items():
         if state[name].shape != value.shape:
             raise UserError(
                 f"checkpoint {path}: {name} has shape {tuple(state[name].shape)}, this model needs {tuple(value.shape)}; "
-                "give the sizes the checkpoint was trained with"
+                "give the sizes that the checkpoint was trained with"
             )
         if state[name].is_floating_point() != value.is_floating_point():
             raise UserError(
@@ -289,12 +288,11 @@ def load_into(model: torch.nn.Module, state: dict[str, Tensor], path) -> None:
 
 @dataclass
 class FoundEncoder:
-    """An encoder found in a file: state (names as in models.encoder.Encoder without head), and what is known of it.
+    """An encoder from a file. state: names as in models.encoder.Encoder, without the head.
 
     kind: 'pcm3' (ours), 'classifier' (with its encoder), 'released or relative', 'bare encoder', or 'comes with the
-    project'; config: of the encoder, where the file says it (ours)
-    or the sizes read off the tensors; arguments: of the run that made it, data: fingerprints of what it was trained on, by
-    split ({} when unknown)."""
+    project'; config: of the encoder, from the file (ours) or from the shapes of its tensors; arguments: of the run that made
+    it, {} if unknown; epoch: None if unknown; data: fingerprints of its training data by split, {} if unknown."""
 
     state: dict[str, Tensor]
     kind: str
@@ -319,7 +317,7 @@ def find_encoder(content: dict, path) -> FoundEncoder:
     state = {k: v for k, v in state.items() if not k.startswith("fc.")}
     if "input_norm.weight" not in state:
         raise UserError(
-            f"checkpoint {path}: it holds no skeleton encoder (no encoder_q.input_norm.weight among its tensors)"
+            f"checkpoint {path}: it has no skeleton encoder (no encoder_q.input_norm.weight among its tensors)"
         )
     if isinstance(config, dict) and isinstance(config.get("encoder"), dict):
         encoder = dict(config["encoder"])
@@ -338,12 +336,14 @@ def find_encoder(content: dict, path) -> FoundEncoder:
 
 
 def _sizes_of_gru(state: dict[str, Tensor], path) -> dict:
-    """Sizes of a GRU encoder read off its tensors, for files that do not say them."""
+    """Sizes of a GRU encoder from the shapes of its tensors, for files without a config."""
     layers = 0
     while f"encoder.gru.weight_hh_l{layers}" in state:
         layers += 1
     if not layers:
-        raise UserError(f"checkpoint {path}: it holds no GRU encoder (encoder.gru.*) and does not say what it holds")
+        raise UserError(
+            f"checkpoint {path}: it has neither a GRU encoder (encoder.gru.*) nor a config that names another"
+        )
     return {
         "backbone": "gru",
         "hidden_size": state["encoder.gru.weight_hh_l0"].shape[1],
@@ -355,7 +355,7 @@ def _sizes_of_gru(state: dict[str, Tensor], path) -> dict:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict:
-    """The optimizer's state_dict, with the parameters' names in the order of their numbers."""
+    """The optimizer's state_dict, with the names of the parameters in the order of their indices."""
     names = {id(p): n for n, p in model.named_parameters()}
     state = optimizer.state_dict()
     state["names"] = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
@@ -363,10 +363,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: dict, path) -> None:
-    """Loads an optimizer's state by parameter name: the order of the parameters may differ, their names and shapes not.
-
-    Learning rate and other settings stay those of `optimizer`. Raises UserError when names are missing or a shape
-    differs."""
+    """Loads an optimizer's state by parameter name; the order of the parameters may differ. Learning rate and other settings
+    stay those of `optimizer`. UserError when names are missing or a shape differs."""
     schema.check_optimizer(state, path)
     saved_names = state["names"]
     numbers = {name: i for i, name in enumerate(saved_names)}

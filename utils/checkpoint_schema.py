@@ -1,10 +1,10 @@
-"""What a checkpoint of ours holds: one table of its fields, one of its tensors' values, one of an optimizer's state.
+"""Schema of our checkpoints: tables of their fields, of the ranges of tensors, and of the optimizer's state.
 
-Saving and loading (utils.checkpoint) check by these tables, and every refusal names the field, what it holds and what was
-expected. A new field is a row of `FIELDS`; a new buffer whose numbers have a range is a row of `VALUES`. A file that says no
-`format` is of others: its tensors are checked, its further entries are not, unless a run is to be resumed from it.
+Saving and loading (utils.checkpoint) check these tables; each error names the field, its value and what was expected. A new
+field is a row of `FIELDS`; a new buffer whose values have a range is a row of `VALUES`. A file without `format` is not ours:
+its tensors are checked, its other entries only when a run is resumed from it.
 
-Kinds and shapes of the weights are those of the model that takes them (utils.checkpoint.load_into).
+Shapes and dtypes of the weights are checked against the model that loads them (utils.checkpoint.load_into).
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from utils.errors import UserError
 FORMAT = 1
 MOST_STEPS = 2**53
 
-# Types of plain numbers. Others (8-bit floats, quantised, complex) are not what this program or the released one writes.
+# Accepted dtypes. Neither this program nor the released one writes others (8-bit floats, quantised, complex).
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class NewerFormat(UserError):
-    """The file is of a later version of this program; nothing is wrong with it."""
+    """The file was written by a later version of this program; it is not damaged."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field by name, in words what it is to hold, whether a value is that, and whether a run cannot be resumed without."""
+    """A field. expected: its content in words; holds: whether a value is that; resume: whether resuming a run needs it."""
 
     name: str
     expected: str
@@ -83,7 +83,7 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Values:
-    """The range of a tensor whose name ends in `ending`, in words, and whether a tensor of a state is in it."""
+    """The range of tensors whose name ends in `ending`. expected: in words; holds(tensor, state): whether it is in range."""
 
     ending: str
     expected: str
@@ -97,7 +97,7 @@ VALUES = (
     ),
     Values(
         "queue_ptr",
-        "the number of a column of the queue",
+        "the index of a column of the queue",
         lambda t, state: (
             t.dtype in WHOLE
             and t.numel() == 1
@@ -106,7 +106,7 @@ VALUES = (
     ),
 )
 
-# What an optimizer keeps of a parameter: has it the parameter's shape?, and the lowest number that it may hold.
+# Entries of an optimizer's state for a parameter: (whether it has the parameter's shape, its lowest value or None).
 KEPT = {
     "momentum_buffer": (True, None),
     "exp_avg": (True, None),
@@ -125,13 +125,14 @@ def shown(value) -> str:
 
 
 def check_fields(content: dict, path, resume: bool = False) -> None:
-    """UserError unless the fields of a file of ours hold what they should; resume: of any file, and none may be missing."""
+    """UserError unless the fields of our own file match `FIELDS`. resume: check any file, and require all fields that
+    resuming needs."""
     if "format" not in content and not resume:
         return
     number = content.get("format")
     if type(number) is int and number > FORMAT:
         raise NewerFormat(
-            f"checkpoint {path}: its format is {number}, this version of the program reads 1 to {FORMAT}; use the version "
+            f"checkpoint {path}: its format is {number}, but this version of the program reads 1 to {FORMAT}; use the version "
             "that wrote it, or a later one"
         )
     for field in FIELDS.values():
@@ -140,26 +141,26 @@ def check_fields(content: dict, path, resume: bool = False) -> None:
             raise UserError(f"checkpoint {path}: {what}, expected {field.expected}")
         if resume and field.resume and field.name not in content:
             raise UserError(
-                f"checkpoint {path}: it holds no {field.name!r}, so it cannot be resumed; "
+                f"checkpoint {path}: it has no {field.name!r}, so it cannot be resumed; "
                 "to start from its weights give it to --init-from"
             )
 
 
 def _odd(value: Tensor) -> str | None:
-    """What a tensor is, in words, when it is more than plain numbers in memory."""
+    """What is unusual about a tensor, in words, None for a dense one of plain numbers."""
     if value.device.type == "meta":
-        return "has no numbers (a meta tensor)"
+        return "has no values (a meta tensor)"
     if value.layout != torch.strided:
         return f"is sparse ({str(value.layout).removeprefix('torch.')})"
     if value.is_quantized or value.dtype not in (*FLOATS, *WHOLE, torch.bool):
         return f"holds {str(value.dtype).removeprefix('torch.')}"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return f"has shape {tuple(value.shape)} but not as many numbers"
+        return f"has shape {tuple(value.shape)}, but fewer values"
     return None
 
 
 def check_state(state: dict[str, Tensor], path) -> None:
-    """UserError unless every tensor is one of plain numbers, and in its range where `VALUES` knows one."""
+    """UserError unless every tensor is a dense one of plain numbers, and in its range if `VALUES` has one."""
     for name, value in state.items():
         odd = _odd(value)
         if odd:
@@ -173,22 +174,22 @@ def check_state(state: dict[str, Tensor], path) -> None:
 
 
 def all_finite(value: Tensor) -> bool:
-    """Whether every number is finite. A sum is finite only if all are, and is four times as fast; one that is not may have
-    overflowed."""
+    """Whether all values are finite. A finite sum shows this four times as fast; only if it is not (it may have overflowed),
+    all values are tested."""
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def check_finite(state: dict[str, Tensor], path) -> None:
-    """UserError when a tensor holds what is no finite number."""
+    """UserError when a tensor has a value that is not finite."""
     for name, value in state.items():
         if not all_finite(value):
             raise UserError(
-                f"checkpoint {path}: {name} is not finite, its training has diverged; give an earlier checkpoint"
+                f"checkpoint {path}: {name} is not finite, so the training diverged; give an earlier checkpoint"
             )
 
 
 def check_optimizer(state: dict, path) -> None:
-    """UserError unless an optimizer's state, as utils.checkpoint writes it, is whole and in its ranges."""
+    """UserError unless an optimizer's state, as written by utils.checkpoint, is complete and in its ranges."""
 
     def refuse(what: str):
         raise UserError(
@@ -218,7 +219,7 @@ def check_optimizer(state: dict, path) -> None:
 
 
 def check_resumable(content: dict, path) -> None:
-    """UserError unless a run can be resumed from the content, whatever its model: every field, tensor and the optimizer."""
+    """UserError unless a run can be resumed from the content, for any model: checks fields, tensors and optimizer."""
     check_fields(content, path, resume=True)
     check_state(content["state_dict"], path)
     check_finite(content["state_dict"], path)
@@ -228,13 +229,13 @@ def check_resumable(content: dict, path) -> None:
     taken = content["step"] - content.get("progress", {}).get("skipped", 0)
     if keeps and taken > 0 and not optimizer["state"]:
         raise UserError(
-            f"checkpoint {path}: its optimizer holds no state after {content['step']} steps, so it cannot be resumed; to "
+            f"checkpoint {path}: its optimizer has no state after {content['step']} steps, so it cannot be resumed; to "
             "start from its weights give it to --init-from"
         )
 
 
 def check_to_save(content: dict, path) -> None:
-    """UserError when weights are not finite, and nothing is to be written; ValueError for a field without a row, a bug."""
+    """Checks before writing: UserError when weights are not finite; ValueError for a field without a row in FIELDS (a bug)."""
     if "format" in content:
         unknown = sorted(content.keys() - FIELDS.keys())
         if unknown:

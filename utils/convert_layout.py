@@ -1,17 +1,17 @@
-"""From any joint layout to any other: what a layout lacks is made from the joints that it has.
+"""Conversion of clips from any joint layout to any other: missing joints are computed from those that are there.
 
-An encoder reads one layout. To use it on clips of another, a joint that both have is copied, and every other is a weighted
-mean of joints that are there: the base of the spine lies between the hips, a hand between index finger and pinky, or where the
-wrist is if there are no fingers. `RULES` has the recipes by the joints' names, the best first; an ingredient that is missing is
-made by its own recipe. So one table serves every pair of layouts, and a new layout needs only a row in `utils/skeleton.py`, and
-a rule for each name that nobody else has.
+An encoder reads one layout. For clips of another layout, joints that both have are copied, and every other joint is a
+weighted mean of existing ones: the base of the spine is the middle of the hips; a hand is the middle of index finger and
+pinky, or the wrist if there are no fingers. `RULES` has the recipes by joint name, the best first; a joint of a recipe that
+is missing is computed by its own recipe. So one table is enough for every pair of layouts, and a new layout needs only a row
+in `utils/skeleton.py`, and a rule for each joint name that no other layout has.
 
-The weights of a joint sum to 1. Moving, turning and scaling a clip therefore moves, turns and scales what is made, so that raw
-and normalised clips can be converted alike, in two dimensions and in three. A person who is not there (zeros) stays away.
-What is made of the face lies near the head and does not turn with it: nothing in a Kinect's joints says where the nose points.
+The weights of a joint sum to 1, so computed joints are translated, rotated and scaled with the clip: raw and normalised
+clips are converted in the same way, in two dimensions and in three. An absent person (zeros) stays zero. Computed joints of
+the face are near the head and do not rotate with it, since Kinect's joints do not show where the nose points.
 
-Where the rules come from: the anatomy that the layouts' documentations give; the neck's share between shoulders and head is
-that of Kinect v2's clips in UI-PRMD (7 of 22 cm).
+Source of the rules: the anatomy in the layouts' documentation; the position of the neck between shoulders and head is
+measured in the Kinect v2 clips of UI-PRMD (7 of 22 cm).
 """
 
 from functools import cache
@@ -26,7 +26,7 @@ def _mean(*names: str) -> dict[str, float]:
     return {name: 1 / len(names) for name in names}
 
 
-# Of a pair, the left one; the right one's recipes are the same with left and right exchanged.
+# Of a pair of joints the left one; recipes of the right one have left and right exchanged.
 RULES: dict[str, tuple[dict[str, float], ...]] = {
     "base of spine": (_mean("left hip", "right hip"),),
     "lower spine": ({"base of spine": 0.6, "middle of spine": 0.4},),
@@ -67,8 +67,8 @@ def _recipes(name: str) -> tuple[dict[str, float], ...]:
 
 
 def _made_of(name: str, there: dict[str, int], above: frozenset[str] = frozenset()) -> dict[int, float] | None:
-    """Weights by joint of a named point; None when no recipe ends in joints that are there. above: the names that this one
-    is wanted for, which cannot be its ingredients."""
+    """{joint number: weight} for a joint name; None when no recipe leads to existing joints. above: the names that are being
+    computed, which cannot be part of the recipe."""
     if name in there:
         return {there[name]: 1.0}
     above |= {name}
@@ -85,51 +85,50 @@ def _made_of(name: str, there: dict[str, int], above: frozenset[str] = frozenset
 
 @cache
 def conversion(source: Layout, target: Layout) -> tuple[dict[int, float], ...]:
-    """For each joint of `target`, the joints of `source` that it is made of and their weights, which sum to 1.
+    """For each joint of `target` the joints of `source` that it is computed from, {joint: weight}; weights sum to 1.
 
-    UserError, naming the joint, when a joint of `target` can be made from none of those of `source`."""
+    UserError, naming the joint, when one cannot be computed from the joints of `source`."""
     there = {name: joint for joint, name in enumerate(source.names)}
     found = {name: _made_of(name, there) for name in target.names}
     missing = [name for name, weights in found.items() if weights is None]
     if missing:
         raise UserError(
-            f"clips of layout {source.name} cannot be turned into {target.name}: nothing says how its {missing[0]} follows "
-            f"from {source.joints} joints without one; use clips or an encoder of the other's layout"
+            f"clips of layout {source.name} cannot be converted to {target.name}: there is no rule to compute its "
+            f"{missing[0]} from their {source.joints} joints; use clips and an encoder of the same layout"
         )
     return tuple(found.values())
 
 
 def made_joints(source: Layout, target: Layout) -> tuple[str, ...]:
-    """The names of the joints of `target` that `source` lacks and that a conversion makes."""
+    """The names of the joints of `target` that `source` lacks, which a conversion computes."""
     conversion(source, target)
     return tuple(name for name in target.names if name not in source.names)
 
 
 def describe_conversion(source: Layout, target: Layout) -> str:
-    """One line for the user: what is converted, and which joints are made."""
+    """One line for the user: the two layouts, and which joints are computed."""
     made = made_joints(source, target)
     return f"{source.name} -> {target.name}: " + (f"made {', '.join(made)}" if made else "every joint is there")
 
 
 def point(x, layout: Layout, name: str):
-    """Coordinates of a named point of the body, made as in a conversion where the layout lacks it: x (..., V), an array or a
-    tensor -> (...)."""
+    """Coordinates of a joint by name, computed as in a conversion if the layout lacks it: x (..., V), an array or a tensor ->
+    (...)."""
     weights = _made_of(name, {joint: number for number, joint in enumerate(layout.names)})
     if weights is None:
-        raise UserError(f"joint layout {layout.name} has no {name!r}, nor joints that it follows from")
+        raise UserError(f"joint layout {layout.name} has no {name!r}, and no joints to compute it from")
     return sum(weight * x[..., joint] for joint, weight in weights.items())
 
 
 def trunk_length(x, layout: Layout):
-    """(...): the distance from the base of the spine to between the shoulders in poses x (..., C, V), an array or a tensor."""
+    """Distance from the base of the spine to between the shoulders, (...), in poses x (..., C, V), an array or a tensor."""
     spine = point(x, layout, "between shoulders") - point(x, layout, "base of spine")
     return (spine * spine).sum(-1) ** 0.5
 
 
 def convert(x: np.ndarray, source: Layout, target: Layout, axis: int = -3) -> np.ndarray:
-    """Clips of another layout: `axis` of x counts the joints of `source`, of the result those of `target`, as in
-    (..., V, C, M) by default; the other axes, units and the type stay. UserError as `conversion`, ValueError for another
-    number of joints."""
+    """Converts clips from layout `source` to `target`. axis: the joint axis of x, by default that of (..., V, C, M); other
+    axes, units and dtype are kept. UserError as for `conversion`, ValueError for another number of joints."""
     if x.shape[axis] != source.joints:
         raise ValueError(f"expected {source.joints} joints of {source.name} on axis {axis}, found {x.shape}")
     if source == target:

@@ -1,25 +1,25 @@
-"""Action detection in untrimmed videos: from class probabilities per frame to segments, and from segments to mAP.
+"""Action detection in untrimmed videos: class probabilities per frame -> segments -> mAP.
 
-Class 0 is background. A segment is a row (class, start, end, score) whose start and end are frame numbers, both
-inside the segment. The metrics take the rows of all videos in one array, (video, class, start, end, score), with
-the video as a number (see `stack_videos`); the score of a ground-truth row is not read.
+Class 0 is background. A segment is a row (class, start, end, score); start and end are frame numbers, both inclusive. The
+metrics take the rows of all videos in one array, (video, class, start, end, score), with the video as a number (see
+`stack_videos`); the score of a ground-truth row is not used.
 
-Two ways to segments, both of which give results that are published:
+Two algorithms for segments, both with published results:
 
-* `released_segments`: the released code's walk over the arg-max classes, in steps of 15 frames;
-* `threshold_segments`: probabilities smoothed over time, then runs of frames that are hardly background.
+* `released_segments`: the released code's scan of the arg-max classes in steps of 15 frames;
+* `threshold_segments`: probabilities smoothed over time, then runs of frames with a low background probability.
 
 Two mean average precisions, which differ in more than the grouping:
 
-* `map_by_action` (mAP_a): per class over all videos; ends inclusive in every length; a ground truth is matched once
-  and a proposal tries only the one it overlaps most.
+* `map_by_action` (mAP_a): per class over all videos; lengths with both ends included; a ground truth is matched once, and a
+  proposal is compared only with the one that it overlaps most.
 * `map_by_video` (mAP_v, the official PKU-MMD measure): per video over all classes; lengths without the + 1; repeated
-  matches of one ground truth count as proposals, but only once as a true positive.
+  matches of a ground truth count as proposals, but only once as a true positive.
 
-Detections are also written as text (`write_predictions`), in the format of PKU-MMD's own label and result files. One file per
-video, `<video>.txt`, one line per segment: `class,start,end,confidence`. Classes count from 1 (0 would be
-background and is not written), start and end are frame numbers. A video without a segment has an empty file, so that
-it is told from one that was never looked at.
+Detections are also written as text (`write_predictions`), in the format of PKU-MMD's label and result files: a file
+`<video>.txt` per video with a line `class,start,end,confidence` per segment. Classes count from 1 (background is not
+written), start and end are frame numbers. A video without segments has an empty file, which distinguishes it from one that
+was not evaluated.
 """
 
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ from utils.files import atomic_write
 BACKGROUND = 0
 SUFFIX = ".txt"  # of detections as text
 
-# The released walk, in frames and shares of frames.
+# `released_segments`: frames, and shares of frames
 STEP = 15
-MARGIN = 30  # no segment is begun or prolonged unless this many frames follow
+MARGIN = 30  # a segment begins or is extended only if this many frames follow
 TRIM = 2
 SHARE = 0.1
 SCORE_DECIMALS = 5
 
-# The smoothed variant.
+# `threshold_segments`
 FILTER_RADIUS = 10
 ACTION_THRESHOLD = 0.4
 
@@ -68,10 +68,10 @@ def released_segments(probability) -> np.ndarray:
 
     probability (T, K) -> rows (class, start, end, score), float64 (S, 4), in order of time, start < end.
 
-    From frame i on, with c its arg-max class: when c is not background, recurs in more than 10 % of the next 15 frames
-    and at least 30 frames are left, the segment reaches 15 frames further for as long as the same holds at its end;
-    then its end steps back by 2 while c is missing from the last 2 frames. Segments of one class may share the frame
-    where one ends and the next begins. score: mean probability of c, rounded to 5 decimals."""
+    A segment starts at frame i, whose arg-max class c is not background. It is extended by 15 frames as long as c occurs in
+    more than 10 % of the next 15 frames and at least 30 frames are left; then its end moves back by 2 frames as long as c is
+    missing in the last 2. The next segment may start in the frame where one ends. score: mean probability of c, rounded to
+    5 decimals."""
     probability = _checked_probability(probability)
     label, frames = probability.argmax(1), len(probability)
     segments, start = [], 0
@@ -88,7 +88,7 @@ def released_segments(probability) -> np.ndarray:
 
 
 def _reach(label: np.ndarray, start: int) -> int:
-    """The last frame of the segment that begins at `start` in the released walk; `start` itself when none does."""
+    """The last frame of the segment that starts at `start`; `start` itself if there is none."""
     c = label[start]
 
     def share(first, last):  # of frames first+1 .. last
@@ -105,7 +105,7 @@ def _reach(label: np.ndarray, start: int) -> int:
 
 
 def mean_filter(probability, radius: int = FILTER_RADIUS) -> np.ndarray:
-    """Moving mean over frames t-radius .. t+radius, (T, K) -> float64 (T, K); at the ends over the frames there are."""
+    """Moving mean over frames t-radius .. t+radius, (T, K) -> float64 (T, K); at the ends over fewer frames."""
     if radius < 0:
         raise ValueError(f"radius must be 0 or more frames, found {radius}")
     probability = _checked_probability(probability)
@@ -118,11 +118,11 @@ def mean_filter(probability, radius: int = FILTER_RADIUS) -> np.ndarray:
 
 
 def threshold_segments(probability, threshold: float = ACTION_THRESHOLD, radius: int = FILTER_RADIUS) -> np.ndarray:
-    """Segments of one video as runs of frames that are hardly background, (T, K) -> rows (S, 4).
+    """Segments of one video as runs of frames with a low background probability, (T, K) -> rows (S, 4).
 
-    The probabilities are smoothed (`mean_filter`); a segment is a longest run of frames with
-    1 - P(background) >= threshold, its class the action of highest mean smoothed probability in the run, which is its
-    score. radius 0 leaves the probabilities as they are."""
+    The probabilities are smoothed (`mean_filter`, not for radius 0); a segment is a maximal run of frames with
+    1 - P(background) >= threshold; its class is the action with the highest mean smoothed probability in the run, which is
+    its score."""
     smooth = mean_filter(probability, radius)
     action = np.concatenate([[False], 1 - smooth[:, BACKGROUND] >= threshold, [False]]).astype(np.int8)
     change = np.diff(action)
@@ -146,8 +146,8 @@ def stack_videos(segments_per_video) -> np.ndarray:
 def _overlap(proposals: np.ndarray, ground: np.ndarray, inclusive: int) -> np.ndarray:
     """Overlap in time of every proposal with every ground truth, (P, G).
 
-    inclusive 1: intersection over union with both ends counted. inclusive 0: (min end - max start) / (max end - min
-    start), negative for segments apart."""
+    inclusive 1: intersection over union with both ends included. inclusive 0: (min end - max start) / (max end - min
+    start), negative for disjoint segments."""
     start_p, end_p = proposals[:, None, 2], proposals[:, None, 3]
     start_g, end_g = ground[None, :, 2], ground[None, :, 3]
     shared = np.minimum(end_p, end_g) - np.maximum(start_p, start_g) + inclusive
@@ -160,10 +160,10 @@ def _overlap(proposals: np.ndarray, ground: np.ndarray, inclusive: int) -> np.nd
 
 
 def _claims(proposals, ground, overlap: float, inclusive: int, same: int) -> tuple[np.ndarray, np.ndarray]:
-    """What ranked proposals (P, 5) of one group match: (claims, hits), boolean (P,).
+    """Matches of ranked proposals (P, 5) of one group: (claims, hits), boolean (P,).
 
-    A proposal claims the ground truth (G, 5) that it overlaps most among those equal in column `same` (0 video,
-    1 class), provided that the overlap reaches the threshold; the first claim of each ground truth is a hit."""
+    A proposal claims the ground truth (G, 5) that it overlaps most among those with the same column `same` (0 video,
+    1 class), if the overlap reaches the threshold; the first claim of each ground truth is a hit."""
     overlaps = _overlap(proposals, ground, inclusive)
     overlaps = np.where(proposals[:, None, same] == ground[None, :, same], overlaps, -np.inf)
     best = overlaps.argmax(1)
@@ -174,7 +174,7 @@ def _claims(proposals, ground, overlap: float, inclusive: int, same: int) -> tup
 
 
 def _ranked(proposals: np.ndarray) -> np.ndarray:
-    """By falling score; equal scores stay in the order given."""
+    """Sorted by decreasing score; equal scores keep their order."""
     return proposals[np.argsort(-proposals[:, 4], kind="stable")]
 
 
@@ -191,15 +191,15 @@ def _ap_by_action(proposals, ground, overlap: float) -> float:
 def _ap_by_video(proposals, ground, overlap: float) -> float:
     """The official PKU-MMD average precision of one video.
 
-    Its interpolation is its own: the official code shortens the ranked list from its end and looks at the precision of
-    the whole list and of what is left after each claim is taken away, so the point that counts is the one just before
-    a claim, not the claim itself. It never gives more than the usual area (one right proposal ranked before one wrong
-    gives 0.5, not 1), and is kept because published figures are computed so."""
+    Its interpolation is unusual: the official code shortens the ranked list from its end and uses the precision of the
+    whole list and of the rest after each removed claim, that is the point just before a claim instead of the claim. The
+    result is at most the usual area (a right proposal ranked before a wrong one gives 0.5, not 1). It is kept because
+    published figures are computed in this way."""
     if not len(proposals):
         return 0.0
     claims, hits = _claims(_ranked(proposals), ground, overlap, inclusive=0, same=1)
     found = np.cumsum(hits)
-    before = (found - hits) / np.maximum(np.arange(len(hits)), 1)  # precision of the ranks above each proposal
+    before = (found - hits) / np.maximum(np.arange(len(hits)), 1)  # precision of the ranks before each proposal
     seen = np.where(claims, before, 0.0)
     seen[-1] = max(seen[-1], found[-1] / len(hits))
     envelope = np.maximum.accumulate(seen[::-1])[::-1]
@@ -209,7 +209,7 @@ def _ap_by_video(proposals, ground, overlap: float) -> float:
 def _mean_ap(ground, proposals, overlap: float, group: int, average_precision) -> tuple[float, dict[int, float]]:
     ground, proposals = _rows(ground, 5), _rows(proposals, 5)
     if not 0 < overlap <= 1:
-        raise ValueError(f"the overlap threshold must lie in (0, 1], found {overlap}")
+        raise ValueError(f"the overlap threshold must be in (0, 1], found {overlap}")
     if not len(ground):
         raise ValueError("there is no ground truth to measure against")
     if not np.isfinite(proposals).all():
@@ -224,17 +224,17 @@ def _mean_ap(ground, proposals, overlap: float, group: int, average_precision) -
 def map_by_action(ground, proposals, overlap: float) -> tuple[float, dict[int, float]]:
     """mAP_a: (mean, {class: average precision}) over the classes of the ground truth.
 
-    ground, proposals: rows (video, class, start, end, score), ends inclusive. A proposal may only match within its
-    video. overlap: intersection over union, in frames, at which a proposal is right, usually 0.5. Share, not percent.
-    Raises ValueError for rows of another shape, an empty ground truth or a threshold outside (0, 1]."""
+    ground, proposals: rows (video, class, start, end, score), ends inclusive. A proposal can only match in its own video.
+    overlap: least intersection over union, in frames, of a right proposal, usually 0.5. Values are shares, not percent.
+    ValueError for rows of another shape, an empty ground truth or a threshold outside (0, 1]."""
     return _mean_ap(ground, proposals, overlap, 1, _ap_by_action)
 
 
 def map_by_video(ground, proposals, overlap: float) -> tuple[float, dict[int, float]]:
     """mAP_v: (mean, {video: average precision}) over the videos of the ground truth; PKU-MMD's official measure.
 
-    Arguments as in `map_by_action`; the ends are taken as they are, without the + 1. All classes of a video are ranked
-    together; a proposal may only match its class."""
+    Arguments as in `map_by_action`; lengths are end - start, without the + 1. All classes of a video are ranked together; a
+    proposal can only match its own class."""
     return _mean_ap(ground, proposals, overlap, 0, _ap_by_video)
 
 
@@ -253,9 +253,9 @@ def detection_table(ground, proposals, overlaps=(0.1, 0.3, 0.5)) -> dict[float, 
 
 
 def write_video(path, segments) -> None:
-    """Writes rows (class, start, end, confidence), (S, 4), as one text file; whole or not at all.
+    """Writes rows (class, start, end, confidence), (S, 4), as one text file, completely or not at all.
 
-    Raises ValueError for a class below 1, a frame that is not a whole number of 0 or more, an end before its start or
+    ValueError for a class below 1, a frame that is not a whole number of 0 or more, an end before its start or
     a confidence that is not finite."""
     segments = np.asarray(segments, dtype=np.float64).reshape(-1, 4)
     for row in segments:
@@ -268,18 +268,18 @@ def write_video(path, segments) -> None:
 
 
 def write_predictions(folder, videos: Mapping[str, np.ndarray]) -> None:
-    """Writes a file for each video: videos maps a name to rows (class, start, end, confidence)."""
+    """Writes a file for each video. videos: name -> rows (class, start, end, confidence)."""
     folder = Path(folder)
     for name in videos:
         if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise UserError(f"video name {name!r} cannot be a file name; names of videos hold no slash")
+            raise UserError(f"video name {name!r} cannot be a file name; expected a name without slashes")
     folder.mkdir(parents=True, exist_ok=True)
     for name, segments in videos.items():
         write_video(folder / f"{name}{SUFFIX}", segments)
 
 
 def _problem(label: float, start: float, end: float, confidence: float) -> str | None:
-    """What is wrong with a segment, or None."""
+    """Why a segment is invalid, None if it is valid."""
     if not np.isfinite((label, start, end, confidence)).all():
         return "a number is not finite"
     if label != int(label) or start != int(start) or end != int(end):

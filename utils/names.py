@@ -1,10 +1,10 @@
-"""Names that flags offer and that models, feeder and engine read: each is written here once, because help must be instant and
-so the flags cannot import a model. This module imports nothing."""
+"""Names of choices that flags offer and that models, feeder and engine use, each defined once. Flags cannot import models,
+since --help must be instant, so this module imports nothing."""
 
 STREAMS = ("joint", "bone", "motion", "joint_motion", "bone_motion")
-SIDE_BY_SIDE = ("joint_motion", "bone_motion")  # of each joint both
-POOLS = ("last", "mean", "max", "min", "std")  # parts of a pooling, see models.pooling
-CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which running statistics see the views
+SIDE_BY_SIDE = ("joint_motion", "bone_motion")  # streams with both values for each joint
+POOLS = ("last", "mean", "max", "min", "std")  # poolings, which can be joined by _, see models.pooling
+CONTRASTS = ("query", "masked", "predicted", "mixed")  # also the order in which the views update running statistics
 NEGATIVES = ("queue", "others", "batch")  # what a clip is contrasted with, see models.pcm3
 KEY_ENCODERS = ("slow", "same")
 PROMPT_USES = (

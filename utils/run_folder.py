@@ -1,12 +1,12 @@
-"""A run folder: everything that is needed to know what was run, and what it gave.
+"""A run folder: the record of a run, what was started and what came out.
 
-arguments.json   arguments, command line, versions, git commit, fingerprints of the data (utils.fingerprint), one entry per
+arguments.json   arguments, command line, versions, git commit, fingerprints of the data (utils.fingerprint); one entry per
                  start (a resumed run has several)
-log.txt          what was printed
-metrics.jsonl    a JSON object a line: step, epoch and values under their names
+log.txt          the printed lines
+metrics.jsonl    a JSON object per line: step, epoch and values by name
 events.out.*     the same values for TensorBoard
 checkpoint_*     see utils.checkpoint
-.owner           while a program writes here: who (utils.locks). A second one is refused; reading needs no leave
+.owner           the program that is writing here (utils.locks); a second writer is refused, readers are not
 """
 
 import json
@@ -30,10 +30,10 @@ from utils.locks import Ownership
 
 
 def versions() -> dict:
-    """Versions of everything that can change a result, with the device's name."""
+    """Versions of all packages that can change a result, git commit and device name."""
     return {
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a plain string: checkpoints may hold nothing else
+        "torch": str(torch.__version__),  # a plain string, since checkpoints hold only plain values
         "numpy": np.__version__,
         "cuda": torch.version.cuda,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
@@ -42,7 +42,7 @@ def versions() -> dict:
 
 
 def git_commit() -> str:
-    """The commit of this checkout, with '+' when files differ from it; 'unknown' outside of git."""
+    """The commit of this checkout, with '+' if files differ from it; 'unknown' outside of git."""
     here = Path(__file__).resolve().parent
     try:
         run = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
@@ -54,7 +54,7 @@ def git_commit() -> str:
 
 
 def _plain(value):
-    """A value as JSON can hold it."""
+    """A value converted to types of JSON."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -66,9 +66,9 @@ def _plain(value):
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def _leave_disk_errors_to_the_caller() -> None:
-    """TensorBoard writes in a thread of its own and raises what went wrong there again in the next call, where it becomes
-    a sentence; without this the thread would print a traceback of the same full disk as well."""
+def _silence_disk_errors_of_threads() -> None:
+    """TensorBoard writes in a thread and raises the thread's error again in the next call, where it becomes a sentence. This
+    keeps the thread from also printing a traceback, for example of a full disk."""
     usual = threading.excepthook
 
     def hook(arguments):
@@ -79,7 +79,7 @@ def _leave_disk_errors_to_the_caller() -> None:
 
 
 class _Closing:
-    """A folder that `with` closes; a user's mistake that ends the block is kept in its log."""
+    """A folder that `with` closes; a UserError that ends the block is written to its log."""
 
     def __enter__(self):
         return self
@@ -91,7 +91,7 @@ class _Closing:
 
 
 class QuietFolder(_Closing):
-    """The run folder for processes beside the main one: nothing is printed or written."""
+    """The run folder for processes other than the main one: prints and writes nothing."""
 
     def __init__(self, path):
         self.path = Path(path)
@@ -110,7 +110,7 @@ class QuietFolder(_Closing):
 
 
 def own_folder(path, program: str) -> Ownership:
-    """Makes this process the one writer of a run folder. UserError when another one is, or it cannot be written to."""
+    """Makes this process the only writer of a run folder. UserError when another one is, or it cannot be written to."""
     try:
         return Ownership(path, program)
     except OSError as error:
@@ -118,10 +118,11 @@ def own_folder(path, program: str) -> Ownership:
 
 
 class RunFolder(_Closing):
-    """The folder of one run of one program, which owns it until `close`, or the end of a `with`. Raises UserError when it
-    cannot be made or written to, or another process writes there. owner: where the folder has been taken before
-    (`own_folder`); data: fingerprints of what is read, for arguments.json; kept: of a run that goes on, whether a record of
-    metrics.jsonl stays, where the others are computed again."""
+    """The folder of one run of one program, which owns it until `close` or the end of a `with`.
+
+    owner: if the folder is owned already (`own_folder`); data: fingerprints of the data, for arguments.json; kept: for a
+    resumed run, whether a record of metrics.jsonl stays (the other steps are computed again), None for a new run. UserError
+    when the folder cannot be made or written to, or another process is writing there."""
 
     def __init__(
         self,
@@ -155,10 +156,10 @@ class RunFolder(_Closing):
         if self._owner.note:
             self.log(self._owner.note)
         if earlier is not None:
-            self.log(f"the folder held an earlier run; its files are now in {earlier}")
+            self.log(f"the folder had an earlier run; its files are now in {earlier}")
 
     def _set_aside(self) -> Path | None:
-        """Moves the files of an earlier run in this folder into a folder of their own, so that nothing is lost or mixed."""
+        """Moves the files of an earlier run to a subfolder, so that nothing is lost or mixed; returns it, None without."""
         if not (self.path / "arguments.json").exists():
             return None
         name = "earlier-" + time.strftime("%Y%m%d-%H%M%S")
@@ -189,7 +190,7 @@ class RunFolder(_Closing):
         write_json(file, [*(starts if isinstance(starts, list) else []), entry])
 
     def _keep_metrics(self, kept: Callable[[dict], bool]) -> int:
-        """Drops the other lines, and a last line that a kill cut short; returns the last step that stays."""
+        """Removes the other lines, and a last line that is cut short; returns the last remaining step."""
         lines, last = [], 0
         text = self._metrics_path.read_text(encoding="utf-8", errors="replace") if self._metrics_path.exists() else ""
         for line in text.splitlines():
@@ -205,15 +206,15 @@ class RunFolder(_Closing):
         return last
 
     def log(self, text: str = "", show: bool = True) -> None:
-        """Prints a line (unless not shown), past a running bar, and keeps it in log.txt."""
+        """Writes a line to log.txt and, if `show`, prints it above a running progress bar."""
         if show:
             tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()  # a log that is followed through a pipe shows it at once
+            sys.stdout.flush()  # so that a pipe shows it at once
         self._log.write(text + "\n")
         self._log.flush()
 
     def metrics(self, step: int, values: dict, **more) -> None:
-        """A line of metrics.jsonl and the same values for TensorBoard."""
+        """Writes a line of metrics.jsonl, and the same values for TensorBoard."""
         record = {"step": step, **more, **values}
         self._metrics.write(json.dumps(_plain(record), allow_nan=False) + "\n")
         self._metrics.flush()
@@ -224,17 +225,17 @@ class RunFolder(_Closing):
 
     @property
     def board(self):
-        """The TensorBoard writer, made on first use (importing it takes a second); None where it cannot be imported, which is
-        said once: metrics.jsonl holds the same values."""
+        """The TensorBoard writer, made on first use (importing it takes a second); None if it cannot be imported, with one
+        warning: metrics.jsonl has the same values."""
         if self._board is None and self._board_wanted:
             try:
                 from torch.utils.tensorboard import SummaryWriter
-            except Exception as error:  # a package that does not suit another raises whatever it meets first
+            except Exception as error:  # incompatible packages can raise anything
                 self._board_wanted = False
                 what = f"{type(error).__name__}: {str(error)[:120]}"
                 self.log(f"warning: TensorBoard cannot be imported ({what}); the curves are in metrics.jsonl only")
                 return None
-            _leave_disk_errors_to_the_caller()
+            _silence_disk_errors_of_threads()
             self._board = SummaryWriter(str(self.path), purge_step=self._next_step, flush_secs=10)
         return self._board
 

@@ -1,18 +1,18 @@
-"""Joint layouts: the only place in the project with joint numbers.
+"""Joint layouts: the only module of the project with joint numbers.
 
-A `Layout` says what a clip of one sensor or pose estimator looks like: names, parents (for the bone stream and for drawing),
-the five body parts that the mask and the mixing hide or swap, and the places that normalisation turns a clip by. `LAYOUTS`
-has a row for each layout that is known; a data set names its layout, and everything above takes V from there. Whether a
-data set has two or three dimensions is not a matter of the layout: the same joints come flat or in space.
+A `Layout` describes the skeleton of a sensor or pose estimator: joint names, parents (for the bone stream and for drawing),
+the five body parts that masks hide and mixing swaps, and the joints that define normalisation. `LAYOUTS` has a row for each
+known layout; a data set names its layout, which gives V. The number of dimensions does not belong to the layout: the same
+joints can be two- or three-dimensional.
 
-Joint numbers are 0-based. Kinect v2's parents are the released pairs of the bone stream; its tree is rooted at the
-joint between the shoulders (20), whose bone is zero.
+Joint numbers are 0-based. Kinect v2's parents are the released pairs of the bone stream; its tree is rooted at the joint
+between the shoulders (20), whose bone is zero.
 
-Names are lower case words. One name is one point of the body in every layout, and the two of a pair differ in `left` and
-`right` only: `utils/convert_layout.py` and the mirrored pairs of the checks go by names.
+Names are lower-case words. A name is the same point of the body in every layout, and the two of a pair differ only in `left`
+and `right`: `utils/convert_layout.py` and the mirrored pairs depend on this.
 
-A `Place` is a joint, or several joints whose mean is meant: COCO has no joint between the hips, and a clip of it is turned by
-the mean of the two. `at` takes a place from coordinates.
+A `Place` is a joint, or several joints for their mean: COCO has no joint between the hips, so the mean of both hips is used.
+`at` computes a place from coordinates.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Place = int | tuple[int, ...]
 
 
 def mirrored(name: str) -> str:
-    """The joint's name on the other side of the body: left and right exchanged; the name itself where there is neither."""
+    """A joint's name with left and right exchanged; the name itself if it has neither."""
     sides = {"left": "right", "right": "left"}
     return " ".join(sides.get(word, word) for word in name.split(" "))
 
@@ -32,9 +32,9 @@ def mirrored(name: str) -> str:
 class Layout:
     """One sensor's or estimator's skeleton.
 
-    names: V joint names; parents: V joint numbers (the root is its own parent); parts: five tuples of joints that
-    together name every joint once, in the order trunk, arm, arm, leg, leg; centre: the place moved to the origin;
-    up: (from, to), turned to +z; across: (from, to), turned to +x.
+    names: V joint names; parents: V joint numbers (the root is its own parent); parts: five tuples of joints that together
+    contain every joint once, in the order trunk, arm, arm, leg, leg; and for normalisation centre: the place moved to the
+    origin; up: (from, to), rotated to +z; across: (from, to), rotated to +x.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def mirrored(self) -> tuple[int, ...]:
-        """Of each joint the one on the other side of the body, by their names; of one in the middle itself."""
+        """For each joint the one on the other side of the body, by name; for one in the middle itself."""
         other = map(mirrored, self.names)
         return tuple(self.names.index(name) if name in self.names else i for i, name in enumerate(other))
 
@@ -64,8 +64,8 @@ class Layout:
 
     @property
     def trunk(self) -> tuple[Place, ...]:
-        """The places that the trunk runs through: from an end of `up` that is a joint, the lower one first, to the root of the
-        tree, if it is not the root itself; else the two ends of `up`."""
+        """The places along the trunk: from an end of `up` that is a joint but not the root (the lower end first) to the root of
+        the tree; without such an end the two ends of `up`."""
         ways = (
             [self.path_to_root(end) for end in self.up if isinstance(end, int)] if isinstance(self.up[0], int) else []
         )

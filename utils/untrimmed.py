@@ -1,4 +1,4 @@
-"""Untrimmed videos: the format that detection reads, `<data root>/<data set>/untrimmed/`.
+"""Untrimmed videos: the format of a folder `<data root>/<data set>/untrimmed/`, which detection reads.
 
     frames.npy       float32 (F, 3, V, M): all frames of all videos, one video after the other, raw coordinates (metres,
                      camera space) unless the sidecar names steps of normalisation
@@ -8,9 +8,9 @@
                       "videos": [{"name": ..., "segments": [[class, start, end], ...]}, ...] in the order of frames.npy,
                       "protocols": {"xsub": {"train": [names], "val": [names]}, ...}}
                      class from 0, frames [start, end) counted from 0 within the video
-    preparation.json what made them
+    preparation.json source and versions
 
-`write_untrimmed` writes them, one video at a time, whole or not at all; `open_untrimmed` reads and checks.
+`write_untrimmed` writes them, one video in memory at a time, completely or not at all; `open_untrimmed` reads and checks.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,8 +29,8 @@ from utils.skeleton import Layout
 
 @dataclass(frozen=True)
 class Untrimmed:
-    """Checked videos. frames (F, 3, V, M) float32, memory-mapped; offsets (videos + 1,); frame_label (F,);
-    segments: per video an int64 array (k, 3) of rows class, start, end; protocols: folder -> split -> video numbers."""
+    """Checked videos. frames (F, 3, V, M) float32, memory-mapped; offsets (videos + 1,); frame_label (F,); segments: for
+    each video int64 (k, 3) with rows class, start, end; protocols: folder -> split -> video numbers."""
 
     folder: Path
     frames: np.ndarray
@@ -43,7 +43,7 @@ class Untrimmed:
     layout: str
 
     def video(self, i: int) -> np.ndarray:
-        """Frames of video i, (T, 3, V, M), as a view of the map."""
+        """Frames of video i, (T, 3, V, M), a view of the memory map."""
         return self.frames[self.offsets[i] : self.offsets[i + 1]]
 
     def labels(self, i: int) -> np.ndarray:
@@ -52,7 +52,8 @@ class Untrimmed:
 
 
 def of_videos(videos: Untrimmed, chosen) -> dict:
-    """The fingerprint (utils.fingerprint) of the videos with these numbers; coordinates: of sampled blocks of all frames."""
+    """The fingerprint (utils.fingerprint) of the videos with these numbers; that of the coordinates is from sampled blocks of
+    all frames."""
     chosen = list(chosen)
     path = videos.folder / "frames.npy"
     with open(path, "rb") as file:
@@ -64,7 +65,7 @@ def of_videos(videos: Untrimmed, chosen) -> dict:
 
 
 def frame_labels(length: int, segments) -> np.ndarray:
-    """(length,) int16: 0 = background, class + 1 within each segment (class, start, end), later segments on top."""
+    """(length,) int16: 0 = background, class + 1 in each segment (class, start, end); later segments overwrite earlier ones."""
     labels = np.zeros(length, dtype=np.int16)
     for number, start, end in segments:
         labels[start:end] = number + 1
@@ -81,7 +82,7 @@ def _load(path: Path, kind: str, dims: int) -> np.ndarray:
 
 
 def _segments(place, segments, length: int, classes: int) -> np.ndarray:
-    """Rows (k, 3) int64 of class, start, end; UserError, with the place, where one cannot be in a video of `length` frames."""
+    """Rows (k, 3) int64 of class, start, end; UserError, with the place, for one that is impossible in `length` frames."""
     try:
         rows = np.asarray(segments, dtype=np.int64).reshape(-1, 3)
     except (ValueError, TypeError, OverflowError):
@@ -101,7 +102,7 @@ def open_untrimmed(folder, joints: int | None = None, persons: int | None = None
     folder = Path(folder)
     path = folder / "videos.json"
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; the preparation of the data set writes it")
+        raise UserError(f"{folder}: there is no such folder; prepare the data set with its untrimmed videos")
     about = load_json(path)
     frames = _load(folder / "frames.npy", "float32", 4)
     offsets = np.asarray(_load(folder / "offsets.npy", "int64", 1))
@@ -124,7 +125,7 @@ def open_untrimmed(folder, joints: int | None = None, persons: int | None = None
     fits = len(offsets) == len(names) + 1 and offsets[0] == 0 and offsets[-1] == len(frames) == len(labels)
     if not fits or (np.diff(offsets) < 0).any():
         raise UserError(
-            f"{folder}: the files disagree: {len(frames)} frames, {len(labels)} frame labels, {len(names)} videos, "
+            f"{folder}: the files do not match: {len(frames)} frames, {len(labels)} frame labels, {len(names)} videos, "
             f"{len(offsets)} offsets; prepare the folder again"
         )
     segments = [
@@ -141,7 +142,7 @@ def _check_protocols(protocols, names) -> None:
         if train & val:
             raise UserError(f"{protocol}: video {min(train & val)} is in train and in val")
         if unknown := (train | val) - known:
-            raise UserError(f"{protocol}: video {min(unknown)} is in a split but was not given")
+            raise UserError(f"{protocol}: video {min(unknown)} is in a split, but not among the videos")
 
 
 def write_untrimmed(
@@ -155,12 +156,12 @@ def write_untrimmed(
     source: str,
     details: dict | None = None,
 ) -> dict:
-    """Writes `folder` (usually <data root>/<data set>/untrimmed), replacing an older one.
+    """Writes `folder` (usually <data root>/<data set>/untrimmed), replacing an older one; returns the sidecar.
 
-    videos: triples (name, frames (T, 3, V, M) in metres, segments [(class from 0, start, end)] with frames
-    [start, end) counted from 0), taken one at a time; protocols: folder name -> {"train": names, "val": names}, or a
-    function from the names that were written to that; details: more for the sidecar.
-    Returns the sidecar. Raises UserError for impossible segments, shapes or splits."""
+    videos: triples (name, frames (T, 3, V, M) in metres, segments [(class from 0, start, end)] with frames [start, end)
+    counted from 0), consumed one at a time; protocols: folder name -> {"train": names, "val": names}, or a function that
+    returns this for the names that were written; details: further entries of the sidecar. UserError for impossible
+    segments, shapes or splits."""
     folder = Path(folder)
     shape = (3, layout.joints, persons)
     listed, offsets, labels = {}, [0], []  # name -> rows of its segments
@@ -171,7 +172,7 @@ def write_untrimmed(
         with open(whole / "frames.npy", "ab") as file:
             for name, frames, segments in videos:
                 if name in listed:
-                    raise UserError(f"{folder}: video {name} is given twice")
+                    raise UserError(f"{folder}: video {name} appears twice")
                 if frames.shape[1:] != shape:
                     raise UserError(
                         f"video {name}: expected frames (T, {', '.join(map(str, shape))}), found {frames.shape}"
