@@ -26,10 +26,10 @@ from torch import nn
 from engine import answers
 from engine.classify import Recipe, train_classifier
 from engine.encoders import clip_features, snapshot
-from engine.evaluation import Evaluation, data_of, last_and_best, one_by_one, ready, shares_by_class
+from engine.evaluation import Evaluation, data_of, for_each_pooling, last_and_best, ready, shares_by_class
 from engine.features import classifier_content
 from engine.labels import choose_labelled, choose_per_class
-from engine.monitor import limited
+from engine.monitor import random_subset
 from engine.novelty import MOST_DISTANCES, Novelty, choose_gallery, gallery_size
 from engine.robustness import AMOUNTS, OBSERVED, UNITS, check_causal, curve_summary, early_curve, occlusion_curve
 from engine.setup import Dataset, prepare_process
@@ -98,7 +98,9 @@ def measure_novelty(encoder: Encoder, train: ClipViews, test: ClipViews) -> Nove
     """Distances for 'none of them' (engine.novelty): a gallery of training clips, and the distances of test clips to it."""
     chosen = choose_gallery(train.clips.labels.cpu().numpy(), gallery_size(encoder.clip_size))
     gallery = replace(train, clips=train.clips.select(chosen))
-    return Novelty.measured(*(clip_features(encoder, v, quiet=True) for v in (gallery, limited(test, MOST_DISTANCES))))
+    return Novelty.measured(
+        *(clip_features(encoder, v, quiet=True) for v in (gallery, random_subset(test, MOST_DISTANCES)))
+    )
 
 
 def further_tests(
@@ -213,7 +215,7 @@ def log_start(work: Evaluation, train: ClipViews, test: ClipViews, folder) -> No
         f"{len(train)} training and {len(test)} test clips, {dataset.row.num_classes} classes, {work.device}"
         f"{f', {size} processes' if size > 1 else ''}, {work.precision}"
     )
-    work.say_place(folder, test.clips.names)
+    work.log_place(folder, test.clips.names)
     if args.cache_features:
         folder.log("features: cached centre crops, not the exact protocol of fresh crops")
     if args.standardise:
@@ -259,7 +261,7 @@ def main(argv=None) -> int:
     prepare_process(args.threads)
     world = connect(args.device, args.local_rank, args.timeout_minutes)
     try:
-        return one_by_one(args, partial(evaluate, world=world))
+        return for_each_pooling(args, partial(evaluate, world=world))
     finally:
         world.close()
 

@@ -191,7 +191,7 @@ def main(argv=None) -> int:
             f"test videos ({test.lengths.sum()} frames), {work.dataset.row.num_classes} classes and background, "
             f"{work.device}, {work.precision}"
         )
-        work.say_place(folder, None)
+        work.log_place(folder, None)
         outcomes = work.trained(folder, partial(train_seed, work, train, test))
         write_results(work, test, outcomes, folder)
         with beside_results("timelines", folder.log):

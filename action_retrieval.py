@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from engine.answers import FILE, write_neighbours
 from engine.encoders import ALONE, clip_features
-from engine.evaluation import Evaluation, Place, data_of, one_by_one, ready, shares_by_class
+from engine.evaluation import Evaluation, Place, data_of, for_each_pooling, ready, shares_by_class
 from engine.setup import prepare_process, resolve_device
 from options.retrieval import DEFAULT_DATASET
 from utils.distributed import require_one_process
@@ -186,7 +186,7 @@ def run_retrieval(args, below: str) -> tuple[int, str]:
             f"retrieval with {work.title} on {args.finetune_dataset} {args.protocol}, {work.stream} stream: "
             f"{len(work.val)} queries, gallery of {len(work.train)}, cosine{work.how}"
         )
-        work.say_place(folder, work.names)
+        work.log_place(folder, work.names)
         return work.status, evaluate(work, folder)
 
 
@@ -195,7 +195,7 @@ def main(argv=None) -> int:
     require_one_process("action_retrieval.py")
     prepare_process(args.threads)
     resolve_device(args.device)  # first, to refuse a missing device at once
-    return one_by_one(args, run_retrieval)
+    return for_each_pooling(args, run_retrieval)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def main(argv=None) -> int:
             f"test clips of at least {args.observe + args.predict} frames ({short_train} and {short_test} shorter ones skipped), "
             f"{work.device}, {work.precision}"
         )
-        work.say_place(folder, test.clips.names)
+        work.log_place(folder, test.clips.names)
         if work.dataset.row.dimensions == 2:
             folder.log(f"clips of two dimensions: errors are for a person with a trunk of {TRUNK} m")
         still = zero_velocity(test)

@@ -28,7 +28,7 @@ from engine import answers
 from engine.clip_files import ClipFiles, PoseFiles, open_clips
 from engine.evaluation import shares_by_class
 from engine.features import Classifier, SkeletonEncoder, classifier_content, load, load_classifier
-from engine.few_labels import teach
+from engine.few_labels import train_few_labels
 from engine.novelty import NONE
 from engine.setup import prepare_process
 from utils import checkpoint as files
@@ -108,7 +108,7 @@ def train_on_labelled(
     """A classifier trained on the --labelled clips, cross-validated and saved. kept, features: see `encode`."""
     classes = tuple(sorted({source.classes()[i] for i in kept}))
     labels = labels_of(source, kept, classes)
-    found = teach(features, labels, classes, args.folds, args.seed)
+    found = train_few_labels(features, labels, classes, args.folds, args.seed)
     names = [source.names[i] for i in kept]
     y = torch.from_numpy(labels)
     right = topk_accuracy(found.scores, y, (1,))[1]

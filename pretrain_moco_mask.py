@@ -28,7 +28,7 @@ from tqdm import tqdm
 from engine.encoders import encoder_config
 from engine.fit import milestone_factor
 from engine.graph import CapturedPass, Prefetcher
-from engine.pictures import show_at_the_end
+from engine.pictures import add_pictures
 from engine.processes import copy_state
 from engine.restore import Start, check_same_run, open_start, restore
 from engine.setup import (
@@ -42,7 +42,7 @@ from engine.setup import (
 )
 from engine.signals import StopRequest
 from engine.step import compute_gradients, train_step
-from engine.training_run import TrainingRun, choose_computation, data_of, introduce, make_monitor
+from engine.training_run import TrainingRun, choose_computation, data_of, log_start, make_monitor
 from feeder.batches import Batches
 from feeder.clips import PackedClips
 from feeder.mixing import MixSettings
@@ -201,7 +201,7 @@ def train(args, training: TrainingRun, batches: Batches) -> int:
             if finite:
                 training.record(output, norm)
             else:
-                training.leave_out(step, output, norm, [batches.clips.names[i] for i in batch.all_clips.tolist()])
+                training.skip_step(step, output, norm, [batches.clips.names[i] for i in batch.all_clips.tolist()])
             step += 1
             training.after_step(step, bar)
             if stopping or (saving and step < training.last_step):
@@ -245,13 +245,13 @@ def pretrain(args, world: World, owner: Ownership | None) -> int:
     with folder or QuietFolder(args.checkpoint_path) as folder:
         for note in notes:
             folder.log(note)
-        introduce(args, folder, model, batches, device, world, computation)
+        log_start(args, folder, model, batches, device, world, computation)
         training = TrainingRun(args, model, optimizer, batches, monitor, folder, world, first_step, progress)
         status = train(args, training, batches)
         if status == 0:
             if args.pictures and world.is_main:
                 held_out = monitor and monitor.queries
-                show_at_the_end(args.pictures, args.stream, folder, model, dataset, batches, held_out)
+                add_pictures(args.pictures, args.stream, folder, model, dataset, batches, held_out)
             folder.log(f"done: {folder.path / files.LAST}")
         return status
 

@@ -43,11 +43,11 @@ from engine.evaluation import (
     check_own_data,
     data_of,
     find_place,
+    log_place,
     open_views,
     pretraining_of,
-    say_place,
 )
-from engine.probes import Probed, folds_of, probe, share
+from engine.probes import ProbeResult, folds_of, probe, share
 from engine.setup import Dataset, choose_precision, find_dataset, prepare_process, resolve_device, resolve_precision
 from engine.supervised import PLAIN, settings_of, train_supervised
 from feeder.batches import Batches
@@ -79,12 +79,12 @@ LABEL_FREE, LABELS, PRETRAINED = "label-free", "labels", "pretrained"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. kind: LABEL_FREE, LABELS or PRETRAINED; runs: a Probed for each seed; features: of both splits, of the
-    last seed; the training part may hold several copies of the clips."""
+    """A line of the table. kind: LABEL_FREE, LABELS or PRETRAINED; runs: a ProbeResult for each seed; features: of both splits,
+    of the last seed; the training part may hold several copies of the clips."""
 
     name: str
     kind: str
-    runs: list[Probed]
+    runs: list[ProbeResult]
     features: tuple[Tensor, Tensor] = field(repr=False)
 
     def summary(self, figure: str):
@@ -126,7 +126,7 @@ class Comparison:
         """Of both splits, on the CPU."""
         return [view.clips.labels.cpu() for view in self.views("joint", "none")]
 
-    def probed(self, features: tuple[Tensor, Tensor]) -> Probed:
+    def probe(self, features: tuple[Tensor, Tensor]) -> ProbeResult:
         """Probes features of both splits: (N, D), or (k N, D) with k copies of the training clips, and (n, D)."""
         (train, test), labels = features, self.labels
         times = len(train) // len(labels[0])
@@ -195,7 +195,7 @@ def random_rows(comparison: Comparison, config: EncoderConfig, stream: str, seed
     for seed in seeds:
         features = comparison.features(comparison.random(config, stream, seed), stream, POOLS)
         for pool in POOLS:
-            runs[pool].append(comparison.probed(features[pool]))
+            runs[pool].append(comparison.probe(features[pool]))
     names = {pool: f"random encoder, {reading(replace(config, pool=pool))}" for pool in POOLS}
     return [Row(names[pool], LABEL_FREE, runs[pool], features[pool]) for pool in POOLS]
 
@@ -237,7 +237,7 @@ class Trainer:
         for seed in self.comparison.args.seed:
             encoder, _ = self(self.comparison.random(self.config, self.stream, seed), seed)
             features = self.comparison.features(encoder, self.stream, (None,))[None]
-            runs.append(self.comparison.probed(features))
+            runs.append(self.comparison.probe(features))
         return Row(f"trained with labels, {reading(self.config)}", LABELS, runs, features)
 
 
@@ -249,14 +249,14 @@ def all_rows(comparison: Comparison, pretrained: dict[str, LoadedEncoder], train
     for words, stream, scale_by, mirrored in RAW:
         train, test = (raw_features(view) for view in comparison.views(stream, scale_by))
         train = with_mirrored(train, dataset.layout, dataset.row.persons) if mirrored else train
-        yield Row(words, LABEL_FREE, [comparison.probed((train, test))], (train, test))
+        yield Row(words, LABEL_FREE, [comparison.probe((train, test))], (train, test))
     yield from random_rows(comparison, trainer.config, trainer.stream, args.seed)
     if args.supervised:
         yield trainer.row()
     for path, loaded in pretrained.items():
         encoder = comparison.ready(loaded)
         features = comparison.features(encoder, loaded.stream, (None,))[None]
-        yield Row(f"pretrained {path}, {reading(encoder.config)}", PRETRAINED, [comparison.probed(features)], features)
+        yield Row(f"pretrained {path}, {reading(encoder.config)}", PRETRAINED, [comparison.probe(features)], features)
 
 
 def few_label_curve(
@@ -367,8 +367,8 @@ def compare(
     )
     test_names = comparison.views("joint", "none")[1].clips.names
     pretraining = pretraining_of(place, args.data_root, test_names, other)
-    say_place(place, pretraining, dataset.converted, folder.log)
-    trainer = Trainer(comparison, *what_is_trained(args, dataset, pretrained), folder)
+    log_place(place, pretraining, dataset.converted, folder.log)
+    trainer = Trainer(comparison, *encoder_settings(args, dataset, pretrained), folder)
     rows, start = [], time.monotonic()
     for row in all_rows(comparison, pretrained, trainer):
         rows.append(row)
@@ -381,7 +381,7 @@ def compare(
         folder.log(sentence)
 
 
-def what_is_trained(args, dataset: Dataset, pretrained: dict[str, LoadedEncoder]) -> tuple:
+def encoder_settings(args, dataset: Dataset, pretrained: dict[str, LoadedEncoder]) -> tuple:
     """Configuration, stream and view settings of the encoder of the random and supervised rows: those of the first checkpoint, if
     there is one."""
     if not pretrained:
@@ -402,7 +402,7 @@ def main(argv=None) -> int:
     dataset = find_dataset(args.data_root, place.dataset, place.protocol, ("train", "val"))
     dataset = EncoderSource(first, args.stream, flags).fit(dataset)
     pretrained = {path: load_encoder(path, dataset, args.stream, flags) for path in args.pretrained}
-    config, _, _ = what_is_trained(args, dataset, pretrained)  # refuses wrong sizes before clips are read
+    config, _, _ = encoder_settings(args, dataset, pretrained)  # refuses wrong sizes before clips are read
     args.precision, words = choose_precision(args.precision, device, config.backbone)
     comparison = Comparison(args, dataset, device, *resolve_precision(args.precision))
     data = data_of(*comparison.views("joint", "none"))

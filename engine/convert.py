@@ -58,7 +58,7 @@ class Source:
         return known | ({"stream": self.stream} if self.stream else {})
 
     @property
-    def unsaid(self) -> dict:
+    def unstorable(self) -> dict:
         """Pooling, sides and scaling, where they differ from the paper's: the released format cannot store them."""
         usual = EncoderConfig()
         return {name: v for name in READING if (v := getattr(self.config, name)) != getattr(usual, name)}

@@ -4,7 +4,7 @@ result.json, and resuming.
     work = Evaluation(args, "ntu60")                 # fills in defaults and checks; writes nothing yet
     train, test = work.views()
     with work.folder("action_retrieval", "retrieval", data_of(train, test)) as folder:
-        work.say_place(folder, test.clips.names)
+        work.log_place(folder, test.clips.names)
         folder.write_json("result.json", work.result("retrieval", "centre crop") | {...})
     return work.status
 
@@ -192,7 +192,7 @@ def check_own_data(place: Place, data: dict, allowed: bool) -> list[str]:
     return found
 
 
-def say_place(place: Place, pretraining: dict | None, converted: str, say) -> None:
+def log_place(place: Place, pretraining: dict | None, converted: str, say) -> None:
     """Prints, by `say`, the origin of data set and protocol, how clips are `converted` for the encoder ('' for not at all), and the
     warning about test clips that were pretraining clips."""
     for line in [*place.notes(), *([converted] if converted else [])]:
@@ -302,11 +302,11 @@ class Evaluation:
                     self.progress.stopped(opened.log)
                     self.status = EXIT_STOPPED
 
-    def say_place(self, folder, test_names) -> None:
+    def log_place(self, folder, test_names) -> None:
         """Logs the origin of data set and protocol, what is known about the pretraining (`pretraining_of`), and what an earlier
         start has done."""
         self.pretraining = pretraining_of(self.place, self.args.data_root, test_names, self.other)
-        say_place(self.place, self.pretraining, self.converted, folder.log)
+        log_place(self.place, self.pretraining, self.converted, folder.log)
         for line in self.progress.lines() if hasattr(self.args, "resume") else ():
             folder.log(line)
 
@@ -346,7 +346,7 @@ class Evaluation:
         }
 
 
-def one_by_one(args, evaluate) -> int:
+def for_each_pooling(args, evaluate) -> int:
     """Evaluates with the pooling of --pool, or, with --pool all, with each in its own folder, and prints their last lines as a
     table; returns the exit status. evaluate(args, below): evaluates in the subfolder `below`; returns its status, which ends the
     loop unless it is 0, and its last line."""

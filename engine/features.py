@@ -36,7 +36,7 @@ from data_gen.normalise import STEPS, normalise, parse_steps
 from engine.encoders import LoadedEncoder, build_encoder, dimensions_of, frame_of
 from engine.novelty import Novelty, novelty_of
 from engine.setup import resolve_device
-from engine.transfer import FrameForm, flatten, say_transfer, stand_up
+from engine.transfer import FrameForm, describe_transfer, flatten, stand_up
 from feeder.clips import PackedClips
 from feeder.evaluation import ClipViews
 from feeder.render import take_stream
@@ -157,7 +157,7 @@ class SkeletonEncoder:
         self.stream, self.source, self.steps, self.device = loaded.stream, loaded.source, tuple(steps), device
         self.layout, self.persons = layout, persons
         self.input_layout = input_layout or layout
-        self.converted = say_transfer(FrameForm(self.input_layout, persons), FrameForm(layout, persons))
+        self.converted = describe_transfer(FrameForm(self.input_layout, persons), FrameForm(layout, persons))
         self._parents = torch.tensor(layout.parents)
 
     @property

@@ -20,7 +20,7 @@ from utils.errors import UserError
 PENALTY = 0.01  # of the squared weights on standardised features
 
 
-def solve(features: Tensor, labels: Tensor, classes: int, penalty: float = PENALTY) -> nn.Linear:
+def solve_regression(features: Tensor, labels: Tensor, classes: int, penalty: float = PENALTY) -> nn.Linear:
     """Solves the regression on features (N, D) with labels (N,); returns a layer D -> classes for unstandardised features."""
     x = features.double()
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6) * x.shape[1] ** 0.5
@@ -32,7 +32,7 @@ def solve(features: Tensor, labels: Tensor, classes: int, penalty: float = PENAL
     return layer.requires_grad_(False)
 
 
-def deal(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold (N,) of each clip: the clips of each class are distributed round robin, in an order sampled by the seed."""
     order = epoch_order(seed, 0, len(labels))
     fold = np.empty(len(labels), dtype=np.int64)
@@ -43,7 +43,7 @@ def deal(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Taught:
+class FewLabelClassifier:
     """fc: trained on all clips; novelty: has the distances of held-out clips; scores (N, K): of each clip by the classifier of
     the other folds; folds: their number."""
 
@@ -53,7 +53,9 @@ class Taught:
     folds: int
 
 
-def teach(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], folds: int, seed: int) -> Taught:
+def train_few_labels(
+    features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], folds: int, seed: int
+) -> FewLabelClassifier:
     """Cross-validates, then trains on all clips. features (N, D), labels (N,) in 0..K-1.
 
     UserError for fewer than two classes and for a class with one clip, which cannot be both trained and tested on."""
@@ -66,10 +68,14 @@ def teach(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], fo
             f"class {classes[few]} has {counts[few]} clip: to test one, another must be left; give two or more"
         )
     folds = min(folds, int(counts.min()))
-    x, y, fold = torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(deal(labels, folds, seed))
+    x, y, fold = (
+        torch.from_numpy(features),
+        torch.from_numpy(labels),
+        torch.from_numpy(assign_folds(labels, folds, seed)),
+    )
     scores, distances = torch.empty(len(x), len(classes)), torch.empty(len(x))
     for k in range(folds):
         out = fold == k
-        scores[out] = solve(x[~out], y[~out], len(classes))(x[out])
+        scores[out] = solve_regression(x[~out], y[~out], len(classes))(x[out])
         distances[out] = nearest_distance(x[out], x[~out])
-    return Taught(solve(x, y, len(classes)), Novelty.known(x, distances), scores, folds)
+    return FewLabelClassifier(solve_regression(x, y, len(classes)), Novelty.known(x, distances), scores, folds)

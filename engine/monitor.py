@@ -52,7 +52,7 @@ def evaluating(module: nn.Module):
             part.training = training
 
 
-def limited(views: ClipViews, limit: int) -> ClipViews:
+def random_subset(views: ClipViews, limit: int) -> ClipViews:
     """At most `limit` clips (0 = all), sampled uniformly with a fixed seed."""
     if not 0 < limit < len(views):
         return views

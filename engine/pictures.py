@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.convert import Source, build_model, converted
 from engine.encoders import clip_features
-from engine.monitor import evaluating, limited
+from engine.monitor import evaluating, random_subset
 from engine.setup import Dataset
 from engine.transfer import FrameForm
 from feeder.batches import Batches
@@ -313,7 +313,7 @@ def principal_components(features: Tensor, dimensions: int) -> tuple[Tensor, Ten
 # -- TensorBoard, at the end of a training ------------------------------------------------------------------------------
 
 
-def show_at_the_end(
+def add_pictures(
     count: int, stream: str, folder, model: PCM3, dataset: Dataset, batches: Batches, held_out: ClipViews | None
 ) -> None:
     """Adds pictures of a finished training to TensorBoard, of held-out clips or, without any, of training clips: predictions of
@@ -334,7 +334,7 @@ def show_at_the_end(
             legend = prediction_legend(panels)
             figure = panels_figure(panels, layout, 10, turn=30.0, legend=legend, up=dataset.up)
             folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
-        add_features(folder, model, limited(views, BOARD_CLIPS), classes)
+        add_features(folder, model, random_subset(views, BOARD_CLIPS), classes)
         folder.log(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")
     except Exception as error:
         what = " ".join(str(error).split())[:200]

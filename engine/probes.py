@@ -147,7 +147,7 @@ def euclidean(train: Tensor, labels: Tensor, test: Tensor, chunk: int = 512) -> 
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """Accuracies (0..1) on the test clips: logistic regression with the chosen strength C, 1-NN by cosine and by Euclidean
     distance."""
 
@@ -181,7 +181,7 @@ def share(predicted: Tensor, labels: Tensor) -> float:
 
 def probe(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, classes: int, folds: np.ndarray
-) -> Probed:
+) -> ProbeResult:
     """1-NN by both distances on the features as they are, and logistic regression on standardised features.
 
     train (N, D), test (n, D) float32; labels (N,), (n,); folds (N,): see `folds_of`. The test labels are used for the accuracies
@@ -189,7 +189,7 @@ def probe(
     train, test = train.float(), test.float()
     train_labels = train_labels.to(train.device)
     strength = choose_strength(train, train_labels, classes, folds)
-    return Probed(
+    return ProbeResult(
         linear_share(train, train_labels, test, test_labels, classes, strength),
         share(euclidean(F.normalize(train, dim=1), train_labels, F.normalize(test, dim=1)), test_labels),
         share(euclidean(train, train_labels, test), test_labels),

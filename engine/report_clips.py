@@ -147,7 +147,7 @@ def hardest_clips(run: RunRecord, store: ClipStore, classes: int, clips: int) ->
         return []
     dataset, views = store.open(run, run.result.get("dataset"), run.result.get("protocol"))
     names, labels = dataset.row.classes, views.clips.labels.tolist()
-    said = said_classes(run, names)
+    said = predicted_classes(run, names)
     shown = []
     for name, _ in hardest:
         if name not in names:
@@ -165,7 +165,7 @@ def hardest_clips(run: RunRecord, store: ClipStore, classes: int, clips: int) ->
     return shown
 
 
-def said_classes(run: RunRecord, names) -> dict[str, int]:
+def predicted_classes(run: RunRecord, names) -> dict[str, int]:
     """{clip: class with the highest saved score}; {} without scores that fit the classes."""
     try:
         scores = read_scores(run.path) if (run.path / SCORES_FILE).is_file() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from data_gen.normalise import EVERY_STEP
-from engine.transfer import FrameForm, adapt, say_transfer
+from engine.transfer import FrameForm, adapt, describe_transfer
 from feeder.clips import PackedClips, load_clips
 from models.recurrent import ForwardGRU, wavefront_works
 from options.datasets import DATASETS, DatasetRow, DescriptionError, from_description
@@ -144,14 +144,14 @@ class Dataset:
         UserError if the conversion is not possible."""
         if form == self.form:
             return self
-        say_transfer(self.stored_form, form)
+        describe_transfer(self.stored_form, form)
         row = replace(self.row, layout=form.layout.name, persons=form.persons, dimensions=form.dimensions)
         return replace(self, row=row, layout=form.layout, stored=self.stored or self.row)
 
     @property
     def converted(self) -> str:
         """The conversion of the clips in one line; '' for none."""
-        return say_transfer(self.stored_form, self.form)
+        return describe_transfer(self.stored_form, self.form)
 
     def clips(self, split: str, cache_dir=None, quiet: bool = False) -> PackedClips:
         """The packed clips of a split, after all checks."""

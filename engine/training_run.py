@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from engine.graph import choose_capture
-from engine.monitor import CollapseWatch, NeighbourMonitor, limited, spread
+from engine.monitor import CollapseWatch, NeighbourMonitor, random_subset, spread
 from engine.pace import Pace
 from engine.processes import traffic_of
 from engine.restore import Start, checkpoint_content, resume_command
@@ -69,10 +69,10 @@ def make_monitor(args, dataset: Dataset, batches: Batches, world: World) -> Neig
         )
         for clips in (batches.clips, held_out.to(batches.device, placement_of(args.clips, batches.device, world)))
     )
-    return NeighbourMonitor(*(limited(v, args.knn_clips) for v in views), world)
+    return NeighbourMonitor(*(random_subset(v, args.knn_clips) for v in views), world)
 
 
-def introduce(
+def log_start(
     args, folder: RunFolder | QuietFolder, model: PCM3, batches: Batches, device, world: World, computation: str
 ) -> None:
     """The first lines of the log, and config.json."""
@@ -226,7 +226,7 @@ class TrainingRun:
             stop.ignore_from_now_on()
         return EXIT_STOPPED
 
-    def leave_out(self, step: int, output, gradient_norm, names: list[str]) -> None:
+    def skip_step(self, step: int, output, gradient_norm, names: list[str]) -> None:
         """Handles a step with values that are not finite: logs which, with the names of its clips, and counts it as skipped.
         UserError unless --on-nonfinite allows to skip it."""
         args, self.skipped = self.args, self.skipped + 1

@@ -37,7 +37,7 @@ class FrameForm:
         return f"{self.layout.name} with {self.persons} person{'s' * (self.persons > 1)}{flat}"
 
 
-def say_transfer(given: FrameForm, wanted: FrameForm) -> str:
+def describe_transfer(given: FrameForm, wanted: FrameForm) -> str:
     """The conversion by `adapt` in one line; '' if there is nothing to convert. UserError if it is not possible."""
     if given.persons > wanted.persons:
         raise UserError(
@@ -85,8 +85,8 @@ def adapt(clip: np.ndarray, given: FrameForm, wanted: FrameForm, had=None) -> np
     """Converts a clip (3, T, V, M) float32 from one form to another, normalised as before.
 
     had: the normalisation steps that the clip has had, () for raw coordinates; None if unknown, which is treated as all. `fill` is
-    not repeated. UserError as in `say_transfer`."""
-    say_transfer(given, wanted)
+    not repeated. UserError as in `describe_transfer`."""
+    describe_transfer(given, wanted)
     had = (STEPS if given.dimensions == 3 else PLANAR_STEPS) if had is None else tuple(had)
     clip = convert(pad_persons(clip, wanted.persons), given.layout, wanted.layout, axis=2)
     steps = tuple(step for step in had if step != "fill")

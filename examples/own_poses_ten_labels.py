@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.clip_files import open_clips
 from engine.features import load
-from engine.few_labels import solve
+from engine.few_labels import solve_regression
 from utils.errors import UserError, run
 
 LABELS = 10  # of each class
@@ -34,7 +34,7 @@ def main(argv) -> int:
     for own in (torch.nonzero(y == k).flatten() for k in range(len(classes))):
         labelled[own[torch.linspace(0, len(own) - 1, min(LABELS, len(own) - 1)).long()]] = True
     x = torch.from_numpy(encoder.clip_features(files.clips()))
-    predicted = solve(x[labelled], y[labelled], len(classes))(x[~labelled]).argmax(1)
+    predicted = solve_regression(x[labelled], y[labelled], len(classes))(x[~labelled]).argmax(1)
     right = (predicted == y[~labelled]).double().mean()
     print(f"{len(classes)} classes, {labelled.sum()} labels, {100 * right:.1f} % of {len(predicted)} others right")
     for name, k in zip([n for n, used in zip(files.names, labelled, strict=True) if not used], predicted, strict=True):

@@ -10,7 +10,7 @@ from programs import refused
 from sklearn.neighbors import KNeighborsClassifier
 from tiny_runs import lines
 
-from engine.monitor import COLLAPSED_LINES, CollapseWatch, NeighbourMonitor, evaluating, limited, spread
+from engine.monitor import COLLAPSED_LINES, CollapseWatch, NeighbourMonitor, evaluating, random_subset, spread
 from engine.setup import find_dataset
 from feeder.evaluation import ClipViews
 from models.encoder import Encoder, EncoderConfig
@@ -63,10 +63,10 @@ def test_modes_come_back_after_an_error():
 
 def test_a_limit_takes_the_same_clips_every_time(data):
     views = views_of(data, "train")
-    few = limited(views, 10)
-    assert len(few) == 10 and few.clips.names == limited(views, 10).clips.names
+    few = random_subset(views, 10)
+    assert len(few) == 10 and few.clips.names == random_subset(views, 10).clips.names
     assert set(few.clips.names) < set(views.clips.names) and len(set(few.clips.labels.tolist())) > 1
-    assert limited(views, 0) is views and limited(views, 1000) is views
+    assert random_subset(views, 0) is views and random_subset(views, 1000) is views
 
 
 def pretrain(data, run, more=""):

@@ -16,7 +16,7 @@ import action_retrieval
 import predict
 from benchmarks import novelty
 from engine.answers import best_classes, softmax
-from engine.few_labels import deal, solve, teach
+from engine.few_labels import assign_folds, solve_regression, train_few_labels
 from engine.novelty import NONE, Novelty, choose_gallery, cosine_distance, gallery_size, nearest_distance, novelty_of
 from utils import checkpoint as files
 from utils.errors import UserError
@@ -176,7 +176,7 @@ def test_evaluations_say_which_clips_went_wrong(world, tmp_path, monkeypatch):
 def test_the_regression_is_scikit_learns():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 8)) * rng.uniform(1, 9, 8) + 5, rng.integers(0, 3, 30)
-    layer = solve(torch.from_numpy(x), torch.from_numpy(y), 3, penalty=0.01)
+    layer = solve_regression(torch.from_numpy(x), torch.from_numpy(y), 3, penalty=0.01)
     z = (x - x.mean(0)) / x.std(0) / np.sqrt(8)
     twin = LogisticRegression(C=1 / (0.01 * len(x)), tol=1e-9, max_iter=5000).fit(z, y)
     ours = layer(torch.from_numpy(x).float()).softmax(1).numpy()
@@ -185,19 +185,19 @@ def test_the_regression_is_scikit_learns():
 
 def test_folds_are_dealt_by_class():
     labels = np.repeat([0, 1, 2], [5, 5, 7])
-    fold = deal(labels, 5, seed=3)
+    fold = assign_folds(labels, 5, seed=3)
     for k in range(3):
         assert np.ptp(np.bincount(fold[labels == k], minlength=5)) <= 1
-    assert np.array_equal(fold, deal(labels, 5, 3)) and not np.array_equal(fold, deal(labels, 5, 4))
+    assert np.array_equal(fold, assign_folds(labels, 5, 3)) and not np.array_equal(fold, assign_folds(labels, 5, 4))
 
 
 def test_every_clip_is_tested_by_a_classifier_that_has_not_seen_it():
     """Two clips of each of two classes whose features lie with the other class's: cross-validation must say all wrong."""
     features = np.array([[0, 0], [9, 9], [0, 0.1], [9, 9.1]], dtype=np.float32)
-    found = teach(features, np.array([0, 0, 1, 1]), ("a", "b"), 2, seed=0)
+    found = train_few_labels(features, np.array([0, 0, 1, 1]), ("a", "b"), 2, seed=0)
     assert (found.scores.argmax(1).numpy() != [0, 0, 1, 1]).all() and found.folds == 2
     with pytest.raises(UserError, match="class b has 1 clip"):
-        teach(features[:3], np.array([0, 0, 1]), ("a", "b"), 2, seed=0)
+        train_few_labels(features[:3], np.array([0, 0, 1]), ("a", "b"), 2, seed=0)
 
 
 def circle(angles) -> torch.Tensor:

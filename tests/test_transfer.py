@@ -21,7 +21,7 @@ from data_gen.from_files import Source, write_description
 from data_gen.normalise import PLANAR_STEPS, STEPS, normalise
 from engine.features import load
 from engine.setup import find_dataset
-from engine.transfer import FrameForm, adapt, flatten, say_transfer, stand_up
+from engine.transfer import FrameForm, adapt, describe_transfer, flatten, stand_up
 from feeder.batches import Batches
 from feeder.sampling import ViewSettings, sample_matrices, uniforms
 from feeder.windows import normalise_windows
@@ -176,7 +176,7 @@ def test_videos_of_another_layout(tmp_path, kinect):
 
 def test_what_cannot_be_read_is_refused(root, tmp_path):
     with refuses("2 persons", "reads 1", "--persons 1"):
-        say_transfer(FrameForm(PIPE, 2), FrameForm(KINECT_V2, 1))
+        describe_transfer(FrameForm(PIPE, 2), FrameForm(KINECT_V2, 1))
     one = write_pretrained(tmp_path / "one.pth.tar", persons=1)
     content = files.load(one)
     content["config"]["encoder"]["dimensions"] = "flat"

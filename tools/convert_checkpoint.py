@@ -37,8 +37,8 @@ def main(argv=None) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     files.save(output, content)
     left = [k for k in ("optimizer",) if source.content.get(k)]
-    if unsaid := as_words(source.unsaid) if args.to == "released" else []:
-        print(f"the released format cannot store how clips are read: always give {' '.join(unsaid)} with this file")
+    if unstorable := as_words(source.unstorable) if args.to == "released" else []:
+        print(f"the released format cannot store how clips are read: always give {' '.join(unstorable)} with this file")
     print(
         f"{output}: {args.to} format, {len(content['state_dict'])} tensors, {output.stat().st_size / 1e6:.1f} MB"
         + ("; without the optimizer, so a run cannot be resumed from it" if left else "")

@@ -42,7 +42,7 @@ from utils.errors import EXIT_INTERRUPTED, UserError, as_user_error, run
 USUAL_RATE = 30.0  # frames per second of a Kinect
 
 
-def played(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
+def dataset_sequences(args, found: Classifier) -> Iterator[tuple[str, str | None, Iterator[np.ndarray]]]:
     """Test clips of --dataset as sequences (name, true class, frames (V, 3, M)), at --rate."""
     dataset = find_dataset(args.data_root, args.dataset, args.protocol, ("val",))
     dataset = dataset.read_as(found.encoder.form)
@@ -188,7 +188,7 @@ class Display:
         self.shown = None
 
 
-def follow(
+def classify_sequence(
     found: Classifier, stream, name: str, frames, display: Display, costs: list[float], threshold: float = np.inf
 ):
     """Classifies one sequence and shows the class after every frame; returns the last (class, probability), None without frames.
@@ -217,13 +217,13 @@ def answer_of(found: Classifier, feature: np.ndarray, threshold: float) -> tuple
     return (NONE if none else found.classes[int(p.argmax())]), float(p.max())
 
 
-def follow_all(
+def classify_all(
     found: Classifier, stream, sequences, display: Display, costs: list[float], threshold: float = np.inf
 ) -> tuple[int, int]:
     """Classifies all sequences; returns the number of right ones and the number of those with a known class."""
     right = judged = 0
     for name, true, frames in sequences:
-        last = follow(found, stream, name, frames, display, costs, threshold)
+        last = classify_sequence(found, stream, name, frames, display, costs, threshold)
         if last is None:
             continue
         truth = "" if true is None else f" (true: {true})"
@@ -266,7 +266,7 @@ def main(argv=None) -> int:
     if found.encoder.converted:
         print(found.encoder.converted)
     converter = FrameConverter(found.encoder.input_layout, args.input_layout)
-    sequences = played(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, converter)
+    sequences = dataset_sequences(args, found) if args.dataset else received(sys.stdin, args.stdin, joints, converter)
     picture = open_picture(args, found)
     sequences = picture.watched(sequences)
     display, costs = Display(sys.stdout, picture.answer), []
@@ -275,7 +275,7 @@ def main(argv=None) -> int:
     threshold = np.inf if found.novelty is None else found.novelty.threshold(args.none)
     try:
         with closing(picture):
-            right, judged = follow_all(found, stream, sequences, display, costs, threshold)
+            right, judged = classify_all(found, stream, sequences, display, costs, threshold)
     except KeyboardInterrupt:  # the usual end of a sensor's stream
         if not costs:
             raise

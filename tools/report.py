@@ -47,7 +47,7 @@ def moving_figures(args, one: RunRecord, store: ClipStore) -> tuple[list, tuple[
     return hardest, predicted
 
 
-def method_shown(args, runs: list[RunRecord], store: ClipStore) -> Method | None:
+def first_method(args, runs: list[RunRecord], store: ClipStore) -> Method | None:
     """The method of the first pretraining that can be drawn, None if none can; the reason becomes a note of the run."""
     for one in filter(is_pretraining, runs) if args.predictions else ():
         try:
@@ -68,7 +68,7 @@ def main(argv=None) -> int:
         hardest[i], predicted[i] = moving_figures(args, one, store)
     title = args.title or ", ".join(Path(path).resolve().name for path in args.runs[:4])
     made = time.strftime("%Y-%m-%d %H:%M")
-    page = make_page(title, made, runs, store, hardest, predicted, method_shown(args, runs, store))
+    page = make_page(title, made, runs, store, hardest, predicted, first_method(args, runs, store))
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output, "w") as file:
         file.write(page)

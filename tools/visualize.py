@@ -28,7 +28,7 @@ import torch
 from engine import pictures
 from engine.encoders import clip_features, fit_input_norm, form_read, load_encoder, random_encoder
 from engine.evaluation import usual_protocol
-from engine.monitor import limited
+from engine.monitor import random_subset
 from engine.pictures import load_model, one_of_each_class
 from engine.report_runs import METRICS, curve_panels, read_metrics
 from engine.setup import Dataset, find_dataset
@@ -158,7 +158,7 @@ def show_features(args) -> str:
     dataset, views = open_split(args, found.arguments, "val", path, lambda dataset: form_read(str(path), dataset))
     loaded = load_encoder(str(path), dataset)
     clips = views.clips.scaled(loaded.encoder.config.scale_by, dataset.layout)
-    views = limited(ClipViews(clips, views.parents, loaded.stream), args.points)
+    views = random_subset(ClipViews(clips, views.parents, loaded.stream), args.points)
     features = clip_features(loaded.encoder, views)
     beside = random_encoder(loaded.encoder.config, args.seed)
     fit_input_norm(beside, views)
