@@ -365,7 +365,7 @@ class PCM3(nn.Module):
             keys = all_keys = self._project(self.encoder_q, clip, 1, decoder_updates)
         contrast_terms, logits, top1 = self._contrast(features, keys, all_keys, batch, decoder_updates)
         terms = {**contrast_terms, **terms}
-        total = self._total(terms)
+        total = sum(factor * terms[name] for name, factor in self.term_factors().items())
         return StepOutput(
             loss=total,
             losses={name: value.detach() for name, value in {**terms, "total": total}.items()},
@@ -408,10 +408,6 @@ class PCM3(nn.Module):
                 predicted, batch.target, batch.hidden, targets.hidden_number, self.config.prediction_energy
             )
         return predicted, for_view, terms
-
-    def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The loss: the weighted sum of the terms that are trained on."""
-        return sum(factor * terms[name] for name, factor in self.term_factors().items())
 
     def term_factors(self) -> dict[str, float]:
         """The weight of each term that is trained on, by its name in `StepOutput.losses`."""
@@ -463,31 +459,27 @@ class PCM3(nn.Module):
             for name in c.contrasts
         ]
         z = self._project(self.encoder_q, torch.cat(clips), len(clips), updates)
-        n, v = len(keys), len(c.contrasts)
-        mixed_keys = nn.functional.normalize(
-            (1 - batch.mix_lambda) * keys + batch.mix_lambda * all_keys[batch.partner], dim=1
-        )
-        own_key = {name: mixed_keys if name == "mixed" else keys for name in c.contrasts}
-        parts = (
-            len(all_keys) / n
-        )  # these rows are 1 / parts of the batch: their share of its mean is their mean / parts
+        mixed_keys = (1 - batch.mix_lambda) * keys + batch.mix_lambda * all_keys[batch.partner]
+        mixed_keys = nn.functional.normalize(mixed_keys, dim=1)
+        parts = len(all_keys) / len(keys)  # these rows are one of `parts`: their share of a mean is their mean / parts
         mixed = [*(name == "mixed" for name in c.contrasts), False, True]
         similar = self._similarities(torch.cat([z, keys, mixed_keys]), all_keys, batch, mixed)
-        teacher = {
-            name: similar[(v + 1) * n :] if name == "mixed" else similar[v * n : (v + 1) * n] for name in c.contrasts
-        }
+        n, v = len(keys), len(c.contrasts)
+        # rows of `similar`, behind those of the views
+        of_keys, of_mixed_keys = slice(v * n, (v + 1) * n), slice((v + 1) * n, None)
         terms, logits, top1, distilled = {}, {}, {}, []
         for i, name in enumerate(c.contrasts):
             rows = slice(i * n, (i + 1) * n)
-            positive = (z[rows] * own_key[name]).sum(dim=1)
+            own_keys, teacher = (mixed_keys, of_mixed_keys) if name == "mixed" else (keys, of_keys)
+            positive = (z[rows] * own_keys).sum(dim=1)
             logits[name] = losses.contrast_logits(positive, similar[rows], c.contrast_t)
             terms[f"contrast_{name}"] = losses.contrast(logits[name]) / parts
             if c.key_encoder == "same" and name != "mixed":
-                of_keys = similar[v * n : (v + 1) * n]
-                terms[f"contrast_{name}"] = self._symmetric_contrast(positive, z[rows], similar[rows], of_keys, batch)
+                of_view, of_key = similar[rows], similar[of_keys]
+                terms[f"contrast_{name}"] = self._symmetric_contrast(positive, z[rows], of_view, of_key, batch)
             top1[name] = losses.contrast_top1(logits[name].detach()) / parts
             student = similar[rows] if c.distillation else similar[rows].detach()
-            divergence = losses.distillation(student, teacher[name].detach(), c.student_t, c.teacher_t, c.topk)
+            divergence = losses.distillation(student, similar[teacher].detach(), c.student_t, c.teacher_t, c.topk)
             distilled.append(self._weight(name) * divergence)
         terms["distillation"] = sum(distilled) / parts
         return terms, logits, top1

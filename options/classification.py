@@ -34,7 +34,7 @@ EVALUATION = """
 TESTS = """
 --occlusion {spatial,temporal,both}
     also test with hidden joints: 0 to 4 of the 5 body parts (spatial), or one block of 0 to 90 % of the frames
-    (temporal), of all persons, hidden before the stream is computed; the curve, with the loss against clean clips,
+    (temporal), of all persons, hidden before the stream is computed; the curve, with the drop from clean clips,
     is written to occlusion.json and pictures
 --occlusion-seed SEED:natural = 0
     seed of what is hidden; use the same for all runs that are compared

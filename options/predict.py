@@ -17,7 +17,7 @@ input CLIPS? = ""
 --output FOLDER = runs/predictions  run folder; an existing one is renamed
 --none SHARE:share = 0.05
     a clip is 'none of them' if its distance to the training clips is above a threshold, which this share of held-out
-    clips of known classes exceeds; higher gives more such clips; 0 = none
+    clips of known classes exceeds; a higher share gives more such clips, 0 gives no such clip
 --skip-bad  skip and list clips that cannot be read, instead of stopping
 --folds K:int>=2 = 5
     with --labelled: folds of the cross-validation; at most the number of clips of the smallest class
