@@ -3,12 +3,11 @@
     python benchmarks/bench_backbones.py --batch 8 --precision bf16
     python benchmarks/bench_backbones.py --sizes width=128 depth=4 --only transformer stgcn
 
-prints a table. Operations are those of the products (an addition and a multiplication count as two) of one clip of 64 frames
-through the encoder without head, forward; a step does about 13 times as much a clip (four views forward and backward, the
-key forward). They are counted while a clip goes through. A step is the programs' (engine.step, SGD, freed memory kept), on one
-batch of random numbers. Each backbone has a process of its own; they take turns, the second of two steps in a row
-is measured, and the median over the rounds is shown beside the rate of a (batch * 64 x 1024)(1024 x 3072) product of
-the same rounds: the share says how close to the machine's rate a backbone comes. `--rounds 0` times nothing.
+prints a table. Operations are counted in a forward pass of one clip of 64 frames through the encoder without head: those of matrix
+products, where a multiplication and an addition count as two. A step needs about 13 times as many per clip (four views forward and
+backward, the key forward). The step is that of the programs (engine.step, SGD, freed memory kept), on one batch of random numbers.
+Each backbone runs in its own process, in turn; the second of two consecutive steps is measured. The table has the median over the
+rounds and its share of the rate of a (batch * 64 x 1024)(1024 x 3072) product in the same rounds. `--rounds 0` times nothing.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from utils.errors import UserError, as_user_error, run
 from utils.names import SIZES
 
 FRAMES = 64
-PRODUCT = (1024, 3072)  # inner size and columns of the product whose rate is the machine's
+PRODUCT = (1024, 3072)  # inner size and columns of the reference product
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -48,7 +47,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def parse_sizes(words: list[str]) -> dict:
-    """NAME=VALUE words -> values by name, of the type of the registry's default; UserError for what is neither."""
+    """NAME=VALUE words -> {name: value}, with the type of the registry's default; UserError for another form or type."""
     defaults = {name: value for row in BACKBONES.values() for name, value in row.sizes.items()}
     sizes = {}
     for word in words:
@@ -64,21 +63,21 @@ def parse_sizes(words: list[str]) -> dict:
 
 
 def configuration(backbone: str, sizes: dict) -> EncoderConfig:
-    """Of a backbone with those of the sizes that it has."""
+    """The configuration of a backbone with those sizes that it has."""
     return EncoderConfig(backbone=backbone, **{k: v for k, v in sizes.items() if k in BACKBONES[backbone].sizes})
 
 
 def clip_flop(config: EncoderConfig, frames: int = FRAMES) -> float:
-    """Operations of the products of one clip through the encoder without head."""
+    """Operations of the matrix products for one clip in the encoder without head."""
     encoder, counter = Encoder(config, head=False).eval().requires_grad_(False), FlopCounterMode(display=False)
-    choose_engine(encoder, "cudnn")  # torch's own GRU, whose products the counter sees
+    choose_engine(encoder, "cudnn")  # torch's own GRU, which the counter supports
     with sdpa_kernel(SDPBackend.MATH), counter:
         encoder(torch.randn(1, frames, config.input_size))
     return counter.get_total_flops()
 
 
 def measure(configs: dict[str, EncoderConfig], args) -> dict[str, float]:
-    """Median seconds of a step of each, and of the "product"."""
+    """Median seconds of a step of each backbone, and of the "product"."""
     how = {
         name: ("ours", config, args.batch, args.queue, args.precision, args.device) for name, config in configs.items()
     }
@@ -90,7 +89,7 @@ def measure(configs: dict[str, EncoderConfig], args) -> dict[str, float]:
 def row_of(
     config: EncoderConfig, millions: float, flop: float, seconds: float | None, batch: int, product: float
 ) -> str:
-    """A line of the table; product: operations a second of the machine's product."""
+    """A line of the table; product: operations per second of the reference product."""
     rate = None if seconds is None else PASSES * batch * flop / seconds
     times = (
         ["not run"] * 3 if rate is None else [f"{seconds:.3f}", f"{rate / 1e9:.0f}", f"{100 * rate / product:.0f} %"]

@@ -1,4 +1,4 @@
-"""Measures the recurrent layers: ours against the released way (one nn.GRU call a frame) and torch's GRU per direction.
+"""Measures the recurrent layers: ours against the released implementation (one nn.GRU call per frame) and torch's GRU.
 
     python benchmarks/bench_encoder.py --batch 48 --precision bf16
 
@@ -21,7 +21,7 @@ from models.recurrent import ForwardGRU
 from options.common import positive_int
 from utils.errors import UserError, run
 
-# class and implementation; native: what models.recurrent does where there is no way of its own
+# class and implementation; native: torch's own GRU, the fallback of models.recurrent
 KINDS = {"ours": (ForwardGRU, "auto"), "native": (ForwardGRU, "cudnn"), "twin": (FrameByFrameGRU, "auto")}
 
 

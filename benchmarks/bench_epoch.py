@@ -1,10 +1,10 @@
-"""Trains on synthetic data of NTU-60's size, end to end, and says how long the whole run of 451 epochs would take.
+"""Trains on synthetic data of NTU-60's size, end to end, and computes the time of the whole run of 451 epochs.
 
     python benchmarks/bench_epoch.py --device cuda --precision bf16
     python benchmarks/bench_epoch.py --clips 200 --batch 8 --hidden 64 --layers 1 --steps 6    # tries the script on a CPU
 
 Packed clips of random numbers, as many and as long as those of NTU-60 cross-view, go through the feeder, the model and the
-optimizer as the program runs them: draws, views, forward, backward, step, queue, and the wait for a finite loss. One JSON
+optimizer as in the program: sampling, views, forward, backward, step, queue, and the check for a finite loss. One JSON
 line: seconds a step, the time waited for data and its share, the seconds of an epoch and hours of the whole run computed
 from them (arithmetic, not a run of that length), where the clips lived, and peak memory on CUDA."""
 
@@ -33,7 +33,7 @@ from utils.errors import UserError, run
 from utils.skeleton import KINECT_V2
 
 WARM = 3  # first steps, which are not measured
-MEAN_FRAMES = 80  # of a synthetic clip; drawn between a half and one and a half of it
+MEAN_FRAMES = 80  # of a synthetic clip; lengths are between half and one and a half times this
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -1,11 +1,11 @@
-"""Measures the feeder: the three views of a batch from packed clips, against the released per-sample way, interleaved.
+"""Measures the feeder: the three views of a batch from packed clips, against the released per-sample code, interleaved.
 
     python benchmarks/bench_feeder.py --batch 128 --threads 1
 
-prints one JSON line. `views`: random choices and three views, which is what the twin makes; `batch`: the whole batch with mask and
-mixing; each with seconds a batch, clips/s and ms a clip, how many times faster than the twin of the same rounds, and
-how many times faster than 1.9 ms a clip, which is what the released feeder took on a machine of this kind. The clips are
-random, with NTU's shape: 25 joints, 82 % with one person (the second stored as zeros), 30 to 299 frames, 85 in the mean.
+prints one JSON line. `views`: sampling and three views, as the twin computes them; `batch`: the whole batch with mask and mixing.
+For each: seconds per batch, clips/s, ms per clip, how many times faster than the twin in the same rounds, and than 1.9 ms per
+clip, the time of the released feeder on a similar machine. The clips are random, with NTU's shape: 25 joints, 82 % with one person
+(the second stored as zeros), 30 to 299 frames, 85 on average.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from utils.errors import UserError, run
 from utils.machine import keep_freed_memory
 from utils.skeleton import KINECT_V2
 
-RELEASED_MS = 1.9  # a clip of three views, measured by the issue's writer for the released code
+RELEASED_MS = 1.9  # per clip with three views: the released code, as the issue of this benchmark reports it
 ONE_PERSON = 0.82
 
 
@@ -40,7 +40,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def random_clips(count: int) -> tuple[np.ndarray, PackedClips]:
-    """The same clips stored (N, 3, 300, V, M) and packed."""
+    """The same random clips stored (N, 3, 300, V, M) and packed."""
     rng = np.random.default_rng(0)
     lengths = np.clip(30 + rng.gamma(2.0, 27.5, count), 30, 299).astype(np.int64)
     stored = np.zeros((count, 3, 300, 25, 2), np.float32)
@@ -58,7 +58,7 @@ def random_clips(count: int) -> tuple[np.ndarray, PackedClips]:
 
 
 def check_same(twin: PlainFeeder, packed: PackedClips, index: int) -> None:
-    """AssertionError unless both make the same views of a clip from the same choices."""
+    """AssertionError unless both make the same views of a clip from the same samples."""
     for x, start, length, matrices in twin.sample(index):
         first, lengths = packed.offsets[[index]] + start, torch.tensor([length])
         ours = render(packed.frames, first, lengths, torch.from_numpy(matrices)[None].float(), 64)

@@ -1,12 +1,12 @@
-"""Measures linear evaluation: the exact protocol beside its two labelled shortcuts, on the same data and encoder.
+"""Measures linear evaluation: the exact protocol and two faster variants, on the same data and encoder.
 
     python benchmarks/bench_linear.py --data-root data --dataset ui_prmd --pretrained runs/demo/pretrained/checkpoint_last.pth.tar
 
-prints one JSON line. `exact`: float32, a fresh crop of every training clip in every epoch; `bf16`: the same with bfloat16
-operands in the encoder's products; `cached`: float32 features of centre crops, taken once. For each: seconds in all and
-an epoch (for `cached` without taking the features), clips/s through the encoder, the share of the rate at which this machine
-multiplies matrices in the same precision (recurrent encoders only), top-1 last and best, and by how much the peak of memory
-grew in a fresh process. The variants run one after the other, seconds move with whatever else the machine does.
+prints one JSON line. `exact`: float32, a new crop of every training clip in every epoch; `bf16`: the same with bfloat16 matrix
+products in the encoder; `cached`: float32 features of centre crops, computed once. For each: seconds in all and per epoch (for
+`cached` without computing the features), clips/s in the encoder, the share of this machine's matrix-product rate in the same
+precision (recurrent encoders only), top-1 last and best, and the growth of peak memory in a new process. The variants run one after
+the other, so other load on the machine changes their times.
 """
 
 import argparse
@@ -63,12 +63,12 @@ def prepare(options: dict, variant: str):
 
 
 def memory_step(options: dict, variant: str):
-    """For `common.peak_mb`, which needs a function of a module."""
+    """The `build` of `common.peak_mb`: one epoch of a variant."""
     return prepare(options | {"epochs": 1}, variant)[0]
 
 
 def measure(options: dict, variant: str, rate: float) -> dict:
-    """One variant. rate: FLOP/s of the machine's matrix products in its precision."""
+    """The figures of one variant. rate: FLOP/s of matrix products in its precision."""
     work, (encoder, training, testing) = prepare(options, variant)
     ends, clock = [], common.CLOCKS[options["clock"]]
     start = clock()
@@ -85,7 +85,7 @@ def measure(options: dict, variant: str, rate: float) -> dict:
         "top1_best": round(outcome.best["top1"], 4),
     }
     products = [p for name, p in encoder.encoder.named_parameters() if p.ndim == 2]
-    if encoder.config.backbone == "gru":  # each weight meets each frame once
+    if encoder.config.backbone == "gru":  # every weight is multiplied once per frame
         flop = 2.0 * sum(p.numel() for p in products) * 64 * passes
         result |= {"gflop_per_s": round(flop / total / 1e9, 1), "share_of_product_rate": round(flop / total / rate, 3)}
     return result

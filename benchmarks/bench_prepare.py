@@ -1,13 +1,12 @@
-"""How much faster preparing NTU files is than plain loops: one line of JSON.
+"""Measures how much faster the preparation of NTU files is than plain loops; prints one line of JSON.
 
     python benchmarks/bench_prepare.py
 
-Makes files of about 250 KB (the usual size), then, turn by turn, prepares all of them with data_gen (all cores, two
-protocols) and one or two of them with the slow twin of tests/slow_prepare.py (one process, one protocol: read line by line,
-normalise joint by joint). The twin stands for the scripts that circulate, whose published times are 29 ms to read a file
-of 250 KB and 47 ms to normalise a clip; `ratio_published` is against those 76 ms, `ratio_twin` against the twin as
-measured here. Medians over the rounds. On a machine that others use, wall-clock times say little: `fast_cpu_ms` is the
-processor time of a clip in all processes together, start of the processes included.
+Makes files of about 250 KB (the usual size). In each round it prepares all of them with data_gen (all cores, two protocols) and
+one of them with the slow twin of tests/slow_prepare.py (one process, one protocol: reads line by line, normalises joint by
+joint). The twin represents common scripts, whose published times are 29 ms to read a file of 250 KB and 47 ms to normalise a
+clip; `ratio_published` compares with those 76 ms, `ratio_twin` with the measured twin. Figures are medians over the rounds. On a
+shared machine use `fast_cpu_ms`: CPU time per clip of all processes together, including their start.
 """
 
 import contextlib
@@ -37,11 +36,11 @@ from utils.machine import default_workers
 from utils.skeleton import KINECT_V2
 
 PUBLISHED_MS = 29 + 47
-FRAMES = 124  # of one body: about 250 KB with the numbers of this generator
+FRAMES = 124  # of one body: gives files of about 250 KB
 
 
 def slow_prepare(path: Path, out: np.ndarray) -> None:
-    """One file by the slow twin, into its place in a memory map."""
+    """Prepares one file with the slow twin, into `out` of a memory map."""
     clip = slow_select(slow_bodies(path.read_text()))
     stored = np.zeros((3, 300, 25, 2), dtype=np.float32)
     stored[:, : clip.shape[1]] = clip
@@ -49,7 +48,7 @@ def slow_prepare(path: Path, out: np.ndarray) -> None:
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
+    """CPU time of this process and its finished children."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 

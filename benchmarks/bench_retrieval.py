@@ -2,8 +2,8 @@
 
     python benchmarks/bench_retrieval.py --queries 2000 --gallery 40000 --width 2048
 
-prints one JSON line. Features are random; the whole similarity matrix is never held. NTU-60 cross-subject is about 16,500
-queries against 40,000 clips: the time grows linearly with the queries, `for_16500_queries_s` says how far.
+prints one JSON line. Features are random; the whole similarity matrix is never in memory. NTU-60 cross-subject has about 16,500
+queries and 40,000 gallery clips; `for_16500_queries_s` extrapolates linearly to that.
 """
 
 import argparse

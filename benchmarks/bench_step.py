@@ -1,11 +1,10 @@
-"""Measures a whole training step: ours against the released way (benchmarks.twins.PlainPCM3), interleaved, as a ratio.
+"""Measures a whole training step: ours against the released implementation (benchmarks.twins.PlainPCM3), interleaved.
 
     python benchmarks/bench_step.py --batch 16 --precision bf16
 
-prints one JSON line: seconds a step, clips/s, achieved FLOP/s of the matrix products, their share of the rate of a (batch *
+prints one JSON line: seconds per step, clips/s, achieved FLOP/s of the matrix products, their share of the rate of a (batch *
 frames x hidden)(hidden x 3 hidden) product in the same precision and run, the ratio to the twin (which computes in float32, as
-released), and peak memory (see benchmarks.common.beside_product). The batch is drawn once and stays: the feeder has a
-benchmark of its own.
+released), and peak memory (see benchmarks.common.beside_product). All steps use the same batch; bench_feeder measures the feeder.
 """
 
 import argparse
@@ -68,7 +67,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def random_batch(batch: int, device, frames: int = 64, dtype: torch.dtype = torch.float32) -> Batch:
-    """A batch whose views are random numbers."""
+    """A batch with random numbers as views."""
     x = [torch.randn(batch, frames, 150, device=device, dtype=dtype) for _ in range(4)]
     hidden = torch.rand(frames, 150, device=device) < 0.5
     clips = torch.arange(batch, device=device)
@@ -79,8 +78,8 @@ def random_batch(batch: int, device, frames: int = 64, dtype: torch.dtype = torc
 
 
 def build_model(kind: str, encoder: EncoderConfig, queue: int, precision: str, device, decoder: int = 512):
-    """Model and optimizer as a pretraining begins with them. The twin computes in float32, as released, in tf32 and fp64 if
-    that is asked for."""
+    """Model and optimizer at the start of a pretraining. The twin computes in float32, as released, or in tf32 or fp64 if
+    `precision` is that."""
     if kind == "ours":
         keep_freed_memory()  # as the programs do
     torch.manual_seed(0)
@@ -106,7 +105,7 @@ def build_step(
     graph: bool = False,
     decoder: int = 512,
 ):
-    """A function that does one training step of one candidate."""
+    """A function that computes one training step of a candidate."""
     model, optimizer = build_model(kind, encoder, queue, precision, device, decoder)
     if kind == "ours":
         model.set_recompute(recompute)
@@ -124,12 +123,12 @@ def build_step(
 
 
 def step_flop(batch: int, hidden: int, layers: int) -> float:
-    """Operations of the encoder's matrix products in a step; decoder, head and queue add a few per cent."""
+    """Operations of the encoder's matrix products in a step; decoder, head and queue add a few percent."""
     return PASSES * pass_flop(batch, 64, 150, hidden, layers, "forward")
 
 
 def candidates_of(args) -> dict[str, tuple]:
-    """Arguments of `build_step` by name: the twin, and ours in every way that is asked for."""
+    """{name: arguments of `build_step`}: the twin, and ours in all combinations of the flags."""
     encoder = EncoderConfig(hidden_size=args.hidden, num_layers=args.layers)
     setting = (encoder, args.batch, args.queue, args.precision, args.device)
     found = {"twin": ("twin", *setting)} if "twin" in args.only else {}

@@ -1,11 +1,10 @@
-"""The runner of the benchmarks: flags, interleaved timing, the machine's product rate, peak memory, and one JSON line.
+"""The common part of the benchmarks: flags, interleaved timing, the machine's matrix-product rate, peak memory, one JSON line.
 
-A benchmark names the flags of FLAGS that it has with their defaults (`parser`), makes candidates (functions without
-arguments), has them timed by `interleave`, or, each in a process of its own, by `beside_product`, and prints the result
-by `report`.
+A benchmark selects flags from FLAGS with their defaults (`parser`), makes candidates (functions without arguments), times them
+with `interleave` or, each in its own process, with `beside_product`, and prints the result with `report`.
 
-A machine's speed drifts (clock, neighbours), so times from separate runs do not compare. `interleave` runs the
-candidates in turn, and `ratio` is the median over rounds of the quotient within a round: a slow minute slows both."""
+The speed of a machine drifts (clock frequency, other processes), so times of separate runs are not comparable. `interleave` runs
+the candidates in turn, and `ratio` is the median over rounds of the quotient within a round, so that a slow minute slows both."""
 
 import argparse
 import contextlib
@@ -29,7 +28,7 @@ from utils.files import write_json
 RESULTS = Path(__file__).resolve().parent / "results"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-FLAGS = {  # flags that several benchmarks have, as argparse wants them
+FLAGS = {  # flags that several benchmarks share, as arguments of argparse
     "batch": {"type": positive_int, "help": "clips a step or pass; the paper's run has 128"},
     "clips": {"type": positive_int, "help": "clips of the data"},
     "hidden": {"type": positive_int, "help": "width of a direction; the released encoder has 1024"},
@@ -49,7 +48,7 @@ FLAGS = {  # flags that several benchmarks have, as argparse wants them
 
 
 def parser(text: str, **defaults) -> argparse.ArgumentParser:
-    """A parser whose help is the text, with those of FLAGS that are named, at the given defaults."""
+    """A parser with the text as its description and the named flags of FLAGS with the given defaults."""
     made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in defaults.items():
         made.add_argument("--" + name.replace("_", "-"), default=default, **FLAGS[name])
@@ -57,14 +56,14 @@ def parser(text: str, **defaults) -> argparse.ArgumentParser:
 
 
 def prepare(args) -> torch.device:
-    """The device of the flags, after setting torch's threads."""
+    """Sets torch's threads by the flags; returns the device."""
     if args.threads:
         torch.set_num_threads(args.threads)
     return resolve_device(args.device)
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given, so that a clock read now is true."""
+    """Waits until the device has finished, so that times are correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -77,11 +76,10 @@ def interleave(
     clock: Callable[[], float] = time.perf_counter,
     lead: int = 0,
 ) -> dict[str, list[float]]:
-    """Seconds of each candidate in each of `rounds` rounds, all candidates once a round, after `warm` unmeasured
-    rounds. The order within a round alternates, so that none always follows the same other. `clock` is
-    time.process_time where a busy machine makes the time on the wall meaningless (with one thread). lead: unmeasured
-    calls before each measured one, for what runs again and again in its real use, as a training step does: after
-    another's half minute its memory has left the caches, and on some machines the memory."""
+    """Seconds of each candidate in each of `rounds` rounds, all candidates once a round, after `warm` unmeasured rounds. The order
+    within a round alternates. clock: time.process_time on a busy machine (with one thread); lead: unmeasured calls before each
+    measured one, for candidates that run repeatedly in real use, as a training step does: after another candidate its memory is
+    no longer in the caches, and on some machines no longer in RAM."""
     device = device or torch.device("cpu")
     seconds = {name: [] for name in candidates}
     for turn in range(-warm, rounds):
@@ -110,7 +108,7 @@ def _serve(pipe, build, arguments, device, threads, clock):
 
 
 def _memory(device: torch.device, first: bool) -> int | None:
-    """Bytes that this process has now, or, after the first reading, the most that it had."""
+    """Bytes of memory of this process: at the first reading the current value, later the peak."""
     if device.type != "cuda":
         return status_bytes("VmRSS" if first else "VmHWM")
     if first:
@@ -120,12 +118,12 @@ def _memory(device: torch.device, first: bool) -> int | None:
 
 
 class InOwnProcess:
-    """A candidate for `interleave` that lives in a process of its own, with its own memory and settings of the C library,
-    as a program does. Calling it runs `build(*arguments)()` there, without the building, and returns the seconds that it
-    took. `build` must be a function of a module (it is pickled by name). To be closed.
+    """A candidate for `interleave` in its own process, with its own memory and C library settings, like a program. A call runs
+    `build(*arguments)()` there and returns its seconds, without those of `build`, which must be a function of a module (it is
+    pickled by name). Must be closed.
 
-    peak_mb: megabytes of 2**20 bytes by which the peak of memory grew in the first call: on a CPU the resident set, None
-    where the system does not tell it; on CUDA torch's own count."""
+    peak_mb: growth of peak memory in the first call, in units of 2**20 bytes: on a CPU the resident set, None if the system does
+    not report it; on CUDA torch's count of allocated memory."""
 
     peak_mb: int | None = None
 
@@ -157,9 +155,9 @@ class InOwnProcess:
 
 
 def beside_product(build: Callable, how: dict[str, tuple], args, shape: tuple[int, int, int], dtype: torch.dtype):
-    """Seconds of `build(*how[name])()` by name, and those of "product", of this shape and type, by the flags device,
-    threads, clock and rounds; and the peak of memory of each in MB. Each has a process of its own, as a program has; they
-    take turns, and measured is the second of two calls in a row, as steps follow each other in training."""
+    """Seconds by name of `build(*how[name])()` and of "product", a matrix product of this shape and dtype, and the peak memory in
+    MB of each; args: has device, threads, clock and rounds. Each runs in its own process, in turn; of two consecutive calls, as
+    in training, the second is measured."""
     device, clock = prepare(args), CLOCKS[args.clock]
     with contextlib.ExitStack() as stack:
         made = {
@@ -174,8 +172,8 @@ def beside_product(build: Callable, how: dict[str, tuple], args, shape: tuple[in
 
 
 def compare(build: Callable, how: dict[str, tuple], args, shape: tuple[int, int, int], dtype, flop: float) -> dict:
-    """`beside_product` as figures for `report`: the rate of the product, and of each candidate `rates` (of args.batch clips
-    and so many operations), the peak of memory and, of what is not called "ours...", how many times faster "ours" is."""
+    """`beside_product` as figures for `report`: the rate of the product and, for each candidate, `rates` (args.batch clips, flop
+    operations), peak memory and, for candidates other than ours, how many times faster "ours" is."""
     seconds, peaks = beside_product(build, how, args, shape, dtype)
     product_rate = product_flop(*shape) / statistics.median(seconds["product"])
     result = {"product_gflops": round(product_rate / 1e9, 1)}
@@ -187,7 +185,7 @@ def compare(build: Callable, how: dict[str, tuple], args, shape: tuple[int, int,
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
-    """How many times faster `fast` is: the median of the quotients of the rounds."""
+    """How many times faster `fast` is: the median over rounds of the quotient."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
@@ -200,7 +198,7 @@ def product(rows: int, inner: int, columns: int, dtype: torch.dtype, device: tor
 
 
 def product_flop(rows: int, inner: int, columns: int) -> float:
-    """Floating point operations of a matrix product; an addition and a multiplication count as two."""
+    """Floating-point operations of a matrix product; a multiplication and an addition count as two."""
     return 2.0 * rows * inner * columns
 
 
@@ -215,7 +213,7 @@ def status_bytes(field: str) -> int | None:
 
 
 def peak_mb(build: Callable, *arguments, device: str = "cpu") -> int | None:
-    """`InOwnProcess.peak_mb` of one call; None also where the process ended, for want of memory for example."""
+    """`InOwnProcess.peak_mb` of one call; None also if the process ended, for example out of memory."""
     with contextlib.closing(InOwnProcess(build, *arguments, device=device)) as fresh:
         with contextlib.suppress(EOFError):
             fresh()
@@ -223,7 +221,7 @@ def peak_mb(build: Callable, *arguments, device: str = "cpu") -> int | None:
 
 
 def processor(device: torch.device) -> str:
-    """Name of the card, or of the processor as its maker gives it."""
+    """Name of the GPU, or the vendor's name of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -234,7 +232,7 @@ def processor(device: torch.device) -> str:
 
 
 def surroundings(device: torch.device) -> dict:
-    """What a figure depends on beside the program: torch, processor, threads, load by others, date."""
+    """The environment of a measurement: torch, processor, threads, load of the machine, date."""
     return {
         "torch": torch.__version__,
         "processor": processor(device),
@@ -250,15 +248,15 @@ def summary(seconds: list[float], digits: int = 4) -> dict:
 
 
 def rates(seconds: list[float], clips: int, flop: float, product_rate: float) -> dict:
-    """`summary`, with clips and operations a second and the share of the rate (FLOP/s) of a matrix product."""
+    """`summary` with clips per second, operations per second, and their share of the rate (FLOP/s) of a matrix product."""
     entry, rate = summary(seconds), flop / statistics.median(seconds)
     entry |= {"clips_per_s": round(clips / entry["median_s"], 2), "gflops": round(rate / 1e9, 1)}
     return entry | {"share_of_product": round(rate / product_rate, 3)}
 
 
 def report(name: str, args: argparse.Namespace, result: dict) -> None:
-    """Prints the flags, the result and its surroundings as one JSON line; --save also writes it to benchmarks/results under
-    NAME_TORCH_PROCESSOR_DATE.json."""
+    """Prints flags, result and environment as one JSON line; --save also writes it to
+    benchmarks/results/NAME_TORCH_PROCESSOR_DATE.json."""
     flags = {key: value for key, value in vars(args).items() if key != "save"}
     place = surroundings(torch.device(flags.get("device", "cpu")))
     result = {"benchmark": name, **flags, **result, **place}

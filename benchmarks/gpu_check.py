@@ -1,15 +1,15 @@
-"""Tries and measures on a card what the project claims of one: one table and one JSON file, in at most five minutes.
+"""Tests and measures on a GPU what the project claims about GPUs: one table and one JSON file, in at most five minutes.
 
     bash benchmarks/gpu_check.sh
     python benchmarks/gpu_check.py --device cpu --toy --output runs/gpu_check.json     # the same on a processor, at toy size
 
-In this order, the most important first, until --minutes are over (what is left then is "not run"): the step of pretraining
-at four precisions, plain and as a CUDA graph, beside the twin of the released way; the same in bf16 with every recurrent
-engine; an epoch of NTU-60's size with and without the feeder beside the step; the tests that need a card, golden steps
-among them and, with two cards, two processes against one. A part that fails is an entry with its reason, and the others run.
+Parts, the most important first, until --minutes are over (the rest is "not run"): the pretraining step at four precisions, plain
+and as a CUDA graph, and the twin of the released step; the bf16 step with every recurrent implementation; an epoch of NTU-60's
+size with and without overlap of feeder and step; the tests that need a GPU, including golden steps and, with two GPUs, two
+processes against one. A part that fails is recorded with its reason, and the others run.
 
-A step is forward, backward, optimizer and queue, on a batch that stays; milliseconds are the median, after warming up; peak
-is torch's count of allocated memory. TFLOP/s are those of the encoder's products (benchmarks.bench_step.step_flop).
+A step is forward, backward, optimizer and queue on one fixed batch; milliseconds are the median after warm-up; peak is torch's
+count of allocated memory. TFLOP/s are those of the encoder's matrix products (benchmarks.bench_step.step_flop).
 """
 
 import argparse
@@ -64,7 +64,7 @@ def one_line(error: Exception) -> str:
 
 
 def measured(step, steps: int, device: torch.device) -> dict:
-    """Median milliseconds of a step after warming up and capturing, and the peak of memory from before the first."""
+    """Median milliseconds of a step after warm-up and capture, and the peak memory of all steps."""
     warm = WARM_UP + 2 if device.type == "cuda" else 1
     taken = common.interleave({"step": step}, steps, device, warm)["step"]
     peak = round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None
@@ -72,7 +72,7 @@ def measured(step, steps: int, device: torch.device) -> dict:
 
 
 def rows_of_steps() -> dict[str, tuple]:
-    """Kind, precision, recurrent engine and whether captured, as `build_step` takes them, by the name of a row of the table."""
+    """{name of a row: (kind, precision, recurrent implementation, captured)}, arguments of `build_step`."""
     rows = {}
     for precision in ("bf16", "tf32", "fp32", "fp64"):
         for graph in (False, True):
@@ -84,7 +84,7 @@ def rows_of_steps() -> dict[str, tuple]:
 
 
 def check_steps(args, device: torch.device, sizes: dict, left) -> dict[str, dict]:
-    """Milliseconds, TFLOP/s and peak of each row of `rows_of_steps`; a row that fails holds its reason."""
+    """Milliseconds, TFLOP/s and peak memory of each row of `rows_of_steps`; for a row that fails, its reason."""
     flop = step_flop(sizes["batch"], sizes["hidden"], sizes["layers"])
     encoder, found = EncoderConfig(hidden_size=sizes["hidden"], num_layers=sizes["layers"]), {}
     for name, (kind, precision, recurrent, graph) in rows_of_steps().items():
@@ -108,7 +108,7 @@ def check_steps(args, device: torch.device, sizes: dict, left) -> dict[str, dict
 
 
 def check_epochs(args, left) -> dict[str, dict]:
-    """bench_epoch's line with the batches made before each step, and beside the step before."""
+    """The result of bench_epoch with each batch made before its step, and with it made during the step before."""
     threads = ["--threads", str(args.threads)] if args.threads else []
     found = {}
     for name, more in {"batch, then step": ["--no-ahead"], "batch beside the step before": []}.items():
@@ -125,7 +125,7 @@ def check_epochs(args, left) -> dict[str, dict]:
 
 
 def check_tests(seconds: float) -> str:
-    """The last line of pytest, for all tests that need a card."""
+    """The last line of pytest for all tests that need a GPU."""
     words = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
     try:
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=max(seconds, 1))
@@ -135,7 +135,7 @@ def check_tests(seconds: float) -> str:
 
 
 def place_of(device: torch.device) -> dict:
-    """The card, its driver and every version that a figure depends on."""
+    """The GPU, its driver and all versions that the figures depend on."""
     place = common.surroundings(device) | {"python": sys.version.split()[0], "cuda": torch.version.cuda}
     if device.type == "cuda":
         place |= {"cudnn": torch.backends.cudnn.version(), "cards": torch.cuda.device_count()}

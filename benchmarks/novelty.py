@@ -1,19 +1,18 @@
-"""Which distance tells clips of unknown exercises from known ones: what `engine.novelty` was chosen by.
+"""Compares distances for detecting clips of unknown exercises; the distance of `engine.novelty` was chosen by it.
 
     python -m benchmarks.novelty --pretrained ui_prmd           # every distance, on training subjects only
-    python -m benchmarks.novelty --pretrained ui_prmd --test    # the two that count, on test subjects: look once
+    python -m benchmarks.novelty --pretrained ui_prmd --test    # the old and the chosen one, on test subjects: look once
 
-Some of the ten exercises are known, drawn several times; the others are "none of them". A subject is held out: the gallery
-is made of the known clips of the other training subjects, every clip of the held-out subject gets a distance to it. The
-threshold is exceeded by 5 % of the known clips of the *other* held-out subjects, so that neither the gallery nor the
-threshold has seen the person who is judged. With --test the gallery is that of all training subjects, and the subjects
-held out are those of the test split. The encoder has seen all ten exercises without labels, as that of a user has seen more
-than what is asked of a classifier.
+Some of the ten exercises, sampled several times, are known; the others are "none of them". One subject at a time is held out: the
+gallery has the known clips of the other training subjects, and every clip of the held-out subject gets its distance to it. The
+threshold is exceeded by 5 % of the known clips of the *other* held-out subjects, so that neither gallery nor threshold depends on
+the tested person. With --test the gallery is that of all training subjects, and the held-out subjects are those of the test split.
+The encoder has seen all ten exercises without labels, as a user's encoder has usually seen more than the classes of a classifier.
 
 Six other distances were tried; benchmarks/LOG.md has their figures and the commit that has their code.
 
-Subject 7 asks nothing while distances are chosen (`benchmarks.recipe_split` says why): where the others raise the right arm
-he raises the left, so that without him in the gallery all he does is unknown.
+Subject 7 is never held out on the training split (see `benchmarks.recipe_split`): he raises the left arm where the others raise
+the right, so that without him in the gallery all his clips are unknown.
 """
 
 import argparse
@@ -33,13 +32,13 @@ from engine.setup import find_dataset, prepare_process
 from utils.errors import UserError, run
 
 KNOWN = (3, 5, 8)  # of ten classes
-STILL = 60  # frames for which a body only stands
+STILL = 60  # frames of a standing body
 NEVER_ASKS = "7"
 Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # gallery (n, D), its labels (n,), clips (N, D) -> (N,)
 
 
 def before(gallery: Tensor, labels: Tensor, clips: Tensor) -> Tensor:
-    """What `engine.novelty` did until 2026-11-27: every n-th of a class, 20 of them, angles seen from zero."""
+    """The distance of `engine.novelty` until 2026-11-27: 20 evenly spaced clips of each class, cosine without the mean."""
     chosen = []
     for label in labels.unique():
         own = torch.nonzero(labels == label)[:, 0]
@@ -71,7 +70,7 @@ DISTANCES: dict[str, Distance] = {
 
 @dataclass(frozen=True)
 class Split:
-    """features, standing (N, D): of the clips, and of their first frames held for two seconds; labels, subjects (N,)."""
+    """features, standing (N, D): of the clips, and of their first frames repeated for two seconds; labels, subjects (N,)."""
 
     features: Tensor
     standing: Tensor
@@ -80,7 +79,7 @@ class Split:
 
 
 def read(args) -> dict[str, Split]:
-    """Features by split."""
+    """{split: features}, with val for --test only."""
     source, found = EncoderSource(args.pretrained, None, {}), {}
     dataset = source.fit(find_dataset(args.data_root, args.dataset, "cross_subject", ("train", "val")))
     loaded = source.load(dataset, seed=0)
@@ -89,7 +88,7 @@ def read(args) -> dict[str, Split]:
         views = open_views(dataset, split, loaded.stream, torch.device("cpu"), torch.float32, "memory", None, scale)
         subjects = subjects_of(views.clips.names)
         if subjects is None:
-            raise UserError(f"{args.dataset}: the names of its clips do not say the subjects, who are to be held out")
+            raise UserError(f"{args.dataset}: its clip names do not contain subjects, which are to be held out")
         clips, N = views.clips, len(views.clips)
         held = clips.frames[clips.offsets].repeat_interleave(STILL, dim=0)
         standing = replace(
@@ -101,7 +100,7 @@ def read(args) -> dict[str, Split]:
 
 
 def held_out(found: dict[str, Split], known: np.ndarray, measure: Distance) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of each subject who is held out: distances of known clips, of unknown ones, and of those who only stand."""
+    """For each held-out subject the distances of known clips, of unknown clips, and of standing bodies."""
     train, asked = found["train"], found.get("val", found["train"])
     of_known, answers = np.isin(train.labels, known), []
     for subject in np.unique(asked.subjects):
@@ -116,8 +115,8 @@ def held_out(found: dict[str, Split], known: np.ndarray, measure: Distance) -> l
 
 
 def judged(answers: list[tuple[Tensor, Tensor, Tensor]]) -> np.ndarray:
-    """Shares of known clips kept, of unknown ones and of standing bodies caught; each subject judged by the threshold of the
-    others."""
+    """Shares of known clips accepted, and of unknown clips and standing bodies rejected, by the threshold from the other
+    subjects."""
     shares = []
     for i, (known, unknown, standing) in enumerate(answers):
         others = torch.cat([of_known for j, (of_known, *_) in enumerate(answers) if j != i])
@@ -131,14 +130,14 @@ def main(argv=None) -> None:
     parser.add_argument("--pretrained", default="ui_prmd", help="checkpoint, or the name of shipped weights")
     parser.add_argument("--data-root", default="data", help="folder of all data sets")
     parser.add_argument("--dataset", default="ui_prmd", help="ten classes, with subjects in the clips' names")
-    parser.add_argument("--choices", type=int, default=8, help="how often known classes are drawn")
-    parser.add_argument("--seed", type=int, default=0, help="draws them")
-    parser.add_argument("--test", action="store_true", help="the distances before and now, on the test subjects")
+    parser.add_argument("--choices", type=int, default=8, help="number of samples of known classes")
+    parser.add_argument("--seed", type=int, default=0, help="samples them")
+    parser.add_argument("--test", action="store_true", help="the old and the chosen distance, on the test subjects")
     args = parser.parse_args(argv)
     prepare_process(None)
     found = read(args)
     classes = int(found["train"].labels.max()) + 1
-    print("known clips kept / unknown ones caught ± deviation over the choices / standing bodies caught, %\n")
+    print("known clips accepted / unknown clips rejected ± deviation over the samples / standing bodies rejected, %\n")
     print(f"| distance | {' | '.join(f'{k} of {classes} known' for k in KNOWN)} |\n|---|{'---|' * len(KNOWN)}")
     for name in (BEFORE, NOW) if args.test else DISTANCES:
         cells, draw = [], np.random.default_rng(args.seed)

@@ -1,14 +1,14 @@
-"""The data set on which recipes are searched: UI-PRMD's twenty classes, three training subjects against two others of them.
+"""Makes the data set for the search of recipes: UI-PRMD's twenty classes, with its five training subjects split three to two.
 
     python -m benchmarks.recipe_split --data-root data
     python -m tools.ablation --data-root data --dataset ui_prmd_search --rows benchmarks/recipe_search.json --seeds 1
 
-Its clips are those of the five training subjects of `ui_prmd_quality` only, so that the test split is not looked at while
-recipes are chosen: subjects 3 and 9 ask, 1, 5 and 7 are learned from. Subject 7 is left-handed, the only one of the five: what
-the others do with the right arm says little about what he does with the left, unless views or training clips are mirrored (raw
-bones by 1-NN name 44 % of his clips rightly, and 69 % with the other three's clips a second time, mirrored).
+It has the clips of the five training subjects of `ui_prmd_quality` only, so that recipes are chosen without the test split:
+subjects 1, 5 and 7 are its train split, 3 and 9 its val split. Subject 7 is the only left-handed one: what the others do with the
+right arm says little about what he does with the left, unless views or training clips are mirrored (1-NN on raw bones recognises
+44 % of his clips, and 69 % with mirrored copies of the other three subjects' clips).
 
-A second cut, to see whether a choice holds for other people, a third, which asks him, and the stand-in for a set of 400 clips by
+A second split, to see whether a choice holds for other people, a third, with subject 7 in val, and a small set of 400 clips by
 four people:
 
     python -m benchmarks.recipe_split --asked s01 s05 --name ui_prmd_search_b
@@ -34,11 +34,9 @@ ASKED = ("s03", "s09")
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe_split", description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default="data", help="folder of all data sets")
-    parser.add_argument("--asked", nargs="+", default=ASKED, metavar="SUBJECT", help="who is in the val split")
+    parser.add_argument("--asked", nargs="+", default=ASKED, metavar="SUBJECT", help="subjects of the val split")
     parser.add_argument("--name", default=NAME, help="of the data set")
-    parser.add_argument(
-        "--every", type=int, default=1, help="of the others' clips of a class, every n-th is learned from"
-    )
+    parser.add_argument("--every", type=int, default=1, help="use every n-th training clip of a class")
     args = parser.parse_args(argv)
     found = find_dataset(args.data_root, SOURCE, "cross_subject", ("train",))
     clips, layout = found.clips("train"), found.layout

@@ -1,4 +1,4 @@
-"""Plain twins: the released way of computing, written straightforwardly, to measure and to test against."""
+"""Plain twins: straightforward versions of the released computation, for benchmarks and tests."""
 
 import random
 
@@ -13,7 +13,7 @@ from models.recurrent import ForwardGRU
 
 
 class FrameByFrameGRU(ForwardGRU):
-    """The recurrent layers as the release runs them: one call of a bidirectional torch GRU a frame, the state carried."""
+    """The recurrent layers as in the release: one call of a bidirectional torch GRU per frame, passing the state on."""
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         weights, two = [w for layer in self.weights() for w in layer], self.directions == 2
@@ -25,14 +25,14 @@ class FrameByFrameGRU(ForwardGRU):
 
 
 class PlainPCM3(PCM3):
-    """A training step computed the released way: a pass of the encoder for each view, two of the decoder, a copy of the
-    queue for each product with it. Same values, same names."""
+    """A training step computed as in the release: a pass of the encoder for each view, two of the decoder, a copy of the queue for
+    each product with it. Same values, same names."""
 
     def __init__(self, config: PCM3Config):
         super().__init__(config)
         for module in self.modules():
             if isinstance(module, ForwardGRU):
-                module.__class__ = FrameByFrameGRU  # the same weights, another way to run
+                module.__class__ = FrameByFrameGRU  # same weights, other implementation
 
     def _encode(self, encoder, views, updates):
         out = {}
@@ -54,20 +54,20 @@ class PlainPCM3(PCM3):
 
 
 class PlainFeeder:
-    """The released way of making views: one sample after the other, in the order of steps of the released feeder.
+    """Makes views as the released feeder does: one sample after the other, in the same order of operations.
 
-    For a sample: read the whole stored clip (3, 300, V, M); then, three times: copy it, draw a crop and slice it, make it a
-    tensor of (1, C * V * M, L, 1), resize that bilinearly to (T, 1), bring it back to (3, T, V, M), draw the transform, copy,
-    apply it (a shear is a product of all coordinates with a float64 matrix; corruption puts zeros, or such a product, in place
-    of 15 joints), convert to float32. For a batch: collate the samples as a DataLoader does. The transposition to the encoder's
-    (N, T, V * C * M), which the release does in the training step, and the transport out of a worker process are left out."""
+    For a sample: read the whole stored clip (3, 300, V, M); then, three times: copy it, sample a crop and slice it, make it a
+    tensor of (1, C * V * M, L, 1), resize that bilinearly to (T, 1), reshape it to (3, T, V, M), sample the transform, copy, apply
+    it (a shear multiplies all coordinates by a float64 matrix; corruption replaces 15 joints by zeros or by such a product),
+    convert to float32. For a batch: collate the samples as a DataLoader does. The transposition to the encoder's
+    (N, T, V * C * M), which the release does in the training step, and the transfer from a worker process are left out."""
 
     def __init__(self, clips: np.ndarray, num_frame: np.ndarray, seed: int, frames: int = 64):
         self.clips, self.num_frame, self.frames = clips, num_frame, frames
         self.random = random.Random(seed)
 
     def crop(self, clip: np.ndarray, n: int) -> tuple[np.ndarray, int, int]:
-        """A drawn crop, resized to (3, T, V, M), its start and its length."""
+        """A random crop, resized to (3, T, V, M), its start and its length."""
         clip = clip.copy()
         channels, _, joints, persons = clip.shape
         share = 0.1 + 0.9 * self.random.random()
@@ -80,7 +80,7 @@ class PlainFeeder:
         return x.numpy(), start, length
 
     def transform(self, x: np.ndarray, corruptible: bool) -> tuple[np.ndarray, np.ndarray]:
-        """A drawn transform of x (3, T, V, M), and its matrices (V, 3, 3)."""
+        """x (3, T, V, M) after a random transform, and its matrices (V, 3, 3)."""
         joints, uniform = x.shape[2], self.random.uniform
         if not (corruptible and self.random.random() < 0.5):
             shear = np.array([[1.0 if i == j else uniform(-1, 1) for j in range(3)] for i in range(3)])
