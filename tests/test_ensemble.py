@@ -93,7 +93,7 @@ def test_files_that_are_no_scores_are_refused(tmp_path):
         read_scores(tmp_path / "array.npy")
     with pytest.raises(UserError, match="no such scores file"):
         read_scores(tmp_path / "none.npz")
-    with pytest.raises(UserError, match=r"holds no scores.npz"):
+    with pytest.raises(UserError, match=r"has no scores.npz"):
         read_scores(tmp_path)
 
 

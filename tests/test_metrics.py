@@ -144,7 +144,7 @@ def test_metrics_at_their_edges(name):
 
 
 def test_an_empty_split_has_no_accuracy():
-    with pytest.raises(ValueError, match="no sample"):
+    with pytest.raises(ValueError, match="at least one sample"):
         topk_accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
-    with pytest.raises(ValueError, match="no value"):
+    with pytest.raises(ValueError, match="at least one value"):
         summarise([])

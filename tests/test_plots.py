@@ -71,7 +71,7 @@ def test_curves(tmp_path):
     assert (tmp_path / "c.png").read_bytes().startswith(PNG)
     draw_curves(tmp_path / "c.pdf", {"a": (range(30), range(30)), "b": (range(2), range(2))})
     assert (tmp_path / "c.pdf").read_bytes().startswith(b"%PDF")
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="equal length"):
         draw_curves(tmp_path / "d.png", {"loss": ([0, 1], [1.0])})
     with pytest.raises(ValueError, match="at least one curve"):
         draw_curves(tmp_path / "d.png", {})

@@ -179,7 +179,7 @@ def test_reduced_precision_of_training_is_put_aside_and_back():
 
 def test_bad_input_is_refused_in_a_sentence():
     queries, query_labels, gallery, gallery_labels = make(0)
-    with pytest.raises(UserError, match="k = 91 .* holds 90 clips"):
+    with pytest.raises(UserError, match="k = 91 .* has 90 clips"):
         retrieve(queries, query_labels, gallery, gallery_labels, ks=(91,))
     with pytest.raises(UserError, match="k = 0"):
         retrieve(queries, query_labels, gallery, gallery_labels, ks=(0,))

@@ -1,23 +1,23 @@
-"""Several processes that compute one batch: who am I, how many are we, and the little that they exchange.
+"""Several processes that train on one batch: rank and size, and the data that they exchange.
 
-torchrun (or any launcher that sets its variables) starts K equal processes; `connect` joins them and returns a `World`.
-A run of K processes computes what one process computes, but for the order of sums (float32 weights differ by some 5e-3 after
-20 steps, float64's by 1e-13, benchmarks/LOG.md): each samples a step for the whole batch, and renders and encodes its
+torchrun (or a launcher that sets the same variables) starts K equal processes; `connect` joins them and returns a `World`.
+A run of K processes computes the same as one process, except for the order of sums (float32 weights differ by some 5e-3
+after 20 steps, float64 by 1e-13, benchmarks/LOG.md): each samples the step for the whole batch, and renders and encodes its
 slice of the rows. Only this is communicated:
 
-* statistics of every batch norm, forward and backward (models.norm), because they are those of the whole batch;
-* keys (models.pcm3), because queue and mixing partners are those of the whole batch;
-* gradients, with losses and flags (to stop, to save) in the same buckets, so that all processes decide alike.
+* statistics of every batch norm, forward and backward (models.norm), because they are of the whole batch;
+* keys (models.pcm3), because queue and mixing partners are of the whole batch;
+* gradients, with losses and flags (to stop, to save) in the same buckets, so that all processes take the same decisions.
 
-Gradients are summed here, in flat buckets after the backward pass, and not by DistributedDataParallel: the sum, not the
-mean, is what one process computes; parameters that a setting leaves without gradient must stay without (a zero gradient
-would shrink them by weight decay), which DDP finds out by a search through the graph in every step; and the model stays
-itself, with its own names in files. What is lost is the overlap of communication with the backward pass.
+Gradients are summed here, in flat buckets after the backward pass, instead of by DistributedDataParallel: one process
+computes the sum, not the mean; parameters without a gradient must stay without one (a zero gradient would apply weight
+decay), for which DDP searches the graph in every step; and the model is not wrapped, so its names in files stay. The cost
+is that communication does not overlap with the backward pass.
 
-The main process (rank 0) alone writes and prints. What it fails to do (`on_main`) is an error everywhere. A process that
-dies closes its connections, the others notice in the next exchange, say whom they miss, and end with status 2.
+Only the main process (rank 0) writes and prints. If it fails (`on_main`), all processes fail. A process that dies closes its
+connections; the others notice this in the next exchange, name it, and end with status 2.
 
-`World()` is one process by itself: every method then returns at once.
+`World()` is a single process: its methods return at once.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ from torch import Tensor
 from utils.errors import UserError
 from utils.locks import has_ended
 
-BUCKET_BYTES = 25 * 2**20  # large enough for full bandwidth, small enough that copying and sending overlap
-GRACE_SECONDS = 1.0  # survivors of a dead process wait this long: the launcher then sees first who died first
+BUCKET_BYTES = 25 * 2**20  # large enough for full bandwidth, small enough to overlap copying with sending
+GRACE_SECONDS = 1.0  # the other processes wait so long after one has died, so that the launcher reports that one first
 
 
 @dataclass
 class Traffic:
-    """What one kind of exchange has cost: calls, bytes handed over, and bytes that this process sends in a ring."""
+    """Amount of one kind of exchange. calls; bytes: of the tensors; sent: bytes that this process sends (ring algorithm)."""
 
     calls: int = 0
     bytes: int = 0
@@ -51,8 +51,8 @@ class Traffic:
 
 @dataclass(eq=False)
 class World:
-    """One process among `size`. rank: 0..size-1; local_rank: among those of this machine; peers: (host, process id) of
-    every rank, for messages; minutes: that an exchange may take; traffic: what was communicated, by kind."""
+    """One process of `size`. rank: 0..size-1; local_rank: on this machine; peers: (host, process id) of every rank, for
+    messages; minutes: timeout of an exchange; traffic: amount of communication by kind."""
 
     rank: int = 0
     size: int = 1
@@ -66,10 +66,10 @@ class World:
         return self.rank == 0
 
     def rows(self, total: int) -> slice:
-        """This process's slice of a batch of `total` clips; UserError when they cannot be shared equally."""
+        """This process's slice of a batch of `total` clips; UserError when it cannot be divided equally."""
         if total % self.size:
             raise UserError(
-                f"--batch-size {total} is the total of all processes and cannot be shared equally by {self.size}; "
+                f"--batch-size {total} is the total of all processes and cannot be divided equally by {self.size}; "
                 f"give {total - total % self.size or self.size} or {total - total % self.size + self.size}"
             )
         own = total // self.size
@@ -79,7 +79,7 @@ class World:
 
     @torch.no_grad()
     def gather(self, rows: Tensor, kind: str) -> Tensor:
-        """rows (n, ...), equally many on every process -> (size * n, ...) in the order of ranks. No gradient passes."""
+        """rows (n, ...), with the same n on every process -> (size * n, ...) in the order of ranks, without gradient."""
         if self.size == 1:
             return rows
         parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.size)]
@@ -90,7 +90,7 @@ class World:
         return torch.cat(parts)
 
     def any(self, flag: bool) -> bool:
-        """Whether any of the processes has set it; all get the same answer."""
+        """Whether the flag is set on any process; the result is the same on all."""
         if self.size == 1:
             return flag
         where = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -98,7 +98,7 @@ class World:
 
     @torch.no_grad()
     def sum_(self, tensors: list[Tensor], kind: str) -> None:
-        """Replaces every tensor by its sum over the processes: the same bits on each of them."""
+        """Replaces every tensor by its sum over the processes, bitwise equal on all of them."""
         if self.size == 1:
             return
         pending = []
@@ -132,7 +132,7 @@ class World:
     # -- agreement -----------------------------------------------------------------------------------------------------
 
     def broadcast(self, value=None):
-        """The main process's value, on every process. Small plain values only."""
+        """The main process's value, on every process; for small plain values."""
         if self.size == 1:
             return value
         box = [value]
@@ -141,13 +141,13 @@ class World:
         return box[0]
 
     def on_main(self, work):
-        """work() on the main process while the others wait. Returns its result there, None elsewhere; a UserError or
-        OSError of it is raised on every process."""
+        """Calls work() on the main process while the others wait. Returns its result there, None elsewhere; a UserError or
+        OSError is raised on every process."""
         return self._in_turns(work, 0 if self.is_main else None, turns=1)
 
     def main_first(self, work):
-        """work() on every process, but first on the main one, then on the first one of every other machine, then on the
-        rest, who find what the first have cached. An error of any is raised on every process."""
+        """Calls work() on every process: first on the main one, then on the first one of every other machine, then on the
+        rest, which find what the first ones cached. An error of one is raised on all."""
         return self._in_turns(work, 0 if self.is_main else 1 if self.local_rank == 0 else 2, turns=3)
 
     def _in_turns(self, work, own_turn: int | None, turns: int):
@@ -160,26 +160,26 @@ class World:
                     result = work()
                 except (UserError, OSError) as problem:
                     error = problem
-            said: list = [None] * self.size
+            messages: list = [None] * self.size
             with self._watching("agreement"):
-                dist.all_gather_object(said, None if error is None else str(error))
+                dist.all_gather_object(messages, None if error is None else str(error))
             if error is not None:
                 raise error
-            failed = [rank for rank, message in enumerate(said) if message is not None]
+            failed = [rank for rank, message in enumerate(messages) if message is not None]
             if failed:
-                raise UserError(f"ended because of rank {failed[0]}: {said[failed[0]]}")
+                raise UserError(f"ended because of rank {failed[0]}: {messages[failed[0]]}")
         return result
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- barrier, end --------------------------------------------------------------------------------------------------
 
     def barrier(self) -> None:
-        """Returns when every process has come here."""
+        """Waits until every process has called it."""
         if self.size > 1:
             with self._watching("agreement"):
                 dist.all_reduce(torch.zeros(1))
 
     def close(self) -> None:
-        """Leaves the group and ends its threads. Waits for nobody."""
+        """Leaves the process group and ends its threads, without waiting for the others."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -189,7 +189,7 @@ class World:
 
     @contextlib.contextmanager
     def _watching(self, kind: str):
-        """Turns an exchange that failed into a sentence that names who is missing."""
+        """Turns the RuntimeError of a failed exchange into a UserError that names the processes that have ended."""
         try:
             yield
         except RuntimeError as error:  # what torch.distributed raises for closed connections and timeouts
@@ -201,13 +201,13 @@ class World:
             who = f"{', '.join(gone)} has ended" if gone else "another process has ended or does not answer"
             limit = f" (limit: --timeout-minutes {self.minutes:g})" if late else ""
             raise UserError(
-                f"rank {self.rank} of {self.size} could not exchange {kind}: {who}{limit}; its own message says why, if it "
-                f"could give one; go on with the same command and --resume auto [{lines[0][:150]}]"
+                f"rank {self.rank} of {self.size} could not exchange {kind}: {who}{limit}; see the message of that process, "
+                f"if it printed one; continue with the same command and --resume auto [{lines[0][:150]}]"
             ) from None
 
 
 def _buckets(tensors: list[Tensor]) -> list[list[Tensor]]:
-    """The tensors, in order, in groups of one type and about BUCKET_BYTES; a larger tensor is alone."""
+    """The tensors, in order, in groups of one dtype and about BUCKET_BYTES; a larger tensor is a group of its own."""
     groups: list[list[Tensor]] = []
     filled = 0
     for tensor in tensors:
@@ -239,26 +239,28 @@ def launched_processes() -> int:
 
 
 def require_one_process(program: str) -> None:
-    """UserError when a launcher has started several processes of a program that is one."""
+    """UserError when a launcher started several processes of a program that runs as one."""
     size = launched_processes()
     if size > 1:
-        raise UserError(f"{program} is one process, it was started as {size}; start it with python, not with torchrun")
+        raise UserError(
+            f"{program} runs as one process, but {size} were started; start it with python, not with torchrun"
+        )
 
 
 def _backend(device: str, local_size: int) -> str:
-    """NCCL for tensors on GPUs, one for each process; gloo elsewhere, and where processes share a GPU."""
+    """NCCL if each process has its own GPU; gloo on the CPU, and if processes share a GPU."""
     if device == "cpu" or not torch.cuda.is_available() or local_size > torch.cuda.device_count():
         return "gloo"
     return "cpu:gloo,cuda:nccl"
 
 
 def connect(device: str = "auto", local_rank: int = -1, minutes: float = 30.0) -> World:
-    """Joins the processes that the launcher's environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT),
-    or returns `World()` where it names none.
+    """Joins the process group of the launcher's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT); returns
+    `World()` without one.
 
-    device: auto, cpu or cuda; each process takes the GPU of its local rank. local_rank: of older launchers' --local_rank,
-    -1 when not given; LOCAL_RANK goes before it. minutes: that an exchange may take before it fails. Raises UserError when the
-    environment is not complete or the others cannot be reached."""
+    device: auto, cpu or cuda; each process uses the GPU of its local rank. local_rank: from --local_rank of older launchers,
+    -1 when not given; LOCAL_RANK has priority. minutes: timeout of an exchange. UserError when the environment is incomplete
+    or the other processes cannot be reached."""
     size = launched_processes()
     if size < 2:
         if local_rank > 0:
@@ -275,8 +277,8 @@ def connect(device: str = "auto", local_rank: int = -1, minutes: float = 30.0) -
             raise UserError(f"WORLD_SIZE is {size}, but {name} is not set; start with torchrun --nproc_per_node={size}")
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(local % torch.cuda.device_count())
-    # Modules that the first optimizer imports take the group as it is at that moment as a default argument, and so keep it
-    # alive after `close`; its threads then meet an interpreter that is going down and abort it. Imported now, they take none.
+    # The first optimizer imports modules that bind the current process group as a default argument, which keeps it alive after
+    # `close`; its threads then crash the interpreter at exit. Imported here, before the group exists, they bind none.
     importlib.import_module("torch._dynamo")
 
     try:

@@ -1,12 +1,12 @@
-"""Stick figures: clips as strips (pictures) and as animations (GIF; MP4 where ffmpeg is installed).
+"""Stick figures: clips (3, t, V, M) as strips (pictures) and as animations (GIF, or MP4 with ffmpeg).
 
-A `Stage` decides once how clips are looked at: which coordinate is up, how far the bodies are turned, one scale for all,
-so that a clip in millimetres among metres is seen at once. Strip and animation then only put lines where it says. Clips that
-were normalised are drawn with `up` = Z_UP, as an encoder reads them: a body that normalisation tipped over is seen lying.
+A `Stage` defines the view of all clips: the vertical coordinate, the rotation about it, and one common scale, so that a clip
+in millimetres among clips in metres is noticed. Strips and animations draw its lines. Normalised clips are drawn with `up` =
+Z_UP, as an encoder reads them: a body with wrong axes lies on its side.
 
-A clip's `paint` gives every joint of every frame a colour (t, V, M, 3) in 0..1; a line from a joint to its parent has the
-colour of the joint, and a colour that is not a number leaves the line out. Without paint, body parts have their colours. A
-`legend`, pairs of words and '#rrggbb', says below the figures what the colours mean; that of the body parts is made here.
+The `paint` of a clip has a colour for every joint and frame, (t, V, M, 3) in 0..1; the line from a joint to its parent has
+the colour of the joint, and is not drawn if that is NaN. Without paint, body parts have fixed colours. A `legend`, pairs of
+words and '#rrggbb' below the figures, explains the colours; that of the body parts is made here.
 """
 
 import os
@@ -32,15 +32,15 @@ from utils.plots import (
 from utils.skeleton import at
 
 ANIMATIONS = (".gif", ".mp4")
-PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg of a layout
+PART_COLOURS = ("#444444", "#c44e52", "#4c72b0", "#dd8452", "#55a868")  # trunk, arm, arm, leg, leg
 Z_UP = (2, 1.0)  # (vertical axis, sign) of normalised clips
-SECOND_PERSON = "#b0a0c8"  # every further person is drawn in this one colour, behind person 1
-PANEL = 240  # longer side of an animated panel in pixels, at least
-WIDTH, HIGHEST_PANEL = 640, 420  # pixels that an animation is wide, unless its panels would be higher than this
+SECOND_PERSON = "#b0a0c8"  # colour of all further persons, who are drawn behind person 1
+PANEL = 240  # least longer side of an animated panel, pixels
+WIDTH, HIGHEST_PANEL = 640, 420  # width of an animation, unless its panels would be higher than this; pixels
 INK = "#3c4048"  # of the titles
 DPI = 100  # of animations
 LEGEND_PAD = 10  # pixels between the panels and the legend below them
-TITLE_BAR, TITLE_SIZE, TITLE_LETTER = 40, 8, 7  # of an animated panel: pixels of two lines, points, pixels a letter
+TITLE_BAR, TITLE_SIZE, TITLE_LETTER = 40, 8, 7  # titles of animated panels: height in pixels, points, pixels per letter
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -58,7 +58,7 @@ def part_paint(layout, frames: int, persons: int) -> np.ndarray:
 
 
 def part_legend(layout, clips) -> list[tuple[str, str]]:
-    """What the colours of `part_paint` mean: (words, colour), of further persons only where a clip shows one."""
+    """The legend of `part_paint`: (words, colour); with an entry for further persons if a clip has one."""
     words = []
     for kind, part in zip(("trunk", "arm", "arm", "leg", "leg"), layout.parts, strict=True):
         sides = {side for side in ("left", "right") if any(side in layout.names[j] for j in part)}
@@ -70,8 +70,8 @@ def part_legend(layout, clips) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is drawn. views: for each clip (t, V, M, 2), across and up, its middle at (0, 0), a person who is not there not
-    a number; paints: for each clip (t, V, M, 3); half: (2,) half the width and height of everybody's box; layout."""
+    """What is drawn. views: for each clip (t, V, M, 2), horizontal and vertical, centred at (0, 0), NaN for absent persons;
+    paints: for each clip (t, V, M, 3); half (2,): half the width and height of the box that contains all clips."""
 
     views: list[np.ndarray]
     paints: list[np.ndarray]
@@ -81,7 +81,7 @@ class Stage:
     legend: tuple[tuple[str, str], ...] = ()
 
     def lines(self, i: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Lines (n, 2 ends, 2) of a frame of clip i and their colours (n, 3), those of person 1 last (in front)."""
+        """Lines (n, 2 ends, 2) of a frame of clip i and their colours (n, 3); those of person 1 are last, in front."""
         view, paint = self.views[i][frame], self.paints[i][frame]
         joints = np.array([j for j, parent in enumerate(self.layout.parents) if j != parent])
         parents = np.array(self.layout.parents)[joints]
@@ -93,8 +93,8 @@ class Stage:
 
 
 def upright(clips, layout) -> tuple[int, float]:
-    """(vertical axis, sign) of the view: the coordinate along which the spine runs in most clips is drawn upwards, z after
-    normalisation, y in a sensor's own coordinates. clips: (3, t, V, M), finite."""
+    """(vertical axis, sign) of the view, from the direction of the spines: z after normalisation, y in a sensor's
+    coordinates. clips: (3, t, V, M), finite."""
     spines = [
         at(clip[:, 0, :, 0], layout.up[1], 1) - at(clip[:, 0, :, 0], layout.up[0], 1) for clip in clips if clip.shape[1]
     ]
@@ -104,10 +104,10 @@ def upright(clips, layout) -> tuple[int, float]:
 
 
 def set_stage(clips, layout, titles=None, paints=None, turn: float = 0.0, legend=None, up=None) -> Stage:
-    """How clips are looked at. clips: arrays (3, t, V, M), joints that are not a number are left out; titles: one string a clip,
-    above it; paints: see the module's text, None = body parts; turn: degrees about the upright axis (0: x to the right, a
-    normalised body is then seen from behind); legend: (words, colour), None = that of the body parts where there is no paint;
-    up: (vertical axis, sign), None = that of `upright`. ValueError for a clip of another shape, none, or not a title for each."""
+    """The stage of clips. clips: arrays (3, t, V, M), joints with NaN are not drawn; titles: one string above each clip; paints:
+    see the module, None for body parts; turn: degrees about the vertical axis (0: x to the right, which shows a normalised
+    body from behind); legend: (words, colour), None for that of the body parts, if there is no paint; up: (vertical axis,
+    sign), None for that of `upright`. ValueError for a clip of another shape, no clips, or another number of titles."""
     clips = [np.asarray(clip, dtype=np.float64) for clip in clips]
     if not clips:
         raise ValueError("expected at least one clip, found none")
@@ -128,7 +128,7 @@ def set_stage(clips, layout, titles=None, paints=None, turn: float = 0.0, legend
             low, high = np.nanmin(view, axis=(0, 1, 2)), np.nanmax(view, axis=(0, 1, 2))
             view, half = view - (low + high) / 2, np.maximum(half, 0.55 * (high - low))
         views.append(view)
-    half = np.maximum(half, 0.35 * half[::-1])  # a very thin box leaves no room for titles and numbers
+    half = np.maximum(half, 0.35 * half[::-1])  # at least so wide that titles and numbers fit
     if legend is None:
         legend = part_legend(layout, clips) if paints is None else ()
     if paints is None:
@@ -142,14 +142,14 @@ def set_stage(clips, layout, titles=None, paints=None, turn: float = 0.0, legend
 
 @with_default_style
 def strip_figure(clips, layout, titles=None, poses: int = 8, **look):
-    """A figure with a row for each clip: `poses` frames of it from its first (left) to its last, their numbers below. The other
-    arguments and the errors are those of `set_stage`."""
+    """A figure with a row for each clip: `poses` evenly spread frames from the first (left) to the last, with their numbers.
+    Other arguments and errors as for `set_stage`."""
     from matplotlib.collections import LineCollection
 
     stage = set_stage(clips, layout, titles, **look)
     rows = len(stage.views)
     width, height = 2 * stage.half
-    row_height = 1.3 * height  # with room for the title and the numbers
+    row_height = 1.3 * height  # with the title and the numbers
     inches = 1.05 / max(width, 0.62 * height)  # of one unit of the data
     figure = new_figure(max(width * inches * poses, 3.2), row_height * inches * rows)
     axes = figure.subplots()
@@ -183,7 +183,7 @@ def strip_figure(clips, layout, titles=None, poses: int = 8, **look):
 
 
 def _write_legend(figure, entries, loc: str) -> None:
-    """(words, colour) below a figure, which grows by it."""
+    """Adds a legend of (words, colour) below a figure, which grows accordingly."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, lw=2.5) for _, colour in entries]
@@ -193,9 +193,8 @@ def _write_legend(figure, entries, loc: str) -> None:
 
 @with_default_style
 def draw_clips(path, clips, layout, titles=None, poses: int = 8, **look) -> None:
-    """Writes `strip_figure` of clips (3, t, V, M), any unit, to path (.png, .pdf or .svg).
-
-    Raises UserError for another ending, ValueError for clips of another shape or no clip at all."""
+    """Writes `strip_figure` of clips (3, t, V, M), in any unit, to path (.png, .pdf or .svg). UserError for another suffix,
+    ValueError for clips of another shape or no clips."""
     path = check_picture_path(path)
     save_figure(strip_figure(clips, layout, titles, poses, **look), path)
 
@@ -204,8 +203,8 @@ def draw_clips(path, clips, layout, titles=None, poses: int = 8, **look) -> None
 
 
 def check_drawing_path(path) -> Path:
-    """`path` as a Path; UserError unless it ends in .png, .pdf, .svg (a strip), .gif or .mp4 (an animation) and, for .mp4,
-    ffmpeg is there."""
+    """`path` as a Path; UserError unless it ends in .png, .pdf, .svg (a strip), .gif or .mp4 (an animation), or when .mp4 is
+    wanted without ffmpeg."""
     path = check_picture_path(path, FORMATS + ANIMATIONS)
     if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
         raise UserError(f"{path}: .mp4 needs the program ffmpeg, which is not on the PATH; install it, or give .gif")
@@ -214,8 +213,8 @@ def check_drawing_path(path) -> Path:
 
 @with_default_style
 def animation_frames(clips, layout, titles=None, columns: int = 3, **look):
-    """Pictures (PIL images, RGB), a frame each, of all clips beside each other, `columns` in a row, as long as the longest clip; a
-    shorter one stays at its last frame. The other arguments and the errors are those of `set_stage`."""
+    """The frames of an animation (PIL images, RGB) of all clips side by side, `columns` in a row, as long as the longest clip;
+    shorter ones stay at their last frame. Other arguments and errors as for `set_stage`."""
     from matplotlib.collections import LineCollection
     from PIL import Image
 
@@ -224,7 +223,7 @@ def animation_frames(clips, layout, titles=None, columns: int = 3, **look):
     lines = [panel.add_collection(LineCollection([], linewidths=2.2, capstyle="round")) for panel in panels]
     canvas = figure.canvas
     canvas.draw()
-    ground = canvas.copy_from_bbox(figure.bbox)  # titles and legend, which stay
+    ground = canvas.copy_from_bbox(figure.bbox)  # titles and legend
     pictures = []
     for frame in range(max(len(view) for view in stage.views)):
         canvas.restore_region(ground)
@@ -238,11 +237,11 @@ def animation_frames(clips, layout, titles=None, columns: int = 3, **look):
 
 
 def _panels(stage: Stage, columns: int):
-    """(figure, axes of each clip) with titles above and the legend below; an even number of pixels, as video wants."""
+    """(figure, axes of each clip) with titles above and the legend below; even numbers of pixels, which video needs."""
     across, high = 2 * stage.half * PANEL / (2 * stage.half.max())
     scale = max(1.0, min(WIDTH / (columns * across), HIGHEST_PANEL / high))
     width, height = (max(int(n * scale), PANEL // 2) for n in (across, high))
-    width = max(width, -(-WIDTH // columns))  # of few slender bodies too
+    width = max(width, -(-WIDTH // columns))  # also for few narrow panels
     rows = -(-len(stage.titles) // columns)
     figure = new_figure(columns * width / DPI, rows * (height + TITLE_BAR) / DPI)
     figure.set_layout_engine("none")
@@ -257,7 +256,9 @@ def _panels(stage: Stage, columns: int):
         left, top = (i % columns) * width, (i // columns) * (height + TITLE_BAR)
         below = total[1] - top - TITLE_BAR - height
         panel = figure.add_axes([left / total[0], below / total[1], width / total[0], height / total[1]])
-        half = np.array([width, height]) / 2 * stage.half.max() / (PANEL / 2 * scale)  # what fits at this scale
+        half = (
+            np.array([width, height]) / 2 * stage.half.max() / (PANEL / 2 * scale)
+        )  # the part of the view that fits at this scale
         panel.set(xlim=(-half[0], half[0]), ylim=(-half[1], half[1]))
         panel.axis("off")
         panels.append(panel)
@@ -268,20 +269,19 @@ def _panels(stage: Stage, columns: int):
 
 
 def draw_animation(path, clips, layout, titles=None, columns: int = 3, fps: float = 30, **look) -> int:
-    """Writes `animation_frames` at `fps` frames a second to path (.gif or .mp4), whole or not at all; returns how many.
-
-    Raises UserError for another ending or without ffmpeg, ValueError as `set_stage` and for clips without a frame."""
+    """Writes `animation_frames` at `fps` frames per second to path (.gif or .mp4), completely or not at all; returns their
+    number. UserError for another suffix or without ffmpeg, ValueError as for `set_stage` and for clips without frames."""
     frames = animation_frames(clips, layout, titles, columns, **look)
     save_animation(path, frames, fps)
     return len(frames)
 
 
 def save_animation(path, frames, fps: float) -> None:
-    """Writes pictures (PIL images, RGB, of one even size) at `fps` a second to path (.gif or .mp4), whole or not at all; makes
-    the folder. Raises as `draw_animation`."""
+    """Writes frames (PIL images, RGB, of the same even size) at `fps` per second to path (.gif or .mp4), completely or not at
+    all; makes the folder. Errors as for `draw_animation`."""
     path = check_drawing_path(path)
     if path.suffix.lower() not in ANIMATIONS:
-        raise ValueError(f"{path}: an animation ends in {', '.join(ANIMATIONS)}")
+        raise ValueError(f"{path}: the name of an animation must end in {', '.join(ANIMATIONS)}")
     if not frames:
         raise ValueError("clips without a frame cannot be animated")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,9 +292,9 @@ def save_animation(path, frames, fps: float) -> None:
 
 
 def _write_gif(path: Path, frames, fps: float) -> None:
-    """A GIF counts in hundredths of a second: each frame ends at the hundredth that is nearest to its time."""
+    """GIF durations are in 1/100 s, so the end of each frame is rounded to the nearest 1/100 s."""
     ends = np.round(100 * np.arange(len(frames) + 1) / fps)
-    durations = [int(10 * max(d, 2)) for d in np.diff(ends)]  # viewers slow down what is faster than 2 hundredths
+    durations = [int(10 * max(d, 2)) for d in np.diff(ends)]  # viewers slow down frames shorter than 2/100 s
     palette = _palette(frames)
     still = [frame.quantize(palette=palette, dither=0) for frame in frames]
     with atomic_write(path) as file:
@@ -302,13 +302,13 @@ def _write_gif(path: Path, frames, fps: float) -> None:
 
 
 def _palette(frames):
-    """128 colours of frames from all over the animation, white among them."""
+    """A palette of 128 colours, including white, of frames from the whole animation."""
     from PIL import Image
 
     some = frames[:: max(len(frames) // 8, 1)]
     palette = Image.fromarray(np.concatenate([np.asarray(frame) for frame in some])).quantize(128)
     colours = np.reshape(palette.getpalette(), (-1, 3))
-    colours[colours.min(axis=1) > 248] = 255  # paper is white, not 252
+    colours[colours.min(axis=1) > 248] = 255  # the background is white, not 252
     palette.putpalette(colours.ravel().tolist())
     return palette
 

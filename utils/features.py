@@ -1,9 +1,9 @@
-"""Clip features of both splits of a data set in one file, to be used again without encoding.
+"""A file with the clip features of both splits of a data set, so that they can be reused without encoding.
 
-An .npz archive, not compressed (features do not compress):
+An uncompressed .npz archive (features do not compress well):
 
     train_names, val_names (N,) text      train_labels, val_labels (N,) int64      train_features, val_features (N, D) float32
-    classes (K,) text                     encoder, stream, dataset, protocol       text: where they come from
+    classes (K,) text                     encoder, stream, dataset, protocol       text: their source
 """
 
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ class SplitFeatures:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both splits; classes: K names; encoder, stream, dataset, protocol: where they come from; data: fingerprints of
-    the clips by split (utils.fingerprint), {} where the file does not say them."""
+    """Features of both splits. classes: K names; encoder, stream, dataset, protocol: their source; data: fingerprints of the
+    clips by split (utils.fingerprint), {} if unknown."""
 
     train: SplitFeatures
     val: SplitFeatures
@@ -47,7 +47,7 @@ class Features:
 
 
 def write_features(path, content: Features) -> None:
-    """Saves the features, whole or not at all."""
+    """Writes the features to a file, completely or not at all."""
     arrays = {name: np.str_(getattr(content, name)) for name in _TEXTS}
     arrays["data"] = np.str_(to_text(content.data))
     arrays["classes"] = np.asarray(content.classes, dtype=np.str_)
@@ -62,18 +62,18 @@ def write_features(path, content: Features) -> None:
 
 
 def check_rows(place, what: str, names, labels, rows, classes: int | None = None) -> None:
-    """UserError unless names (N,) are text, labels (N,) whole numbers in 0..classes-1 and rows (N, D) floats, of a clip or more.
-    what: of the rows, for messages; classes None: D."""
+    """UserError unless names (N,) are text, labels (N,) whole numbers in 0..classes-1 and rows (N, D) floats, N > 0. what: name
+    of the rows, for messages; classes: None for D."""
     if names.ndim != 1 or names.dtype.kind != "U" or labels.shape != names.shape or labels.dtype.kind not in "iu":
         found = f"{names.dtype} {names.shape} and {labels.dtype} {labels.shape}"
         raise UserError(f"{place}: expected names as text (N,) and labels as integers (N,), found {found}")
     if rows.ndim != 2 or len(rows) != len(names) or rows.dtype.kind != "f":
         raise UserError(f"{place}: expected {what} as floats ({len(names)}, D), found {rows.dtype} {rows.shape}")
     if not len(names):
-        raise UserError(f"{place}: it holds no clip")
+        raise UserError(f"{place}: it has no clips")
     if labels.min() < 0 or labels.max() >= (classes or rows.shape[1]):
         top = (classes or rows.shape[1]) - 1
-        raise UserError(f"{place}: labels must lie in 0..{top}, found {labels.min()}..{labels.max()}")
+        raise UserError(f"{place}: labels must be in 0..{top}, found {labels.min()}..{labels.max()}")
 
 
 def _split(archive, name: str, classes: int, path) -> SplitFeatures:
@@ -85,10 +85,10 @@ def _split(archive, name: str, classes: int, path) -> SplitFeatures:
 
 
 def read_features(path) -> Features:
-    """The content of a features file. UserError when it is missing, of another format, or its parts do not fit."""
+    """Reads a features file. UserError when it is missing, of another format, or its parts do not match."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; --save-features makes one")
+        raise UserError(f"{path}: there is no such file; --save-features writes one")
     with ArrayArchive(path, together=True, what="features file") as archive:
         needed = [*_TEXTS, "classes", *(f"{s}_{part}" for s in SPLITS for part in ("names", "labels", "features"))]
         missing = [name for name in needed if name not in archive]
@@ -99,7 +99,8 @@ def read_features(path) -> Features:
         sizes = {name: content.features.shape[1] for name, content in splits.items()}
         if len(set(sizes.values())) > 1:
             raise UserError(
-                f"{path}: train features of {sizes['train']} numbers cannot be compared with val's {sizes['val']}"
+                f"{path}: train features have {sizes['train']} numbers, but val features {sizes['val']}; both must come from "
+                "the same encoder"
             )
         data = from_text(str(archive.read("data")) if "data" in archive else "")
         texts = {name: str(archive.read(name))[:500] for name in _TEXTS}

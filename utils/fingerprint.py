@@ -1,11 +1,10 @@
-"""Fingerprints: short checksums that tell whether data is still what it was.
+"""Fingerprints: short checksums that show whether data has changed.
 
-A fingerprint of clips is a plain dictionary (`of_clips`), kept in checkpoints, arguments.json and results: their number, the
-shape of the packed coordinates, and a checksum each of names, labels, frame counts and coordinates. Names, labels and
-counts are read whole at every start. Coordinates are read whole once, when they are packed (feeder.packed); at a start
-the packed file is known by size, time and 64 sampled blocks of its source, which takes milliseconds for any size. So an
-array that is written anew is noticed, and a single clip that is changed behind the file's back, with the old time and in
-none of the sampled blocks, is not.
+A fingerprint of clips is a plain dictionary (`of_clips`), stored in checkpoints, arguments.json and results: the number of
+clips, the shape of the packed coordinates, and a checksum each of names, labels, frame counts and coordinates. Names, labels
+and counts are read completely at every start. Coordinates are read completely once, when they are packed (feeder.packed);
+later the packed file is identified by size, modification time and 64 sampled blocks of its source, which takes milliseconds
+for any size. So a new array is noticed, but not a change of a single clip that keeps the time and is outside these blocks.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ WORDS = "{split: {clips, shape, " + ", ".join(PARTS) + "}}"
 
 
 def checksum(*parts) -> str:
-    """16 hexadecimal digits of the SHA-256 of the parts: bytes, or what `str` makes of them, each with its length."""
+    """16 hexadecimal digits of the SHA-256 of the parts, bytes or else their `str`, each preceded by its length."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, (bytes, memoryview)) else str(part).encode()
@@ -30,8 +29,8 @@ def checksum(*parts) -> str:
 
 
 def sampled(handle: int, start: int, stop: int) -> str:
-    """Checksum of `BLOCKS` blocks, the first and the last among them, of the bytes start..stop of an open file; of all
-    bytes where they are fewer. Raises OSError, also when the file is shorter."""
+    """Checksum of `BLOCKS` evenly spread blocks, including the first and the last, of the bytes start..stop of an open file;
+    of all bytes if they are fewer. Raises OSError."""
     places = np.linspace(start, max(stop - BLOCK_BYTES, start), BLOCKS).astype(np.int64)
     digest = hashlib.sha256()
     for place in sorted(set(places.tolist())):
@@ -40,8 +39,8 @@ def sampled(handle: int, start: int, stop: int) -> str:
 
 
 def of_clips(names, labels, num_frame, shape, coordinates: str) -> dict:
-    """The fingerprint of packed clips. names: N strings; labels, num_frame (N,); shape: of the packed coordinates, which
-    `coordinates` is the checksum of."""
+    """The fingerprint of packed clips. names: N strings; labels, num_frame (N,); shape: of the packed coordinates;
+    coordinates: their checksum."""
     return {
         "clips": len(names),
         "shape": [int(n) for n in shape],
@@ -53,7 +52,7 @@ def of_clips(names, labels, num_frame, shape, coordinates: str) -> dict:
 
 
 def is_valid(value) -> bool:
-    """Whether a value is fingerprints by split, as `WORDS` says."""
+    """Whether a value is a dictionary of fingerprints by split, as in `WORDS`."""
     return isinstance(value, dict) and all(
         isinstance(entry, dict)
         and type(entry.get("clips")) is int
@@ -70,7 +69,7 @@ def to_text(data: dict) -> str:
 
 
 def from_text(text: str) -> dict:
-    """What `to_text` wrote; {} for anything else."""
+    """The inverse of `to_text`; {} for any other text."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -79,7 +78,7 @@ def from_text(text: str) -> dict:
 
 
 def differences(then: dict, now: dict) -> list[str]:
-    """What differs between two fingerprints by split, in words, for the splits that both have: [] when nothing does."""
+    """The differences between two fingerprints by split, in words, for the splits in both; [] if they are equal."""
     found = []
     for split in sorted(then.keys() & now.keys()):
         a, b = then[split], now[split]

@@ -1,17 +1,17 @@
-"""Late fusion: scores of several runs on the same clips, added with weights.
+"""Late fusion: the weighted sum of the scores of several runs on the same clips.
 
-A run saves its scores as `scores.npz` (`write_scores`), and nothing else is needed to fuse it:
+A run saves its scores as `scores.npz` (`write_scores`), which is all that fusion needs:
 
     names    (N,) text, sorted: the clips          scores   (N, K) float32: the class scores before the soft-max
-    labels   (N,) int64: the true classes          stream, dataset   text: where they come from
+    labels   (N,) int64: the true classes          stream, dataset   text: their source
                                                    data              text: fingerprint of the clips
 
-Runs are matched by clip name, never by position, and refused when their clips or labels differ. The fused score of a
-clip is the weighted sum of its scores; only the ratios of the weights matter to accuracy.
+Runs are matched by clip name, not by position; runs with different clips or labels are refused. For accuracy only the
+ratios of the weights matter.
 
-Weights may also be searched. Choosing them on the clips that they are then reported on would flatter them, so the
-clips are halved by a checksum of their names, the weights are chosen on the first half and reported on the second. The
-halves are the same on every machine; both are test clips, with the same subjects, which the report must say.
+Weights can also be searched. Accuracy on the clips that the weights are chosen on would be too high, so the clips are
+divided in halves by a checksum of their names; weights are chosen on the first half and reported on the second. The halves
+are the same on every machine; both are test clips, with the same subjects, which a report must mention.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ MAX_COMBINATIONS = 20000
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one run: names (N,) sorted text, labels (N,) int64, scores (N, K) float32; data: fingerprint
-    of the test clips (utils.fingerprint) by split, {} where the file does not say it; source: where from."""
+    """Scores of one run. names (N,) sorted text; labels (N,) int64; scores (N, K) float32; data: fingerprints of the test
+    clips by split (utils.fingerprint), {} if unknown; source: the file, for messages."""
 
     names: np.ndarray
     labels: np.ndarray
@@ -50,7 +50,7 @@ class Scores:
 
 
 def _sorted(content: Scores) -> Scores:
-    """Checks that the parts fit together and sorts them by name; raises UserError naming the source."""
+    """Checks that the parts match and sorts them by name; UserError naming the source."""
     names, where = content.names, content.source or "scores"
     check_rows(where, "scores", names, content.labels, content.scores)
     with np.errstate(over="ignore"):
@@ -67,10 +67,8 @@ def _sorted(content: Scores) -> Scores:
 
 
 def write_scores(path, names, labels, scores, stream: str, dataset: str, data: dict | None = None) -> None:
-    """Saves scores (N, K) of clips `names` with true classes `labels` (N,), sorted by name, whole or not at all. data:
-    fingerprints of the test clips by split.
-
-    Raises UserError when they do not fit together or are not finite."""
+    """Saves scores (N, K) of clips `names` with true classes `labels` (N,), sorted by name, completely or not at all. data:
+    fingerprints of the test clips by split. UserError when the parts do not match or scores are not finite."""
     content = Scores(np.asarray(names, dtype=np.str_), np.asarray(labels), np.asarray(scores), source=str(path))
     content = _sorted(content)
     arrays = {"names": content.names, "labels": content.labels, "scores": content.scores}
@@ -80,13 +78,12 @@ def write_scores(path, names, labels, scores, stream: str, dataset: str, data: d
 
 
 def read_scores(path) -> Scores:
-    """Scores of a run folder (its `scores.npz`) or of such a file, sorted by name.
-
-    Raises UserError when there is none, the file is not of this format, or its parts do not fit together."""
+    """Scores from a run folder (its `scores.npz`) or from such a file, sorted by name. UserError when there is none, the file
+    has another format, or its parts do not match."""
     path = Path(path)
     if path.is_dir():
         if not (path / SCORES_FILE).is_file():
-            raise UserError(f"{path}: the folder holds no {SCORES_FILE}; give the folder of a finished evaluation")
+            raise UserError(f"{path}: the folder has no {SCORES_FILE}; give the folder of a finished evaluation")
         path = path / SCORES_FILE
     with ArrayArchive(path, together=True, what="scores file") as archive:
         missing = [name for name in ("names", "labels", "scores") if name not in archive]
@@ -99,8 +96,8 @@ def read_scores(path) -> Scores:
 
 
 def check_same_clips(runs: Sequence[Scores]) -> None:
-    """Raises UserError, saying how many differ, unless all runs hold the same clips, labels and number of classes, and, where
-    the files say them, the same coordinates."""
+    """UserError, with the number of differences, unless all runs have the same clips, labels and number of classes and, if the
+    files state their fingerprints, the same coordinates."""
     first = runs[0]
     for run in runs[1:]:
         here, there = set(first.names.tolist()), set(run.names.tolist())
@@ -111,7 +108,7 @@ def check_same_clips(runs: Sequence[Scores]) -> None:
                 if only
             ]
             raise UserError(
-                f"the runs were evaluated on other clips: {' and '.join(parts)}; fuse runs of the same split"
+                f"the runs were evaluated on different clips: {' and '.join(parts)}; fuse runs of the same split"
             )
         if first.scores.shape[1] != run.scores.shape[1]:
             raise UserError(
@@ -127,39 +124,37 @@ def check_same_clips(runs: Sequence[Scores]) -> None:
             )
         if found := differences(first.data, run.data):
             raise UserError(
-                f"{first.source} and {run.source} were evaluated on other test clips of the same names: {'; '.join(found)}; fuse "
-                "runs of the same preparation"
+                f"{first.source} and {run.source} were evaluated on different test clips with the same names: "
+                f"{'; '.join(found)}; fuse runs of the same preparation"
             )
 
 
 def fuse(runs: Sequence[Scores], weights: Sequence[float]) -> np.ndarray:
-    """Weighted sum of the runs' scores, float64 (N, K), in the order of the sorted names.
-
-    Raises UserError when the runs differ in clips or labels, or the weights do not fit."""
+    """Weighted sum of the runs' scores, float64 (N, K), in the order of the sorted names. UserError when the runs differ in
+    clips or labels, or the weights are invalid."""
     check_same_clips(runs)
     check_weights(weights, len(runs))
     return sum(weight * run.scores.astype(np.float64) for weight, run in zip(weights, runs, strict=True))
 
 
 def check_weights(weights: Sequence[float], runs: int) -> None:
-    """Raises UserError unless there is a weight per run, none is negative or not finite, and one is above 0."""
+    """UserError unless there is one weight per run, all are finite and at least 0, and one is above 0."""
     text = " ".join(f"{weight:g}" for weight in weights)
     if len(weights) != runs:
         raise UserError(f"--weights {text}: {len(weights)} weights for {runs} runs; give one per run, in their order")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-        raise UserError(f"--weights {text}: weights must be numbers of 0 or more, and one above 0")
+        raise UserError(f"--weights {text}: expected numbers of 0 or more, at least one above 0")
 
 
 def first_half(names: Sequence[str]) -> np.ndarray:
-    """True for the clips of the half that weights are chosen on, (N,): the SHA-256 of the name begins with an even
-    byte. It depends on each name alone, so it is the same for every run, order and machine."""
+    """True for the clips on which weights are chosen, (N,): the SHA-256 of the name begins with an even byte. It depends only
+    on the name, so it is the same for every run, order and machine."""
     return np.array([hashlib.sha256(str(name).encode()).digest()[0] % 2 == 0 for name in names], dtype=bool)
 
 
 def weight_grid(runs: int, steps: int) -> list[tuple[float, ...]]:
-    """All weights of `runs` runs in multiples of 1 / steps that add up to 1, the most equal first.
-
-    Raises UserError when they are too many to try."""
+    """All weights of `runs` runs that are multiples of 1 / steps and sum to 1, the most equal first. UserError when there are
+    too many."""
     count = math.comb(steps + runs - 1, runs - 1)
     if count > MAX_COMBINATIONS:
         raise UserError(
@@ -176,8 +171,8 @@ def weight_grid(runs: int, steps: int) -> list[tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found: weights; accuracy on the half they were chosen on and on the other half; the halves'
-    sizes; how many combinations were tried; reported: True for the clips of the other half (N,)."""
+    """Result of a search. weights; chosen_accuracy, reported_accuracy: on the half for choosing and on the other half;
+    chosen_clips, reported_clips: their sizes; tried: number of combinations; reported (N,): True for the other half."""
 
     weights: tuple[float, ...]
     chosen_accuracy: float
@@ -189,10 +184,8 @@ class Search:
 
 
 def search_weights(runs: Sequence[Scores], steps: int = 10) -> Search:
-    """Chooses weights by accuracy on `first_half` of the clips and measures them on the other half.
-
-    Among weights of equal accuracy the most equal ones are taken. Raises UserError when the runs differ, the grid is
-    too large or a half is empty."""
+    """Chooses weights by accuracy on `first_half` of the clips and evaluates them on the other half. Ties go to the most equal
+    weights. UserError when the runs differ, the grid is too large or a half is empty."""
     check_same_clips(runs)
     if len(runs) < 2 or steps < 1:
         raise UserError(f"a search needs 2 runs or more and 1 step or more, found {len(runs)} and {steps}")
@@ -202,7 +195,7 @@ def search_weights(runs: Sequence[Scores], steps: int = 10) -> Search:
     stacked = np.stack([run.scores[half] for run in runs]).astype(np.float64)
     grid = weight_grid(len(runs), steps)
     right = [int((np.tensordot(weights, stacked, 1).argmax(1) == labels[half]).sum()) for weights in grid]
-    best = int(np.argmax(right))  # the first of equals, and the grid begins with the most equal weights
+    best = int(np.argmax(right))  # the first maximum; the grid begins with the most equal weights
     rest = fuse(runs, grid[best])[~half].argmax(1) == labels[~half]
     return Search(
         weights=grid[best],

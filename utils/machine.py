@@ -1,7 +1,7 @@
-"""What this process may use of the machine: processors and memory, within the limits of its container; and how it keeps memory.
+"""Processors and memory that this process may use, within the limits of its container; a setting of the allocator.
 
-A container (Docker, Slurm, Kubernetes) sees the whole machine; its limits are in the files of its control group (cgroup), version
-2 or 1, of which the group's own and each one above it counts.
+In a container (Docker, Slurm, Kubernetes) the system reports the whole machine; the limits are in the files of the process's
+control group (cgroup, version 2 or 1) and of all groups above it.
 """
 
 import ctypes
@@ -11,12 +11,12 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's mallopt(3)
-NO_LIMIT = 2**60  # version 1 writes a number near 2**63 where there is none
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of glibc's mallopt(3)
+NO_LIMIT = 2**60  # version 1 has a number near 2**63 for no limit
 
 
 def _number(path: Path, word: int = 0) -> int | None:
-    """A word of a control file as a number; None where there is none, or it says `max`."""
+    """A word of a control file as a number; None if it is missing or `max`."""
     try:
         return int(path.read_text().split()[word])
     except (OSError, ValueError, IndexError):
@@ -24,7 +24,7 @@ def _number(path: Path, word: int = 0) -> int | None:
 
 
 def _groups(controller: str) -> list[Path]:
-    """Folders of this process's control group and of those above it, for a controller of version 1, or "" of version 2."""
+    """Folders of this process's control group and of the groups above it. controller: of version 1, or "" for version 2."""
     try:
         lines = [line.split(":", 2) for line in OWN_GROUP.read_text().splitlines()]
     except OSError:
@@ -39,7 +39,7 @@ def _groups(controller: str) -> list[Path]:
 
 
 def _left_by_groups() -> list[int]:
-    """Bytes that each limit leaves."""
+    """For each memory limit the bytes that are still free."""
     left = []
     names = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
     for controller, limit, used in names:
@@ -51,7 +51,7 @@ def _left_by_groups() -> list[int]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are free for this process; 0 where the system does not tell."""
+    """Bytes of memory that are free for this process; 0 if unknown."""
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -69,12 +69,11 @@ def default_workers() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory for the next allocation instead of giving it back to the system. Whether it did.
+    """Sets glibc to keep freed memory for the next allocation instead of returning it to the system; whether it was set.
 
-    A training step frees and asks again for the same hundreds of megabytes; by default every array above 32 MB is a
-    mapping of its own, whose pages the system clears and maps anew in each step (benchmarks/LOG.md has what it costs).
-    Peak memory is the same, only the valleys fill up. Elsewhere (another C library or allocator), and where the user has
-    set glibc's own variables, nothing is changed."""
+    A training step frees and allocates the same hundreds of megabytes again. By default every array above 32 MB is a memory
+    mapping of its own, whose pages the system clears and maps again in each step (benchmarks/LOG.md has the cost). Peak
+    memory does not change. With another C library or allocator, or if the user has set glibc's variables, nothing is set."""
     if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     try:

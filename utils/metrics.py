@@ -13,17 +13,17 @@ from utils.errors import UserError
 
 
 def class_rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Rank of each sample's own class among its scores, 0 = highest: scores (N, K), labels (N,) -> int64 (N,).
+    """Rank of each sample's true class among its scores, 0 = highest: scores (N, K), labels (N,) -> int64 (N,).
 
-    Among equal scores the lower class number ranks first, as in arg-max, so that the answer does not depend on the
-    device. Raises ValueError for shapes that do not fit, UserError for scores that are not finite (a network that
-    diverged would otherwise look perfect, since nothing compares as greater than NaN)."""
+    Ties go to the lower class number, as in arg-max, so that the result does not depend on the device. ValueError for
+    shapes that do not match, UserError for scores that are not finite (a diverged network would otherwise look perfect,
+    since no comparison with NaN is true)."""
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(f"expected scores (N, K) and labels (N,), found {tuple(scores.shape)}, {tuple(labels.shape)}")
     if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < scores.shape[1]):
-        raise ValueError(f"labels must lie in 0..{scores.shape[1] - 1}, found {int(labels.min())}..{int(labels.max())}")
+        raise ValueError(f"labels must be in 0..{scores.shape[1] - 1}, found {int(labels.min())}..{int(labels.max())}")
     if not torch.isfinite(scores).all():
-        raise UserError("the scores are not finite, so the network has diverged; lower the learning rate")
+        raise UserError("the scores are not finite, so the network has diverged; give a lower learning rate")
     own = scores.gather(1, labels[:, None])
     lower = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
     return ((scores > own) | ((scores == own) & lower)).sum(1)
@@ -32,7 +32,7 @@ def class_rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, ks: Iterable[int] = (1, 5)) -> dict[int, float]:
     """{k: share of samples whose class is among their k highest scores}; scores (N, K) on any device, labels (N,), N > 0."""
     if not len(labels):
-        raise ValueError("no sample has been counted")
+        raise ValueError("expected at least one sample")
     rank = class_rank(scores, labels.to(scores.device))
     return {k: int((rank < k).sum()) / len(labels) for k in ks}
 
@@ -58,16 +58,16 @@ class Summary:
     count: int
 
     def percent(self, decimals: int = 1) -> str:
-        """For a table of shares: `83.9 ± 0.4`, and `83.9` for a single seed."""
+        """Percent for a table: `83.9 ± 0.4`, or `83.9` for a single seed."""
         text = f"{100 * self.mean:.{decimals}f}"
         return text if self.std is None else f"{text} ± {100 * self.std:.{decimals}f}"
 
 
 def summarise(values: Iterable[float]) -> Summary:
-    """Mean and sample standard deviation over seeds. Raises ValueError without values."""
+    """Mean and sample standard deviation over seeds; ValueError without values."""
     values = [float(value) for value in values]
     if not values:
-        raise ValueError("there is no value to average")
+        raise ValueError("expected at least one value")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return Summary(mean, None, 1)
@@ -75,9 +75,8 @@ def summarise(values: Iterable[float]) -> Summary:
 
 
 def summarise_runs(runs: Iterable[Mapping[str, float]]) -> dict[str, Summary]:
-    """Summaries by name over runs that measured the same figures, one mapping per seed.
-
-    Raises ValueError when the runs name different figures, since a mean over some seeds only would mislead."""
+    """Summaries by name over runs with the same figures, one mapping per seed. ValueError when the names of figures differ,
+    since a mean over only some of the seeds would be misleading."""
     runs = list(runs)
     if any(set(run) != set(runs[0]) for run in runs):
         raise ValueError("the runs measured different figures")

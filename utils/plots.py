@@ -1,14 +1,14 @@
-"""Pictures with axes: confusion matrices, curves, time lines and embeddings, written as files and never shown on a screen.
+"""Plots: confusion matrices, curves, time lines and embeddings, written to files and never shown on a screen.
 
-matplotlib is imported inside the functions, so that a program that draws nothing does not pay for it, and is used
-through `Figure` on the Agg canvas: no display, no global state. Functions that draw are `with_default_style`, with matplotlib's own
-settings, whatever MPLBACKEND or somebody's matplotlibrc say (a notebook's backend, usetex without a TeX). A picture is
-written under a temporary name and renamed; its format follows the ending of its name (.png, .pdf or .svg). The parent
-folder is made when it is missing. A picture beside results is drawn after them, in `beside_results`, which makes of
-whatever goes wrong a warning. Stick figures are in utils.drawing.
+matplotlib is imported inside the functions, so that programs without plots do not import it, and used through `Figure` on
+the Agg canvas: no display, no global state. Functions that draw are decorated by `with_default_style` and use matplotlib's
+default settings, whatever MPLBACKEND or a matplotlibrc say (a notebook's backend, usetex without TeX). A picture is written
+under a temporary name and renamed; its format is the suffix of its name (.png, .pdf or .svg), and its folder is made if
+missing. A picture beside results is drawn after them, in `beside_results`, which turns any error into a warning. Stick
+figures are in utils.drawing.
 
-Texts of somebody's go through `literal` and `labels`: characters that matplotlib's own font lacks (Chinese, say) are taken
-from a font of this machine that has them; where there is none, class names become numbers and other characters a `?`.
+Texts of users go through `literal` and `labels`: characters that matplotlib's own font lacks (such as Chinese) are taken from
+a font of this machine that has them; without one, class names become numbers, and other characters a `?`.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from utils.files import atomic_write
 
 OWN_FONT = "DejaVu Sans"  # which matplotlib brings
 FORMATS = (".png", ".pdf", ".svg")
-MOST_NAMES = 130  # class names beyond this many are not legible at any size; they are left out
-MOST_NUMBERS = 25  # classes up to which the share is also written into each cell
-MOST_COUNTS = 12  # classes up to which the count is written below it
+MOST_NAMES = 130  # more class names are not legible and are left out
+MOST_NUMBERS = 25  # up to so many classes the share is written into each cell
+MOST_COUNTS = 12  # up to so many classes also the count
 
 
 def import_matplotlib():
-    """matplotlib, imported without the backend that the environment names; UserError when it is not there."""
+    """matplotlib, imported without the backend of the environment; UserError when it is not installed."""
     before = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "Agg"  # read when it is imported: another name, or a notebook's, can end that
+    os.environ["MPLBACKEND"] = "Agg"  # read at import, which an unknown backend would break
     try:
         import matplotlib
         from matplotlib import font_manager  # noqa: F401
@@ -49,11 +49,11 @@ def import_matplotlib():
 
 
 class _NeedsFont(Exception):
-    """A text needs a further font family, which axes take when they are made: the picture is begun anew with it."""
+    """A text needs a further font family. Axes take families when they are made, so the picture is drawn again with it."""
 
 
 def with_default_style(function):
-    """A function that draws with matplotlib's own settings, which are as they were when it returns."""
+    """Decorator: draws with matplotlib's default settings and restores the current ones."""
 
     @functools.wraps(function)
     def draw(*arguments, **named):
@@ -73,17 +73,17 @@ def with_default_style(function):
 
 @contextlib.contextmanager
 def beside_results(what: str, say=warn):
-    """Around pictures that come with results: what goes wrong is said, and the program goes on."""
+    """A block that draws pictures beside results: any error becomes a warning, and the program continues."""
     try:
         yield
-    except Exception as error:  # of whatever kind: a picture is no reason to lose a run
+    except Exception as error:  # of any kind: a run must not fail because of a picture
         text = " ".join(str(error).split())[:150]
         say(f"{what} could not be drawn ({type(error).__name__}: {text}); the results do not depend on it")
 
 
 @functools.lru_cache(maxsize=256)
 def _lacking(path: str, characters: str) -> str:
-    """The characters that the font file at `path` lacks."""
+    """Those of `characters` that the font file at `path` lacks."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -95,9 +95,8 @@ def _lacking(path: str, characters: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def font_for(characters: str) -> tuple[str, str] | None:
-    """(family, file) of a font of this machine that has these characters; None when there is none.
-
-    characters: of a text, each once and sorted, without the printable ones of ASCII."""
+    """(family, file) of an installed font that has these characters, None without. characters: those of a text outside
+    printable ASCII, each once, sorted."""
     from matplotlib import font_manager
 
     own = font_manager.findfont(OWN_FONT)
@@ -114,7 +113,7 @@ def _odd(text: str) -> str:
 
 
 def drawable(text: str) -> bool:
-    """Whether a font of this machine has all characters of a text; within `with_default_style`, which then uses that font."""
+    """Whether an installed font has all characters of a text; only inside `with_default_style`, which then uses that font."""
     found = font_for(_odd(text))
     if found is None:
         return False
@@ -126,18 +125,17 @@ def drawable(text: str) -> bool:
 
 
 def with_fonts(text: str) -> str:
-    """The text with a `?` for each character that matplotlib's own font lacks, where no font of this machine has them all."""
+    """The text; if no installed font has all its characters, with a `?` for each one that matplotlib's own font lacks."""
     return text if drawable(text) else "".join("?" if _lacking(font_for("")[1], _odd(c)) else c for c in text)
 
 
 def labels(names, most: int = 40) -> list[str]:
-    """Class names for matplotlib as `literal` makes them; the number of a class whose name has characters that no font here
-    has."""
+    """Class names for matplotlib (see `literal`); `class K` for a name with characters that no installed font has."""
     return [literal(name, most) if drawable(name) else f"class {k}" for k, name in enumerate(names)]
 
 
 def new_figure(width: float, height: float):
-    """An empty figure of that size in inches, on the Agg canvas."""
+    """An empty figure of this size in inches, on the Agg canvas."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -147,7 +145,7 @@ def new_figure(width: float, height: float):
 
 
 def check_picture_path(path, formats: tuple[str, ...] = FORMATS) -> Path:
-    """`path` as a Path; UserError unless it ends in one of `formats` (to refuse before hours of work)."""
+    """`path` as a Path; UserError unless it ends in one of `formats`. Called before the work whose result is drawn."""
     path = Path(path)
     if path.suffix.lower() not in formats:
         raise UserError(f"{path}: a picture's name must end in {', '.join(formats)}")
@@ -157,13 +155,13 @@ def check_picture_path(path, formats: tuple[str, ...] = FORMATS) -> Path:
 
 
 def literal(text: str, most: int = 40) -> str:
-    """A text of somebody's for matplotlib: not longer than `most` characters, and a dollar sign begins no formula."""
+    """A user's text for matplotlib: cut to `most` characters, with escaped dollar signs (no formulas)."""
     text = with_fonts(text if len(text) <= most else text[: most - 1] + "…")
     return text.replace("$", r"\$")
 
 
 def save_figure(figure, path: Path) -> None:
-    """Writes the figure whole or not at all, in the format of the path's ending; makes the folder."""
+    """Writes the figure, completely or not at all, in the format of the path's suffix; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
@@ -171,11 +169,11 @@ def save_figure(figure, path: Path) -> None:
 
 @with_default_style
 def draw_confusion(path, matrix, names, title: str = "") -> None:
-    """Draws a confusion matrix: rows are true classes, columns are predicted ones, colour is the share of the row, which
-    stands in the cell in percent, with the count below it where there are few classes.
+    """Draws a confusion matrix: rows are true classes, columns predicted ones, colour is the share of the row; with few
+    classes the cells also have the share in percent and the count.
 
-    matrix (K, K): counts (each row is divided by its sum; an empty row stays empty); names: K class names.
-    Raises UserError for another ending, ValueError unless matrix is square with a name a row."""
+    matrix (K, K): counts (each row is divided by its sum; an empty row stays empty); names: K class names. UserError for
+    another suffix, ValueError unless matrix is square with one name per row."""
     path = check_picture_path(path)
     matrix = np.asarray(matrix, dtype=np.float64)
     K = len(names)
@@ -212,10 +210,10 @@ def draw_curves(path, curves: dict, xlabel: str = "", ylabel: str = "", title: s
 
 @with_default_style
 def draw_curve_panels(path, panels: dict, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Draws panels {name: {label: (x, y)}} of lines beside each other, three in a row; the lines of a panel share an axis. x and
-    y are of equal length; points that are not finite, or None, leave a gap.
+    """Draws panels {name: {label: (x, y)}} side by side, three in a row; the curves of a panel share its axes. x and y have
+    equal length; points that are None or not finite leave a gap.
 
-    Raises UserError for another ending, ValueError without a panel or a curve, or when a curve's x and y differ in length."""
+    UserError for another suffix, ValueError without a panel or a curve, or when x and y of a curve differ in length."""
     path = check_picture_path(path)
     if not panels or not all(panels.values()):
         raise ValueError("expected at least one panel, and at least one curve in each")
@@ -230,7 +228,9 @@ def draw_curve_panels(path, panels: dict, xlabel: str = "", ylabel: str = "", ti
         for label, (x, y) in curves.items():
             x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
             if x.ndim != 1 or x.shape != y.shape:
-                raise ValueError(f"curve {label!r}: x {x.shape} and y {y.shape} must be flat and of one length")
+                raise ValueError(
+                    f"curve {label!r}: x {x.shape} and y {y.shape} must have one dimension and equal length"
+                )
             y, marker = np.where(np.isfinite(y), y, np.nan), "o" if len(x) < 25 else None
             axes.plot(x, y, label=literal(str(label)), marker=marker, ms=3)
         axes.set_title(literal(name, 120), fontsize=9)
@@ -247,11 +247,10 @@ def draw_curve_panels(path, panels: dict, xlabel: str = "", ylabel: str = "", ti
 
 @with_default_style
 def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> None:
-    """Two bars over the frames of a video, truth above prediction; an action has one colour in both.
+    """Draws two bars over the frames of a video, truth above prediction; an action has the same colour in both.
 
-    frames: length of the video; truth, found: rows (class from 1, start, end, score), the score shown as opacity in the
-    lower bar; names: of the classes 1, 2, ...
-    Raises UserError for another ending than .png, .pdf or .svg."""
+    frames: length of the video; truth, found: rows (class from 1, start, end, score), with the score as opacity in the lower
+    bar; names: of the classes 1, 2, ... UserError for another suffix than .png, .pdf or .svg."""
     path = check_picture_path(path)
     truth, found = (np.asarray(rows, dtype=np.float64).reshape(-1, 4) for rows in (truth, found))
     from matplotlib import colormaps
@@ -265,7 +264,7 @@ def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> No
     for row, segments, height in ((1, truth, 0.8), (0, found, 0.8)):
         for c, start, end, score in segments:
             opacity = 1.0 if row else 0.35 + 0.65 * float(np.clip(score, 0, 1))
-            # hatched from the twentieth class on, where the colours begin again
+            # hatched from the 21st class on, where the colours repeat
             hatch = "//" if (int(c) - 1) // 20 % 2 else None
             axes.broken_barh(
                 [(start, end - start + 1)], (row + 0.1, height), color=colour[int(c)], alpha=opacity, hatch=hatch
@@ -281,10 +280,10 @@ def draw_timeline(path, frames: int, truth, found, names, title: str = "") -> No
 
 @with_default_style
 def draw_embedding(path, panels: dict, numbers, names) -> None:
-    """Draws points by class: panels {title: points (N, 2)} beside each other, numbers (N,) of the classes, names: of K classes.
+    """Draws points by class: panels {title: points (N, 2)} side by side; numbers (N,): class of each point; names: K classes.
 
-    Beyond 20 classes colours repeat with another mark. Raises UserError for another ending, ValueError when points and
-    numbers differ in length."""
+    Beyond 20 classes colours repeat with another marker. UserError for another suffix, ValueError when points and numbers
+    differ in length."""
     path = check_picture_path(path)
     numbers = np.asarray(numbers)
     from matplotlib import colormaps
@@ -306,8 +305,8 @@ def draw_embedding(path, panels: dict, numbers, names) -> None:
 
 
 def legend_below(figure, handles, texts, columns: int, **look) -> None:
-    """A legend below the axes in at most that many columns, fewer where they would be wider than the figure, which grows in
-    height by what the legend takes. look: where it is (loc), and what else matplotlib lets one say."""
+    """Adds a legend below the axes in at most `columns` columns, fewer if they would be wider than the figure, which grows by
+    the height of the legend. look: its position (loc) and other arguments of matplotlib's legend."""
     look = {"fontsize": 7, "frameon": False, "columnspacing": 1.4, "handletextpad": 0.4, **look}
     for number in range(columns, 0, -1):
         legend = figure.legend(handles, texts, ncols=number, **look)

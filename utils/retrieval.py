@@ -1,20 +1,20 @@
 """Retrieval with frozen features: k-nearest-neighbour classification, recall@k and mean average precision.
 
-Similarity is the cosine, the product of L2-normalised features. Everything is exact and made for galleries of any
-size: queries go in chunks, and for each the similarities to the gallery are filled in chunk by chunk, so that only
-(chunk of queries) x (gallery) numbers exist at once, within `budget` bytes, never queries x gallery. Features may lie
-on the CPU (or in a memory map) and are moved to the device by chunks.
+Similarity is the cosine, the product of L2-normalised features. The results are exact for galleries of any size: queries
+are processed in chunks, and their similarities to the gallery are also computed by chunks, so that only (chunk of queries) x
+(gallery) numbers exist at once, within `budget` bytes. Features may be on the CPU (or in a memory map); they are moved to the
+device by chunks.
 
-Definitions, where the field has several:
+Definitions:
 
-* neighbours are ranked by falling similarity; equal similarities by place in the gallery (lower first);
-* k-NN: majority vote of the k nearest; among classes of equal votes, the one whose nearest neighbour is nearest;
+* neighbours are sorted by decreasing similarity; ties by index in the gallery (lower first);
+* k-NN: majority vote of the k nearest; of classes with equal votes the one whose nearest neighbour is nearest;
 * recall@k: share of queries with at least one item of their class among the k nearest;
-* average precision: the mean, over all gallery items of the query's class, of the precision at that item's rank in
-  the whole ranked gallery; mAP is its mean over the queries that have such items (the others are counted in
-  `without_match`; they are wrong for k-NN and missed for recall).
+* average precision: the mean, over all gallery items of the query's class, of the precision at the item's rank in the
+  whole sorted gallery; mAP is its mean over the queries that have such items (the others are counted in `without_match`;
+  they count as wrong for k-NN and as missed for recall).
 
-Products are taken in full float32 (no TF32), whatever the training set up.
+Products are computed in full float32 (no TF32), whatever precision is set for training.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ from utils.errors import UserError
 
 DEFAULT_BUDGET = 256 * 2**20
 _BYTES_PER_PAIR = 56  # similarity, its sorted copy, int64 order and labels, matches, counts; measured with a margin
-_BYTES_UNRANKED = 24  # the same where only the nearest are looked for: similarity, matches, counts
+_BYTES_UNRANKED = 24  # the same when only the nearest are needed: similarity, matches, counts
 _MAX_CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """accuracy {k: share of queries that k-NN gets right}; recall {k: share}; mean_average_precision: share, None when
-    not asked for; predicted {k: int64 (Q,)}; without_match: queries whose class is not in the gallery."""
+    """accuracy {k: share of queries that k-NN classifies correctly}; recall {k: share}; mean_average_precision: share, None if
+    not computed; predicted {k: int64 (Q,)}; without_match: number of queries whose class is not in the gallery."""
 
     accuracy: dict[int, float]
     recall: dict[int, float]
@@ -61,16 +61,16 @@ def _unit(features: torch.Tensor, device) -> torch.Tensor:
 
 
 def _inverse_norms(gallery: torch.Tensor, chunk: int, device) -> torch.Tensor:
-    """1 / length of each item (G,), on the device; of a row of zeros a large number, whose product with 0 is 0."""
+    """1 / norm of each item (G,), on the device; a large number for a row of zeros, whose products are 0."""
     norms = [part.to(device=device, dtype=torch.float32).norm(dim=1) for part in gallery.split(chunk)]
     return torch.cat(norms).clamp_min(1e-12).reciprocal()
 
 
 def _similarity(queries: torch.Tensor, gallery: torch.Tensor, scale: torch.Tensor, chunk: int, device) -> torch.Tensor:
-    """Cosines (q, G) of a chunk of unit queries (q, D) with the raw gallery (G, D), taken `chunk` items at a time.
+    """Cosines (q, G) of normalised queries (q, D) with the raw gallery (G, D), computed `chunk` items at a time.
 
-    scale (G,): one over the lengths. Scaling a column of products is cheaper than a unit copy of the gallery for every
-    chunk of queries."""
+    scale (G,): 1 / norms of the gallery. Scaling the products is cheaper than normalising the gallery again for every chunk
+    of queries."""
     out = torch.empty(len(queries), len(gallery), device=device)
     for start in range(0, len(gallery), chunk):
         part = gallery[start : start + chunk].to(device=device, dtype=torch.float32)
@@ -79,9 +79,9 @@ def _similarity(queries: torch.Tensor, gallery: torch.Tensor, scale: torch.Tenso
 
 
 def nearest(similarity: torch.Tensor, k: int) -> torch.Tensor:
-    """Gallery places of the k most similar items, most similar first: (q, G) -> int64 (q, k).
+    """Gallery indices of the k most similar items, most similar first: (q, G) -> int64 (q, k).
 
-    Ties go to the lower place, also at the k-th rank, which torch.topk does not promise."""
+    Ties go to the lower index, also at the k-th rank, which torch.topk does not guarantee."""
     kth = similarity.topk(k, dim=1).values[:, -1:]
     above, level = similarity > kth, similarity == kth
     open_places = k - above.sum(1, keepdim=True)
@@ -92,11 +92,11 @@ def nearest(similarity: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def vote(neighbour_labels: torch.Tensor) -> torch.Tensor:
-    """Majority class of each row (q, k), nearest first -> (q,); among equal votes the class met first."""
+    """Majority class of each row (q, k), nearest first -> (q,); of classes with equal votes the first one in the row."""
     k = neighbour_labels.shape[1]
     votes = torch.stack([(neighbour_labels == neighbour_labels[:, j : j + 1]).sum(1) for j in range(k)], dim=1)
     place = torch.arange(k, device=votes.device)
-    best = (votes * k - place).argmax(1, keepdim=True)  # all different, so that arg-max has no tie to break
+    best = (votes * k - place).argmax(1, keepdim=True)  # all values differ, so arg-max has no ties
     return neighbour_labels.gather(1, best)[:, 0]
 
 
@@ -114,7 +114,7 @@ def _check(queries, query_labels, gallery, gallery_labels, ks) -> None:
                 f"expected {what} features (N, D) and labels (N,), found {tuple(features.shape)}, {tuple(labels.shape)}"
             )
         if not len(features):
-            raise UserError(f"the {what} split holds no clip, so there is nothing to retrieve")
+            raise UserError(f"the {what} split has no clips; expected at least one")
     if queries.shape[1] != gallery.shape[1]:
         raise UserError(
             f"query features have {queries.shape[1]} dimensions, gallery features {gallery.shape[1]}; "
@@ -123,7 +123,7 @@ def _check(queries, query_labels, gallery, gallery_labels, ks) -> None:
     for k in ks:
         if not 1 <= k <= len(gallery):
             raise UserError(
-                f"k = {k} neighbours were asked for, but the gallery holds {len(gallery)} clips; "
+                f"k = {k} neighbours were requested, but the gallery has {len(gallery)} clips; "
                 f"give a k from 1 to {len(gallery)}"
             )
 
@@ -131,7 +131,9 @@ def _check(queries, query_labels, gallery, gallery_labels, ks) -> None:
 def _check_finite(features: torch.Tensor, what: str, chunk: int = 8192) -> None:
     for start in range(0, len(features), chunk):
         if not torch.isfinite(features[start : start + chunk]).all():
-            raise UserError(f"the {what} features are not finite; the encoder that made them has diverged")
+            raise UserError(
+                f"the {what} features are not finite, so their encoder has diverged; take another checkpoint"
+            )
 
 
 def retrieve(
@@ -146,14 +148,13 @@ def retrieve(
     budget: int = DEFAULT_BUDGET,
     progress: Callable = lambda steps: steps,
 ) -> RetrievalResult:
-    """Classifies and ranks queries (Q, D) against a gallery (G, D), labels (Q,) and (G,) int64.
+    """Classifies queries (Q, D) by a gallery (G, D), labels (Q,) and (G,) int64, and measures their ranking.
 
-    ks: numbers of neighbours to vote (usual 1); recall_ks: cut-offs of recall; mean_average_precision: also rank the
-    whole gallery, which takes a sort of each row. device: where products are taken, by default where the queries are.
-    budget: bytes of working memory beside the features, about (at least one query is taken at a time). progress wraps
-    the iterable of chunks, e.g. tqdm.
+    ks: numbers of neighbours that vote (usually 1); recall_ks: cut-offs of recall; mean_average_precision: also sort the
+    whole gallery for each query. device: for the products, by default that of the queries. budget: approximate bytes of
+    working memory beside the features (at least one query at a time). progress: wraps the iterable of chunks, e.g. tqdm.
 
-    Raises UserError for k beyond the gallery, an empty split, features of different width or not finite."""
+    UserError for k above the size of the gallery, an empty split, and features that differ in width or are not finite."""
     ks, recall_ks = tuple(ks), tuple(recall_ks)
     _check(queries, query_labels, gallery, gallery_labels, ks + recall_ks)
     _check_finite(queries, "query")
