@@ -20,10 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from models import pooling
 from models.backbones import BACKBONES
 from models.norm import RunningUpdates, ViewNorm
-from utils.names import SCALES, SIZES
+from utils.names import PROMPT_PLACES, SCALES, SIZES
 from utils.skeleton import get_layout
 
-PROMPT_PLACES = ("before_norm", "after_norm")
 CHANNELS = (3, 6)
 LARGEST = {"num_layers": 256, "depth": 256}  # upper limits of sizes that a file or a user gives; 65536 for the others
 

@@ -143,7 +143,7 @@ ABLATIONS = """
 --[no-]distillation  train with the distillation loss (it is logged in metrics.jsonl either way)
 --[no-]domain-prompts  learned offset of the encoder's input for each kind of view
 --[no-]task-prompts  learned offset of the features for each task
---domain-prompt {before_norm,after_norm} = before_norm
+--domain-prompt {$PROMPT_PLACES} = before_norm
     where domain prompts are added: before the input norm, as released, where batch statistics cancel them in
     training, or after it, where they act as in the paper's figure
 --[no-]detach-predicted  do not train the decoder by the contrast of the predicted view

@@ -15,6 +15,7 @@ PROMPT_USES = (
     "mixed",
     "key",
 )  # of task prompts, in the order of their offsets
+PROMPT_PLACES = ("before_norm", "after_norm")  # where domain prompts are added to the encoder's input
 SCALES = ("none", "trunk")  # what clips are divided by
 TOKENS = ("joints", "parts")  # of the spatial-temporal transformer
 ATTENTION = ("factorised", "joint")
