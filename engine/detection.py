@@ -164,7 +164,7 @@ def check_videos(train: VideoWindows, test: VideoWindows) -> None:
     twice = [name for name, number in Counter(files.names).items() if number > 1]
     if odd or twice:
         problem = f"{odd[0]!r} cannot be a file name" if odd else f"{twice[0]!r} is there twice"
-        raise UserError(f"{files.folder}: video name {problem}; every video needs a name of its own without a slash")
+        raise UserError(f"{files.folder}: video name {problem}; every video needs a unique name without a slash")
     for views in (train, test):
         for i in range(len(views)):
             labels = views.labels(i)

@@ -54,7 +54,7 @@ def check_same_backbone(found: dict, asked: dict, path) -> None:
         has, wanted = found.get(name), asked.get(name)
         if has is not None and wanted is not None and has != wanted:
             flag = "--" + name.replace("_", "-")
-            raise UserError(f"checkpoint {path}: its encoder has {flag} {has}, and {flag} {wanted} was asked for")
+            raise UserError(f"checkpoint {path}: its encoder has {flag} {has}, not {flag} {wanted}; leave {flag} out")
 
 
 def load_encoder(path: str, dataset: Dataset, stream: str | None = None, asked: dict | None = None) -> LoadedEncoder:
@@ -119,7 +119,7 @@ def frame_of(found: files.FoundEncoder, path, layout: str | None = None, persons
         if value is not None and not isinstance(value, kind):
             raise UserError(f"checkpoint {path}: its {name} is {value!r}, expected {kind.__name__}")
     if layout is not None and said is not None and layout != said:
-        raise UserError(f"checkpoint {path}: trained on layout {said}, and {layout} was asked for; leave it out")
+        raise UserError(f"checkpoint {path}: trained on layout {said}, not {layout}; leave the layout out")
     wanted = [get_layout(layout or said)] if layout or said else list(LAYOUTS.values())
     for one in wanted:
         for number in (persons,) if persons else (number_said, 2, 1):

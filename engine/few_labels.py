@@ -61,11 +61,11 @@ def train_few_labels(
     UserError for fewer than two classes and for a class with one clip, which cannot be both trained and tested on."""
     counts = np.bincount(labels, minlength=len(classes))
     if len(classes) < 2:
-        raise UserError(f"one class ({classes[0]}) leaves nothing to tell apart; give clips of two or more")
+        raise UserError(f"there is only one class ({classes[0]}); give clips of two or more classes")
     few = int(counts.argmin())
     if counts[few] < 2:
         raise UserError(
-            f"class {classes[few]} has {counts[few]} clip: to test one, another must be left; give two or more"
+            f"class {classes[few]} has {counts[few]} clip, and cross-validation needs two; give two or more"
         )
     folds = min(folds, int(counts.min()))
     x, y, fold = (

@@ -27,7 +27,7 @@ ALONE_STRENGTH = 1.0  # where a class has one clip, so that cross-validation is 
 
 @dataclass(frozen=True)
 class Point:
-    """words: the point as it was asked for; chosen: indices of the labelled clips for each seed."""
+    """words: the point as given by the user; chosen: indices of the labelled clips for each seed."""
 
     words: str
     chosen: tuple[np.ndarray, ...]

@@ -333,7 +333,7 @@ def add_pictures(
             panels = prediction_panels(found, views, layout, classes)
             legend = prediction_legend(panels)
             figure = panels_figure(panels, layout, 10, turn=30.0, legend=legend, up=dataset.up)
-            folder.board.add_figure("pictures/prediction", figure)  # a tag of its own: one tag shows one kind of thing
+            folder.board.add_figure("pictures/prediction", figure)  # a tag that no scalar has
         add_features(folder, model, random_subset(views, BOARD_CLIPS), classes)
         folder.log(f"pictures of {views.clips.source}: tensorboard --logdir {folder.path}")
     except Exception as error:

@@ -33,9 +33,9 @@ from feeder.views import VIEWS
 from models.pcm3 import PCM3Config
 from utils.drawing import rgb
 
-FIRST = "An encoder learns to describe recorded movements without being told what they are."
+FIRST = "An encoder learns to describe recorded movements without labels."
 ALTERED = (
-    "It gets two altered versions of a recording (query and key) and must give them nearly the same description, unlike those of "
+    "It gets two altered versions of a recording (query and key) and learns to give them similar descriptions, unlike those of "
     "other recordings."
 )
 HIDES, MIXES = "when body parts are hidden", "when parts or moments of two recordings are mixed, in proportion"
@@ -63,8 +63,8 @@ def _beside_baselines(result: dict, folders=()) -> str:
         return ""
     _, share, name = best["pretrained"]
     return (
-        f"The nearest neighbour by an encoder that learned without labels ({name}) names {100 * share:.1f} % of the test clips of "
-        f"{result.get('dataset')} {result.get('protocol')} rightly; {' and '.join(others)}."
+        f"The nearest neighbour by an encoder that learned without labels ({name}) classifies {100 * share:.1f} % of the test "
+        f"clips of {result.get('dataset')} {result.get('protocol')} correctly; {' and '.join(others)}."
     )
 
 
@@ -101,7 +101,7 @@ def headline(runs: list[RunRecord]) -> str:
             others = " and ".join(f"{words} {100 * share:.1f} %" for words, share in free.items() if share is not None)
             if "pretrained" in shares:
                 share, more = f"{100 * shares['pretrained']:.1f} %", f"{', ' * bool(others)}{others}"
-                return f"{how} the pretrained encoder names {share} of the test clips of {place} rightly{more}."
+                return f"{how} the pretrained encoder classifies {share} of the test clips of {place} correctly{more}."
     return ""
 
 
@@ -120,23 +120,23 @@ def sentences_of(config: PCM3Config, settings: ViewSettings) -> tuple[str, ...]:
     when = [words for words, does in ((HIDES, masked), (MIXES, "mixed" in config.contrasts)) if does]
     said = [FIRST, ALTERED]
     if when:
-        said.append(f"It must do so also {', and '.join(when)}.")
+        said.append(f"It learns this also {', and '.join(when)}.")
     if config.prediction_weight > 0:
         said.append(PREDICTS + PREDICTED_VIEW * ("predicted" in config.contrasts) + ".")
     else:
         ways = (
-            (settings.crop[0] < 1, "cut out of the recording elsewhere"),
-            (settings.shear > 0, "slanted"),
-            (settings.rotation > 0, "turned"),
+            (settings.crop[0] < 1, "cut from another part of the recording"),
+            (settings.shear > 0, "sheared"),
+            (settings.rotation > 0, "rotated"),
             (settings.bones > 0 or settings.scale != (1, 1), "given another body's proportions"),
             (settings.mirror > 0, "mirrored"),
-            (settings.corruption > 0, "robbed of joints"),
-            (settings.noise > 0, "shaken a little"),
+            (settings.corruption > 0, "corrupted in some joints"),
+            (settings.noise > 0, "changed by a little noise"),
         )
         *before, last = [words for does, words in ways if does] or ["the recording as it is"]
         said.append(f"An altered version is {', '.join(before)}{' and ' * bool(before)}{last}.")
     if config.own_views:
-        said.append(f"The run has versions of its own, which the method does not: {', '.join(config.own_views)}.")
+        said.append(f"The run adds its own versions: {', '.join(config.own_views)}.")
     return tuple(said)
 
 

@@ -54,7 +54,7 @@ def read_metrics(path) -> list[dict]:
             raise UserError(f"{path}: {path.stat().st_size} bytes is too large for a file of metrics")
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: there is no such file; give the folder of a run that has begun to train") from None
+        raise UserError(f"{path}: there is no such file; give the folder of a run that has started to train") from None
     records = []
     for line in lines:
         try:

@@ -23,7 +23,7 @@ from utils.skeleton import Layout, get_layout
 
 
 def resolve_device(name: str) -> torch.device:
-    """auto, cpu or cuda -> a device; UserError when cuda is asked for and there is none."""
+    """auto, cpu or cuda -> a device; UserError for cuda without a CUDA device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":

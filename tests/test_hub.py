@@ -113,7 +113,7 @@ def test_every_backbone_has_an_entry_point():
 def test_mistakes_are_sentences(tmp_path):
     path = write_pretrained(tmp_path / "gru.pth.tar")
     for entry, given, words in (
-        ("transformer", {"checkpoint": path}, "--backbone gru, and --backbone transformer was asked for"),
+        ("transformer", {"checkpoint": path}, "--backbone gru, not --backbone transformer"),
         ("gru", {"checkpoint": path, "hidden_size": 32}, "--hidden-size 16"),
         ("gru", {"checkpoint": tmp_path / "none.pth"}, "no such file"),
         ("gru", {"depth": 3}, "'depth' is not known; known: hidden_size, num_layers, layout, joints, persons"),

@@ -75,7 +75,7 @@ def test_a_view_of_your_own(example, data, tmp_path):
     assert call(example, f"{words}without.html").status == 0
     with_it, without = ((tmp_path / f"{name}.html").read_text() for name in ("with", "without"))
     for page in (with_it, without):  # the report always names it, but can draw it only if it is added
-        assert "<li>The run has versions of its own, which the method does not: dropped.</li>" in page
+        assert "<li>The run adds its own versions: dropped.</li>" in page
     assert figure_height(with_it) > figure_height(without)
     ran = call(example, f"visualize {tmp_path}/whole/{files.LAST} --data-root {data} --show views --output {picture}")
     refused(ran, "'dropped'", "query, masked, mixed, predicted", "examples/own_view.py")

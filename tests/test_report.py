@@ -376,7 +376,7 @@ def test_the_first_screen_has_the_result_the_method_and_its_figure(runs, tmp_pat
     first = (tmp_path / "a.html").read_text().split("<div id=summary>")[1].split("<h3>Results")[0]
     share = 100 * json.loads((runs / "linear" / "result.json").read_text())["summary"]["last"]["top1"]["mean"]
     assert (
-        f"A linear classifier on the pretrained encoder names {share:.1f} % of the test clips of tiny cross_subject"
+        f"A linear classifier on the pretrained encoder classifies {share:.1f} % of the test clips of tiny cross_subject"
         in first
     )
     said = sentences_of(PCM3Config(), ViewSettings())
@@ -397,7 +397,7 @@ def test_what_a_run_does_not_train_is_neither_told_nor_shown(runs, tmp_path):
     assert ran.status == 0 and "0 moving figures" in ran.out and "note:" not in ran.out, ran.out + ran.err
     first = (tmp_path / "a.html").read_text().split("<div id=summary>")[1].split("</section>")[0]
     sentences = re.findall("<li>(.*?)</li>", first)
-    assert len(sentences) == 4 and "hidden" not in first and "turned" in sentences[3] and "mixed" in sentences[2]
+    assert len(sentences) == 4 and "hidden" not in first and "rotated" in sentences[3] and "mixed" in sentences[2]
     colours = re.findall("<b style='color: #[0-9a-f]{6}'>(.*?)</b>", first)
     assert colours[0].startswith("own clip") and set(colours[1:]) <= {"partner of the mixing"}
     refused(call(visualize.main, f"{tmp_path}/run/checkpoint_last.pth.tar"), "did not train the prediction", "--show")
@@ -433,8 +433,8 @@ def test_the_sentence_compares_only_what_was_measured_on_the_same_clips():
         run(linear, "runs/p.tar", 0.77),
     ]
     assert headline(runs) == (
-        "A linear classifier on the pretrained encoder names 77.0 % of the test clips of a p rightly, with random weights 50.0 % "
-        "and the nearest neighbour by raw joints 60.0 %."
+        "A linear classifier on the pretrained encoder classifies 77.0 % of the test clips of a p correctly, with random "
+        "weights 50.0 % and the nearest neighbour by raw joints 60.0 %."
     )
     assert headline(runs[:3]) == "" and headline([SimpleNamespace(result=None, program="", path="x")]) == ""
 
@@ -453,9 +453,12 @@ def test_the_sentence_holds_the_honest_baselines_where_they_were_run():
     result = {"task": "baselines", "dataset": "a", "protocol": "p", "rows": rows_of_all}
     runs = [SimpleNamespace(result=None, program="", path="x"), SimpleNamespace(result=result, program="", path="b")]
     said = headline(runs)
-    assert "(pretrained P, max) names 60.0 % of the test clips of a p rightly; a random encoder at best 45.0 %" in said
+    assert (
+        "(pretrained P, max) classifies 60.0 % of the test clips of a p correctly; a random encoder at best 45.0 %"
+        in said
+    )
     assert said.endswith("raw joints or bones at best 50.0 % (bones).")
     shown = SimpleNamespace(result=None, program="pretrain_moco_mask", path="r/p")  # the run that the page is about
-    assert "(pretrained r/p/c.tar) names 55.0 %" in headline([shown, *runs])
+    assert "(pretrained r/p/c.tar) classifies 55.0 %" in headline([shown, *runs])
     for odd in (rows, None, [{"kind": "pretrained", "cosine": [1]}]):
         assert headline([SimpleNamespace(result={**result, "rows": odd}, program="", path="b")]) == ""
