@@ -147,8 +147,8 @@ def first(content, **values):
         (lambda c: first(c, keypoint=np.zeros((1, 10, 25), np.float32)), r"expected keypoints \(M, T, V, 3\)"),
         (lambda c: first(c, keypoint=np.zeros((1, 10, 17, 3), np.float32)), "for joint layout kinect_v2_25"),
         (lambda c: first(c, keypoint=np.full((1, 10, 25, 3), np.nan, np.float32)), "not a finite number"),
-        (lambda c: first(c, keypoint="x"), "no array of numbers"),
-        (lambda c: first(c, keypoint=np.array([["x"]])), "no array of numbers"),
+        (lambda c: first(c, keypoint="x"), "not an array of numbers"),
+        (lambda c: first(c, keypoint=np.array([["x"]])), "not an array of numbers"),
         (lambda c: first(c, total_frames=11), "total_frames says 11"),
     ],
 )
