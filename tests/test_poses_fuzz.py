@@ -115,4 +115,4 @@ def test_coordinates_of_no_body_are_refused_and_infinite_ones_not_seen(tmp_path)
     clip[3, 7] = 1e12
     np.save(tmp_path / "a.npy", clip)
     (got,) = seen.reader(seen.entries[0])
-    assert isinstance(got, Bad) and "a.npy: frame 3, joint 7 (from 0)" in got.reason
+    assert isinstance(got, Bad) and "a.npy: frame 3, joint 7 (counted from 0)" in got.reason
