@@ -98,6 +98,7 @@ MIXINGS = {"cutmix": "1 0 0", "resizemix": "0 1 0", "mixup": "0 0 1"}
         "--domain-prompt after_norm --stream bone --topk 5",
         "--no-masked-view --no-predicted-view --prediction-weight 0",
         "--no-query-view --no-domain-prompts --mask-per-sample",
+        "--both-sides --train-both-sides --pool mean_max",
         "--grad-accum 1 --recompute 2",
         "--knn-every 2 --knn-clips 9 --save-every-minutes 0",
         "--backbone stgcn --width 16 --depth 2",  # norms within the backbone, whose views are stacked

@@ -26,7 +26,7 @@ def model(backbone="gru", contrasts=CONTRASTS, **more) -> PCM3:
     torch.manual_seed(0)
     sizes = {"gru": {"hidden_size": 16, "num_layers": 2}, "bigru": {"hidden_size": 16, "num_layers": 2}}
     sizes = sizes.get(backbone, {"width": 16, "depth": 2} | ({"heads": 2} if backbone != "stgcn" else {}))
-    encoder = EncoderConfig(backbone=backbone, **sizes)
+    encoder = EncoderConfig(backbone=backbone, both_sides=more.get("train_both_sides", False), **sizes)
     config = PCM3Config(encoder=encoder, queue_size=20, topk=20, decoder_hidden_size=8, contrasts=contrasts, **more)
     return PCM3(config).double().train()
 
@@ -63,12 +63,14 @@ def compare(one, two):
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
 @pytest.mark.parametrize("per_sample", [False, True])
-@pytest.mark.parametrize("contrasts", [CONTRASTS, ("mixed",), ()])
-def test_parts_give_the_whole_step_if_norms_are_fixed(parts, per_sample, contrasts):
+@pytest.mark.parametrize(
+    "contrasts, both_sides", [(CONTRASTS, False), (CONTRASTS, True), (("mixed",), False), ((), False)]
+)
+def test_parts_give_the_whole_step_if_norms_are_fixed(parts, per_sample, contrasts, both_sides):
     """Losses, gradients, logits in their order, keys and queue."""
     results = []
     for k in (1, parts):
-        pcm3 = model(contrasts=contrasts)
+        pcm3 = model(contrasts=contrasts, train_both_sides=both_sides)
         for module in pcm3.modules():
             if isinstance(module, ViewNorm):
                 module.eval()
@@ -142,9 +144,10 @@ def test_recomputing_changes_no_number(backbone, pieces):
 
 
 def test_recomputing_in_parts():
-    kept, again = model(), model()
-    again.set_recompute(2)
-    compare(step(kept, a_batch(True), 2), step(again, a_batch(True), 2))
+    for both_sides in (False, True):
+        kept, again = model(train_both_sides=both_sides), model(train_both_sides=both_sides)
+        again.set_recompute(2)
+        compare(step(kept, a_batch(True), 2), step(again, a_batch(True), 2))
 
 
 def test_recomputing_keeps_less():
