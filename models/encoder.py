@@ -3,8 +3,8 @@
 `Encoder.frames` computes features of every frame, (N, T, F) -> (N, T, D); `clip` pools them to the clip feature (N, P), P = D
 or a multiple of it (models.pooling); `project` is the head, which only pretraining uses. `forward` computes the clip feature
 for downstream tasks. With `both_sides` it reads a clip and its mirror image and takes the elementwise maximum of the two
-features, so that an exercise of the left arm has the feature of that of the right arm. Pretraining reads
-both sides with `PCM3Config.train_both_sides`, otherwise one.
+features, so that an exercise of the left arm has the feature of that of the right arm. Pretraining reads both sides with
+`PCM3Config.train_both_sides`, else one.
 
 `EncoderConfig` holds all that is needed to build an encoder, and how clips are prepared for it. Checkpoints store it, so that
 an encoder can be rebuilt from its file. Module names are those of the released files: `input_norm`, `encoder.gru`, `fc`.
