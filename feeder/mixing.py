@@ -87,9 +87,7 @@ def mix_views(x: Tensor, views: Tensor, weight: Tensor, index: Tensor, partner: 
     w = weight.repeat_interleave(width // weight.shape[-1], dim=-1)
     partner = torch.arange(n, device=x.device) if partner is None else partner
     out = torch.empty_like(x)
-    block = (
-        CPU_BLOCK if x.device.type == "cpu" else n
-    )  # small blocks, so that gathered partners stay in the CPU's cache
+    block = CPU_BLOCK if x.device.type == "cpu" else n  # gathered partners stay in the CPU's cache
     for low in range(0, n, block):
         part = slice(low, low + block)
         other = rows.index_select(0, (partner[part, None] * size + index).view(-1))

@@ -276,9 +276,8 @@ def _weight_gradients(x: Tensor, states: Tensor, gradients: Tensor, prepared: Wa
     rows = x.reshape(frames * clips, -1).to(prepared.compute_dtype)
     grad_x, found = (torch.zeros_like(rows, dtype=x.dtype) if want_x else None), []
     for layer, weights in enumerate(prepared.weights):
-        links = slice(
-            layer, layer + frames
-        )  # at these indices: the states before each frame, the outputs of the layer below
+        # at these indices: the states before each frame, the outputs of the layer below
+        links = slice(layer, layer + frames)
         for d in range(D):
             qrzn = gradients[D * layer + d, links].reshape(-1, 4 * H)
             before = states[D * layer + d, links].reshape(-1, H)

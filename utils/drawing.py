@@ -256,9 +256,8 @@ def _panels(stage: Stage, columns: int):
         left, top = (i % columns) * width, (i // columns) * (height + TITLE_BAR)
         below = total[1] - top - TITLE_BAR - height
         panel = figure.add_axes([left / total[0], below / total[1], width / total[0], height / total[1]])
-        half = (
-            np.array([width, height]) / 2 * stage.half.max() / (PANEL / 2 * scale)
-        )  # the part of the view that fits at this scale
+        # the part of the view that fits at this scale
+        half = np.array([width, height]) / 2 * stage.half.max() / (PANEL / 2 * scale)
         panel.set(xlim=(-half[0], half[0]), ylim=(-half[1], half[1]))
         panel.axis("off")
         panels.append(panel)

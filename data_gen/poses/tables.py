@@ -301,9 +301,8 @@ def _frames(table: Table, rows: list[int]) -> tuple[list[int], float | None]:
         return list(range(len(rows))), fps
     number = (numbers - numbers.min()).astype(int)
     steps = np.unique(number)
-    number //= max(
-        1, int(np.gcd.reduce(steps))
-    )  # so that every second frame of a video gives a clip without empty frames
+    # a table of every second frame of a video becomes a clip without empty frames
+    number //= max(1, int(np.gcd.reduce(steps)))
     missing = int(number.max()) + 1 - len(steps)
     if missing:
         table.mended["frames without a row"] = table.mended.get("frames without a row", 0) + missing
