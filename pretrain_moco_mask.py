@@ -87,9 +87,9 @@ def view_settings(args, dimensions: int) -> ViewSettings:
 def complete_flags(args, clips: int, world: World, start: Start | None) -> str:
     """Sets the flags that the recipe decides, for `clips` training clips; returns a sentence for the log. start: in the main
     process, the checkpoint that the run starts from. UserError for flags that conflict."""
-    before, known = world.broadcast((start.recipe, start.flags) if start else (None, None))
+    before, run = world.broadcast((start.recipe, start.arguments) if start else (None, None))
     try:
-        sentence = apply_recipe(args, clips, before, known)
+        sentence = apply_recipe(args, clips, before, run)
     except ValueError as error:
         raise UserError(str(error)) from None
     if args.key_encoder == "same" and world.size > 1:

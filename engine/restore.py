@@ -64,10 +64,10 @@ class Start:
         return found if found in ("paper", "small") else "paper"
 
     @property
-    def flags(self) -> set[str] | None:
-        """Names of the arguments of the run being resumed, those of the version that started it. None for a new run."""
+    def arguments(self) -> dict | None:
+        """Arguments of the run being resumed, by name. None for a new run."""
         found = self.content.get("arguments")
-        return {RENAMED.get(name, name) for name in found} if self.resumes and isinstance(found, dict) else None
+        return {RENAMED.get(k, k): v for k, v in found.items()} if self.resumes and isinstance(found, dict) else None
 
     @property
     def precision(self) -> str | None:

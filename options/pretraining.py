@@ -252,11 +252,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def apply_recipe(args: argparse.Namespace, clips: int, before: str | None = None, known=None) -> str:
+def apply_recipe(args: argparse.Namespace, clips: int, before: str | None = None, run: dict | None = None) -> str:
     """Sets the flags that the recipe decides, for `clips` training clips (in place); returns a sentence for the log.
-    before, known: recipe and names of the flags of the run that is resumed. ValueError, with the reason, if flags
-    conflict."""
-    sentence = recipes.fill_in(args, clips, before, known)
+    before, run: recipe and arguments of the run that is resumed. ValueError, with the reason, if flags conflict."""
+    sentence = recipes.fill_in(args, clips, before, run)
     if problem := conflict_in(args):
         raise ValueError(f"{problem} ({sentence})" if args.recipe == "small" else problem)
     del args.given
@@ -276,7 +275,10 @@ def conflict_in(args: argparse.Namespace) -> str | None:
             "make the batch smaller or the queue larger"
         )
     if args.key_encoder == "same" and (args.negatives != "batch" or args.grad_accum > 1):
-        return "--key-encoder same needs --negatives batch, and the whole batch at once (no --grad-accum)"
+        return (
+            "--key-encoder same needs --negatives batch, and the whole batch at once (no --grad-accum); leave --negatives and "
+            "--grad-accum out, or give --key-encoder slow"
+        )
     if args.train_both_sides and not args.both_sides:
         return "--train-both-sides needs --both-sides: it trains the feature that is read from both sides"
     if args.head_norm and not args.mlp:

@@ -117,17 +117,18 @@ def choose(args: argparse.Namespace, clips: int, before: str | None = None) -> t
     return "small", f"{clips} training clips, fewer than {ENOUGH}"
 
 
-def fill_in(args: argparse.Namespace, clips: int, before: str | None = None, known=None) -> str:
+def fill_in(args: argparse.Namespace, clips: int, before: str | None = None, run: dict | None = None) -> str:
     """Chooses the recipe for `clips` training clips and sets the flags that were not given (in place). Returns a sentence
     for the log: the recipe, why it was chosen, and the values.
 
-    args: parsed flags, with the names of the given ones in `given`; before: recipe of the run that is resumed; known: names
-    of that run's flags (None for a new run): flags that are newer than the run keep their default, which is off."""
+    args: parsed flags, with the names of the given ones in `given`; before, run: recipe and arguments of the run that is
+    resumed (None for a new run): a flag that it left at its default, or that is newer than it, keeps the default."""
     args.recipe, why = choose(args, clips, before)
     if args.recipe == "paper":
         return f"recipe paper ({why}): the flags' defaults"
     rows = [row for row in SMALL if row.name not in args.given and not set(row.unless) & args.given]
-    rows = [row for row in rows if known is None or row.name in known]
+    if run is not None:
+        rows = [row for row in rows if run.get(row.name, getattr(args, row.name)) != getattr(args, row.name)]
     for row in rows:
         setattr(args, row.name, row.of(clips, args))
     values = ", ".join(

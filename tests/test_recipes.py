@@ -73,10 +73,18 @@ def test_both_sides_are_read_where_views_are_mirrored():
         after("--train-both-sides --no-both-sides", 1_000)
 
 
+def test_parts_of_a_batch_are_refused_with_what_to_type():
+    with pytest.raises(ValueError, match="or give --key-encoder slow"):
+        after("--grad-accum 2", 1_000)
+    assert after("--grad-accum 2 --key-encoder slow", 1_000)[0].negatives == "queue"
+
+
 def test_a_resumed_run_keeps_flags_off_that_are_newer_than_it():
-    args = parse_args([])
-    apply_recipe(args, 1_000, "small", {row.name for row in SMALL} - {"both_sides", "train_both_sides"})
-    assert args.mirror == 0.5 and args.both_sides is None and not args.train_both_sides
+    started = {row.name: "a value" for row in SMALL if row.name not in ("both_sides", "train_both_sides")}
+    for run in (started, started | {"both_sides": None, "train_both_sides": False}):  # then once more, by this version
+        args = parse_args([])
+        apply_recipe(args, 1_000, "small", run)
+        assert args.mirror == 0.5 and args.both_sides is None and not args.train_both_sides
 
 
 def test_steps_and_batch_grow_with_the_set():
@@ -117,3 +125,23 @@ def test_a_run_by_the_small_recipe(tmp_path):
         pretrain_moco_mask.main, f"{words} --checkpoint-path {tmp_path}/run --threads 1 --resume auto --max-steps 3"
     )
     assert again.status == 0, again.err
+
+
+def test_a_run_of_an_older_version_is_resumed_again_and_again(tmp_path):
+    """One that began before --train-both-sides, by its own command."""
+    write_tiny_dataset(tmp_path, train=12, frames=70)
+    words = f"--data-root {tmp_path} --pre-dataset tiny --hidden-size 16 --num-layers 1 --pictures 0 --threads 1 "
+    words += f"--checkpoint-path {tmp_path}/run --resume auto"
+    begun = call(pretrain_moco_mask.main, f"{words} --max-steps 1 --no-train-both-sides")
+    assert begun.status == 0, begun.err
+    path = tmp_path / "run" / files.LAST
+    content = files.load(path)
+    del content["arguments"]["train_both_sides"], content["config"]["train_both_sides"]
+    files.save(path, content)
+    for steps in (2, 3):
+        again = call(pretrain_moco_mask.main, f"{words} --max-steps {steps}")
+        assert again.status == 0, again.err
+    assert files.load(path)["arguments"]["train_both_sides"] is False
+    refused(
+        call(pretrain_moco_mask.main, f"{words} --max-steps 4 --train-both-sides"), "--no-train-both-sides, now it is"
+    )
