@@ -606,6 +606,7 @@ def test_flags_are_checked(tmp_path):
         ("--picture-size 0 5", "--picture-size"),
         ("--val-list nowhere.txt", "nowhere.txt"),
         ("--by subject --subject-from-name '('", "not a regular expression"),
+        ("--subject-from-name 's(.+)'", "--by subject"),
         ("--dimensions 3 --format openpose", "no file of poses"),
     ):
         refused(prepare(folder, tmp_path, flags), words)

@@ -212,6 +212,11 @@ def find_splits(clips, labels, own_splits, options: LabelOptions) -> tuple[dict[
     columns = [key for key in clips[0].row if key not in ("label", "subject")]
     if options.val_subjects or options.by == "subject":
         splits, where = _by_subject(clips, options)
+    elif options.subject_from_name is not None:
+        raise UserError(
+            f"--subject-from-name {options.subject_from_name}: subjects are only read to split by them; give --by subject, "
+            "too, or leave it out"
+        )
     elif options.val_list:
         wanted = {_plain(line) for line in read_text(options.val_list).splitlines() if line.strip()}
         splits = {clip.name: "val" if _matching(clip, wanted) else "train" for clip in clips}
