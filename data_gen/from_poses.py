@@ -183,7 +183,7 @@ SPACE = """
 --dimensions C:int>=2<=3  2 drops the depth
 """
 CLEANING = """
---min-score X:non_negative = 0.0  joints with a lower score count as not seen; try 0.3
+--min-score X:float>=0<=1000000000 = 0.0  joints with a lower score count as not seen; try 0.3
 --max-gap FRAMES:int>=0<=100000 = 10
     gaps of at most so many frames are interpolated linearly; where no person is seen for longer, the clip is cut
     and its longest piece kept
